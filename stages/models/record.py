@@ -1,0 +1,88 @@
+"""Model records: a small JSON file that stands for a model of any size, by path, revision and digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from stages.errors import InputError
+from stages.runtime import sha256, whole_file
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What a later stage needs to load a model and to know that it is the same one.
+
+    `kind` names the loader (`diffusers`, or a module of `stages.rewards`). `path` is the folder or file, relative to the
+    working directory where possible, empty for a model without files. `files` maps each file's path below `path` to its
+    SHA-256. `source` and `revision` say where it came from; `options` are passed to the loader.
+    """
+
+    name: str
+    kind: str
+    path: str = ""
+    source: str = ""
+    revision: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """One digest of the whole model: of its kind, options and the digests of its files (16 hexadecimal digits)."""
+        import hashlib
+
+        text = json.dumps([self.kind, dict(self.options), sorted(self.files.items())], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def file(self, name: str) -> Path:
+        """The path of one file of the model, after checking that it is still the recorded one."""
+        path = Path(self.path) / name
+        if name not in self.files:
+            raise InputError(f"model {self.name!r}: its record lists no file {name!r}; listed: {', '.join(self.files)}")
+        self._check(path, self.files[name])
+        return path
+
+    def folder(self) -> Path:
+        """The folder of the model, after checking every recorded file."""
+        for name, digest in self.files.items():
+            self._check(Path(self.path) / name, digest)
+        return Path(self.path)
+
+    def _check(self, path: Path, digest: str) -> None:
+        if not path.is_file():
+            raise InputError(f"{path}: missing, though the record of model {self.name!r} lists it; run prepare again")
+        if sha256(path) != digest:
+            raise InputError(f"{path}: changed since model {self.name!r} was recorded; run prepare again")
+
+
+def describe(name: str, kind: str, path: str | Path, **more: object) -> ModelRecord:
+    """The record of a model folder or file as it stands now; every file below `path` is digested."""
+    root = Path(path)
+    if not root.exists():
+        raise InputError(f"{root}: no such folder or file for model {name!r}")
+    found = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    base = root.parent if root.is_file() else root
+    names = [p.relative_to(base).as_posix() for p in found]
+    hidden = {n for n in names if any(part.startswith(".") for part in n.split("/"))}
+    files = {n: sha256(base / n) for n in names if n not in hidden}
+    return ModelRecord(name=name, kind=kind, path=str(base), files=files, **more)  # type: ignore[arg-type]
+
+
+def save(record: ModelRecord, path: str | Path) -> None:
+    """Write a record, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(asdict(record) | {"digest": record.digest}, indent=1, sort_keys=True) + "\n")
+
+
+def load(path: str | Path) -> ModelRecord:
+    """Read a record; raises InputError when the file is missing or is not a record."""
+    try:
+        values = json.loads(Path(path).read_text())
+        values.pop("digest")
+        return ModelRecord(**values)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such model record (expected the JSON that prepare writes)") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a model record: {error}") from None

@@ -1,0 +1,102 @@
+"""Reading a study file (`params.yaml` or one of `studies/*.yaml`).
+
+A study file has one section a stage. A stage validates its own section only, with the pydantic model in its own
+`settings.py`, so that a new key of one stage touches no other stage. The whole study is composed in
+`stages/study.py`, which the planner uses to refuse a bad file before any work starts. No torch in here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.errors import InputError
+
+
+class Settings(BaseModel):
+    """Base of every settings model: unknown keys are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a message: `; did you mean 'refl'?`, or the list of what is known when nothing is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+
+
+def read_study(path: str | Path) -> dict[str, Any]:
+    """The study file as plain nested dictionaries.
+
+    Raises InputError when the file is missing, is not YAML, or is not a mapping of sections.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such study file (expected a params.yaml; see studies/)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        study = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "somewhere"
+        raise InputError(f"{path}: not valid YAML at {where}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(study, dict):
+        raise InputError(f"{path}: expected a mapping with one section a stage, found {type(study).__name__}")
+    return study
+
+
+def validate(model: type[S], values: Any, where: str) -> S:
+    """`values` as a `model`; the first thing that is wrong becomes a one-line InputError that starts with `where`."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InputError(describe(error, model, where)) from None
+
+
+def section(path: str | Path, name: str, model: type[S]) -> S:
+    """Section `name` of the study at `path`, validated; `name` may be dotted (`methods.refl`)."""
+    values: Any = read_study(path)
+    for part in name.split("."):
+        if not isinstance(values, dict) or part not in values:
+            known = values if isinstance(values, dict) else ()
+            raise InputError(f"{path}: {name}: there is no {part!r} here{nearest(part, map(str, known))}")
+        values = values[part]
+    return validate(model, values, f"{path}: {name}")
+
+
+def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """The first failure of a validation in one line: the dotted key, what is wrong, the nearest known key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    spot = f"{where}.{key}" if key else where
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, first["loc"][:-1])
+        return f"{spot}: unknown key{nearest(str(first['loc'][-1]), known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"[:120]
+    return f"{spot}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Field names of the settings model found by walking `loc` down from `model` (empty when it cannot be followed)."""
+    current: Any = model
+    for part in loc:
+        fields = getattr(current, "model_fields", None)
+        if fields and part in fields:
+            current = fields[part].annotation
+            continue
+        arguments = [a for a in getattr(current, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        current = arguments[-1] if arguments else current
+    return list(getattr(current, "model_fields", {}))

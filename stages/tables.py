@@ -1,0 +1,141 @@
+"""The tables that flow between stages: one named, versioned pyarrow schema each, checked on writing and on reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.errors import InputError
+from stages.runtime import whole_file
+
+STRING, FLOAT, INT = pa.string(), pa.float64(), pa.int64()
+
+
+def _schema(name: str, version: int, **columns: pa.DataType | tuple[pa.DataType, bool]) -> pa.Schema:
+    fields = []
+    for column, spec in columns.items():
+        kind, nullable = spec if isinstance(spec, tuple) else (spec, False)
+        fields.append(pa.field(column, kind, nullable=nullable))
+    return pa.schema(fields, metadata={"table": name, "version": str(version)})
+
+
+def optional(kind: pa.DataType) -> tuple[pa.DataType, bool]:
+    """A column that may hold nulls."""
+    return kind, True
+
+
+PROMPTS = _schema("prompts", 1, prompt_id=STRING, prompt=STRING, split=STRING, group=STRING, source=STRING)
+"""One prompt a row. `split` is train or eval; rows of one `group` never stand in two splits."""
+
+IMAGES = _schema(
+    "images", 1, image_id=STRING, caption=STRING, image=pa.binary(), width=INT, height=INT, split=STRING,
+    group=STRING, source=STRING, attributes=optional(STRING),
+)  # fmt: skip
+"""One curated image a row, as PNG or JPEG bytes. `split` is train or val; `attributes` is JSON, known in a simulated world."""
+
+PAIRS = _schema(
+    "pairs", 1, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,
+    source=STRING,
+)  # fmt: skip
+"""One comparison a row: two `images.image_id` for one prompt; `preference` is the share of votes for a, in [0, 1]."""
+
+SCORES = _schema("scores", 1, kind=STRING, item_id=STRING, side=STRING, reward=STRING, score=FLOAT)
+"""One (item, reward) a row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a or b)."""
+
+ENCODINGS = _schema("encodings", 1, kind=STRING, item_id=STRING, text=STRING, row=INT, split=STRING)
+"""Where the encoding of an item stands in `encodings.safetensors`: `kind` image, caption or prompt."""
+
+TRAIN_LOG = _schema("train_log", 1, step=INT, term=STRING, value=FLOAT)
+"""One (optimizer step, term) a row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`, `probe_<reward>`, ..."""
+
+SAMPLES = _schema(
+    "samples", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
+    prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, seconds=FLOAT,
+)  # fmt: skip
+"""One image a row (PNG). `strategy` is guidance, tuned, combined, aig, aig_guided or rlg; `setting` reads `k=10`, `value` is 10.0.
+
+`run` and `method` are `base` and `train_seed` is 0 for images of the base alone. `nfe` counts network evaluations of
+this image (a guided evaluation counts two), as if it had been made alone; `seconds` is its share of wall time."""
+
+MEASURES = _schema(
+    "measures", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
+    prompt_id=optional(STRING), sample=optional(INT), metric=STRING, score=FLOAT,
+)  # fmt: skip
+"""One (image, metric), (prompt, metric) or (set, metric) a row: `sample`, or `prompt_id` too, is null for wider metrics."""
+
+SUMMARY = _schema(
+    "summary", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
+    metric=STRING, mean=FLOAT, low=optional(FLOAT), high=optional(FLOAT), n_prompts=INT,
+)  # fmt: skip
+"""A metric of one (run, strategy, setting): mean over prompts with a bootstrap interval over prompts."""
+
+
+def table(schema: pa.Schema, columns: dict[str, Sequence[object]] | list[dict[str, object]]) -> pa.Table:
+    """A table of `schema` from columns or from rows; raises InputError where a value does not fit."""
+    name = _name(schema)
+    try:
+        if isinstance(columns, list):
+            made = pa.Table.from_pylist(columns, schema=schema)
+        else:
+            made = pa.Table.from_pydict(columns, schema=schema)
+        _refuse_nulls(made, f"table {name!r}")
+        return made
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise InputError(f"table {name!r}: {error}") from None
+
+
+def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write one table, or a stream of tables row group by row group; whole or not at all. Returns the number of rows."""
+    parts = [content] if isinstance(content, pa.Table) else content
+    rows = 0
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for part in parts:
+            checked = part.cast(schema)
+            _refuse_nulls(checked, str(path))
+            writer.write_table(checked)
+            rows += checked.num_rows
+    return rows
+
+
+def read(path: str | Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read a table and check it against `schema`; `columns` keeps only those."""
+    with _open(path, schema) as file:
+        return file.read(columns=columns)
+
+
+def stream(path: str | Path, schema: pa.Schema, rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Read a table in pieces of at most `rows` rows."""
+    with _open(path, schema) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _open(path: str | Path, schema: pa.Schema) -> pq.ParquetFile:
+    name, version = _name(schema), schema.metadata[b"version"].decode()
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (expected the Parquet table {name!r})") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file (expected table {name!r}): {error}") from None
+    found = file.schema_arrow
+    metadata = found.metadata or {}
+    written = (metadata.get(b"table", b"none").decode(), metadata.get(b"version", b"none").decode())
+    if written != (name, version):
+        raise InputError(f"{path}: holds table {written[0]!r} version {written[1]}, expected {name!r} version {version}")
+    if not found.equals(schema):
+        raise InputError(f"{path}: the columns of table {name!r} are not those of version {version}")
+    return file
+
+
+def _refuse_nulls(made: pa.Table, where: str) -> None:
+    for field in made.schema:
+        if not field.nullable and made.column(field.name).null_count:
+            raise InputError(f"{where}: column {field.name!r} has nulls, expected none")
+
+
+def _name(schema: pa.Schema) -> str:
+    return schema.metadata[b"table"].decode()
