@@ -77,26 +77,48 @@ def section(path: str | Path, name: str, model: type[S]) -> S:
 
 
 def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """The first failure of a validation in one line: the dotted key, what is wrong, the nearest known key."""
+    """The first failure of a validation in one line: the dotted key, what is wrong, the nearest known key or kind."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    spot = f"{where}.{key}" if key else where
     if first["type"] == "extra_forbidden":
-        known = _fields_at(model, first["loc"][:-1])
-        return f"{spot}: unknown key{nearest(str(first['loc'][-1]), known)}"
+        shown, known = _follow(model, first["loc"][:-1])
+        key = str(first["loc"][-1])
+        return f"{'.'.join([where, *shown, key])}: unknown key{nearest(key, known)}"
+    spot = ".".join([where, *_follow(model, first["loc"])[0]])
+    context = first.get("ctx", {})
+    if first["type"] == "union_tag_invalid":
+        kinds = str(context["expected_tags"]).replace("'", "").split(", ")
+        return f"{spot}.kind: unknown kind {context['tag']!r}{nearest(str(context['tag']), kinds)}"
+    if first["type"] == "union_tag_not_found":
+        return f"{spot}: expected a mapping with a 'kind', found {first['input']!r}"[:200]
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"[:120]
     return f"{spot}: {message[:1].lower()}{message[1:]}{given}"
 
 
-def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the settings model found by walking `loc` down from `model` (empty when it cannot be followed)."""
-    current: Any = model
+def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """The keys of `loc` as the user wrote them, and the field names known at its end.
+
+    Pydantic puts the tag of a union's member into `loc` as well; no such key stands in the file, so it is left out.
+    """
+    members, shown = [model], []
     for part in loc:
-        fields = getattr(current, "model_fields", None)
-        if fields and part in fields:
-            current = fields[part].annotation
+        tagged = [member for member in members if part in _kinds(member)] if len(members) > 1 else []
+        if tagged:
+            members = tagged
             continue
-        arguments = [a for a in getattr(current, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-        current = arguments[-1] if arguments else current
-    return list(getattr(current, "model_fields", {}))
+        shown.append(str(part))
+        owner = next((member for member in members if part in member.model_fields), None)
+        members = _models(owner.model_fields[str(part)].annotation) if owner else members
+    return shown, [name for member in members for name in member.model_fields]
+
+
+def _kinds(model: type[BaseModel]) -> tuple[object, ...]:
+    kind = model.model_fields.get("kind")
+    return getattr(kind.annotation, "__args__", ()) if kind else ()
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The settings models that an annotation mentions: itself, members of a union, items of a list or mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models(inner)]
