@@ -71,7 +71,7 @@ def ratio_interval(
     mean = float(part.sum() / whole.sum())
     if count < 2:
         return Interval(mean, None, None, count)
-    times = _resamples(count, n, seed)
+    times = resamples(count, n, seed)
     below = times @ whole
     shares = (times @ part)[below > 0] / below[below > 0]
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
@@ -118,13 +118,13 @@ def _percentile(means: np.ndarray, n: int, level: float, seed: int) -> Interval:
     mean = float(means.mean())
     if len(means) < 2:
         return Interval(mean, None, None, len(means))
-    averages = _resamples(len(means), n, seed) @ means / len(means)
+    averages = resamples(len(means), n, seed) @ means / len(means)
     low, high = np.quantile(averages, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), len(means))
 
 
 @lru_cache(maxsize=8)
-def _resamples(count: int, n: int, seed: int) -> np.ndarray:
+def resamples(count: int, n: int, seed: int) -> np.ndarray:
     """[n, count] how often every one of `count` prompts is drawn in every resample: the same for all metrics."""
     rng = np.random.default_rng(seed_from("bootstrap", seed, count))
     return rng.multinomial(count, np.full(count, 1 / count), size=n).astype(np.float64)
