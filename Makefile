@@ -1,0 +1,61 @@
+# One command a purpose; each sets up what it needs in .venv. `make` alone lists them.
+#
+#   make study                            the study of params.yaml, and where its report is
+#   make study STUDY=studies/smoke.yaml   another study
+#   make study ARGS="-n"                  flags for Snakemake
+
+STUDY ?= params.yaml
+ARGS ?=
+VENV := .venv
+IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+.DEFAULT_GOAL := help
+.PHONY: help study smoke test bench lint format schema clean-venv
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+study: $(VENV)/.study  ## run the study of STUDY (params.yaml) and say where the report is
+	@$(IN) snakemake --cores all $(if $(filter-out params.yaml,$(STUDY)),--config study=$(STUDY)) $(ARGS)
+	@$(IN) python -m workflow.layout $(STUDY)
+
+smoke:  ## run the study in miniature
+	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml
+
+test: $(VENV)/.test  ## run the tests (ARGS goes to pytest)
+	@$(IN) python -m pytest $(ARGS)
+
+bench: $(VENV)/.study  ## run STUDY from nothing and print the time and memory of every stage
+	@$(IN) python -m workflow.bench $(STUDY)
+
+lint: $(VENV)/.test  ## check style and types
+	$(IN) ruff check .
+	$(IN) ruff format --check .
+	$(IN) pyright
+	$(IN) snakefmt --check Snakefile workflow/rules
+
+format: $(VENV)/.test  ## rewrite in the house style
+	$(IN) ruff check --fix .
+	$(IN) ruff format .
+	$(IN) snakefmt Snakefile workflow/rules
+
+schema: $(VENV)/.study  ## write workflow/schemas/study.schema.json anew from the settings
+	@$(IN) python -m stages.study --schema workflow/schemas/study.schema.json
+
+clean-venv:  ## remove .venv
+	rm -rf $(VENV)
+
+# The first interpreter of a supported version; a pyenv shim without a version behind it fails the same way as none.
+$(VENV)/bin/python:
+	@for python in $(PYTHON) python3.11 python3.12 python3; do \
+	    $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null || continue; \
+	    echo "making $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv $(VENV); \
+	done; echo "error: no Python 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python3.11" >&2; exit 2
+
+$(VENV)/.study: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lora,slurm]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.study

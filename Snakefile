@@ -1,0 +1,36 @@
+"""The study of params.yaml, or of `--config study=PATH`. dvc.yaml runs the same command lines."""
+
+import os
+import sys
+import time
+
+from snakemake.utils import min_version
+
+from stages.errors import InputError
+from workflow.dvc_sync import Agreement, commit
+from workflow.layout import Layout, one_of
+from workflow.triggers import code, stamp, stamp_path, values
+
+min_version("9.27")
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/curate.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/encode.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+onsuccess:
+    settle()

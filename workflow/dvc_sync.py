@@ -1,0 +1,113 @@
+"""Snakemake and DVC on the same files: neither repeats what the other has built, neither overlooks a change.
+
+Snakemake decides by file times alone (`profiles/default`), DVC by content against `dvc.lock`. Times lie where DVC was at
+work: `dvc checkout` restores files in any order, and a rebuild by DVC leaves Snakemake's stamps as they were. So before
+Snakemake plans, `Agreement.reach` asks DVC about every job whose outputs are the recorded ones and sets times to match
+the answer; after a complete run `commit` writes what was built into `dvc.lock`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LOCK = Path("dvc.lock")
+WATCHED = ("data", "shipped")
+"""Folders of files from outside, which dvc.yaml can only name whole; Snakemake looks at the very files a job takes."""
+
+
+@dataclass
+class Agreement:
+    """What DVC says of the jobs; `built` holds those whose outputs it knows to be up to date, by DVC's stage name."""
+
+    built: set[str] = field(default_factory=set)
+
+    def reach(self, stamp_of: Callable[[str], Path], sources_of: Callable[[str], Collection[str]]) -> None:
+        """Ask DVC, then make file times agree with its answer.
+
+        `stamp_of` and `sources_of` give a job's stamp and the outside files it takes, which DVC may not see. Outputs
+        that are up to date are touched where an input is newer; where DVC itself built outputs that are stale by now,
+        the stamp goes, so that Snakemake builds them again. Does nothing outside a DVC repository.
+        """
+        if not (Path(".dvc").is_dir() and LOCK.exists()):
+            return
+        try:
+            import networkx
+            from dvc.repo import Repo
+        except ImportError:
+            return
+        with Repo() as repo:
+            status = repo.status()
+            order = reversed(list(networkx.topological_sort(repo.index.graph)))  # edges lead from a stage to what it needs
+            for stage in order:
+                reasons = [reason for reason in status.get(stage.addressing, []) if not _only_watched(reason)]
+                outputs = [out.def_path for out in stage.outs]
+                if not status.get(stage.addressing):
+                    inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
+                    if not _newer(sources_of(stage.name), outputs):
+                        self.built.add(stage.name)
+                        _touch_older(outputs, max(map(_time, inputs), default=0.0))
+                elif reasons and _made_by_dvc(reasons, outputs):
+                    stamp_of(stage.name).unlink(missing_ok=True)
+
+
+def commit(started: float, watched: Iterable[str]) -> None:
+    """Write a complete run into `dvc.lock` and DVC's cache.
+
+    Not when one of the `watched` files (study, code) changed after `started` (seconds since 1970): some jobs may have
+    run before that and some after, and DVC would take all of them for up to date.
+    """
+    if not Path(".dvc").is_dir():
+        return
+    edited = [path for path in watched if _time(path) > started]
+    if edited:
+        print(f"dvc.lock is left as it is: {edited[0]} was edited during the run; run again to settle what it changes")
+        return
+    try:
+        done = subprocess.run(["dvc", "commit", "--force", "--quiet"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return
+    if done.returncode:
+        print(f"dvc.lock is left as it is: dvc commit failed: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def _only_watched(reason: Any) -> bool:
+    """Whether all that changed are folders of outside files, about which Snakemake knows better."""
+    changed = reason.get("changed deps") if isinstance(reason, dict) else None
+    return bool(changed) and set(changed) <= set(WATCHED)
+
+
+def _made_by_dvc(reasons: list[Any], outputs: list[str]) -> bool:
+    """Whether the outputs stand as `dvc.lock` has them, though something else of the stage has changed."""
+    if any(isinstance(reason, dict) and "changed outs" in reason for reason in reasons):
+        return False
+    return all(_time(output) <= _time(LOCK) for output in outputs)
+
+
+def _files(paths: Iterable[str]) -> list[Path]:
+    found = []
+    for path in map(Path, paths):
+        found += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return [file for file in found if "__pycache__" not in file.parts]
+
+
+def _newer(sources: Iterable[str], outputs: Iterable[str]) -> bool:
+    return max(map(_time, sources), default=0.0) > min(map(_time, outputs), default=0.0)
+
+
+def _touch_older(outputs: Iterable[str], newest: float) -> None:
+    for output in outputs:
+        if _time(output) < newest:
+            os.utime(output)
+
+
+def _time(path: str | Path) -> float:
+    """Modification time; 0 for a file that is not there."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0

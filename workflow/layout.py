@@ -1,0 +1,149 @@
+"""Which jobs a study has and where their files stand: the one place that both the rules and the tests ask."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.errors import InputError
+from stages.params import read_study
+
+MODEL_FILES = {
+    "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
+    "base": (
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ),
+    "clip": (
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    ),
+}
+"""The files of a model trained here, by its kind; a model folder holds these and `train_log.parquet`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of a study's jobs, and paths below its folder `out/<name>`.
+
+    `file` is the study file as it stands in command lines, `study` its content. Names come in the order of the file.
+    """
+
+    file: str
+    study: dict[str, Any]
+
+    @classmethod
+    def read(cls, file: str | Path) -> Layout:
+        """The layout of the study at `file`; raises InputError when it cannot be read."""
+        return cls(str(file), read_study(file))
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.study["study"]["name"])
+
+    def out(self, path: str) -> str:
+        """A result of the study; wildcards in `path` are kept."""
+        return f"out/{self.name}/{path}"
+
+    def logs(self, path: str) -> str:
+        """A log or benchmark of the study; wildcards in `path` are kept."""
+        return f"logs/{self.name}/{path}"
+
+    def model(self, name: str) -> str:
+        """The record of a model."""
+        return self.out(f"models/{name}.json")
+
+    def model_files(self, kind: str) -> list[str]:
+        """Files of a model trained here (`vae`, `base`, `clip`), with the wildcard `{name}` for its name."""
+        return [self.out(f"models/{{name}}/{file}") for file in (*MODEL_FILES[kind], "train_log.parquet")]
+
+    @property
+    def imported(self) -> list[str]:
+        """Models taken from a folder, a file or a hub."""
+        return list(self.study["prepare"]["import"])
+
+    def trained(self, kind: str) -> list[str]:
+        """Models of a kind (`vae`, `base`, `clip`) that the study trains itself."""
+        return list(self.study["prepare"]["train"][kind])
+
+    @property
+    def models(self) -> list[str]:
+        """Every model with a record: what rewards, features and the base may be."""
+        return [*self.imported, *self.trained("base"), *self.trained("clip")]
+
+    @property
+    def reward(self) -> str:
+        """The reward that every method is trained on."""
+        return str(self.study["study"]["reward"])
+
+    @property
+    def heldout(self) -> str:
+        """The reward that no method sees."""
+        return str(self.study["study"]["heldout"])
+
+    @property
+    def rewards(self) -> list[str]:
+        """Rewards that score the curated rows."""
+        return list(self.study["score"]["rewards"])
+
+    @property
+    def runs(self) -> list[str]:
+        """Trained runs, a method with a training seed each."""
+        return list(self.study["runs"])
+
+    def method(self, run: str) -> str:
+        """The method of a run."""
+        return str(self.study["runs"][run]["method"])
+
+    def sources(self, section: str, name: str | None = None) -> list[str]:
+        """Files on this machine that a section (`curate`), or one imported model of `prepare`, takes from outside.
+
+        Every value under a key `path`, `folder` or `file` counts where it exists; folders stand for the files in them.
+        """
+        values = self.study[section] if name is None else self.study[section]["import"][name]
+        return sorted({str(file) for path in _paths(values) for file in _files(Path(path))})
+
+
+def one_of(names: Iterable[str]) -> str:
+    """A pattern for a wildcard that may be any of `names`, and nothing when there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def _paths(values: Any) -> Iterator[str]:
+    if isinstance(values, list):
+        for value in values:
+            yield from _paths(value)
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            if isinstance(value, str) and key in ("path", "folder", "file"):
+                yield value
+            else:
+                yield from _paths(value)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else []
+
+
+if __name__ == "__main__":
+    try:
+        print(f"report: {Layout.read(sys.argv[1]).out('report/index.html')}")
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,34 @@
+# One run: a method with a training seed.
+
+
+rule finetune:
+    input:
+        code("stages/finetune", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        settings(
+            "finetune", "study.seed", "study.reward", "study.heldout", "finetune", "methods.{method}", "runs.{run}"
+        ),
+        base=out("models/base.json"),
+        reward=STUDY.model(STUDY.reward),
+        heldout=STUDY.model(STUDY.heldout),
+        tensors=out("encodings/encodings.safetensors"),
+        index=out("encodings/index.parquet"),
+    output:
+        weights=out("runs/{run}/policy.safetensors"),
+        log=out("runs/{run}/train_log.parquet"),
+    log:
+        logs("finetune/{run}.log"),
+    benchmark:
+        logs("finetune/{run}.tsv")
+    wildcard_constraints:
+        run=one_of(STUDY.runs),
+    priority: 60
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=720,
+        gpu=1,
+    shell:
+        "python -m stages.finetune --params {P} --run {wildcards.run} --base {input.base}"
+        " --reward {input.reward} --heldout {input.heldout} --tensors {input.tensors} --index {input.index}"
+        " --weights {output.weights} --log {output.log}"
+        " > {log} 2>&1"

@@ -1,0 +1,108 @@
+# The models of a study: taken from outside as they are, or trained here by a recipe.
+
+
+rule prepare_import:
+    input:
+        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        settings("prepare_import", "prepare.import.{name}"),
+        lambda wildcards: STUDY.sources("prepare", wildcards.name),
+    output:
+        record=out("models/{name}.json"),
+    log:
+        logs("prepare_import/{name}.log"),
+    benchmark:
+        logs("prepare_import/{name}.tsv")
+    wildcard_constraints:
+        name=one_of(STUDY.imported),
+    priority: 90
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "python -m stages.prepare import --params {P} --name {wildcards.name} --record {output.record}" " > {log} 2>&1"
+
+
+rule prepare_vae:
+    input:
+        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        settings("prepare_vae", "prepare.train.vae.{name}"),
+        images=out("data/images.parquet"),
+    output:
+        STUDY.model_files("vae"),
+    log:
+        logs("prepare_vae/{name}.log"),
+    benchmark:
+        logs("prepare_vae/{name}.tsv")
+    wildcard_constraints:
+        name=one_of(STUDY.trained("vae")),
+    priority: 85
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=1,
+    params:
+        folder=out("models/{name}"),
+    shell:
+        "python -m stages.prepare vae --params {P} --name {wildcards.name} --images {input.images} --out {params.folder}"
+        " > {log} 2>&1"
+
+
+rule prepare_base:
+    input:
+        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        settings("prepare_base", "prepare.train.base.{name}"),
+        expand(STUDY.model_files("vae"), name="vae"),
+        images=out("data/images.parquet"),
+    output:
+        STUDY.model_files("base"),
+        record=out("models/{name}.json"),
+    log:
+        logs("prepare_base/{name}.log"),
+    benchmark:
+        logs("prepare_base/{name}.tsv")
+    wildcard_constraints:
+        name=one_of(STUDY.trained("base")),
+    priority: 85
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=480,
+        gpu=1,
+    params:
+        vae=out("models/vae"),
+        folder=out("models/{name}"),
+    shell:
+        "python -m stages.prepare base --params {P} --name {wildcards.name} --images {input.images} --vae {params.vae}"
+        " --out {params.folder} --record {output.record}"
+        " > {log} 2>&1"
+
+
+rule prepare_clip:
+    input:
+        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        settings("prepare_clip", "prepare.train.clip.{name}"),
+        images=out("data/images.parquet"),
+        pairs=out("data/pairs.parquet"),
+    output:
+        STUDY.model_files("clip"),
+        record=out("models/{name}.json"),
+    log:
+        logs("prepare_clip/{name}.log"),
+    benchmark:
+        logs("prepare_clip/{name}.tsv")
+    wildcard_constraints:
+        name=one_of(STUDY.trained("clip")),
+    priority: 80
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
+        gpu=1,
+    params:
+        folder=out("models/{name}"),
+    shell:
+        "python -m stages.prepare clip --params {P} --name {wildcards.name} --images {input.images} --pairs {input.pairs}"
+        " --out {params.folder} --record {output.record}"
+        " > {log} 2>&1"

@@ -1,0 +1,35 @@
+# The page, the numbers for `dvc metrics diff`, the tables for `dvc plots`.
+
+
+rule report:
+    input:
+        code("stages/report", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        settings("report", "study", "report", "runs", "score.rewards", "sample.steps", "sample.strategies"),
+        out("data/manifest.json"),
+        expand(out("scores/{name}.{kind}"), name=STUDY.rewards, kind=["parquet", "json"]),
+        expand(out("runs/{run}/{file}"), run=STUDY.runs, file=["policy.safetensors", "train_log.parquet"]),
+        expand(out("samples/{run}.parquet"), run=["base", *STUDY.runs]),
+        expand(out("measures/{run}{kind}.parquet"), run=["base", *STUDY.runs], kind=["", ".summary"]),
+    output:
+        page=out("report/index.html"),
+        metrics=out("report/metrics.json"),
+    log:
+        logs("report.log"),
+    benchmark:
+        logs("report.tsv")
+    priority: 100
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        data=out("data"),
+        scores=out("scores"),
+        runs=out("runs"),
+        samples=out("samples"),
+        measures=out("measures"),
+        folder=out("report"),
+    shell:
+        "python -m stages.report --params {P} --data {params.data} --scores {params.scores} --runs {params.runs}"
+        " --samples {params.samples} --measures {params.measures} --out {params.folder}"
+        " > {log} 2>&1"

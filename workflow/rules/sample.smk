@@ -1,0 +1,56 @@
+# Images of the base, which every run shares, and of every strategy of one run.
+
+
+rule sample_base:
+    input:
+        code("stages/sample", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        settings("sample_base", "study.seed", "sample"),
+        base=out("models/base.json"),
+        tensors=out("encodings/encodings.safetensors"),
+        index=out("encodings/index.parquet"),
+    output:
+        samples=out("samples/base.parquet"),
+        latents=out("samples/base_latents.safetensors"),
+    log:
+        logs("sample_base.log"),
+    benchmark:
+        logs("sample_base.tsv")
+    priority: 70
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=720,
+        gpu=1,
+    shell:
+        "python -m stages.sample base --params {P} --base {input.base} --tensors {input.tensors} --index {input.index}"
+        " --samples {output.samples} --latents {output.latents}"
+        " > {log} 2>&1"
+
+
+rule sample:
+    input:
+        code("stages/sample", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        settings("sample", "study.seed", "sample", "runs.{run}"),
+        base=out("models/base.json"),
+        policy=out("runs/{run}/policy.safetensors"),
+        tensors=out("encodings/encodings.safetensors"),
+        index=out("encodings/index.parquet"),
+        latents=out("samples/base_latents.safetensors"),
+    output:
+        samples=out("samples/{run}.parquet"),
+    log:
+        logs("sample/{run}.log"),
+    benchmark:
+        logs("sample/{run}.tsv")
+    wildcard_constraints:
+        run=one_of(STUDY.runs),
+    priority: 50
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=720,
+        gpu=1,
+    shell:
+        "python -m stages.sample run --params {P} --run {wildcards.run} --base {input.base} --policy {input.policy}"
+        " --tensors {input.tensors} --index {input.index} --latents {input.latents} --samples {output.samples}"
+        " > {log} 2>&1"

@@ -1,0 +1,61 @@
+"""What makes a job run again besides its data: the code that it imports and the settings that it reads.
+
+Both become input files, so that file times alone decide and Snakemake and DVC can agree (see `workflow/dvc_sync.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(".snakemake/stamps")
+
+
+def code(*paths: str) -> list[str]:
+    """The files of modules and packages; the same paths stand as `deps` in dvc.yaml, which takes folders as they are."""
+    files = []
+    for path in map(Path, paths):
+        found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        files += sorted(str(file) for file in found if "__pycache__" not in file.parts)
+    return files
+
+
+def values(study: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """What stands in the study file under each dotted key; a key that is not there has the value None."""
+    found = {}
+    for key in keys:
+        value: Any = study
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        found[key] = value
+    return found
+
+
+def stamp_path(study: str, job: str) -> Path:
+    """Where the stamp of a job (`finetune@refl-s0`, as DVC calls it) stands."""
+    return FOLDER / study / f"{job}.json"
+
+
+def stamp(path: Path, content: Mapping[str, Any], built: bool = False, planning: bool = False) -> str:
+    """A file that holds `content` and is newer than the job's outputs if they were made with another; returns its path.
+
+    `built` says that the outputs are known to be made with this content: the file then counts as old. While only
+    planning, a change is written beside the real stamp, so that going back on it leaves no trace.
+    """
+    text = json.dumps(content, sort_keys=True, indent=1) + "\n"
+    if _text(path) == text:
+        return str(path)
+    if planning:
+        path = path.with_suffix(".planned")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    if built:
+        os.utime(path, (1, 1))
+    return str(path)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
