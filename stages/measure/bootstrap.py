@@ -2,8 +2,8 @@
 
 Images of one prompt are alike, so every mean is taken inside a prompt first, then over prompts, and what is resampled
 is whole prompts. Per-image and per-prompt metrics take the percentile bootstrap. Metrics of a whole set of images
-(FID, recall, ...) take the delete-a-group jackknife: a bootstrap sample holds the same image several times, which shifts
-exactly those metrics (neighbour radii shrink, covariances lose rank), while leaving prompts out does not.
+(FID, recall, ...) take the delete-a-group jackknife: a bootstrap sample holds the same image several times, which
+shifts exactly those metrics (neighbour radii shrink, covariances lose rank), while leaving prompts out does not.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ def ratio_interval(
 
 
 def jackknife(
-    statistic: Callable[[np.ndarray], float], prompt_ids: Sequence[str], level: float = 0.95, seed: int = 0, groups: int = 20
+    statistic: Callable[[np.ndarray], float],
+    prompt_ids: Sequence[str],
+    level: float = 0.95,
+    seed: int = 0,
+    groups: int = 20,
 ) -> Interval:
     """A statistic of a set of images, with a delete-a-group jackknife interval over prompts.
 
@@ -110,7 +114,9 @@ def _prompt_means(values_by_prompt: ByPrompt) -> dict[str, float]:
         raise InputError("an interval over prompts needs at least one prompt, found none")
     for key, value in means.items():
         if not math.isfinite(value):
-            raise InputError(f"an interval over prompts needs finite values; those of prompt {key!r} average to {value}")
+            raise InputError(
+                f"an interval over prompts needs finite values; those of prompt {key!r} average to {value}"
+            )
     return means
 
 

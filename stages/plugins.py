@@ -1,0 +1,52 @@
+"""Plug-ins: one module a kind, found by its file name in a package here or through an installed entry point.
+
+Listing imports nothing, so a study can be checked without torch. An entry point names a module with the same contents
+as a module of the package: `hps = "my_package.hps"` under `[project.entry-points."imagerefl.rewards"]`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Collection
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from types import ModuleType
+
+from stages.errors import InputError
+from stages.params import nearest
+
+
+def names(package: str, group: str, besides: Collection[str] = ()) -> tuple[str, ...]:
+    """Every known kind: the modules of `package` except those named in `besides`, then the entry points of `group`."""
+    return tuple(sorted({*_files(package, frozenset(besides)), *_entry_points(group)}))
+
+
+def load(package: str, group: str, kind: str, what: str, besides: Collection[str] = ()) -> ModuleType:
+    """The module of `kind`; a file of the package goes before an entry point of the same name.
+
+    Raises InputError for an unknown kind, as `<what>: unknown kind ...` with the nearest known one, and for an entry
+    point that cannot be imported.
+    """
+    if kind in _files(package, frozenset(besides)):
+        return import_module(f"{package}.{kind}")
+    if kind not in _entry_points(group):
+        raise InputError(f"{what}: unknown kind {kind!r}{nearest(kind, names(package, group, besides))}")
+    found = _entry_points(group)[kind]
+    try:
+        return found.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{what}: entry point {found.value!r} of kind {kind!r} cannot be imported: {error}") from None
+
+
+@lru_cache
+def _files(package: str, besides: frozenset[str]) -> frozenset[str]:
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return frozenset(module.name for module in pkgutil.iter_modules(folders or [])) - besides
+
+
+@lru_cache
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

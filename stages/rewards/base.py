@@ -1,0 +1,114 @@
+"""The protocol of rewards and feature extractors, and how a model record becomes one.
+
+A kind is a module of this package, or a module that an installed package registers under the entry point group
+`imagerefl.rewards`. It defines `load(record, device)`, which returns an object with the methods below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from stages import plugins
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from stages.models.record import ModelRecord
+
+PACKAGE, GROUP = "stages.rewards", "imagerefl.rewards"
+_NOT_KINDS = ("base", "preprocess")
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """A number for an image and a prompt: higher is better. The scale is the model's own."""
+
+    name: str
+    differentiable: bool
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Reward [B] float32 of images [B, 3, H, W] in [0, 1], each with its own prompt.
+
+        Where `differentiable` and gradients are enabled, the gradient flows to `images`. An image's reward does not
+        depend on the other images of the batch.
+        """
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """One vector an image."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features [B, D] float32, not normalised, of images [B, 3, H, W] in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class PatchEmbedder(Protocol):
+    """One vector a place of an image."""
+
+    def patches(self, images: Tensor) -> Tensor:
+        """Features [B, N, D] float32, not normalised, of images [B, 3, H, W] in [0, 1]; N places in reading order."""
+        ...
+
+
+@runtime_checkable
+class TextImage(Embedder, Protocol):
+    """A model with one space for texts and images, whose reward is a function of an image's embedding."""
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text features [B, D] float32 of unit length; every distinct prompt is encoded once and kept."""
+        ...
+
+    def compare(self, embeddings: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The reward [B] of embedded images [B, D]: `compare(embed(images), prompts)` is `reward(images, prompts)`."""
+        ...
+
+
+def known_kinds() -> tuple[str, ...]:
+    """Names of all kinds of rewards, without importing any."""
+    return plugins.names(PACKAGE, GROUP, _NOT_KINDS)
+
+
+def load_reward(record: ModelRecord, device: torch.device | str = "cpu") -> Reward:
+    """The reward that `record` describes, its weights frozen, on `device`.
+
+    Raises InputError for an unknown kind, or where the recorded files are missing, changed or of another layout.
+    """
+    module = plugins.load(PACKAGE, GROUP, record.kind, f"model {record.name!r}", _NOT_KINDS)
+    return module.load(record, device)
+
+
+def require_gradient(reward: Reward) -> Reward:
+    """`reward` itself; raises InputError where it gives images no gradient."""
+    if not reward.differentiable:
+        raise InputError(
+            f"reward {reward.name!r} gives images no gradient, and this method trains on the reward's gradient; "
+            "expected a differentiable reward"
+        )
+    return reward
+
+
+def require_embedding(reward: Reward) -> Embedder:
+    """`reward` as an Embedder; raises InputError where it has no embedding."""
+    if not isinstance(reward, Embedder):
+        raise InputError(f"model {reward.name!r} has no embedding of an image; expected one as open_clip models have")
+    return reward
+
+
+def require_patches(reward: Reward) -> PatchEmbedder:
+    """`reward` as a PatchEmbedder; raises InputError where it has no features of patches."""
+    if not isinstance(reward, PatchEmbedder):
+        raise InputError(f"model {reward.name!r} has no features of patches; expected some as open_clip models have")
+    return reward
+
+
+def require_text(reward: Reward) -> TextImage:
+    """`reward` as a TextImage; raises InputError where it does not compare images with texts."""
+    if not isinstance(reward, TextImage):
+        raise InputError(f"model {reward.name!r} does not compare images with texts; expected an open_clip model")
+    return reward

@@ -1,0 +1,42 @@
+"""The true utility of the shapes world: what its annotators prefer, read off the pixels, without a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stages.models.record import ModelRecord
+from stages.world import oracle
+
+if TYPE_CHECKING:
+    from stages.world.oracle import Parsed
+
+
+class ShapesOracle:
+    """`stages.world.oracle.utility` as a reward, and the parse that it rests on."""
+
+    differentiable = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Utility [B] float32 of images [B, 3, H, W] in [0, 1], each with its own prompt."""
+        return self.utility(self.parse(images), prompts).to(images.device)
+
+    def parse(self, images: Tensor) -> Parsed:
+        """What is seen in images [B, 3, H, W] in [0, 1], after rounding to 8 bits as in a file."""
+        levels = (images.detach().float().clamp(0, 1) * 255).round().byte()
+        return oracle.parse(levels.permute(0, 2, 3, 1).cpu().numpy())
+
+    def utility(self, seen: Parsed, prompts: Sequence[str]) -> Tensor:
+        """Utility [B] float32 of parsed images."""
+        return torch.from_numpy(oracle.utility(seen, list(prompts))).float()
+
+
+def load(record: ModelRecord, device: torch.device | str = "cpu") -> ShapesOracle:
+    """The oracle; it has no files, and works on the CPU whatever the device."""
+    return ShapesOracle(record.name)
