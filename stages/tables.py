@@ -34,7 +34,9 @@ IMAGES = _schema(
     "images", 1, image_id=STRING, caption=STRING, image=pa.binary(), width=INT, height=INT, split=STRING,
     group=STRING, source=STRING, attributes=optional(STRING),
 )  # fmt: skip
-"""One curated image a row, as PNG or JPEG bytes. `split` is train or val; `attributes` is JSON, known in a simulated world."""
+"""One curated image a row, as PNG or JPEG bytes. `split` is train or val; `attributes` is JSON, known in a
+simulated world.
+"""
 
 PAIRS = _schema(
     "pairs", 1, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,
@@ -43,19 +45,24 @@ PAIRS = _schema(
 """One comparison a row: two `images.image_id` for one prompt; `preference` is the share of votes for a, in [0, 1]."""
 
 SCORES = _schema("scores", 1, kind=STRING, item_id=STRING, side=STRING, reward=STRING, score=FLOAT)
-"""One (item, reward) a row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a or b)."""
+"""One (item, reward) a row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a
+or b).
+"""
 
 ENCODINGS = _schema("encodings", 1, kind=STRING, item_id=STRING, text=STRING, row=INT, split=STRING)
 """Where the encoding of an item stands in `encodings.safetensors`: `kind` image, caption or prompt."""
 
 TRAIN_LOG = _schema("train_log", 1, step=INT, term=STRING, value=FLOAT)
-"""One (optimizer step, term) a row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`, `probe_<reward>`, ..."""
+"""One (optimizer step, term) a row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`,
+`probe_<reward>`, ...
+"""
 
 SAMPLES = _schema(
     "samples", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, seconds=FLOAT,
 )  # fmt: skip
-"""One image a row (PNG). `strategy` is guidance, tuned, combined, aig, aig_guided or rlg; `setting` reads `k=10`, `value` is 10.0.
+"""One image a row (PNG). `strategy` is guidance, tuned, combined, aig, aig_guided or rlg; `setting` reads `k=10`,
+`value` is 10.0.
 
 `run` and `method` are `base` and `train_seed` is 0 for images of the base alone. `nfe` counts network evaluations of
 this image (a guided evaluation counts two), as if it had been made alone; `seconds` is its share of wall time."""
@@ -64,7 +71,9 @@ MEASURES = _schema(
     "measures", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=optional(STRING), sample=optional(INT), metric=STRING, score=FLOAT,
 )  # fmt: skip
-"""One (image, metric), (prompt, metric) or (set, metric) a row: `sample`, or `prompt_id` too, is null for wider metrics."""
+"""One (image, metric), (prompt, metric) or (set, metric) a row: `sample`, or `prompt_id` too, is null for wider
+metrics.
+"""
 
 SUMMARY = _schema(
     "summary", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
@@ -88,7 +97,9 @@ def table(schema: pa.Schema, columns: dict[str, Sequence[object]] | list[dict[st
 
 
 def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.Schema) -> int:
-    """Write one table, or a stream of tables row group by row group; whole or not at all. Returns the number of rows."""
+    """Write one table, or a stream of tables row group by row group; whole or not at all. Returns the number of
+    rows.
+    """
     parts = [content] if isinstance(content, pa.Table) else content
     rows = 0
     with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
@@ -125,7 +136,9 @@ def _open(path: str | Path, schema: pa.Schema) -> pq.ParquetFile:
     metadata = found.metadata or {}
     written = (metadata.get(b"table", b"none").decode(), metadata.get(b"version", b"none").decode())
     if written != (name, version):
-        raise InputError(f"{path}: holds table {written[0]!r} version {written[1]}, expected {name!r} version {version}")
+        raise InputError(
+            f"{path}: holds table {written[0]!r} version {written[1]}, expected {name!r} version {version}"
+        )
     if not found.equals(schema):
         raise InputError(f"{path}: the columns of table {name!r} are not those of version {version}")
     return file

@@ -1,0 +1,16 @@
+"""Section `encode` of a study file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.params import Settings
+
+
+class EncodeSettings(Settings):
+    """How images and texts are encoded, once, for every later stage."""
+
+    batch_size: int = Field(default=128, ge=1, description="images or texts a network call; does not change the result")
+    dtype: Literal["float32", "float16"] = Field(default="float32", description="how encodings are stored")

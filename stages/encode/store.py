@@ -1,0 +1,75 @@
+"""The encodings of a study: VAE posteriors of the images and text embeddings, each made once and memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from stages import tables
+from stages.errors import InputError
+
+TEXTS, EMPTY, MEANS, STDS = "text_embeddings", "empty_embedding", "posterior_mean", "posterior_std"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A prompt or a captioned image: its id, its text, and the rows of its encodings."""
+
+    item_id: str
+    text: str
+    text_row: int
+    image_row: int = -1
+
+
+class Encodings:
+    """Read access to `encodings.safetensors` by rows of `index.parquet`; nothing is held in memory but the index."""
+
+    def __init__(self, tensors: str | Path, index: str | Path, device: torch.device) -> None:
+        self._device = device
+        try:
+            self._file = safe_open(tensors, "pt")
+        except Exception as error:  # safetensors raises its own untyped errors
+            raise InputError(f"{tensors}: not a readable safetensors file of encodings: {error}") from None
+        self._rows = tables.read(index, tables.ENCODINGS).to_pylist()
+
+    def prompts(self, split: str) -> list[Item]:
+        """The prompts of a split (`train` or `eval`), in table order; raises InputError when there are none."""
+        rows = [r for r in self._rows if r["kind"] == "prompt" and r["split"] == split]
+        if not rows:
+            raise InputError(f"encodings: no prompt of split {split!r}")
+        return [Item(r["item_id"], r["text"], r["row"]) for r in rows]
+
+    def images(self, split: str) -> list[Item]:
+        """The captioned images of a split (`train` or `val`), in table order; raises InputError when there are none."""
+        captions = {r["item_id"]: r["row"] for r in self._rows if r["kind"] == "caption" and r["split"] == split}
+        rows = [r for r in self._rows if r["kind"] == "image" and r["split"] == split]
+        if not rows:
+            raise InputError(f"encodings: no image of split {split!r}")
+        return [Item(r["item_id"], r["text"], captions[r["item_id"]], r["row"]) for r in rows]
+
+    def text(self, items: Sequence[Item]) -> Tensor:
+        """Text embeddings [B, length, width], float32."""
+        return self._take(TEXTS, [item.text_row for item in items])
+
+    def empty(self) -> Tensor:
+        """Embedding of the empty prompt, [1, length, width], float32."""
+        return self._file.get_tensor(EMPTY).float().to(self._device)
+
+    def posterior(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B, C, h, w] of the images' VAE posteriors, unscaled, float32."""
+        rows = [item.image_row for item in items]
+        return self._take(MEANS, rows), self._take(STDS, rows)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the latents."""
+        _, *shape = self._file.get_slice(MEANS).get_shape()
+        return tuple(shape)  # type: ignore[return-value]
+
+    def _take(self, name: str, rows: Sequence[int]) -> Tensor:
+        part = self._file.get_slice(name)
+        return torch.stack([part[row] for row in rows]).float().to(self._device)

@@ -1,0 +1,40 @@
+"""Fine-tune a policy on a reward with one method of the study: `--run` names an entry of `runs`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stages import lineage
+from stages.finetune.resolve import resolve
+from stages.runtime import run_stage
+
+
+def main() -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m stages.finetune", description=__doc__)
+    parser.add_argument("--params", type=Path, required=True, help="study file")
+    parser.add_argument("--run", required=True, help="entry of `runs`: a method and a training seed")
+    parser.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
+    parser.add_argument("--reward", type=Path, required=True, help="model record of the training reward (JSON)")
+    parser.add_argument("--heldout", type=Path, required=True, help="model record of the held-out reward, only probed")
+    parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
+    parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    parser.add_argument("--weights", type=Path, required=True, help="written: the trained part of the policy")
+    parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
+    args = parser.parse_args()
+    plan = resolve(args.params, args.run)
+
+    with lineage.job(
+        params=args.params, stage="finetune", name=args.run,
+        inputs=[args.base, args.reward, args.heldout, args.tensors, args.index], outputs=[args.weights, args.log],
+    ) as job:  # fmt: skip
+        from stages.finetune.run import finetune
+
+        job.parameters(plan.parameters())
+        finetune(plan, args.base, args.reward, args.heldout, args.tensors, args.index, args.weights, args.log, job)
+        job.model(args.run, args.weights, data=[args.tensors, args.index])
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,53 @@
+"""What a method is given and what it gives back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from stages.finetune.settings import MethodSettings
+from stages.finetune.tools import Tools
+from stages.models.noise import Noise
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: `prompts` [B] with their embeddings `text` [B, length, width] and the noise of each row.
+
+    `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, None for methods that need no
+    images.
+    `micro` counts micro-batches from 0 over the whole training.
+    """
+
+    prompts: Sequence[str]
+    text: Tensor
+    noise: Noise
+    rng: random.Random
+    micro: int
+    clean: Tensor | None = None
+
+    def draw(self, window: tuple[int, int]) -> int:
+        """An index drawn uniformly from window[0] <= i < window[1], one for the whole micro-batch."""
+        return self.rng.randrange(*window)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The clean latents a method wants judged, [N, C, h, w] with a graph to the policy, and the prompt of each.
+
+    `penalties` are further terms of the loss: name to (weight, scalar tensor).
+    """
+
+    x0: Tensor
+    prompts: Sequence[str]
+    penalties: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+class Step(Protocol):
+    """The function `step` of a method's module."""
+
+    def __call__(self, tools: Tools, batch: Batch, settings: MethodSettings) -> Judged: ...

@@ -1,0 +1,67 @@
+"""Micro-batches as a pure function of (study, run seed, optimizer step, micro-batch): nothing to save for a resume."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stages.encode.store import Encodings, Item
+from stages.finetune.batch import Batch
+from stages.models.noise import KeyedNoise
+from stages.runtime import seed_from
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training items (prompts, or captioned images when `posterior`) and how batches are drawn from them.
+
+    `scale` is the VAE's scaling factor. Items come in a new random order every epoch.
+    """
+
+    encodings: Encodings
+    items: list[Item]
+    seed: int
+    batch_size: int
+    accumulate: int
+    scale: float
+    device: object
+    posterior: bool
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """Micro-batch `micro` of optimizer step `step` (both from 0)."""
+        size = self.batch_size // self.accumulate
+        first = step * self.batch_size + micro * size
+        items = [self._item(place) for place in range(first, first + size)]
+        keys = [("train", place) for place in range(first, first + size)]
+        noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)  # type: ignore[arg-type]
+        return Batch(
+            prompts=[item.text for item in items],
+            text=self.encodings.text(items),
+            noise=noise,
+            rng=random.Random(seed_from("window", self.seed, step, micro)),
+            micro=step * self.accumulate + micro,
+            clean=self._clean(items, noise) if self.posterior else None,
+        )
+
+    def _item(self, place: int) -> Item:
+        epoch, offset = divmod(place, len(self.items))
+        return self.items[_order(self.seed, epoch, len(self.items))[offset]]
+
+    def _clean(self, items: list[Item], noise: KeyedNoise) -> Tensor:
+        mean, std = self.encodings.posterior(items)
+        return self.scale * (mean + std * noise.extra("posterior"))
+
+
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    key = (seed, epoch, count)
+    if key not in _ORDERS:
+        order = list(range(count))
+        random.Random(seed_from("order", seed, epoch)).shuffle(order)
+        _ORDERS.clear()
+        _ORDERS[key] = order
+    return _ORDERS[key]
+
+
+_ORDERS: dict[tuple[int, int, int], list[int]] = {}

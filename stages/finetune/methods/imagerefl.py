@@ -1,0 +1,72 @@
+"""ImageReFL (Sorokin et al. 2025, arXiv 2505.22569): reward fine-tuning that starts from noised real images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from stages.finetune.methods import refl
+from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
+
+if TYPE_CHECKING:
+    from stages.finetune.batch import Batch, Judged
+    from stages.finetune.tools import Tools
+
+
+class Settings(MethodSettings):
+    """ImageReFL's own keys."""
+
+    start: int = Field(default=10, ge=0, description="real images are noised to this index")
+    middle: tuple[int, int] = Field(
+        default=(10, 20), description="the judged index m is drawn from middle[0] <= m < middle[1]"
+    )
+    diffusion_weight: float = Field(default=0.1, ge=0, description="weight of the diffusion loss at the start index")
+    refl_every: int | None = Field(
+        default=None, ge=1, description="every n-th micro-batch is a ReFL step; null for none"
+    )
+
+    @property
+    def data(self) -> Literal["prompts", "images"]:
+        """Always captioned real images."""
+        return "images"
+
+    def check(self, train: FinetuneSettings) -> None:
+        """The window lies on the grid and begins at or after the start."""
+        check_window("middle", self.middle, train.sampling_steps, low=self.start)
+
+
+def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
+    """One micro-batch: of ReFL when it is its turn, else of ImageReFL."""
+    m = batch.draw(settings.middle)
+    if refl_turn(batch.micro, settings.refl_every):
+        return refl.judge(tools, batch, m, settings.diffusion_weight)
+    return judge(tools, batch, settings.start, m, settings.diffusion_weight)
+
+
+def refl_turn(micro: int, every: int | None) -> bool:
+    """Whether micro-batch `micro` (from 0) is a ReFL one: with `every` 4 the sequence is I I I R I I I R."""
+    return every is not None and (micro + 1) % every == 0
+
+
+def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: float) -> Judged:
+    """Noise real latents to `start`, roll out to m without gradient, predict x0 there; diffusion loss at `start`.
+
+    The prediction at `start` serves the diffusion loss, the first step of the rollout, and (m = start) the reward: it is
+    evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py, but for m = start, where that code makes a
+    stray step.
+    """
+    from stages.finetune.batch import Judged
+
+    tools = tools.without_guidance()
+    x, noise = tools.noised(batch, start)
+    penalties = {}
+    if diffusion_weight:
+        eps = tools.unguided(batch, x, start)
+        penalties["diffusion"] = (diffusion_weight, (eps - noise).square().mean())
+        if m == start:
+            return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
+        x = tools.step(x, eps.detach(), start, batch.noise)
+        start += 1
+    x = tools.rollout(batch, x, start, m)
+    return Judged(tools.x0(batch, x, m), batch.prompts, penalties)

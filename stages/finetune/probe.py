@@ -1,0 +1,41 @@
+"""A small fixed set of training prompts, sampled with fixed noise and judged while training goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stages.finetune.trainer import Decode, RewardFunction
+from stages.models.diffusion import Denoiser
+from stages.models.noise import Noise
+from stages.models.sampler import Sampler, finish
+from stages.models.schedule import Grid
+from stages.models.similarity import pairwise_diversity
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Prompts [N] (each repeated `samples` times, adjacent) with embeddings [N, length, width], and who judges."""
+
+    prompts: list[str]
+    text: Tensor
+    noise: Noise
+    samples: int
+    rewards: Mapping[str, RewardFunction]
+    embed: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def measure(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> dict[str, float]:
+        """`probe_<reward>`: mean reward; `probe_diversity`: mean over prompts of 1 - cosine between images of one
+        prompt.
+        """
+        predict = policy.predict(grid, self.text)
+        images = decode(finish(grid, predict, self.noise.initial(), 0, self.noise, sampler))
+        terms = {f"probe_{name}": float(reward(images, self.prompts).mean()) for name, reward in self.rewards.items()}
+        features = self.embed(images)
+        groups = features.reshape(-1, self.samples, features.shape[-1])
+        terms["probe_diversity"] = float(torch.stack([pairwise_diversity(group) for group in groups]).mean())
+        return terms

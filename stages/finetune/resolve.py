@@ -1,0 +1,67 @@
+"""From a study file and the name of a run to everything that training needs to know. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from stages import plugins
+from stages.errors import InputError
+from stages.finetune.settings import FinetuneSettings, MethodSettings, RunSettings, StudySettings
+from stages.params import nearest, read_study, section, validate
+
+METHODS, GROUP = "stages.finetune.methods", "imagerefl.methods"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run: its name, method (module and settings), training settings, seeds and rewards' names."""
+
+    name: str
+    method: str
+    seed: int
+    module: ModuleType
+    method_settings: MethodSettings
+    train: FinetuneSettings
+    study: StudySettings
+
+    def parameters(self) -> dict[str, object]:
+        """The few parameters a reader compares runs by."""
+        t = self.train
+        own = self.method_settings.model_dump(exclude={"train"})
+        shared = {
+            "method": self.method, "seed": self.seed, "reward": self.study.reward, "steps": t.steps, "lr": t.optimizer.lr,
+            "batch_size": t.batch_size, "sampling_steps": t.sampling_steps, "trainable": t.trainable,
+        }  # fmt: skip
+        return shared | own
+
+
+def method(settings: Mapping[str, Any], where: str) -> tuple[ModuleType, MethodSettings]:
+    """Module and validated settings of one entry of `methods`; raises InputError that starts with `where`."""
+    if not isinstance(settings, Mapping) or "kind" not in settings:
+        raise InputError(f"{where}: expected a mapping with a key 'kind' ({', '.join(plugins.names(METHODS, GROUP))})")
+    module = plugins.load(METHODS, GROUP, str(settings["kind"]), where)
+    return module, validate(module.Settings, settings, where)
+
+
+def resolve(path: str | Path, name: str) -> Plan:
+    """The plan of run `name` of the study at `path`; raises InputError for anything that does not fit together."""
+    study = read_study(path)
+    runs = study.get("runs") or {}
+    if name not in runs:
+        raise InputError(f"{path}: runs: there is no run {name!r}{nearest(name, runs)}")
+    run = validate(RunSettings, runs[name], f"{path}: runs.{name}")
+    methods = study.get("methods") or {}
+    if run.method not in methods:
+        raise InputError(f"{path}: runs.{name}.method: unknown method {run.method!r}{nearest(run.method, methods)}")
+    module, settings = method(methods[run.method], f"{path}: methods.{run.method}")
+    shared = section(path, "finetune", FinetuneSettings)
+    train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
+    try:
+        settings.check(train)
+    except ValueError as error:
+        raise InputError(f"{path}: methods.{run.method}: {error}") from None
+    return Plan(name, run.method, run.seed, module, settings, train, section(path, "study", StudySettings))

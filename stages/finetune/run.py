@@ -1,0 +1,116 @@
+"""One fine-tuning run, from records and encodings to a saved policy and its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from stages import tables
+from stages.encode.store import Encodings
+from stages.finetune.data import Data
+from stages.finetune.probe import Probe
+from stages.finetune.resolve import Plan
+from stages.finetune.tools import Tools
+from stages.finetune.trainer import Trainer
+from stages.models import record
+from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
+from stages.models.noise import KeyedNoise
+from stages.models.policy import Policy, make_policy
+from stages.rewards.base import load_reward, require_embedding, require_gradient
+from stages.runtime import device, progress
+
+if TYPE_CHECKING:
+    from stages.lineage import Job
+    from stages.rewards.base import Reward
+
+LOG_EVERY = 10  # optimizer steps between two points of the tracked curves; the Parquet log has every step
+
+
+def finetune(
+    plan: Plan, base: Path, reward: Path, heldout: Path, tensors: Path, index: Path, weights: Path, log: Path, job: Job
+) -> None:
+    """Train the policy of `plan` and write `weights` (the trained part only), then `log`."""
+    where = device()
+    model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
+    judges = {plan.study.reward: load_reward(record.load(reward), where)}
+    require_gradient(judges[plan.study.reward])
+    judges[plan.study.heldout] = load_reward(record.load(heldout), where)
+    if plan.train.probe.oracle:
+        oracle = record.ModelRecord(name="oracle", kind=plan.train.probe.oracle)
+        judges["oracle"] = load_reward(oracle, where)
+    encodings = Encodings(tensors, index, where)
+    policy = make_policy(model.unet, plan.train.trainable, plan.seed, plan.train.lora.rank, plan.train.lora.alpha,
+                         plan.train.lora.targets)  # fmt: skip
+    trainer = start(plan, model, policy, encodings, judges[plan.study.reward])
+    data = training_data(plan, model, encodings, where)
+    probe = fixed_probe(plan, encodings, judges, where)
+
+    rows: list[dict[str, object]] = []
+    for step in progress(range(plan.train.steps + 1), plan.train.steps + 1, f"finetune {plan.name}"):
+        terms: dict[str, float] = {}
+        # once in a while, and before the first and after the last step: judge a few fixed prompts
+        if step % plan.train.probe.every == 0 or step == plan.train.steps:
+            judged = Denoiser(policy.network, model.schedule)
+            terms |= probe.measure(judged, trainer.tools.grid, model.vae.decode, plan.train.sampler)
+        # a single optimizer step
+        if step < plan.train.steps:
+            before = trainer.tools.policy.evaluations
+            terms |= trainer.train_step([data.batch(step, micro) for micro in range(plan.train.accumulate)])
+            terms["nfe"] = trainer.tools.policy.evaluations - before
+        rows += [{"step": step, "term": name, "value": float(value)} for name, value in terms.items()]
+        if step % LOG_EVERY == 0 or any(name.startswith("probe_") for name in terms):
+            job.metrics({_tracked(name, plan): value for name, value in terms.items()}, step=step)
+
+    policy.save(weights, model.record.digest, trainer.average)
+    tables.write(log, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)
+
+
+def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encodings, reward: Reward) -> Trainer:
+    """The trainer of a plan before its first step."""
+    if plan.train.gradient_checkpointing:
+        policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
+        model.vae.network.enable_gradient_checkpointing()
+    tools = Tools(
+        policy=Denoiser(policy.network, model.schedule),
+        grid=model.schedule.grid(plan.train.sampling_steps),
+        empty=encodings.empty(),
+        guidance=plan.train.guidance,
+        sampler=plan.train.sampler,
+    )
+    step = partial(plan.module.step, settings=plan.method_settings)
+    return Trainer.start(tools, model.vae.decode, reward, step, dict(policy.parameters()), plan.train)
+
+
+def training_data(plan: Plan, model: DiffusionModel, encodings: Encodings, where: torch.device) -> Data:
+    """The prompts, or the captioned images, that the method trains on."""
+    needs_images = plan.method_settings.data == "images"
+    items = encodings.images("train") if needs_images else encodings.prompts("train")
+    return Data(
+        encodings=encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,
+        accumulate=plan.train.accumulate, scale=model.vae.scale, device=where, posterior=needs_images,
+    )  # fmt: skip
+
+
+def fixed_probe(plan: Plan, encodings: Encodings, judges: Mapping[str, Reward], where: torch.device) -> Probe:
+    """The same training prompts and noise for every run of the study, so that their curves compare."""
+    size = plan.train.probe
+    prompts = encodings.prompts("train")
+    chosen = prompts[:: max(1, len(prompts) // size.prompts)][: size.prompts]
+    items = [item for item in chosen for _ in range(size.samples)]
+    keys = [("probe", item.item_id, n) for item in chosen for n in range(size.samples)]
+    noise = KeyedNoise(plan.study.seed, keys, encodings.latent_shape(), where)
+    embed = require_embedding(judges[plan.study.heldout]).embed
+    return Probe([item.text for item in items], encodings.text(items), noise, size.samples, dict(judges), embed)
+
+
+def _tracked(name: str, plan: Plan) -> str:
+    """`probe_<training reward>` is tracked as `probe/reward`, the held-out one as `probe/heldout`, so that studies
+    compare.
+    """
+    roles = {plan.study.reward: "reward", plan.study.heldout: "heldout"}
+    what = name.removeprefix("probe_")
+    return f"probe/{roles.get(what, what)}" if what != name else f"train/{name}"

@@ -1,0 +1,124 @@
+"""Sections `finetune`, `methods` and `runs` of a study file, as far as all methods share them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from stages.params import Settings
+
+
+class OptimizerSettings(Settings):
+    """AdamW on the mean loss of a step."""
+
+    lr: float = Field(default=5e-5, gt=0, description="learning rate, constant")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the two moments")
+    eps: float = Field(default=1e-8, gt=0, description="Adam's epsilon")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="largest norm of the whole gradient; null for none")
+
+
+class LoraSettings(Settings):
+    """Low-rank updates, used when `trainable` is lora."""
+
+    rank: int = Field(default=8, ge=1, description="rank of the updates")
+    alpha: float = Field(default=8.0, gt=0, description="updates are scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0"), description="ends of the names of updated layers"
+    )
+
+
+class ProbeSettings(Settings):
+    """A small fixed set of training prompts that is sampled and judged while training goes on."""
+
+    every: int = Field(default=20, ge=1, description="optimizer steps between two probes")
+    prompts: int = Field(default=8, ge=1, description="training prompts in the probe")
+    samples: int = Field(default=4, ge=2, description="images a prompt")
+    oracle: Literal["shapes_oracle"] | None = Field(
+        default=None, description="kind of a reward without files to probe too"
+    )
+
+
+class FinetuneSettings(Settings):
+    """How a policy is trained; a method may override any of it under `methods.<name>.train`."""
+
+    steps: int = Field(default=100, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=16, ge=1, description="images an optimizer step, over accumulation")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches an optimizer step; divides batch_size")
+    sampling_steps: int = Field(default=20, ge=1, description="T of the rollouts")
+    sampler: Literal["ddpm", "ddim"] = Field(
+        default="ddpm", description="ancestral or deterministic steps in the rollouts"
+    )
+    guidance: float = Field(default=1.0, ge=0, description="classifier-free guidance in the rollouts; 1 is none")
+    trainable: Literal["norm_affine", "lora", "full"] = Field(
+        default="full", description="what is trained of the network"
+    )
+    lora: LoraSettings = LoraSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    reward_scale: float = Field(default=1.0, gt=0, description="factor of the reward in the loss")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights, which are then the ones saved"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="autocast of the networks")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
+    judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
+    probe: ProbeSettings = ProbeSettings()
+
+    @model_validator(mode="after")
+    def _micro_batches(self) -> FinetuneSettings:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        return self
+
+    def overridden(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """These settings as a dictionary with `changes` laid over them, sections merged key by key."""
+        return _merged(self.model_dump(), changes)
+
+
+class MethodSettings(Settings):
+    """What every entry of `methods` may say; a method's module adds its own keys."""
+
+    kind: str = Field(description="module of stages/finetune/methods, or an installed method's name")
+    train: dict[str, Any] = Field(default_factory=dict, description="keys of `finetune` that differ for this method")
+
+    @property
+    def data(self) -> Literal["prompts", "images"]:
+        """Whether batches are training prompts, or captioned real images with their posteriors."""
+        return "prompts"
+
+    def check(self, train: FinetuneSettings) -> None:
+        """Raise ValueError when these settings do not go with `train`."""
+
+
+class RunSettings(Settings):
+    """One entry of `runs`: a method and a training seed; its key is `<method>-s<seed>`."""
+
+    method: str
+    seed: int = Field(ge=0)
+
+
+class StudySettings(Settings):
+    """What fine-tuning reads of section `study`: names of the rewards, and the seed of the probe's noise."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    seed: int = Field(default=0, ge=0)
+    reward: str
+    heldout: str
+
+
+def check_window(name: str, window: tuple[int, int], steps: int, low: int = 0) -> None:
+    """Raise ValueError unless `low` <= window[0] < window[1] <= steps."""
+    first, last = window
+    if not low <= first < last <= steps:
+        raise ValueError(f"{name} [{first}, {last}) is not a range of indices within {low} and sampling_steps {steps}")
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged

@@ -1,0 +1,70 @@
+"""The moves that reward-gradient methods are made of: roll out, predict x0, noise real images, diffusion error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from stages.models.diffusion import Denoiser, Predict
+from stages.models.noise import Noise
+from stages.models.sampler import Sampler, step, walk
+from stages.models.schedule import Grid
+
+if TYPE_CHECKING:
+    from stages.finetune.batch import Batch
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The policy on its grid. Index i runs from noise (0) to image (len(grid) - 1)."""
+
+    policy: Denoiser
+    grid: Grid
+    empty: Tensor
+    guidance: float = 1.0
+    sampler: Sampler = "ddpm"
+
+    def without_guidance(self) -> Tools:
+        """The same tools with guidance switched off."""
+        return replace(self, guidance=1.0)
+
+    def predict(self, batch: Batch) -> Predict:
+        """The policy's noise prediction for the batch, guided as the study says."""
+        return self.policy.predict(self.grid, batch.text, self.empty, self.guidance)
+
+    @torch.no_grad()
+    def rollout(self, batch: Batch, x: Tensor, start: int, stop: int) -> Tensor:
+        """Latents entering index `stop` from those entering `start`, by the policy, without gradient."""
+        return walk(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler)
+
+    def step(self, x: Tensor, eps: Tensor, i: int, noise: Noise) -> Tensor:
+        """One sampler step with a prediction already at hand."""
+        return step(self.grid, x, eps, i, noise, self.sampler)
+
+    def x0(self, batch: Batch, x: Tensor, i: int) -> Tensor:
+        """Clean latents that the policy predicts at index i, with gradient."""
+        return self.grid.x0(x, self.predict(batch)(x, i), i)
+
+    def chain(self, batch: Batch, x: Tensor, start: int) -> Tensor:
+        """Clean latents by every step from `start` to the end, with gradient through all of them."""
+        last = len(self.grid) - 1
+        return self.x0(batch, walk(self.grid, self.predict(batch), x, start, last, batch.noise, self.sampler), last)
+
+    def noised(self, batch: Batch, i: int) -> tuple[Tensor, Tensor]:
+        """Real latents noised to index i, and the noise."""
+        if batch.clean is None:
+            raise ValueError("this micro-batch has no real images")
+        noise = batch.noise.extra("forward")
+        return self.grid.noised(batch.clean, noise, i), noise
+
+    def unguided(self, batch: Batch, x: Tensor, i: int) -> Tensor:
+        """The policy's conditional noise prediction, whatever the guidance of the rollouts."""
+        return self.policy.epsilon(x, self.grid.timesteps[i], batch.text)
+
+    def diffusion_error(self, batch: Batch, i: int) -> Tensor:
+        """Mean squared error of the noise prediction on real images at index i; a scalar."""
+        x, noise = self.noised(batch, i)
+        return (self.unguided(batch, x, i) - noise).square().mean()

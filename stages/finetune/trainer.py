@@ -1,0 +1,112 @@
+"""The trainer of every reward-gradient method: a method says what is judged, the trainer does the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stages.errors import InputError
+from stages.finetune.batch import Batch, Judged
+from stages.finetune.settings import FinetuneSettings
+from stages.finetune.tools import Tools
+
+Decode = Callable[[Tensor], Tensor]
+RewardFunction = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+@dataclass
+class Trainer:
+    """One policy being trained. `decode` maps clean latents to images in [0, 1]; `reward` judges images and prompts.
+
+    `micro_step(tools, batch)` is the method. Everything that changes during training is in `parameters`, `optimizer` and
+    `average`.
+    """
+
+    tools: Tools
+    decode: Decode
+    reward: RewardFunction
+    micro_step: Callable[[Tools, Batch], Judged]
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor] | None
+    settings: FinetuneSettings
+
+    @classmethod
+    def start(
+        cls,
+        tools: Tools,
+        decode: Decode,
+        reward: RewardFunction,
+        micro_step: Callable[[Tools, Batch], Judged],
+        parameters: dict[str, nn.Parameter],
+        settings: FinetuneSettings,
+    ) -> Trainer:
+        """A trainer before its first step."""
+        o = settings.optimizer
+        optimizer = torch.optim.AdamW(
+            parameters.values(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, foreach=True
+        )
+        average = {name: p.detach().clone() for name, p in parameters.items()} if settings.ema else None
+        return cls(tools, decode, reward, micro_step, parameters, optimizer, average, settings)
+
+    def train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimizer step on the mean loss of the micro-batches; returns the terms of the loss and the gradient
+        norm.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for batch in batches:
+            for name, value in self.backward(batch, share=1 / len(batches)).items():
+                terms[name] = terms.get(name, torch.zeros_like(value)) + value / len(batches)
+        limit = self.settings.optimizer.clip_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+        self.optimizer.step()
+        if self.average is not None and self.settings.ema is not None:
+            values = [p.detach() for p in self.parameters.values()]
+            torch._foreach_lerp_(list(self.average.values()), values, 1 - self.settings.ema)
+        logged = {name: float(value) for name, value in terms.items()} | {"grad_norm": float(norm)}
+        if not math.isfinite(logged["loss"]) or not math.isfinite(logged["grad_norm"]):
+            raise InputError(
+                f"training: the loss is {logged['loss']}, its gradient norm {logged['grad_norm']}; lower the lr?"
+            )
+        return logged
+
+    def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
+        """Add `share` of one micro-batch's gradient to the parameters; returns its terms, detached.
+
+        loss = - reward_scale * mean reward + sum of weight * penalty. The reward's gradient goes through decoder and reward
+        in slices of `judge_batch` images, is collected at x0, and enters the network once, with the penalties.
+        """
+        with self._autocast():
+            judged = self.micro_step(self.tools, batch)
+            penalty = sum((weight * value for weight, value in judged.penalties.values()), torch.zeros(()))
+        x0 = judged.x0.detach().requires_grad_(True)
+        rewards = torch.cat([part.detach() for part in self._judge(x0, judged.prompts, share)])
+        roots, gradients = [judged.x0], [x0.grad]
+        if judged.penalties:
+            roots, gradients = [*roots, penalty * share], [*gradients, None]
+        torch.autograd.backward(roots, gradients)
+        reward = rewards.mean()
+        terms = {"reward": reward, "loss": -self.settings.reward_scale * reward + penalty.detach()}
+        return terms | {f"loss_{name}": value.detach() for name, (_, value) in judged.penalties.items()}
+
+    def _judge(self, x0: Tensor, prompts: Sequence[str], share: float) -> Iterator[Tensor]:
+        """Rewards slice by slice; each slice's share of the loss is propagated to x0.grad before the next one."""
+        size = self.settings.judge_batch
+        for start in range(0, len(x0), size):
+            with self._autocast():
+                images = self.decode(x0[start : start + size])
+                rewards = self.reward(images, prompts[start : start + size]).float()
+            (-self.settings.reward_scale * share / len(x0) * rewards.sum()).backward()
+            yield rewards
+
+    def _autocast(self) -> torch.autocast:
+        """A region of its own for every network pass: a weight cached without gradient must not reach one with
+        gradient.
+        """
+        wanted = self.settings.precision == "bfloat16"
+        return torch.autocast(self.tools.empty.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)

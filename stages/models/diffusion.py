@@ -1,0 +1,189 @@
+"""A latent diffusion model as the stages use it: networks in, noise predictions and images out.
+
+Loads what a stage needs of a diffusers folder, part by part, always in float32 unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stages.errors import InputError
+from stages.models.record import ModelRecord
+from stages.models.schedule import Grid, Schedule
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+
+class Predict(Protocol):
+    """A noise prediction with everything but the state fixed: (latents x [B, C, h, w], index i of the grid) to eps."""
+
+    def __call__(self, x: Tensor, i: int, /) -> Tensor: ...
+
+
+class Denoiser:
+    """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`."""
+
+    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
+        self.network = network
+        self.schedule = schedule
+        self.evaluations = 0
+
+    def epsilon(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), text [B, length,
+        width].
+        """
+        self.evaluations += len(x)
+        output = self.network(x, t, encoder_hidden_states=text, return_dict=False)[0]
+        return self.schedule.epsilon(output, x, t)
+
+    def predict(self, grid: Grid, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Predict:
+        """The prediction on `grid` for `text` [B, length, width].
+
+        With `scale` other than 1, classifier-free guidance: eps(empty) + scale (eps(text) - eps(empty)), both in one
+        call; `empty` [1, length, width]. Scale 1 is the conditional prediction itself, at half the cost.
+        """
+        if scale == 1.0:
+            return lambda x, i: self.epsilon(x, grid.timesteps[i], text)
+        if empty is None:
+            raise ValueError("guidance needs the encoding of the empty prompt")
+        both = torch.cat([empty.expand_as(text), text])
+
+        def guided(x: Tensor, i: int) -> Tensor:
+            plain, wanted = self.epsilon(torch.cat([x, x]), grid.timesteps[i], both).chunk(2)
+            return plain + scale * (wanted - plain)
+
+        return guided
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The VAE with its scaling factor; latents outside are always scaled, images always in [0, 1] (or beyond, raw)."""
+
+    network: AutoencoderKL
+
+    @property
+    def scale(self) -> float:
+        """Latents of the diffusion model are VAE latents times this."""
+        return float(self.network.config.scaling_factor)  # type: ignore[attr-defined]
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B, C, h, w], unscaled, of images [B, 3, H, W] in [0, 1]."""
+        posterior = self.network.encode(2 * images - 1, return_dict=False)[0]
+        return posterior.mean, posterior.std
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """The decoder's own output, about [-1, 1], for scaled latents [B, C, h, w]."""
+        return self.network.decode(latents / self.scale, return_dict=False)[0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [B, 3, H, W] clamped to [0, 1] for scaled latents [B, C, h, w]; differentiable inside the range."""
+        return (self.decode_raw(latents) / 2 + 0.5).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Tokenizer and text model; prompts in, last hidden states out."""
+
+    tokenizer: CLIPTokenizer
+    network: CLIPTextModel
+
+    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, int]:
+        """Token ids [B, length], padded and truncated to the model's length, and how many prompts were truncated."""
+        length = self.tokenizer.model_max_length
+        ids = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)["input_ids"]
+        full = self.tokenizer(list(prompts))["input_ids"]
+        return torch.tensor(ids), sum(len(row) > length for row in full)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Last hidden state [B, length, width] (after the final layer norm) of token ids [B, length]."""
+        return self.network(ids, return_dict=False)[0]
+
+
+PARTS = ("unet", "vae", "text_encoder", "scheduler")
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """The parts of a base model that a stage asked for; a part that was not asked for raises when it is used."""
+
+    record: ModelRecord
+    schedule: Schedule
+    parts: dict[str, object]
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The denoising network, frozen."""
+        return self._part("unet")  # type: ignore[return-value]
+
+    @property
+    def vae(self) -> Autoencoder:
+        """The autoencoder, frozen."""
+        return self._part("vae")  # type: ignore[return-value]
+
+    @property
+    def text(self) -> TextEncoder:
+        """The text encoder with its tokenizer, frozen."""
+        return self._part("text_encoder")  # type: ignore[return-value]
+
+    def _part(self, name: str) -> object:
+        if name not in self.parts:
+            raise RuntimeError(f"part {name!r} of model {self.record.name!r} was not loaded")
+        return self.parts[name]
+
+
+def load_diffusion(record: ModelRecord, device: torch.device, parts: Collection[str]) -> DiffusionModel:
+    """Load `parts` (of `unet`, `vae`, `text_encoder`) of a diffusers folder, frozen and in float32, in evaluation mode.
+
+    Every file that is read is checked against the record. Raises InputError naming what a folder lacks.
+    """
+    if record.kind != "diffusers":
+        raise InputError(f"model {record.name!r} is of kind {record.kind!r}, expected a diffusers folder")
+    folder = record.folder()
+    missing = [part for part in (*parts, "scheduler") if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(f"{folder}: not a complete diffusers folder; missing {', '.join(missing)}")
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    loaded: dict[str, object] = {}
+    for part in parts:
+        loaded[part] = LOADERS[part](folder, device)
+    return DiffusionModel(record, Schedule.from_config(config, device), loaded)
+
+
+def _load_unet(folder: Path, device: torch.device) -> object:
+    from diffusers import UNet2DConditionModel
+
+    network = UNet2DConditionModel.from_pretrained(
+        folder, subfolder="unet", torch_dtype=torch.float32, local_files_only=True
+    )
+    return _frozen(network, device)
+
+
+def _load_vae(folder: Path, device: torch.device) -> object:
+    from diffusers import AutoencoderKL
+
+    network = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
+    return Autoencoder(_frozen(network, device))  # type: ignore[arg-type]
+
+
+def _load_text(folder: Path, device: torch.device) -> object:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    network = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    return TextEncoder(tokenizer, _frozen(network, device))  # type: ignore[arg-type]
+
+
+def _frozen(network: nn.Module, device: torch.device) -> nn.Module:
+    return network.to(device).eval().requires_grad_(False)
+
+
+LOADERS = {"unet": _load_unet, "vae": _load_vae, "text_encoder": _load_text}

@@ -1,0 +1,135 @@
+"""The network that is trained: it shares every frozen weight with the base, so the base stays exactly recoverable.
+
+`norm_affine` trains scale and shift of the normalisation layers, `full` every weight, `lora` low-rank updates of the
+attention projections (Hu et al. 2021). A saved policy holds the trained part only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from stages.errors import InputError
+from stages.runtime import whole_file
+
+Trainable = Literal["norm_affine", "lora", "full"]
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+NORMS = (nn.GroupNorm, nn.LayerNorm)
+
+
+class LowRank(nn.Module):
+    """Parametrization W -> W + (alpha / rank) B A of a linear weight [out, in]; B starts at zero, so W is unchanged."""
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        out, width = weight.shape
+        start = torch.randn(rank, width, generator=generator) / rank
+        self.lora_A = nn.Parameter(start.to(weight.device))
+        self.lora_B = nn.Parameter(weight.new_zeros(out, rank))
+        self.factor = alpha / rank
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The updated weight [out, in]."""
+        return weight + self.factor * (self.lora_B @ self.lora_A)
+
+
+@dataclass
+class Policy:
+    """A network to train: `network` to call, `kind` of trainable part, LoRA's rank and alpha (0 when not LoRA)."""
+
+    network: nn.Module
+    kind: Trainable
+    rank: int = 0
+    alpha: float = 0.0
+
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Trained parameters by the name they are saved under."""
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                yield _saved_name(name), parameter
+
+    def save(self, path: str | Path, base_digest: str, values: dict[str, Tensor] | None = None) -> None:
+        """Write the trained part (or `values` in its place, an average say) as safetensors, with what it belongs to."""
+        tensors = values if values is not None else {name: p.detach() for name, p in self.parameters()}
+        tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
+        metadata = {"kind": self.kind, "rank": str(self.rank), "alpha": str(self.alpha), "base": base_digest}
+        with whole_file(path) as partial:
+            save_file(tensors, partial, metadata)
+
+
+def make_policy(
+    base: nn.Module,
+    kind: Trainable,
+    seed: int = 0,
+    rank: int = 4,
+    alpha: float = 4.0,
+    targets: tuple[str, ...] = ATTENTION,
+) -> Policy:
+    """A policy equal to `base` that shares its frozen weights. `base` itself is left as it is, frozen.
+
+    `seed` draws LoRA's A; `targets` are the ends of the names of linear layers that LoRA updates.
+    """
+    own = {id(p) for p in _trained_weights(base, kind)}
+    shared = {id(t): t for t in (*base.parameters(), *base.buffers()) if id(t) not in own}
+    network = copy.deepcopy(base, memo=shared)
+    if kind != "lora":
+        for parameter in _trained_weights(network, kind):
+            parameter.requires_grad_(True)
+        return Policy(network, kind)
+    generator = torch.Generator().manual_seed(seed)
+    layers = [m for n, m in network.named_modules() if isinstance(m, nn.Linear) and n.endswith(tuple(targets))]
+    if not layers:
+        raise InputError(f"lora: no linear layer of this network ends in {', '.join(targets)}")
+    for layer in layers:
+        parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha, generator))
+    return Policy(network, kind, rank, alpha)
+
+
+def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
+    """The policy saved at `path` on `base`; raises InputError for a checkpoint of another base or a damaged file."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # safetensors raises its own untyped errors
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from None
+    if metadata.get("base") != base_digest:
+        raise InputError(
+            f"{path}: trained on base {metadata.get('base', 'unknown')}, but the base here is {base_digest}"
+        )
+    policy = make_policy(base, metadata["kind"], 0, int(metadata["rank"]) or 4, float(metadata["alpha"]))  # type: ignore[arg-type]
+    wanted = dict(policy.parameters())
+    if wanted.keys() != tensors.keys():
+        odd = sorted(wanted.keys() ^ tensors.keys())[0]
+        raise InputError(f"{path}: does not fit this network, for one at {odd!r}")
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(tensors[name])
+    return policy
+
+
+def _trained_weights(network: nn.Module, kind: Trainable) -> list[nn.Parameter]:
+    if kind == "full":
+        return list(network.parameters())
+    if kind == "norm_affine":
+        return [p for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)]
+    return []
+
+
+def _saved_name(name: str) -> str:
+    """`...to_q.parametrizations.weight.0.lora_A` is saved as `unet....to_q.lora_A.weight`, the name diffusers reads."""
+    if ".parametrizations.weight.0." in name:
+        layer, matrix = name.split(".parametrizations.weight.0.")
+        return f"unet.{layer}.{matrix}.weight"
+    return name

@@ -1,0 +1,61 @@
+"""The one sampling loop: walk a grid from index to index with any noise prediction. Re-entrant, so prefixes can be
+shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from stages.models.diffusion import Predict
+from stages.models.noise import Noise
+from stages.models.schedule import Grid
+
+Sampler = Literal["ddpm", "ddim"]
+
+
+def step(grid: Grid, x: Tensor, eps: Tensor, i: int, noise: Noise, sampler: Sampler) -> Tensor:
+    """One step of `sampler` from index i to i + 1; x and eps [B, C, h, w]."""
+    return grid.ddpm(x, eps, i, noise.step(i)) if sampler == "ddpm" else grid.ddim(x, eps, i)
+
+
+def walk(
+    grid: Grid,
+    predict: Predict,
+    x: Tensor,
+    start: int,
+    stop: int,
+    noise: Noise,
+    sampler: Sampler = "ddpm",
+    seen: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Latents entering index `stop`, from latents `x` entering index `start`; no step at all when they are equal.
+
+    `seen(i, x)` is called with the latents entering each index, `stop` not included.
+    """
+    for i in range(start, stop):
+        if seen is not None:
+            seen(i, x)
+        x = step(grid, x, predict(x, i), i, noise, sampler)
+    return x
+
+
+def finish(
+    grid: Grid,
+    predict: Predict,
+    x: Tensor,
+    start: int,
+    noise: Noise,
+    sampler: Sampler = "ddpm",
+    seen: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Clean latents from latents `x` entering index `start`: all steps but the last, then the x0 of the last
+    prediction.
+    """
+    last = len(grid) - 1
+    x = walk(grid, predict, x, start, last, noise, sampler, seen)
+    if seen is not None:
+        seen(last, x)
+    return grid.x0(x, predict(x, last), last)

@@ -1,0 +1,16 @@
+"""Similarity of images of one prompt."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def pairwise_diversity(features: Tensor) -> Tensor:
+    """1 - mean cosine over the pairs of n feature vectors [n, D], n at least 2; float32, a scalar in [0, 2].
+
+    The mean over pairs is (|sum of unit vectors|^2 - n) / (n (n - 1)). ImageReFL's code, dino_diversity.py.
+    """
+    units = normalize(features.float(), dim=-1)
+    count = len(units)
+    return 1 - (units.sum(0).square().sum() - count) / (count * (count - 1))

@@ -1,0 +1,47 @@
+"""Images as bytes, arrays and tensors: the one way the stages decode and encode them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def decode(data: bytes, where: str) -> np.ndarray:
+    """Image bytes as uint8 [height, width, 3]; raises InputError that starts with `where`."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: not a readable image: {error}") from None
+
+
+def encode(image: np.ndarray) -> bytes:
+    """PNG bytes of a uint8 [height, width, 3] image."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tensor(images: Iterable[bytes], where: str) -> Tensor:
+    """Encoded images of one size as a float tensor [B, 3, H, W] in [0, 1]."""
+    import torch
+
+    arrays = [decode(data, where) for data in images]
+    sizes = {array.shape for array in arrays}
+    if len(sizes) != 1:
+        raise InputError(f"{where}: images of {len(sizes)} sizes in one batch, expected one size")
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+def png(images: Tensor) -> list[bytes]:
+    """PNG bytes of each image of a tensor [B, 3, H, W] in [0, 1], rounded to 8 bits."""
+    arrays = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [encode(array) for array in arrays]

@@ -1,0 +1,83 @@
+"""Sample the evaluation prompts: `base` over its guidance scales, or one `run` over the study's strategies."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages import lineage
+from stages.params import section
+from stages.runtime import device, run_stage
+from stages.sample.resolve import Plan, resolve
+from stages.sample.settings import RunIdentity
+
+if TYPE_CHECKING:
+    from stages.models.diffusion import DiffusionModel
+    from stages.sample.run import Painter
+
+
+def main() -> None:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m stages.sample", description=__doc__)
+    kinds = parser.add_subparsers(dest="what", required=True)
+    base = kinds.add_parser("base", help="the base alone, and its latents at every switch step")
+    run = kinds.add_parser("run", help="one fine-tuned run by every strategy")
+    for kind in (base, run):
+        kind.add_argument("--params", type=Path, required=True, help="study file")
+        kind.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
+        kind.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
+        kind.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+        kind.add_argument("--samples", type=Path, required=True, help="written: samples.parquet")
+    base.add_argument("--latents", type=Path, required=True, help="written: latents of the base at every switch step")
+    run.add_argument("--latents", type=Path, required=True, help="the latents that `base` wrote")
+    run.add_argument("--run", required=True, help="entry of `runs`")
+    run.add_argument("--policy", type=Path, required=True, help="policy.safetensors of finetune")
+    args = parser.parse_args()
+    plan = resolve(args.params)
+    if args.what == "base":
+        base_images(args, plan)
+    else:
+        run_images(args, plan)
+
+
+def base_images(args: argparse.Namespace, plan: Plan) -> None:
+    """`sample base`."""
+    inputs, outputs = [args.base, args.tensors, args.index], [args.samples, args.latents]
+    with lineage.job(params=args.params, stage="sample", name="base", inputs=inputs, outputs=outputs) as job:
+        from stages.sample.run import sample_base
+
+        _, painter = _painter(args, plan)
+        job.metrics({"images": sample_base(painter, args.samples, args.latents)})
+
+
+def run_images(args: argparse.Namespace, plan: Plan) -> None:
+    """`sample run`."""
+    run = section(args.params, f"runs.{args.run}", RunIdentity)
+    inputs, outputs = [args.base, args.policy, args.tensors, args.index, args.latents], [args.samples]
+    with lineage.job(params=args.params, stage="sample", name=args.run, inputs=inputs, outputs=outputs) as job:
+        from stages.models.policy import load_policy
+        from stages.sample.run import Identity, sample_run
+
+        model, painter = _painter(args, plan)
+        policy = load_policy(model.unet, args.policy, model.record.digest)
+        whose = Identity(args.run, run.method, run.seed)
+        job.metrics({"images": sample_run(painter, policy, whose, args.latents, args.samples)})
+
+
+def _painter(args: argparse.Namespace, plan: Plan) -> tuple[DiffusionModel, Painter]:
+    from stages.encode.store import Encodings
+    from stages.models.diffusion import load_diffusion
+    from stages.models.record import load
+    from stages.sample.run import Painter
+    from stages.sample.suite import Suite
+
+    where, sample = device(), plan.sample
+    model = load_diffusion(load(args.base), where, parts=("unet", "vae"))
+    encodings = Encodings(args.tensors, args.index, where)
+    suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
+    return model, Painter.of(model, plan, suite)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,36 @@
+"""Base and tuned network for one batch of prompts, as noise predictions that strategies compose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stages.models.diffusion import Denoiser, Predict
+from stages.models.schedule import Grid
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The two networks on one grid; `text` [B, length, width] and `empty` [1, length, width] are the batch's
+    embeddings.
+    """
+
+    grid: Grid
+    text: Tensor
+    empty: Tensor
+    base_network: Denoiser
+    tuned_network: Denoiser
+
+    @property
+    def steps(self) -> int:
+        """T, the number of steps of the grid."""
+        return len(self.grid)
+
+    def base(self, guidance: float) -> Predict:
+        """The base's prediction at a guidance scale."""
+        return self.base_network.predict(self.grid, self.text, self.empty, guidance)
+
+    def tuned(self, guidance: float) -> Predict:
+        """The tuned network's prediction at a guidance scale."""
+        return self.tuned_network.predict(self.grid, self.text, self.empty, guidance)

@@ -1,0 +1,156 @@
+"""Sample the evaluation prompts: the base over its guidance scales, and one run over its strategies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from stages import pictures, tables
+from stages.models.diffusion import Denoiser, DiffusionModel, Predict
+from stages.models.policy import Policy
+from stages.models.sampler import finish
+from stages.models.schedule import Grid
+from stages.runtime import progress
+from stages.sample import latents
+from stages.sample.networks import Networks
+from stages.sample.resolve import Plan, Strategy
+from stages.sample.suite import Batch, Suite
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose images: a run of the study with its method and training seed, or the base."""
+
+    run: str
+    method: str
+    train_seed: int
+
+
+BASE = Identity("base", "base", 0)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of one batch, as PNG, with what each cost: network evaluations and seconds."""
+
+    png: list[bytes]
+    nfe: int
+    seconds: float
+
+    def table(self, batch: Batch, whose: Identity, strategy: str, setting: str, value: float) -> pa.Table:
+        """Rows of the samples table."""
+        shared = {
+            "run": whose.run, "method": whose.method, "train_seed": whose.train_seed, "strategy": strategy,
+            "setting": setting, "value": value, "nfe": self.nfe, "seconds": self.seconds,
+        }  # fmt: skip
+        rows = zip(batch.items, batch.samples, self.png, strict=True)
+        return tables.table(
+            tables.SAMPLES,
+            [shared | {"prompt_id": i.item_id, "prompt": i.text, "sample": n, "image": png} for i, n, png in rows],
+        )
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Makes images with any noise prediction."""
+
+    model: DiffusionModel
+    plan: Plan
+    suite: Suite
+    grid: Grid
+    empty: Tensor
+
+    @classmethod
+    def of(cls, model: DiffusionModel, plan: Plan, suite: Suite) -> Painter:
+        """The painter of a study's sampling settings."""
+        return cls(model, plan, suite, model.schedule.grid(plan.sample.steps), suite.encodings.empty())
+
+    def text(self, batch: Batch) -> Tensor:
+        """Text embeddings [B, length, width] of a batch."""
+        return self.suite.encodings.text(batch.items)
+
+    def paint(
+        self,
+        batch: Batch,
+        predict: Predict,
+        counters: list[Denoiser],
+        prefix: tuple[int, Tensor] | None = None,
+        prefix_nfe: int = 0,
+        seen: Callable[[int, Tensor], None] | None = None,
+    ) -> Images:
+        """Images of a batch, from noise or from `prefix`, (index, latents entering it); `counters` made the
+        evaluations.
+
+        `prefix_nfe` is added to the evaluations: an image is charged as if it had been made alone.
+        """
+        began = time.monotonic()
+        start, x = prefix if prefix is not None else (0, batch.noise.initial())
+        clean = finish(self.grid, predict, x, start, batch.noise, self.plan.sample.sampler, seen)
+        png = pictures.png(self.model.vae.decode(clean))
+        evaluations = sum(counter.evaluations for counter in counters) // len(batch)
+        return Images(png, evaluations + prefix_nfe, (time.monotonic() - began) / len(batch))
+
+
+@torch.no_grad()
+def sample_base(painter: Painter, samples: Path, kept: Path) -> int:
+    """Images of the base at every guidance scale, and its latents at every switch step; returns the number of
+    images.
+    """
+    asked, switches = painter.plan.sample.guidance, painter.plan.switches()
+    work = [(scale, batch) for scale in dict.fromkeys([*asked, *switches]) for batch in painter.suite.batches()]
+    store: dict[str, list[Tensor]] = {}
+
+    def parts() -> Iterator[pa.Table]:
+        for scale, batch in progress(work, len(work), "sample base"):
+
+            def keep(i: int, x: Tensor, scale: float = scale) -> None:
+                if i in switches.get(scale, ()):
+                    store.setdefault(latents.key(scale, i), []).append(x.cpu())
+
+            base = Denoiser(painter.model.unet, painter.model.schedule)
+            predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
+            images = painter.paint(batch, predict, [base], seen=keep)
+            if scale in asked:
+                yield images.table(batch, BASE, "guidance", f"g={scale:g}", scale)
+
+    count = tables.write(samples, parts(), tables.SAMPLES)
+    latents.save(kept, {name: torch.cat(pieces) for name, pieces in store.items()})
+    return count
+
+
+@torch.no_grad()
+def sample_run(painter: Painter, policy: Policy, whose: Identity, kept: Path, samples: Path) -> int:
+    """Images of one run by every strategy at every setting; returns the number of images."""
+    points = [(s, label, value) for s in painter.plan.strategies for label, value in s.settings.points()]
+    work = [(*point, batch) for point in points for batch in painter.suite.batches()]
+    policy.network.eval()
+
+    def parts() -> Iterator[pa.Table]:
+        for strategy, label, value, batch in progress(work, len(work), f"sample {whose.run}"):
+            base = Denoiser(painter.model.unet, painter.model.schedule)
+            tuned = Denoiser(policy.network, painter.model.schedule)
+            networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
+            predict = strategy.module.predict(networks, strategy.settings, value)
+            prefix, prefix_nfe = shared_prefix(strategy, value, batch, kept, painter.suite.device)
+            images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe)
+            yield images.table(batch, whose, strategy.name, label, value)
+
+    return tables.write(samples, parts(), tables.SAMPLES)
+
+
+def shared_prefix(
+    strategy: Strategy, value: float, batch: Batch, kept: Path, device: torch.device
+) -> tuple[tuple[int, Tensor] | None, int]:
+    """Where the strategy goes on from the base's shared pass, as (index, latents), and the evaluations that it cost."""
+    settings = strategy.settings
+    start = settings.shared_steps(value)
+    if start == 0:
+        return None, 0
+    x = latents.load(kept, latents.key(settings.base_guidance, start), device)
+    return (start, x[batch.first : batch.first + len(batch)]), start * (1 if settings.base_guidance == 1.0 else 2)

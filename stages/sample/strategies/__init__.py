@@ -1,0 +1,3 @@
+"""Sampling strategies, one module each: `Settings`, and `predict`, the noise prediction they compose of base and
+tuned.
+"""

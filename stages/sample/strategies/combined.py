@@ -1,0 +1,49 @@
+"""Combined generation (ImageReFL, section 1.6 of the paper's code): the base for the first k of T steps, then the
+tuned network.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.sample.settings import StrategySettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.models.diffusion import Predict
+    from stages.sample.networks import Networks
+
+
+class Settings(StrategySettings):
+    """The switch steps."""
+
+    k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
+
+    def points(self) -> list[tuple[str, float]]:
+        """One point a switch step."""
+        return [(f"k={k}", float(k)) for k in self.k]
+
+    def shared_steps(self, value: float) -> int:
+        """The base's own k steps."""
+        return int(value)
+
+    def check(self, steps: int) -> None:
+        """Every k leaves the base and the tuned network a step (k=0 is `tuned`, k=T is the base)."""
+        wrong = [k for k in self.k if not 0 < k < steps]
+        if wrong:
+            raise ValueError(
+                f"k {wrong[0]} is not between 1 and {steps - 1} (k=0 is kind tuned, k={steps} is the base)"
+            )
+
+
+def predict(networks: Networks, settings: Settings, value: float) -> Predict:
+    """The base's prediction before index k, the tuned network's from k on."""
+    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
+
+    def at(x: Tensor, i: int) -> Tensor:
+        return base(x, i) if i < value else tuned(x, i)
+
+    return at

@@ -1,0 +1,40 @@
+"""Reinforcement learning guidance: eps_base + w (eps_tuned - eps_base), each network guided by itself first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.sample.settings import StrategySettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.models.diffusion import Predict
+    from stages.sample.networks import Networks
+
+
+class Settings(StrategySettings):
+    """The weights."""
+
+    w: tuple[float, ...] = Field(min_length=1, description="weights: 0 is the base, 1 is tuned, above 1 goes further")
+
+    def points(self) -> list[tuple[str, float]]:
+        """One point a weight."""
+        return [(f"w={w:g}", float(w)) for w in self.w]
+
+
+def predict(networks: Networks, settings: Settings, value: float) -> Predict:
+    """The weighted prediction; at 0 and at 1 the one network alone, bit for bit."""
+    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
+    if value == 0:
+        return base
+    if value == 1:
+        return tuned
+
+    def at(x: Tensor, i: int) -> Tensor:
+        start = base(x, i)
+        return start + value * (tuned(x, i) - start)
+
+    return at
