@@ -1,0 +1,341 @@
+"""Reads pictures of the shapes world back into attributes, with arithmetic on pixels alone: no network to be fooled.
+
+A picture is segmented by hue against the world's colours; the object's mask is brought to a standard position and size by
+its moments and compared with templates of every shape in every rotation. On top of the parse stand the measurements
+that need no model: does the picture show what the caption says, what would the annotators think of it, and how much do
+pictures of one prompt differ in what the prompt leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage
+
+from stages.world.render import CIRCLE, POLYGONS, RING, distance
+from stages.world.scene import COLOUR_NAMES, DARK, HUES, LARGE, LIGHT, LUMA, SHAPES, SMALL, read_caption
+
+CHUNK = 256
+GRID, REACH = 28, 2.2
+"""Side of the standard mask, and how far it reaches in radii of gyration."""
+ROTATIONS = 12
+PERIOD = {"square": 4, "triangle": 3, "cross": 4, "star": 5}
+"""Rotational symmetry of the shapes; circle and ring have every one."""
+
+MIN_AREA, MIN_IOU = 0.012, 0.6
+"""An object must cover this share of the picture, and overlap its template this well, to count as drawn."""
+WORLD_STD = np.array([0.27, 0.27, 0.2, 0.232, 0.232, 0.232, 0.052])
+"""Standard deviations of x, y, log size, background R, G, B and background deviation over the world's own scenes."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What is seen in `n` pictures; every field is an array of length n. Lengths are in half sides, colours in [0, 1]."""
+
+    colour: np.ndarray
+    """Index into COLOUR_NAMES of the object's hue; -1 in an empty picture."""
+    shape: np.ndarray
+    """Index into SHAPES of the best template; -1 in an empty picture."""
+    iou: np.ndarray
+    """Overlap with that template, in [0, 1]."""
+    area: np.ndarray
+    """Share of the picture that the object covers."""
+    x: np.ndarray
+    y: np.ndarray
+    log_size: np.ndarray
+    """Log of the radius that the best shape has at this area."""
+    chroma: np.ndarray
+    """Largest minus smallest channel of the object's colour."""
+    contrast: np.ndarray
+    """Euclidean distance of the object's colour from the background's."""
+    sharpness: np.ndarray
+    """Width of the renderer's edges over the width of these: 1 for sharp ones, towards 0 for soft ones."""
+    background: np.ndarray
+    """[n, 3] mean colour."""
+    background_std: np.ndarray
+    noise: np.ndarray
+    """Median difference of a background pixel from the mean of its neighbourhood."""
+    clipped: np.ndarray
+    """Share of channel values at the ends of the range."""
+    empty: np.ndarray
+    """bool: no object of any of the world's colours."""
+
+
+def parse(images: np.ndarray) -> Parsed:
+    """Parse uint8 [n, h, w, 3] pictures."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"expected uint8 [n, h, w, 3], found {images.dtype} {list(images.shape)}")
+    if not len(images):
+        images = np.zeros((0, 8, 8, 3), np.uint8)
+    parts = [_parse(images[i : i + CHUNK]) for i in range(0, max(1, len(images)), CHUNK)]
+    return Parsed(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Parsed)})
+
+
+def _parse(images: np.ndarray) -> Parsed:
+    pixels = images.astype(np.float32) / 255
+    colour, core = _find_object(pixels)
+    found = colour >= 0
+    outside = ~_grown(core, 2)
+    background = _masked_mean(pixels, outside)
+    inside_colour = _masked_mean(pixels, core)
+    alpha = _coverage(pixels, core, inside_colour, background)
+    area = alpha.mean((1, 2))
+    x, y, spread = _moments(alpha)
+    shape, iou = _best_shape(alpha, x, y, spread)
+    found &= area > 0.25 * MIN_AREA
+    radius = np.sqrt(np.maximum(4 * area, 1e-3) / _unit_areas()[shape])
+    return Parsed(
+        colour=np.where(found, colour, -1),
+        shape=np.where(found, shape, -1),
+        iou=np.where(found, iou, 0.0),
+        area=np.where(found, area, 0.0),
+        x=x,
+        y=y,
+        log_size=np.log(radius),
+        chroma=np.where(found, np.ptp(inside_colour, axis=1), 0.0),
+        contrast=np.where(found, np.linalg.norm(inside_colour - background, axis=1), 0.0),
+        sharpness=np.where(found, _sharpness(alpha, shape, radius), 0.0),
+        background=background,
+        background_std=_masked_std(pixels, outside, background),
+        noise=_noise(pixels, outside),
+        clipped=((images <= 1) | (images >= 254)).mean((1, 2, 3)),
+        empty=~found,
+    )
+
+
+def _find_object(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The colour index of the object (-1 for none) and bool [n, h, w] of the pixels that surely show it.
+
+    Saturated pixels vote for the colour nearest in hue; a colour that lies along the frame is background.
+    """
+    high, low = pixels.max(-1), pixels.min(-1)
+    chroma = high - low
+    nearest = np.abs((_hue(pixels, high, chroma)[..., None] - HUES + 180) % 360 - 180).argmin(-1)
+    weight = np.clip((chroma - 0.35) / 0.2, 0, 1)
+    frame = np.zeros(pixels.shape[1:3], bool)
+    frame[[0, -1]] = frame[:, [0, -1]] = True
+    votes = np.zeros((len(pixels), len(HUES)))
+    for index in range(len(HUES)):
+        mine = weight * (nearest == index)
+        along_frame = ((nearest == index) & (chroma > 0.3))[:, frame].mean(1)
+        votes[:, index] = mine.mean((1, 2)) * (along_frame < 0.2)
+    colour = votes.argmax(1)
+    core = (nearest == colour[:, None, None]) & (weight > 0.5)
+    found = core.mean((1, 2)) > 0.25 * MIN_AREA
+    return np.where(found, colour, -1), core & found[:, None, None]
+
+
+def _hue(pixels: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """Hue in degrees (HSV)."""
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    safe = np.maximum(chroma, 1e-6)
+    sixth = np.where(
+        high == red, (green - blue) / safe, np.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    )
+    return sixth * 60 % 360
+
+
+def _coverage(pixels: np.ndarray, core: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """[n, h, w] in [0, 1]: where each pixel lies between the background's colour and the object's, near the core."""
+    line = (inside - outside)[:, None, None]
+    along = ((pixels - outside[:, None, None]) * line).sum(-1) / np.maximum((line**2).sum(-1), 1e-6)
+    return np.clip(along, 0, 1) * _grown(core, 1)
+
+
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    return ndimage.binary_dilation(mask, np.ones((1, 3, 3), bool), iterations=steps)
+
+
+def _masked_mean(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    count = np.maximum(mask.sum((1, 2)), 1)[:, None]
+    return (pixels * mask[..., None]).sum((1, 2)) / count
+
+
+def _masked_std(pixels: np.ndarray, mask: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    squares = ((pixels - mean[:, None, None]) ** 2 * mask[..., None]).mean(-1).sum((1, 2))
+    return np.sqrt(squares / np.maximum(mask.sum((1, 2)), 1))
+
+
+def _noise(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    smooth = ndimage.uniform_filter(pixels, (0, 3, 3, 0), mode="nearest")
+    rough = np.abs(pixels - smooth).mean(-1)
+    return np.array([np.median(r[m]) if m.any() else 0.0 for r, m in zip(rough, mask, strict=True)])
+
+
+def _sharpness(alpha: np.ndarray, shape: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """A ramp of one pixel holds 2/3 of 4 a (1 - a) for every pixel of outline; what an edge holds more makes it soft."""
+    outline = _unit_outlines()[shape] * radius * alpha.shape[1] / 2
+    return np.clip(2 / 3 * outline / np.maximum((4 * alpha * (1 - alpha)).sum((1, 2)), 1e-3), 0, 1)
+
+
+def _moments(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre and radius of gyration of every mask, in half sides."""
+    size = alpha.shape[1]
+    axis = (np.arange(size) + 0.5) * 2 / size - 1
+    total = np.maximum(alpha.sum((1, 2)), 1e-6)
+    x = (alpha.sum(1) * axis).sum(1) / total
+    y = (alpha.sum(2) * axis).sum(1) / total
+    square = (alpha.sum(1) * axis**2).sum(1) / total + (alpha.sum(2) * axis**2).sum(1) / total
+    return x, y, np.sqrt(np.maximum(square - x**2 - y**2, 1e-4))
+
+
+def _best_shape(alpha: np.ndarray, x: np.ndarray, y: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    masks = _standard(alpha, x, y, spread).reshape(len(alpha), -1)
+    templates, owner = _templates()
+    both = masks @ templates.T
+    iou = both / np.maximum(masks.sum(1)[:, None] + templates.sum(1) - both, 1)
+    best = iou.argmax(1)
+    return owner[best], iou[np.arange(len(best)), best]
+
+
+def _standard(alpha: np.ndarray, x: np.ndarray, y: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """[n, GRID, GRID] of 0 and 1: the mask around its centre, scaled to a radius of gyration of 1."""
+    size = alpha.shape[1]
+    axis = (np.arange(GRID) + 0.5) * 2 * REACH / GRID - REACH
+    made = np.empty((len(alpha), GRID, GRID), np.float32)
+    for row, mask in enumerate(alpha):
+        across = ((x[row] + axis * spread[row] + 1) * size - 1) / 2
+        down = ((y[row] + axis * spread[row] + 1) * size - 1) / 2
+        made[row] = _resample(_resample(mask, down).T, across).T > 0.5
+    return made
+
+
+def _resample(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Linear interpolation of `values` along axis 0 at fractional `rows`; 0 outside."""
+    low = np.floor(rows).astype(int)
+    share = (rows - low)[:, None]
+    padded = np.zeros((len(values) + 2, values.shape[1]), values.dtype)
+    padded[1:-1] = values
+    first, second = (np.clip(low + k, 0, len(values) + 1) for k in (1, 2))
+    return padded[first] * (1 - share) + padded[second] * share
+
+
+@lru_cache(maxsize=1)
+def _templates() -> tuple[np.ndarray, np.ndarray]:
+    """[t, GRID * GRID] standard masks of all shapes in all rotations, and the shape that each belongs to."""
+    fine = (np.arange(128) + 0.5) / 64 - 1
+    grid_x, grid_y = np.meshgrid(fine * 1.1, fine * 1.1)
+    masks, owner = [], []
+    for index, name in enumerate(SHAPES):
+        turns = np.arange(ROTATIONS) * 2 * np.pi / PERIOD[name] / ROTATIONS if name in PERIOD else [0.0]
+        for turn in turns:
+            rx, ry = np.cos(turn) * grid_x + np.sin(turn) * grid_y, np.cos(turn) * grid_y - np.sin(turn) * grid_x
+            mask = (distance(name, rx, ry) < 0).astype(np.float32)[None]
+            masks.append(_standard(mask, *_moments(mask))[0].reshape(-1))
+            owner.append(index)
+    return np.stack(masks), np.array(owner)
+
+
+@lru_cache(maxsize=1)
+def _unit_areas() -> np.ndarray:
+    """Area of every shape at radius 1."""
+    fine = (np.arange(400) + 0.5) / 200 - 1
+    grid_x, grid_y = np.meshgrid(fine * 1.1, fine * 1.1)
+    return np.array([(distance(name, grid_x, grid_y) < 0).mean() * 4 * 1.21 for name in SHAPES])
+
+
+@lru_cache(maxsize=1)
+def _unit_outlines() -> np.ndarray:
+    """Length of every shape's outline at radius 1."""
+    round_ones = {"circle": 2 * np.pi * CIRCLE, "ring": 4 * np.pi * RING}
+    sides = {
+        name: np.linalg.norm(corners - np.roll(corners, -1, 0), axis=1).sum() for name, corners in POLYGONS.items()
+    }
+    return np.array([(round_ones | sides)[name] for name in SHAPES])
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Match:
+    """Whether pictures show what their captions say; every field is a bool array.
+
+    `size` and `background` are True where the caption leaves them open, and have some tolerance beyond the words' limits.
+    `both` is colour and shape, `all` everything that the caption says.
+    """
+
+    colour: np.ndarray
+    shape: np.ndarray
+    both: np.ndarray
+    size: np.ndarray
+    background: np.ndarray
+    all: np.ndarray
+
+
+def caption_match(images: np.ndarray | Parsed, captions: Sequence[str]) -> Match:
+    """Strict comparison of pictures with captions; a caption outside the world's language matches nothing.
+
+    The object must cover MIN_AREA; its hue must be nearest to the captioned colour; its best template, with an overlap above
+    MIN_IOU, must be the captioned shape.
+    """
+    seen = images if isinstance(images, Parsed) else parse(images)
+    said = [read_caption(text) for text in captions]
+    drawn = ~seen.empty & (seen.area > MIN_AREA)
+    want_colour = np.array([COLOUR_NAMES.index(s.colour) if s else -2 for s in said])
+    want_shape = np.array([SHAPES.index(s.shape) if s else -2 for s in said])
+    colour = drawn & (seen.colour == want_colour)
+    shape = drawn & (seen.shape == want_shape) & (seen.iou > MIN_IOU)
+    radius, luma = np.exp(seen.log_size), seen.background @ LUMA
+    size = drawn & _fits(
+        [s.size if s else None for s in said], small=radius < SMALL + 0.04, large=radius > LARGE - 0.04
+    )
+    background = _fits([s.background if s else None for s in said], dark=luma < DARK + 0.05, light=luma > LIGHT - 0.05)
+    both = colour & shape
+    return Match(colour, shape, both, size, background, both & size & background)
+
+
+def _fits(words: list[str | None], **truth: np.ndarray) -> np.ndarray:
+    return np.array(
+        [word == "" or (word is not None and bool(truth[word][row])) for row, word in enumerate(words)], bool
+    )
+
+
+def utility(images: np.ndarray | Parsed, captions: Sequence[str]) -> np.ndarray:
+    """float [n]: what the simulated annotators truly prefer.
+
+    First of all the right shape and colour; then large, centred, saturated, sharp objects that stand out from an even
+    background; noise and blown-out pixels cost. A size or background that contradicts the caption costs as well.
+    """
+    seen = images if isinstance(images, Parsed) else parse(images)
+    match = caption_match(seen, captions)
+    size = np.clip((seen.log_size - np.log(0.36)) / np.log(2), -0.3, 1.1)
+    off_centre = np.hypot(seen.x, seen.y)
+    looks = (
+        0.9 * size
+        - 0.9 * np.clip(off_centre, 0, 1)
+        + 0.8 * np.clip((seen.chroma - 0.5) / 0.4, -0.5, 1)
+        + 0.6 * np.clip(seen.contrast, 0, 1.2)
+        + 0.5 * seen.sharpness
+        + 0.5 * np.clip((seen.iou - MIN_IOU) / 0.3, -1, 1)
+    )
+    faults = 4 * np.clip(seen.background_std, 0, 0.3) + 8 * np.clip(seen.noise - 0.02, 0, 0.1) + 2 * seen.clipped
+    words = 1.5 * match.colour + 1.5 * match.shape + 0.7 * (match.size & ~seen.empty) + 0.7 * match.background
+    return np.where(seen.empty, -1.5, looks) - faults + words
+
+
+def attribute_diversity(images: np.ndarray | Parsed) -> float:
+    """Mean pairwise distance of one group's pictures in what captions leave open; 0 for fewer than two pictures.
+
+    The attributes are x, y, log size, background R, G, B and the background's deviation, each divided by its standard
+    deviation in the world (WORLD_STD); the distance is Euclidean divided by the root of the number of attributes.
+    """
+    seen = images if isinstance(images, Parsed) else parse(images)
+    if len(seen.x) < 2:
+        return 0.0
+    points = attributes(seen) / WORLD_STD
+    gaps = np.linalg.norm(points[:, None] - points[None], axis=-1) / np.sqrt(points.shape[1])
+    return float(gaps[np.triu_indices(len(points), 1)].mean())
+
+
+def attributes(seen: Parsed) -> np.ndarray:
+    """[n, 7]: x, y, log size, background R, G, B, background deviation."""
+    return np.column_stack([seen.x, seen.y, seen.log_size, seen.background, seen.background_std])
+
+
+def take(seen: Parsed, rows: np.ndarray | slice) -> Parsed:
+    """The rows of a parse."""
+    return Parsed(**{f.name: getattr(seen, f.name)[rows] for f in fields(Parsed)})
