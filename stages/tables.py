@@ -100,8 +100,8 @@ def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.S
     """Write one table, or a stream of tables row group by row group; whole or not at all. Returns the number of
     rows.
     """
-    parts = [content] if isinstance(content, pa.Table) else content
     rows = 0
+    parts: Iterable[pa.Table] = (content,) if isinstance(content, pa.Table) else content
     with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for part in parts:
             checked = part.cast(schema)

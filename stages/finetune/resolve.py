@@ -33,8 +33,9 @@ class Plan:
         t = self.train
         own = self.method_settings.model_dump(exclude={"train"})
         shared = {
-            "method": self.method, "seed": self.seed, "reward": self.study.reward, "steps": t.steps, "lr": t.optimizer.lr,
-            "batch_size": t.batch_size, "sampling_steps": t.sampling_steps, "trainable": t.trainable,
+            "method": self.method, "seed": self.seed, "reward": self.study.reward, "steps": t.steps,
+            "lr": t.optimizer.lr, "batch_size": t.batch_size, "sampling_steps": t.sampling_steps,
+            "trainable": t.trainable,
         }  # fmt: skip
         return shared | own
 

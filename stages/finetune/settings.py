@@ -55,8 +55,8 @@ class FinetuneSettings(Settings):
     trainable: Literal["norm_affine", "lora", "full"] = Field(
         default="full", description="what is trained of the network"
     )
-    lora: LoraSettings = LoraSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     reward_scale: float = Field(default=1.0, gt=0, description="factor of the reward in the loss")
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, which are then the ones saved"
@@ -64,7 +64,7 @@ class FinetuneSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="autocast of the networks")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
     judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
-    probe: ProbeSettings = ProbeSettings()
+    probe: ProbeSettings = Field(default_factory=ProbeSettings)
 
     @model_validator(mode="after")
     def _micro_batches(self) -> FinetuneSettings:

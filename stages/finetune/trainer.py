@@ -22,8 +22,8 @@ RewardFunction = Callable[[Tensor, Sequence[str]], Tensor]
 class Trainer:
     """One policy being trained. `decode` maps clean latents to images in [0, 1]; `reward` judges images and prompts.
 
-    `micro_step(tools, batch)` is the method. Everything that changes during training is in `parameters`, `optimizer` and
-    `average`.
+    `micro_step(tools, batch)` is the method. Everything that changes during training is in `parameters`,
+    `optimizer` and `average`.
     """
 
     tools: Tools
@@ -67,7 +67,8 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None and self.settings.ema is not None:
             values = [p.detach() for p in self.parameters.values()]
-            torch._foreach_lerp_(list(self.average.values()), values, 1 - self.settings.ema)
+            for average, value in zip(self.average.values(), values, strict=True):
+                average.lerp_(value, 1 - self.settings.ema)
         logged = {name: float(value) for name, value in terms.items()} | {"grad_norm": float(norm)}
         if not math.isfinite(logged["loss"]) or not math.isfinite(logged["grad_norm"]):
             raise InputError(
@@ -78,8 +79,8 @@ class Trainer:
     def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Add `share` of one micro-batch's gradient to the parameters; returns its terms, detached.
 
-        loss = - reward_scale * mean reward + sum of weight * penalty. The reward's gradient goes through decoder and reward
-        in slices of `judge_batch` images, is collected at x0, and enters the network once, with the penalties.
+        loss = - reward_scale * mean reward + sum of weight * penalty. The reward's gradient goes through decoder and
+        reward in slices of `judge_batch` images, is collected at x0, and enters the network once, with the penalties.
         """
         with self._autocast():
             judged = self.micro_step(self.tools, batch)

@@ -19,7 +19,8 @@ from stages.models.record import ModelRecord
 from stages.models.schedule import Grid, Schedule
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 
@@ -82,7 +83,7 @@ class Autoencoder:
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The decoder's own output, about [-1, 1], for scaled latents [B, C, h, w]."""
-        return self.network.decode(latents / self.scale, return_dict=False)[0]
+        return self.network.decode(latents / self.scale, return_dict=False)[0]  # type: ignore[arg-type]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] clamped to [0, 1] for scaled latents [B, C, h, w]; differentiable inside the range."""
@@ -159,7 +160,7 @@ def load_diffusion(record: ModelRecord, device: torch.device, parts: Collection[
 
 
 def _load_unet(folder: Path, device: torch.device) -> object:
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     network = UNet2DConditionModel.from_pretrained(
         folder, subfolder="unet", torch_dtype=torch.float32, local_files_only=True
@@ -168,7 +169,7 @@ def _load_unet(folder: Path, device: torch.device) -> object:
 
 
 def _load_vae(folder: Path, device: torch.device) -> object:
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     network = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
     return Autoencoder(_frozen(network, device))  # type: ignore[arg-type]

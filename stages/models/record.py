@@ -15,7 +15,7 @@ from stages.runtime import sha256, whole_file
 class ModelRecord:
     """What a later stage needs to load a model and to know that it is the same one.
 
-    `kind` names the loader (`diffusers`, or a module of `stages.rewards`). `path` is the folder or file, relative to the
+    `kind` names the loader (`diffusers`, or a module of `stages.rewards`). `path` is the folder, relative to the
     working directory where possible, empty for a model without files. `files` maps each file's path below `path` to its
     SHA-256. `source` and `revision` say where it came from; `options` are passed to the loader.
     """

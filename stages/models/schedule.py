@@ -1,6 +1,6 @@
 """The noise schedule of a diffusion model, and the steps of a sampler on a grid of it.
 
-Index i runs from noise (0) to image (T - 1); `prev` of i is i + 1, where the cumulative product is 1 after the last index.
+Index i runs from noise (0) to image (T - 1); `prev` of i is i + 1, and after the last index the cumulative product is 1.
 All coefficients are tensors on the model's device, so that a sampling loop never waits for the host.
 """
 
@@ -31,8 +31,8 @@ class Schedule:
     def from_config(cls, config: Mapping[str, Any], device: torch.device) -> Schedule:
         """From a diffusers scheduler configuration (`scheduler/scheduler_config.json`).
 
-        Keys that an old configuration lacks take the library's defaults (epsilon, leading). Raises InputError for a beta
-        schedule or a prediction type that is not known.
+        Keys that an old configuration lacks take the library's defaults (epsilon, leading). Raises InputError for a
+        beta schedule or a prediction type that is not known.
         """
         count = int(config.get("num_train_timesteps", 1000))
         start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))

@@ -52,9 +52,9 @@ def refl_turn(micro: int, every: int | None) -> bool:
 def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: float) -> Judged:
     """Noise real latents to `start`, roll out to m without gradient, predict x0 there; diffusion loss at `start`.
 
-    The prediction at `start` serves the diffusion loss, the first step of the rollout, and (m = start) the reward: it is
-    evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py, but for m = start, where that code makes a
-    stray step.
+    The prediction at `start` serves the diffusion loss, the first step of the rollout, and (m = start) the reward: it
+    is evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py, but for m = start, where that code
+    makes a stray step.
     """
     from stages.finetune.batch import Judged
 
