@@ -3,11 +3,12 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from snakemake.utils import min_version
 
 from stages.errors import InputError
-from workflow.dvc_sync import Agreement, commit
+from workflow.dvc_sync import Agreement, Beside, commit
 from workflow.layout import Layout, one_of
 from workflow.triggers import code, stamp, stamp_path, values
 

@@ -20,18 +20,26 @@ WATCHED = ("data", "shipped")
 """Folders of files from outside, which dvc.yaml can only name whole; Snakemake looks at the very files a job takes."""
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Files of a job that DVC does not know: its stamp, its benchmark, and what it takes from outside."""
+
+    stamp: Path
+    benchmark: Path
+    sources: Collection[str] = ()
+
+
 @dataclass
 class Agreement:
     """What DVC says of the jobs; `built` holds those whose outputs it knows to be up to date, by DVC's stage name."""
 
     built: set[str] = field(default_factory=set)
 
-    def reach(self, stamp_of: Callable[[str], Path], sources_of: Callable[[str], Collection[str]]) -> None:
-        """Ask DVC, then make file times agree with its answer.
+    def reach(self, beside: Callable[[str], Beside]) -> None:
+        """Ask DVC, then make file times agree with its answer; `beside` gives a job's other files.
 
-        `stamp_of` and `sources_of` give a job's stamp and the outside files it takes, which DVC may not see. Outputs
-        that are up to date are touched where an input is newer; where DVC itself built outputs that are stale by now,
-        the stamp goes, so that Snakemake builds them again. Does nothing outside a DVC repository.
+        Outputs that are up to date are touched where an input is newer; where DVC itself built outputs that are stale
+        by now, the stamp goes, so that Snakemake builds them again. Does nothing outside a DVC repository.
         """
         if not (Path(".dvc").is_dir() and LOCK.exists()):
             return
@@ -48,11 +56,13 @@ class Agreement:
                 outputs = [out.def_path for out in stage.outs]
                 if not status.get(stage.addressing):
                     inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
-                    if not _newer(sources_of(stage.name), outputs):
+                    others = beside(stage.name)
+                    if not _newer(others.sources, outputs):
                         self.built.add(stage.name)
-                        _touch_older(outputs, max(map(_time, inputs), default=0.0))
+                        # Snakemake counts the benchmark among the outputs, and DVC leaves it as it was.
+                        _touch_older([*outputs, others.benchmark], max(map(_time, inputs), default=0.0))
                 elif reasons and _made_by_dvc(reasons, outputs):
-                    stamp_of(stage.name).unlink(missing_ok=True)
+                    beside(stage.name).stamp.unlink(missing_ok=True)
 
 
 def commit(started: float, watched: Iterable[str]) -> None:
@@ -68,7 +78,7 @@ def commit(started: float, watched: Iterable[str]) -> None:
         print(f"dvc.lock is left as it is: {edited[0]} was edited during the run; run again to settle what it changes")
         return
     try:
-        done = subprocess.run(["dvc", "commit", "--force", "--quiet"], capture_output=True, text=True)
+        done = subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet"], capture_output=True, text=True)
     except FileNotFoundError:
         return
     if done.returncode:
@@ -99,9 +109,9 @@ def _newer(sources: Iterable[str], outputs: Iterable[str]) -> bool:
     return max(map(_time, sources), default=0.0) > min(map(_time, outputs), default=0.0)
 
 
-def _touch_older(outputs: Iterable[str], newest: float) -> None:
+def _touch_older(outputs: Iterable[str | Path], newest: float) -> None:
     for output in outputs:
-        if _time(output) < newest:
+        if 0 < _time(output) < newest:
             os.utime(output)
 
 

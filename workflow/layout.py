@@ -35,6 +35,9 @@ MODEL_FILES = {
 }
 """The files of a model trained here, by its kind; a model folder holds these and `train_log.parquet`."""
 
+REPORT_FILES = ("index.html", "metrics.json")
+"""What the report consists of."""
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -13,12 +13,12 @@ out, logs = STUDY.out, STUDY.logs
 AGREEMENT = Agreement()
 
 
-def sources_of(job):
-    """Files from outside that a job takes; DVC does not see those that stand elsewhere than in data/ and shipped/."""
+def beside(job):
+    """Files of a job (`finetune@refl-s0`) that DVC does not see."""
     stage, _, name = job.partition("@")
-    return {"curate": lambda: STUDY.sources("curate"), "prepare_import": lambda: STUDY.sources("prepare", name)}.get(
-        stage, list
-    )()
+    sources = {"curate": lambda: STUDY.sources("curate"), "prepare_import": lambda: STUDY.sources("prepare", name)}
+    benchmark = logs(f"{job.replace('@', '/')}.tsv")
+    return Beside(stamp_path(STUDY.name, job), Path(benchmark), sources.get(stage, list)())
 
 
 def settings(stage, *keys):
@@ -45,4 +45,4 @@ def settle():
 
 
 if workflow.is_main_process and P == "params.yaml":
-    AGREEMENT.reach(lambda job: stamp_path(STUDY.name, job), sources_of)
+    AGREEMENT.reach(beside)
