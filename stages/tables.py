@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -101,7 +102,7 @@ def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.S
     rows.
     """
     rows = 0
-    parts: Iterable[pa.Table] = (content,) if isinstance(content, pa.Table) else content
+    parts = cast(Iterable[pa.Table], (content,) if isinstance(content, pa.Table) else content)
     with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for part in parts:
             checked = part.cast(schema)

@@ -26,7 +26,7 @@ class LoraSettings(Settings):
     rank: int = Field(default=8, ge=1, description="rank of the updates")
     alpha: float = Field(default=8.0, gt=0, description="updates are scaled by alpha / rank")
     targets: tuple[str, ...] = Field(
-        ("to_q", "to_k", "to_v", "to_out.0"), description="ends of the names of updated layers"
+        default=("to_q", "to_k", "to_v", "to_out.0"), description="ends of the names of updated layers"
     )
 
 

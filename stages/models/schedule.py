@@ -1,6 +1,6 @@
 """The noise schedule of a diffusion model, and the steps of a sampler on a grid of it.
 
-Index i runs from noise (0) to image (T - 1); `prev` of i is i + 1, and after the last index the cumulative product is 1.
+Index i runs from noise (0) to image (T - 1); `prev` of i is i + 1; after the last index the cumulative product is 1.
 All coefficients are tensors on the model's device, so that a sampling loop never waits for the host.
 """
 
