@@ -98,7 +98,7 @@ def jackknife(
     unique, inverse = np.unique(ids, return_inverse=True)
     whole = float(statistic(np.arange(len(ids))))
     parts = min(groups, len(unique))
-    if parts < 2:
+    if parts < 3:  # one group left is no basis for a spread
         return Interval(whole, None, None, len(unique))
     rng = np.random.default_rng(seed_from("jackknife", seed, len(unique)))
     dealt = rng.permutation(np.arange(len(unique)) % parts)[inverse]

@@ -1,0 +1,69 @@
+"""The identity of an evaluation: two numbers may be compared when they were measured under the same one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.errors import InputError
+
+FORMULAS = 1
+"""Raised whenever a formula in `metrics` changes what it computes."""
+_KEY, _SPECIFICATION = b"evaluation", b"evaluation_specification"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that decides a measured number, save the way of making images that is being measured."""
+
+    prompts: str
+    """Digest of the prompt suite."""
+    n_prompts: int
+    samples: int
+    """Images of every prompt under every setting (the least, where they differ)."""
+    resolution: tuple[int, int]
+    """Width and height in pixels."""
+    seed: int
+    """The study's seed, which decides the sampling noise."""
+    sampling: Mapping[str, object]
+    """Steps and sampler."""
+    models: Mapping[str, object]
+    """Name of every model that judges to its digest and preprocessing."""
+    formulas: int = FORMULAS
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits."""
+        return hashlib.sha256(self._text().encode()).hexdigest()[:12]
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """`schema` with the id and the specification in its metadata, where `evaluation_of` finds them."""
+        more = {_KEY: self.id.encode(), _SPECIFICATION: self._text().encode()}
+        return schema.with_metadata({**(schema.metadata or {}), **more})
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, default=str)
+
+
+def prompt_suite(prompts: Iterable[tuple[str, str]]) -> str:
+    """Digest of a set of (prompt id, prompt), whatever their order: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(sorted(set(prompts))).encode()).hexdigest()[:16]
+
+
+def evaluation_of(path: str | Path) -> str:
+    """The id in the metadata of a measures or summary table; raises InputError where there is none."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path}: not a readable Parquet file (expected a table that measure writes): {error}"
+        ) from None
+    if _KEY not in metadata:
+        raise InputError(f"{path}: carries no evaluation id; expected a table that measure writes")
+    return metadata[_KEY].decode()

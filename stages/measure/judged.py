@@ -1,0 +1,73 @@
+"""Images with everything that was computed of them once, for all metrics to share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from stages.world.oracle import Parsed
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`n` images: a batch for metrics of an image, the images of one prompt for metrics of a prompt."""
+
+    prompts: tuple[str, ...]
+    pixels: np.ndarray
+    """uint8 [n, H, W, 3]."""
+    rewards: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Model name to float64 [n], in the order of the study file."""
+    clipscore: np.ndarray | None = None
+    """float64 [n] in [-1, 1]; None where the study names no such model."""
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Model name to float32 [n, D], not normalised."""
+    patches: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Model name to float32 [n, N, D], not normalised, N places in reading order."""
+    seen: Parsed | None = None
+    """What the oracle of the shapes world sees; None in other worlds."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Judged:
+        """The images at `rows`."""
+        from stages.world import oracle
+
+        index = np.asarray(rows, np.int64)
+        return Judged(
+            prompts=tuple(self.prompts[row] for row in index),
+            pixels=self.pixels[index],
+            rewards={name: values[index] for name, values in self.rewards.items()},
+            clipscore=None if self.clipscore is None else self.clipscore[index],
+            embeddings={name: values[index] for name, values in self.embeddings.items()},
+            patches={name: values[index] for name, values in self.patches.items()},
+            seen=None if self.seen is None else oracle.take(self.seen, index),
+        )
+
+
+def join(parts: Sequence[Judged]) -> Judged:
+    """The images of all `parts`, which were judged by the same models, in that order."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    scores = [part.clipscore for part in parts if part.clipscore is not None]
+    return Judged(
+        prompts=tuple(prompt for part in parts for prompt in part.prompts),
+        pixels=np.concatenate([part.pixels for part in parts]),
+        rewards={name: np.concatenate([part.rewards[name] for part in parts]) for name in first.rewards},
+        clipscore=np.concatenate(scores) if scores else None,
+        embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in first.embeddings},
+        patches={name: np.concatenate([part.patches[name] for part in parts]) for name in first.patches},
+        seen=_join_parsed([part.seen for part in parts if part.seen is not None]),
+    )
+
+
+def _join_parsed(parts: Sequence[Parsed]) -> Parsed | None:
+    if not parts:
+        return None
+    names = [item.name for item in fields(parts[0])]
+    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

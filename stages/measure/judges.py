@@ -1,0 +1,119 @@
+"""The networks and programs that judge, loaded once; every network sees every image once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.measure.judged import Judged
+from stages.measure.settings import MeasureSettings
+from stages.models.record import ModelRecord
+from stages.models.record import load as load_record
+from stages.rewards.base import Reward, TextImage, load_reward, require_embedding, require_patches, require_text
+from stages.rewards.shapes_oracle import ShapesOracle
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The models that a study measures with, by name."""
+
+    settings: MeasureSettings
+    records: Mapping[str, ModelRecord]
+    models: Mapping[str, Reward]
+    device: torch.device
+
+    def judge(self, pixels: np.ndarray, prompts: Sequence[str]) -> Judged:
+        """Judge uint8 images [n, H, W, 3], each with its own prompt."""
+        with torch.no_grad():
+            images = pixels_to_tensor(pixels, self.device)
+            embeddings = {name: self._embed(name, images) for name in self._embedders()}
+            seen, rewards = None, {}
+            for name in self.settings.rewards:
+                model = self.models[name]
+                if isinstance(model, ShapesOracle):
+                    seen = model.parse(images)
+                    rewards[name] = model.utility(seen, prompts)
+                elif name in embeddings and isinstance(model, TextImage):
+                    rewards[name] = model.compare(embeddings[name], prompts)
+                else:
+                    rewards[name] = model(images, prompts)
+            text = self.settings.text_image
+            clipscore = None if text is None else require_text(self.models[text]).compare(embeddings[text], prompts)
+            patches = {
+                name: require_patches(self.models[name]).patches(images)
+                for name, kind in self.settings.features.items()
+                if kind == "patches"
+            }
+        return Judged(
+            prompts=tuple(prompts),
+            pixels=pixels,
+            rewards={name: _scores(values, name) for name, values in rewards.items()},
+            clipscore=None if clipscore is None else _scores(clipscore, str(text)),
+            embeddings={name: _features(embeddings[name], name) for name in self._spaces("embedding")},
+            patches={name: _features(values, name) for name, values in patches.items()},
+            seen=seen,
+        )
+
+    def embed(self, name: str, pixels: np.ndarray) -> np.ndarray:
+        """Features float32 [n, D] of uint8 images [n, H, W, 3] in the space of one model."""
+        with torch.no_grad():
+            return _features(self._embed(name, pixels_to_tensor(pixels, self.device)), name)
+
+    def identity(self, name: str) -> dict[str, object]:
+        """What identifies one model and how it is used."""
+        describe = getattr(self.models[name], "describe", dict)
+        return {"digest": self.records[name].digest, **describe()}
+
+    def _embed(self, name: str, images: Tensor) -> Tensor:
+        return require_embedding(self.models[name]).embed(images)
+
+    def _embedders(self) -> tuple[str, ...]:
+        """Models of which one embedding serves as feature, as CLIPScore, or both, and perhaps as reward."""
+        text = (self.settings.text_image,) if self.settings.text_image else ()
+        return tuple(dict.fromkeys([*text, *self._spaces("embedding")]))
+
+    def _spaces(self, kind: str) -> tuple[str, ...]:
+        return tuple(name for name, found in self.settings.features.items() if found == kind)
+
+
+def load_judges(
+    settings: MeasureSettings, folder: Path, device: torch.device, only: Sequence[str] | None = None
+) -> Judges:
+    """The models that `settings` names (or those in `only`), from the records in `folder`.
+
+    Raises InputError where a record is missing or a model cannot do what the settings ask of it.
+    """
+    names = settings.models if only is None else tuple(only)
+    records = {name: load_record(folder / f"{name}.json") for name in names}
+    models = {name: load_reward(record, device) for name, record in records.items()}
+    if settings.text_image in models:
+        require_text(models[settings.text_image])
+    for name, kind in settings.features.items():
+        if name in models:
+            require_embedding(models[name]) if kind == "embedding" else require_patches(models[name])
+    return Judges(settings, records, models, device)
+
+
+def pixels_to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [n, H, W, 3] as float32 [n, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def _scores(values: Tensor, name: str) -> np.ndarray:
+    return _finite(values.double().cpu().numpy(), name)
+
+
+def _features(values: Tensor, name: str) -> np.ndarray:
+    return _finite(values.float().cpu().numpy(), name)
+
+
+def _finite(values: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise InputError(f"model {name!r} gave a value that is not finite; expected weights and images it can work on")
+    return values

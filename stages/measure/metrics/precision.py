@@ -1,0 +1,18 @@
+"""Precision: the share of generated images that lie where real images are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stages.measure.statistics import Reference, rounding, squared_distances
+
+SCOPE = "set"
+
+
+def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:
+    """In [0, 1]: images within the k-neighbour radius of at least one real image (Kynkaanniemi et al. 2019, eq. 2)."""
+    reach = reference.radii + rounding(features, reference.features)
+    inside = np.any(squared_distances(features, reference.features) <= reach, axis=1)
+    return lambda rows: float(inside[rows].mean())

@@ -1,0 +1,18 @@
+"""Reward of every model in `measure.rewards`: the training reward, the held-out one, the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stages.measure.judged import Judged
+
+SCOPE = "image"
+
+
+def metric(images: Judged) -> Mapping[str, np.ndarray]:
+    """Every reward under the name of its model, on the model's own scale."""
+    return images.rewards

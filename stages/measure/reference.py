@@ -1,0 +1,106 @@
+"""Features of curated images and their statistics, once a study, for every set metric of every run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages import tables
+from stages.errors import InputError
+from stages.measure.settings import MeasureSettings
+from stages.measure.statistics import Gaussian, Reference, reference
+from stages.pictures import decode
+from stages.runtime import progress, whole_file
+
+if TYPE_CHECKING:
+    from stages.measure.judges import Judges
+
+_TENSORS = ("features", "mean", "covariance", "radii", "kernel_mean")
+
+
+def write_reference(settings: MeasureSettings, judges: Judges, images: Path, features: Path) -> dict[str, float]:
+    """Write the reference features of the study; returns counts.
+
+    Where the study has no embedding, and so no set metrics, the file holds no tensors.
+    """
+    from safetensors.numpy import save_file
+
+    space = settings.space
+    content: dict[str, np.ndarray] = {}
+    if space is not None:
+        found = _features(settings, judges, images, space)
+        if len(found) <= settings.neighbours:
+            raise InputError(
+                f"{images}: {len(found)} images, expected more than measure.neighbours ({settings.neighbours})"
+            )
+        made = reference(found, settings.neighbours)
+        content = {
+            "features": found,
+            "mean": made.gaussian.mean,
+            "covariance": made.gaussian.covariance,
+            "radii": made.radii,
+            "kernel_mean": np.array([made.kernel_mean]),
+        }
+    with whole_file(features) as partial:
+        save_file(content, partial, metadata={"reference": _identity(settings, judges)})
+    return {"images": float(len(content["features"])) if content else 0.0}
+
+
+def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> Reference:
+    """The statistics that `write_reference` wrote; raises InputError where they belong to another model or setting."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError) as error:
+        raise InputError(f"{path}: not readable as reference features ({error}); run measure reference") from None
+    if metadata.get("reference") != _identity(settings, judges) or set(found) != set(_TENSORS):
+        raise InputError(f"{path}: features of another model or other settings of measure; run measure reference again")
+    spread = Gaussian(found["mean"], found["covariance"])
+    features = found["features"].astype(np.float64)
+    return Reference(features, spread, found["radii"], float(found["kernel_mean"][0]), settings.neighbours)
+
+
+def _identity(settings: MeasureSettings, judges: Judges) -> str:
+    space = settings.space
+    model = judges.identity(space) if space is not None else None
+    return json.dumps([space, model, settings.neighbours, settings.reference_images], sort_keys=True)
+
+
+def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str) -> np.ndarray:
+    """Features [N, D] of the chosen images, in the order of the table."""
+    ids = tables.read(path, tables.IMAGES, ["image_id"])["image_id"].to_pylist()
+    chosen = _chosen(ids, settings.reference_images)
+    parts: list[np.ndarray] = []
+    for batch in progress(
+        _batches(path, chosen, settings.batch_size), -(-len(ids) // settings.batch_size), "reference"
+    ):
+        made = [np.empty(0)] * len(batch)
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for row, image in enumerate(batch):
+            sizes.setdefault(image.shape, []).append(row)
+        for rows in sizes.values():
+            for row, values in zip(rows, judges.embed(space, np.stack([batch[r] for r in rows])), strict=True):
+                made[row] = values
+        parts += made
+    return np.stack(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _chosen(ids: list[str], most: int) -> set[str]:
+    """At most `most` ids: a choice that depends on the ids alone and not on their order."""
+    if len(ids) <= most:
+        return set(ids)
+    return set(sorted(ids, key=lambda image: hashlib.blake2b(image.encode()).digest())[:most])
+
+
+def _batches(path: Path, chosen: set[str], size: int) -> Iterator[list[np.ndarray]]:
+    for part in tables.stream(path, tables.IMAGES, size, ["image_id", "image"]):
+        rows = [row for row in part.to_pylist() if row["image_id"] in chosen]
+        yield [decode(row["image"], f"{path}: image {row['image_id']}") for row in rows]

@@ -1,0 +1,224 @@
+"""Measure the images of one run: rows an image, a prompt and a set, and their summary with intervals over prompts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from stages import plugins, tables
+from stages.errors import InputError
+from stages.measure.bootstrap import Interval, interval, jackknife
+from stages.measure.evaluation import Evaluation, prompt_suite
+from stages.measure.judged import Judged, join
+from stages.measure.reference import read_reference
+from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
+from stages.measure.statistics import Reference
+from stages.pictures import decode
+from stages.runtime import progress
+
+if TYPE_CHECKING:
+    from stages.measure.judges import Judges
+
+ALWAYS = ("rewards", "clipscore", "caption", "diversity", "attribute_diversity")
+"""Metrics that are measured wherever they apply; `measure.set_metrics` adds others."""
+V = TypeVar("V")
+KEY = ("run", "method", "train_seed", "strategy", "setting", "value")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of a study by what they are a metric of."""
+
+    image: Mapping[str, Callable[[Judged], Mapping[str, np.ndarray]]]
+    prompt: Mapping[str, Callable[[Judged], Mapping[str, float]]]
+    set: Mapping[str, Callable[[np.ndarray, Reference], Callable[[np.ndarray], float]]]
+
+
+def load_metrics(settings: MeasureSettings) -> Metrics:
+    """Import the metrics of a study; raises InputError where one needs an embedding and the study has none."""
+    scopes: dict[str, dict[str, Any]] = {"image": {}, "prompt": {}, "set": {}}
+    for name in dict.fromkeys([*ALWAYS, *settings.set_metrics]):
+        module: ModuleType = plugins.load(PACKAGE, GROUP, name, "measure.set_metrics")
+        scope = getattr(module, "SCOPE", None)
+        if scope not in scopes or not callable(getattr(module, "metric", None)):
+            raise InputError(
+                f"metric {name!r}: expected SCOPE image, prompt or set and a function metric, found {scope!r}"
+            )
+        scopes[scope][name] = module.metric
+    if scopes["set"] and settings.space is None:
+        first = next(iter(scopes["set"]))
+        raise InputError(
+            f"measure.set_metrics: {first!r} compares embeddings, but no model in measure.features gives one"
+        )
+    return Metrics(**scopes)
+
+
+@dataclass
+class Setting:
+    """The images of one run under one strategy and setting, as they arrive."""
+
+    key: tuple[object, ...]
+    left: Counter[str]
+    """Images still to come, a prompt."""
+    waiting: dict[str, list[Judged]] = field(default_factory=dict)
+    rows: list[tuple[str | None, int | None, str, float]] = field(default_factory=list)
+    """(prompt_id, sample, metric, score)."""
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Metric to prompt id to values."""
+    features: list[np.ndarray] = field(default_factory=list)
+    owners: list[str] = field(default_factory=list)
+    """Prompt id of every row of `features`."""
+
+    def add(self, metric: str, prompt: str, sample: int | None, score: float) -> None:
+        """Take in one value of a metric of an image, or of a prompt where `sample` is None."""
+        self.rows.append((prompt, sample, metric, score))
+        self.values.setdefault(metric, {}).setdefault(prompt, []).append(score)
+
+
+def measure(
+    settings: MeasureSettings, judges: Judges, seed: int, run: str, samples: Path, reference: Path,
+    measures: Path, summary: Path, sampling: Mapping[str, object] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Measure every image of `samples`, write both tables, and return the rows of the summary."""
+    metrics = load_metrics(settings)
+    real = read_reference(settings, judges, reference) if metrics.set else None
+    expected, evaluation = _survey(samples, run, judges, seed, sampling or {})
+    done: list[dict[str, Any]] = []
+
+    def tables_of_settings() -> Iterator[Any]:
+        for setting in _finished(settings, judges, metrics, samples, expected):
+            done.extend(_finish(setting, settings, metrics, real, seed))
+            yield _measures(setting)
+
+    tables.write(measures, tables_of_settings(), evaluation.schema(tables.MEASURES))
+    tables.write(summary, tables.table(tables.SUMMARY, done), evaluation.schema(tables.SUMMARY))
+    return done
+
+
+def _survey(
+    path: Path, run: str, judges: Judges, seed: int, sampling: Mapping[str, object]
+) -> tuple[dict[tuple[object, ...], Counter[str]], Evaluation]:
+    """How many images to expect of every prompt under every setting, and what evaluation this is."""
+    rows = tables.read(path, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"]).to_pylist()
+    if not rows:
+        raise InputError(f"{path}: holds no images, expected some of run {run!r}")
+    counts: dict[tuple[object, ...], Counter[str]] = {}
+    twice: set[tuple[object, ...]] = set()
+    for row in rows:
+        if row["run"] != run:
+            raise InputError(f"{path}: holds images of run {row['run']!r}, expected only {run!r}")
+        key = tuple(row[name] for name in KEY)
+        item = (*key, row["prompt_id"], row["sample"])
+        if item in twice:
+            raise InputError(
+                f"{path}: sample {row['sample']} of prompt {row['prompt_id']} stands twice under {row['setting']!r}"
+            )
+        twice.add(item)
+        counts.setdefault(key, Counter())[row["prompt_id"]] += 1
+    first = next(tables.stream(path, tables.SAMPLES, 1, ["image"]))["image"][0].as_py()
+    height, width = decode(first, f"{path}: first image").shape[:2]
+    suite = {(row["prompt_id"], row["prompt"]) for row in rows}
+    return counts, Evaluation(
+        prompts=prompt_suite(suite),
+        n_prompts=len(suite),
+        samples=min(count for setting in counts.values() for count in setting.values()),
+        resolution=(width, height),
+        seed=seed,
+        sampling=sampling,
+        models={name: judges.identity(name) for name in judges.models},
+    )
+
+
+def _finished(
+    settings: MeasureSettings,
+    judges: Judges,
+    metrics: Metrics,
+    path: Path,
+    expected: Mapping[tuple[object, ...], Counter[str]],
+) -> Iterator[Setting]:
+    """Every setting, as soon as its last image has been judged. What waits in memory are incomplete prompts."""
+    open_settings = {key: Setting(key, Counter(counts)) for key, counts in expected.items()}
+    total = sum(sum(counts.values()) for counts in expected.values())
+    columns = [*KEY, "prompt_id", "prompt", "sample", "image"]
+    batches = tables.stream(path, tables.SAMPLES, settings.batch_size, columns)
+    for part in progress(batches, -(-total // settings.batch_size), "measure"):
+        rows = part.to_pylist()
+        judged = judges.judge(_pixels(rows, path), [row["prompt"] for row in rows])
+        values = _values(metrics.image, judged)
+        groups: dict[tuple[tuple[object, ...], str], list[int]] = {}
+        for index, row in enumerate(rows):
+            key = tuple(row[name] for name in KEY)
+            groups.setdefault((key, row["prompt_id"]), []).append(index)
+            for name, scores in values.items():
+                open_settings[key].add(name, row["prompt_id"], row["sample"], float(scores[index]))
+        for (key, prompt), indices in groups.items():
+            setting = open_settings[key]
+            setting.waiting.setdefault(prompt, []).append(judged.take(indices))
+            setting.left[prompt] -= len(indices)
+            if not setting.left[prompt]:
+                _finish_prompt(setting, prompt, metrics, settings.space)
+            if not setting.left.total():
+                yield open_settings.pop(key)
+
+
+def _pixels(rows: list[dict[str, Any]], path: Path) -> np.ndarray:
+    images = [decode(row["image"], f"{path}: sample {row['sample']} of prompt {row['prompt_id']}") for row in rows]
+    if len({image.shape for image in images}) > 1:
+        raise InputError(f"{path}: images of several sizes, expected all images of a run to have one")
+    return np.stack(images)
+
+
+def _values(metrics: Mapping[str, Callable[[Judged], Mapping[str, V]]], images: Judged) -> dict[str, V]:
+    """The values of all metrics of one scope; raises InputError where two give the same name."""
+    found: dict[str, V] = {}
+    for source, metric in metrics.items():
+        for name, value in metric(images).items():
+            if name in found:
+                raise InputError(f"metric {source!r}: {name!r} is measured already; expected every name once")
+            found[name] = value
+    return found
+
+
+def _finish_prompt(setting: Setting, prompt: str, metrics: Metrics, space: str | None) -> None:
+    images = join(setting.waiting.pop(prompt))
+    for name, score in _values(metrics.prompt, images).items():
+        setting.add(name, prompt, None, float(score))
+    if space is not None:
+        setting.features.append(images.embeddings[space])
+        setting.owners += [prompt] * len(images)
+
+
+def _finish(
+    setting: Setting, settings: MeasureSettings, metrics: Metrics, real: Reference | None, seed: int
+) -> list[dict[str, Any]]:
+    """Summary rows of a setting; the values of its set metrics join its rows."""
+    found = {
+        name: interval(by_prompt, settings.bootstrap, settings.interval, seed)
+        for name, by_prompt in setting.values.items()
+    }
+    if real is not None and len(setting.owners) > 1:
+        features = np.concatenate(setting.features).astype(np.float64)
+        for name, metric in metrics.set.items():
+            found[name] = jackknife(metric(features, real), setting.owners, settings.interval, seed)
+            setting.rows.append((None, None, name, found[name].mean))
+    return [_summary_row(setting.key, name, value) for name, value in found.items()]
+
+
+def _summary_row(key: tuple[object, ...], metric: str, found: Interval) -> dict[str, Any]:
+    row = dict(zip(KEY, key, strict=True))
+    return row | {
+        "metric": metric, "mean": found.mean, "low": found.low, "high": found.high, "n_prompts": found.n_prompts,
+    }  # fmt: skip
+
+
+def _measures(setting: Setting) -> Any:
+    head: dict[str, object] = dict(zip(KEY, setting.key, strict=True))
+    tail: tuple[str, ...] = ("prompt_id", "sample", "metric", "score")
+    rows: list[dict[str, object]] = [head | dict(zip(tail, row, strict=True)) for row in setting.rows]
+    return tables.table(tables.MEASURES, rows)

@@ -1,0 +1,58 @@
+"""Section `measure` of a study file, and the seed that its bootstrap takes from `study`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from stages import plugins
+from stages.params import Settings, nearest
+
+PACKAGE, GROUP = "stages.measure.metrics", "imagerefl.metrics"
+
+
+class MeasureSettings(Settings):
+    """What is measured of every image, of the images of every prompt, and of all images of every setting."""
+
+    rewards: tuple[str, ...] = Field(min_length=1, description="models whose reward every image gets")
+    text_image: str | None = Field(None, description="model whose cosine is reported as CLIPScore; null leaves it out")
+    features: dict[str, Literal["embedding", "patches"]] = Field(
+        {}, description="models whose features span a space to be diverse in; set metrics use the first embedding"
+    )
+    set_metrics: tuple[str, ...] = Field((), description="metrics of sets of images, by file name in measure/metrics")
+    neighbours: int = Field(
+        3, ge=1, le=50, description="neighbour whose distance is the radius in precision and recall"
+    )
+    reference_images: int = Field(10_000, ge=2, description="curated images that set metrics compare with, at most")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
+    interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
+    batch_size: int = Field(256, ge=1, description="images a network call; does not change the result")
+
+    @field_validator("set_metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = plugins.names(PACKAGE, GROUP)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown metric {name!r}{nearest(name, known)}")
+        return names
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of all models that measuring needs, each once."""
+        text = (self.text_image,) if self.text_image else ()
+        return tuple(dict.fromkeys([*self.rewards, *text, *self.features]))
+
+    @property
+    def space(self) -> str | None:
+        """The model whose embedding set metrics compare, None where there is no embedding."""
+        return next((name for name, kind in self.features.items() if kind == "embedding"), None)
+
+
+class StudySeed(BaseModel):
+    """The one value that measuring reads of section `study`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    seed: int = Field(0, ge=0, description="seed of the bootstrap")

@@ -1,0 +1,98 @@
+"""Statistics of features: the first half of every set metric, small pure functions in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean [D] and unbiased covariance [D, D]."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """The symmetric square root of the covariance."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images as set metrics need them."""
+
+    features: np.ndarray
+    """float64 [N, D], not normalised."""
+    gaussian: Gaussian
+    radii: np.ndarray
+    """float64 [N]: squared distance of every image's k-th nearest other image."""
+    kernel_mean: float
+    """Mean of `cubic_kernel` over all pairs of two different images."""
+    neighbours: int
+    """That k; generated images get the same one."""
+
+
+def reference(features: np.ndarray, neighbours: int) -> Reference:
+    """All statistics of real features [N, D]; N must be larger than `neighbours`."""
+    values = np.asarray(features, np.float64)
+    total = sum(float(cubic_kernel(values[rows], values).sum()) for rows in _blocks(len(values)))
+    total -= float(((np.square(values).sum(1) / values.shape[1] + 1) ** 3).sum())
+    count = len(values)
+    return Reference(
+        values, gaussian(values), neighbour_radii(values, neighbours), total / (count * (count - 1)), neighbours
+    )
+
+
+def gaussian(features: np.ndarray) -> Gaussian:
+    """Mean and covariance of features [n, D], n > 1."""
+    values = np.asarray(features, np.float64)
+    return Gaussian(values.mean(0), np.atleast_2d(np.cov(values, rowvar=False)))
+
+
+def cubic_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[n, m]: (a.b / D + 1)^3, the kernel of KID (Binkowski et al. 2018, section 4)."""
+    return (np.asarray(a, np.float64) @ np.asarray(b, np.float64).T / a.shape[1] + 1) ** 3
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[n, m] squared Euclidean distances, never negative."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T, 0)
+
+
+def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
+    """[n]: squared distance of every row of [n, D] to its `neighbours`-th nearest other row."""
+    values = np.asarray(features, np.float64)
+    return np.concatenate(
+        [kth_smallest(squared_distances(values[rows], values), neighbours) for rows in _blocks(len(values))]
+    )
+
+
+def kth_smallest(distances: np.ndarray, neighbours: int) -> np.ndarray:
+    """[n]: per row of [n, m] distances that include the one to itself, the `neighbours`-th smallest of the others."""
+    last = min(neighbours, distances.shape[1] - 1)
+    return np.partition(distances, last, axis=1)[:, last]
+
+
+def rounding(a: np.ndarray, b: np.ndarray) -> float:
+    """What squared distances between rows of a and b may be off by; equal images must count as equal."""
+    return 1e-12 * float(max(np.square(a).sum(1).max(), np.square(b).sum(1).max()))
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Features scaled to length 1 along the last axis, in float64; zero stays zero."""
+    values = np.asarray(features, np.float64)
+    return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, BLOCK):
+        yield slice(start, start + BLOCK)
