@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,8 @@ class Schedule:
         elif self.spacing == "trailing":
             times = torch.arange(train, 0, -train / steps).round().long()[:steps] - 1
         else:
-            times = torch.linspace(train - 1, 0, steps).round().long()
+            # numpy's rounding, as diffusers does it: halves fall differently in torch.linspace
+            times = torch.from_numpy(np.linspace(0, train - 1, steps).round()[::-1].astype(np.int64))
         return Grid.of(self, times.clamp(0, train - 1).to(self.alphas_cumprod.device))
 
     def noised(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:

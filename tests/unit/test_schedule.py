@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+
+from stages.errors import InputError
+from stages.models.schedule import Schedule
+from tests import tiny
+
+STEPS = [1, 2, 7, 20, 31, 40, 50]
+
+
+def pair(scheduler: type, **changes: object):
+    config = tiny.SCHEDULER | changes
+    theirs = scheduler.from_config(config)
+    return theirs, Schedule.from_config(config, tiny.CPU)
+
+
+def draws(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 4, 8, 8, generator=draw), torch.randn(2, 4, 8, 8, generator=draw)
+
+
+def step_noise(seed: int) -> torch.Tensor:
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
+def test_cumulative_products(kind: str):
+    theirs, ours = pair(DDPMScheduler, beta_schedule=kind)
+    torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, rtol=1e-6, atol=0)
+
+
+def test_cumulative_products_in_double_precision():
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=np.float64) ** 2
+    np.testing.assert_allclose(tiny.schedule().alphas_cumprod.numpy(), np.cumprod(1 - betas), rtol=3e-6)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(("spacing", "offset"), [("leading", 0), ("leading", 1), ("trailing", 0), ("linspace", 0)])
+def test_timesteps(steps: int, spacing: str, offset: int):
+    theirs, ours = pair(DDPMScheduler, timestep_spacing=spacing, steps_offset=offset)
+    theirs.set_timesteps(steps)
+    assert ours.grid(steps).timesteps.tolist() == theirs.timesteps.tolist()
+
+
+def test_timesteps_of_the_field():
+    assert tiny.schedule().grid(40).timesteps[:3].tolist() == [976, 951, 926]
+    assert tiny.schedule().grid(40).timesteps[-2:].tolist() == [26, 1]
+
+
+@pytest.mark.parametrize("steps", [4, 20, 31, 40])
+def test_ancestral_steps(steps: int):
+    theirs, ours = pair(DDPMScheduler)
+    theirs.set_timesteps(steps)
+    grid = ours.grid(steps)
+    x, eps = draws()
+    for i, t in enumerate(theirs.timesteps):
+        expected = theirs.step(eps, t, x, generator=torch.Generator().manual_seed(i))
+        found = grid.ddpm(x, eps, i, step_noise(i) if i < steps - 1 else torch.zeros_like(x))
+        torch.testing.assert_close(grid.x0(x, eps, i), expected.pred_original_sample, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found, expected.prev_sample, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "steps"),  # trailing ones divide 1000: DDIMScheduler goes back by 1000 // steps, whatever its grid
+    [("leading", 4), ("leading", 20), ("leading", 31), ("leading", 40), ("trailing", 4), ("trailing", 20)],
+)
+def test_deterministic_steps(spacing: str, steps: int):
+    theirs, ours = pair(DDIMScheduler, timestep_spacing=spacing, set_alpha_to_one=True, clip_sample=False)
+    theirs.set_timesteps(steps)
+    grid = ours.grid(steps)
+    x, eps = draws()
+    for i, t in enumerate(theirs.timesteps):
+        torch.testing.assert_close(grid.ddim(x, eps, i), theirs.step(eps, t, x).prev_sample, rtol=1e-5, atol=1e-5)
+
+
+def test_velocity_prediction():
+    theirs, ours = pair(DDPMScheduler, prediction_type="v_prediction")
+    theirs.set_timesteps(20)
+    grid = ours.grid(20)
+    x, output = draws()
+    for i, t in enumerate(theirs.timesteps):
+        expected = theirs.step(output, t, x).pred_original_sample
+        torch.testing.assert_close(grid.x0(x, ours.epsilon(output, x, t), i), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_noising_with_one_or_many_timesteps():
+    theirs, ours = pair(DDPMScheduler)
+    clean, noise = draws()
+    times = torch.tensor([10, 900])
+    expected = theirs.add_noise(clean, noise, times)
+    torch.testing.assert_close(ours.noised(clean, noise, times), expected)
+    torch.testing.assert_close(ours.noised(clean, noise, times[1])[1], expected[1])
+
+
+def test_noised_at_an_index_is_the_inverse_of_x0():
+    grid = tiny.schedule().grid(20)
+    clean, noise = draws()
+    for i in (0, 10, 19):
+        torch.testing.assert_close(grid.x0(grid.noised(clean, noise, i), noise, i), clean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_refuses_impossible_numbers_of_steps(steps: int):
+    with pytest.raises(InputError, match=f"sampling steps: {steps}"):
+        tiny.schedule().grid(steps)
+
+
+@pytest.mark.parametrize(("key", "value"), [("beta_schedule", "squaredcos"), ("prediction_type", "sample")])
+def test_refuses_configurations_it_does_not_know(key: str, value: str):
+    with pytest.raises(InputError, match=value):
+        tiny.schedule(**{key: value})
