@@ -35,7 +35,8 @@ IMAGES = _schema(
     "images", 1, image_id=STRING, caption=STRING, image=pa.binary(), width=INT, height=INT, split=STRING,
     group=STRING, source=STRING, attributes=optional(STRING),
 )  # fmt: skip
-"""One curated image a row, as PNG or JPEG bytes. `split` is train or val; `attributes` is JSON, known in a
+"""One curated image a row, as PNG or JPEG bytes. `split` is train or val for captioned images, and `pairs` for an image
+that only pairs brought: what it shows need not be what its caption, the prompt, says. `attributes` is JSON, known in a
 simulated world.
 """
 

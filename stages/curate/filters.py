@@ -1,0 +1,194 @@
+"""The filters: each a function that makes one named condition, the same for every source of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from stages.curate.catalogue import Catalogue
+from stages.curate.decode import Unreadable
+from stages.curate.decode import decode as decode_bytes
+from stages.curate.near import HashIndex, perceptual_hash
+from stages.curate.quality import quality as own_quality
+from stages.curate.rows import Filter, ImageRow, PairRow, PromptRow, TextRow
+from stages.curate.text import has_text, prompt_id, words
+from stages.errors import InputError
+
+LIMIT = "limit"
+
+
+def text() -> Filter[TextRow]:
+    """Removes rows whose text has no letter, digit or symbol."""
+    return Filter("text", lambda row: "" if has_text(row.text) else "no text")
+
+
+def caption_words(fewest: int, most: int) -> Filter[TextRow]:
+    """Removes rows whose text has less than `fewest` or more than `most` words."""
+
+    def fault(row: TextRow) -> str:
+        count = words(row.text)
+        return "" if fewest <= count <= most else f"{count} words"
+
+    return Filter("caption_words", fault)
+
+
+def leakage(evaluation: Collection[str]) -> Filter[TextRow]:
+    """Removes training rows whose text is one of the evaluation prompts, which are given by their `prompt_id`."""
+
+    def fault(row: TextRow) -> str:
+        leaks = row.split == "train" and prompt_id(row.text) in evaluation
+        return "its text is an evaluation prompt" if leaks else ""
+
+    return Filter("leakage", fault)
+
+
+# --- prompts --------------------------------------------------------------------------------------------------------
+
+
+def duplicate_prompts() -> Filter[PromptRow]:
+    """Removes prompts that agree with an earlier one when normalised (`stages.curate.text`)."""
+    seen: set[str] = set()
+
+    def fault(row: PromptRow) -> str:
+        if row.prompt_id in seen:
+            return "the same prompt as an earlier one"
+        seen.add(row.prompt_id)
+        return ""
+
+    return Filter("duplicates", fault)
+
+
+def group_leakage(groups: Collection[str]) -> Filter[PromptRow]:
+    """Removes prompts of a group that has evaluation prompts."""
+
+    def fault(row: PromptRow) -> str:
+        return f"group {row.group!r} has evaluation prompts" if row.group in groups else ""
+
+    return Filter("group_leakage", fault)
+
+
+def limit(rows: Iterable[PromptRow], counts: Mapping[str, int | None]) -> Filter[PromptRow]:
+    """Removes all but so many of `rows` from each source with a count: those with the smallest ids are kept.
+
+    Ids are hashes, so the choice is arbitrary, and a prompt added later pushes out one prompt at most.
+    """
+    ids: dict[str, list[str]] = {source: [] for source in counts}
+    for row in rows:
+        ids[row.source].append(row.prompt_id)
+    kept = {prompt for source, count in counts.items() for prompt in sorted(ids[source])[:count]}
+    return Filter(LIMIT, lambda row: "" if row.prompt_id in kept else "beyond the limit")
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def decode(max_pixels: int) -> Filter[ImageRow]:
+    """Removes what is not a readable image of at most `max_pixels`; turns the rest to RGB and digests the pixels."""
+
+    def fault(row: ImageRow) -> str:
+        try:
+            decoded = decode_bytes(row.data, max_pixels)
+        except Unreadable as error:
+            return str(error)
+        row.image, row.data, row.digest = decoded.image, decoded.data, decoded.digest
+        return ""
+
+    return Filter("decode", fault)
+
+
+def min_side(pixels: int) -> Filter[ImageRow]:
+    """Removes images whose shorter side has less than `pixels` pixels."""
+
+    def fault(row: ImageRow) -> str:
+        width, height = row.pixels.size
+        return "" if min(width, height) >= pixels else f"{width}x{height} pixels"
+
+    return Filter("min_side", fault)
+
+
+def quality(bound: float) -> Filter[ImageRow]:
+    """Removes images whose given score, or else own score (`stages.curate.quality`), is not at least `bound`."""
+
+    def fault(row: ImageRow) -> str:
+        score = own_quality(row.pixels) if row.quality is None else row.quality
+        return "" if score >= bound else f"quality {score:.3g}"
+
+    return Filter("quality", fault)
+
+
+def exact_duplicates() -> Filter[ImageRow]:
+    """Removes images with the very pixels of an earlier one. Raises InputError when two images share an id."""
+    seen: dict[str, tuple[str, str]] = {}
+
+    def fault(row: ImageRow) -> str:
+        if row.image_id not in seen:
+            seen[row.image_id] = (row.digest, row.name)
+            return ""
+        digest, first = seen[row.image_id]
+        if digest != row.digest:
+            raise InputError(f"{row.name}: shares its image_id {row.image_id} with {first}; leave one of the two out")
+        return f"same pixels as {first}"
+
+    return Filter("exact_duplicates", fault)
+
+
+def near_duplicates(bits: int) -> Filter[ImageRow]:
+    """Removes images whose perceptual hash is within `bits` bits of an earlier image's."""
+    index = HashIndex(bits)
+
+    def fault(row: ImageRow) -> str:
+        value = perceptual_hash(row.pixels)
+        if index.near(value):
+            return "looks like an earlier image"
+        index.add(value)
+        return ""
+
+    return Filter("near_duplicates", fault)
+
+
+# --- pairs ----------------------------------------------------------------------------------------------------------
+
+
+def judged() -> Filter[PairRow]:
+    """Removes pairs that nobody judged."""
+    return Filter("judged", lambda row: "no preference" if row.preference is None else "")
+
+
+def images_kept(catalogue: Catalogue) -> Filter[PairRow]:
+    """Removes pairs that lost an image to a filter; in the others, names of images become image ids."""
+
+    def fault(row: PairRow) -> str:
+        a, b = catalogue.kept(row.a), catalogue.kept(row.b)
+        if not a or not b:
+            return f"image {row.b if a else row.a} was removed"
+        row.a, row.b = a, b
+        return ""
+
+    return Filter("images_kept", fault)
+
+
+def one_image() -> Filter[PairRow]:
+    """Removes pairs of an image with itself."""
+    return Filter("one_image", lambda row: "both sides are the same image" if row.a == row.b else "")
+
+
+def across_splits(catalogue: Catalogue) -> Filter[PairRow]:
+    """Removes pairs whose images belong to different splits: one of them would be seen in both."""
+
+    def fault(row: PairRow) -> str:
+        return "" if catalogue.split(row.b) == row.split else "one image is for training, the other for validation"
+
+    return Filter("across_splits", fault)
+
+
+def duplicate_pairs() -> Filter[PairRow]:
+    """Removes pairs of two images that stood together, either way round, under the same prompt before."""
+    seen: set[tuple[str, ...]] = set()
+
+    def fault(row: PairRow) -> str:
+        key = (prompt_id(row.text), *sorted((row.a, row.b)))
+        if key in seen:
+            return "the same pair as an earlier one"
+        seen.add(key)
+        return ""
+
+    return Filter("duplicates", fault)

@@ -1,0 +1,225 @@
+"""From sources through filters to the curated tables."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import pyarrow as pa
+
+from stages import tables
+from stages.curate import filters, manifest
+from stages.curate.catalogue import Catalogue
+from stages.curate.decode import square
+from stages.curate.rows import Filter, ImageRow, Offer, PairRow, PromptRow, Stream, Tally, TextRow, passes, sift
+from stages.curate.settings import (
+    CurateSettings,
+    FolderImages,
+    ImageSource,
+    PairSource,
+    PromptSource,
+    ShapesImages,
+    ShapesPairs,
+    ShapesPrompts,
+    source_name,
+)
+from stages.curate.sources import file, folder, parquet, shapes
+from stages.curate.split import split_of
+from stages.curate.text import prompt_id
+from stages.errors import InputError
+from stages.runtime import progress, whole_file
+from stages.world.settings import WorldSettings
+
+GROUP_ROWS, GROUP_BYTES = 512, 2**25
+"""A row group of images ends at so many rows or bytes, whichever comes first."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the four files go."""
+
+    prompts: Path
+    images: Path
+    pairs: Path
+    manifest: Path
+
+
+class Curation:
+    """One run over a study's sources: its settings, what is known of prompts and images so far, and the counts."""
+
+    def __init__(self, settings: CurateSettings, world: WorldSettings, study_seed: int) -> None:
+        self.settings, self.world, self.study_seed = settings, world, study_seed
+        self.tallies: dict[str, Tally] = {}
+        self.catalogue = Catalogue()
+        self.evaluation: Collection[str] = frozenset()
+        self.offered: list[PairRow] = []
+        self._streams: list[tuple[str, Stream[ImageRow]]] = []
+        self._offers: list[tuple[str, Stream[Offer]]] = []
+
+    def run(self, outputs: Outputs) -> None:
+        """Write all four files, or none. Raises InputError for a source that is wrong, and where no row is left."""
+        self._open()
+        with ExitStack() as stack:
+            # The manifest is entered first and so gets its name last: where it stands, the tables stand too.
+            names = ("manifest", "prompts", "images", "pairs")
+            partial = {name: stack.enter_context(whole_file(getattr(outputs, name))) for name in names}
+            tables.write(partial["prompts"], self.prompts(), tables.PROMPTS)
+            tables.write(partial["images"], _row_groups(self.images()), tables.IMAGES)
+            tables.write(partial["pairs"], self.pairs(), tables.PAIRS)
+            written = {getattr(outputs, name).name: partial[name] for name in names[1:]}
+            digest = manifest.settings_digest(self.settings, self.world, self.study_seed)
+            manifest.write(partial["manifest"], digest, self.tallies, written)
+
+    def _open(self) -> None:
+        """Open every source of images and pairs, so that one that is missing is refused before any work."""
+        self._streams = [(f"images of {source_name(each)}", self._open_images(each)) for each in self.settings.images]
+        self._offers = [(f"pairs of {source_name(each)}", self._open_pairs(each)) for each in self.settings.pairs]
+
+    # --- prompts ----------------------------------------------------------------------------------------------------
+
+    def prompts(self) -> pa.Table:
+        """Training prompts, of which none is an evaluation prompt, and evaluation prompts."""
+        lists = self.settings.prompts
+        evaluation = self._prompt_list("eval", lists.eval, ())
+        self.evaluation = frozenset(row.prompt_id for row in evaluation)
+        groups = frozenset(row.group for row in evaluation)
+        unseen = (filters.leakage(self.evaluation), filters.group_leakage(groups))
+        rows = [*self._prompt_list("train", lists.train, unseen), *evaluation]
+        columns: dict[str, Sequence[object]] = {"prompt": [row.text for row in rows]}
+        columns |= {name: [getattr(row, name) for row in rows] for name in ("prompt_id", "split", "group", "source")}
+        return tables.table(tables.PROMPTS, columns)
+
+    def _prompt_list(
+        self, split: str, sources: list[PromptSource], unseen: Iterable[Filter[PromptRow]]
+    ) -> list[PromptRow]:
+        rules = self.settings.filters
+        steps = [filters.text(), filters.duplicate_prompts(), *unseen, filters.caption_words(*rules.caption_words)]
+        tally = self._tally(f"prompts_{split}", [*(step.name for step in steps), filters.LIMIT])
+        rows = list(sift(self._prompt_rows(split, sources), steps, tally))
+        limit = filters.limit(rows, {source_name(source): source.limit for source in sources})
+        rows = [row for row in rows if passes(row, (limit,), tally)]
+        tally.require_rows(f"curate.prompts.{split}")
+        tally.splits = {split: len(rows)}
+        return rows
+
+    def _prompt_rows(self, split: str, sources: list[PromptSource]) -> Iterator[PromptRow]:
+        for source in sources:
+            made = shapes.prompts(source, self.world) if isinstance(source, ShapesPrompts) else file.prompts(source)
+            for row in progress(made.rows, made.total, f"{split} prompts"):
+                row.split = split
+                yield row
+
+    # --- images -----------------------------------------------------------------------------------------------------
+
+    def images(self) -> Iterator[dict[str, object]]:
+        """Rows of the images table: first the captioned images, then those that only pairs brought (split `pairs`)."""
+        rules = self.settings.filters
+        steps: list[Filter[ImageRow]] = [
+            filters.text(),
+            filters.caption_words(*rules.caption_words),
+            filters.decode(rules.max_pixels),
+            filters.min_side(rules.min_side),
+            *([] if rules.min_quality is None else [filters.quality(rules.min_quality)]),
+            filters.exact_duplicates(),
+            *([] if rules.near_duplicate_bits is None else [filters.near_duplicates(rules.near_duplicate_bits)]),
+            *self._leakage(),
+        ]
+        tally = self._tally("images", (step.name for step in steps))
+        for row in sift(self.catalogue.watch(self._image_rows()), steps, tally):
+            self.catalogue.keep(row)
+            split = "pairs" if row.for_pairs else row.split
+            if self.settings.side and not row.for_pairs:
+                row.image, row.data = square(row.pixels, row.data, self.settings.side)
+            tally.splits[split] = tally.splits.get(split, 0) + 1
+            yield {
+                "image_id": row.image_id, "caption": row.text, "image": row.data, "width": row.pixels.width,
+                "height": row.pixels.height, "split": split, "group": row.group, "source": row.source,
+                "attributes": row.attributes,
+            }  # fmt: skip
+        if self.settings.images or self.settings.pairs:
+            tally.require_rows("curate.images")
+        if self.settings.images and not tally.splits.get("train"):
+            raise InputError(f"curate.images: all {tally.left} images fell to validation; expected some for training")
+
+    def _image_rows(self) -> Iterator[ImageRow]:
+        for name, images in self._streams:
+            yield from progress(self._with_split(images.rows), images.total, name)
+        for name, offers in self._offers:
+            for offer in progress(offers.rows, offers.total, name):
+                self.offered.append(offer.pair)
+                yield from self._with_split(offer.brings)
+
+    def _with_split(self, rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
+        for row in rows:
+            row.split = split_of(row.group, self.settings.val_share)
+            yield row
+
+    def _open_images(self, source: ImageSource) -> Stream[ImageRow]:
+        if isinstance(source, ShapesImages):
+            return shapes.images(source, self.world, self.study_seed)
+        return folder.images(source) if isinstance(source, FolderImages) else parquet.images(source)
+
+    # --- pairs ------------------------------------------------------------------------------------------------------
+
+    def _open_pairs(self, source: PairSource) -> Stream[Offer]:
+        if isinstance(source, ShapesPairs):
+            return shapes.pairs(source, self.world, self.study_seed)
+        return file.pairs(source, self.catalogue)
+
+    def pairs(self) -> pa.Table:
+        """The pairs that came by while images were read, now that it is known which images were kept."""
+        steps: list[Filter[PairRow]] = [
+            filters.text(),
+            filters.caption_words(*self.settings.filters.caption_words),
+            filters.judged(),
+            *self._leakage(),
+            filters.images_kept(self.catalogue),
+            filters.one_image(),
+            filters.across_splits(self.catalogue),
+            filters.duplicate_pairs(),
+        ]
+        tally = self._tally("pairs", (step.name for step in steps))
+        rows = []
+        for row in sift(self._offered_rows(), steps, tally):
+            tally.splits[row.split] = tally.splits.get(row.split, 0) + 1
+            rows.append({
+                "pair_id": _pair_id(row), "prompt": row.text, "image_a": row.a, "image_b": row.b,
+                "preference": row.preference, "split": row.split, "source": row.source,
+            })  # fmt: skip
+        if self.settings.pairs:
+            tally.require_rows("curate.pairs")
+        return tables.table(tables.PAIRS, rows)
+
+    def _offered_rows(self) -> Iterator[PairRow]:
+        for row in self.offered:
+            row.split = self.catalogue.split(row.a)
+            yield row
+
+    def _leakage(self) -> list[Filter[TextRow]]:
+        return [filters.leakage(self.evaluation)] if self.settings.filters.leakage else []
+
+    def _tally(self, table: str, names: Iterable[str]) -> Tally:
+        self.tallies[table] = Tally(names)
+        return self.tallies[table]
+
+
+def _pair_id(row: PairRow) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of prompt and images."""
+    return hashlib.sha256("\x1f".join((prompt_id(row.text), row.a, row.b)).encode()).hexdigest()[:12]
+
+
+def _row_groups(rows: Iterable[dict[str, object]]) -> Iterator[pa.Table]:
+    """Tables of bounded size, so that only one of them is in memory."""
+    group: list[dict[str, object]] = []
+    size = 0
+    for row in chain(rows, (None,)):
+        if row is not None:
+            group.append(row)
+            size += len(row["image"])  # pyright: ignore
+        if group and (row is None or len(group) >= GROUP_ROWS or size >= GROUP_BYTES):
+            yield tables.table(tables.IMAGES, group)
+            group, size = [], 0

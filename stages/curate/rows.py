@@ -1,0 +1,190 @@
+"""The rows that pass through curation, and the count of what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from PIL.Image import Image
+
+from stages.curate.text import prompt_id
+from stages.errors import InputError
+
+EXAMPLES = 5
+
+T = TypeVar("T")
+
+
+@dataclass
+class PromptRow:
+    """One prompt. `name` says where it stands."""
+
+    name: str
+    text: str
+    source: str
+    group: str = ""
+    split: str = ""
+    prompt_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.text = self.text.strip()
+        self.prompt_id = prompt_id(self.text)
+        self.group = self.group or self.prompt_id
+
+
+@dataclass
+class ImageRow:
+    """One captioned image; `image` and `digest` are set when it is decoded.
+
+    `name` is what pairs call it. `for_pairs` marks an image that only pairs brought.
+    """
+
+    name: str
+    data: bytes
+    text: str
+    source: str
+    group: str = ""
+    quality: float | None = None
+    attributes: str | None = None
+    for_pairs: bool = False
+    image: Image | None = None
+    digest: str = ""
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        self.text = self.text.strip()
+        self.group = self.group or prompt_id(self.text)
+
+    @property
+    def image_id(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the pixels."""
+        return self.digest[:12]
+
+    @property
+    def pixels(self) -> Image:
+        """The decoded image."""
+        assert self.image is not None, f"{self.name} has not been decoded"
+        return self.image
+
+
+@dataclass
+class PairRow:
+    """One comparison: two images by name or image_id, and the share of votes for a, None where nobody judged."""
+
+    name: str
+    text: str
+    a: str
+    b: str
+    preference: float | None
+    source: str
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        self.text = self.text.strip()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A pair as a source gives it, with the images it brings along; the others must be known already."""
+
+    pair: PairRow
+    brings: tuple[ImageRow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream(Generic[T]):
+    """Rows to come, and how many there are (or at most are)."""
+
+    rows: Iterator[T]
+    total: int
+
+
+class Row(Protocol):
+    """Anything with a name to report."""
+
+    name: str
+
+
+class TextRow(Row, Protocol):
+    """A row with a text: a prompt, the caption of an image, the prompt of a pair."""
+
+    text: str
+    split: str
+
+
+R = TypeVar("R", bound=Row)
+R_contra = TypeVar("R_contra", bound=Row, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Filter(Generic[R_contra]):
+    """A named condition: `fault` says what is wrong with a row, or is empty for a row to keep."""
+
+    name: str
+    fault: Callable[[R_contra], str]
+
+
+@dataclass
+class Step:
+    """One filter's count: rows removed, and the first few of them with the reason."""
+
+    removed: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+class Tally:
+    """How many rows of a table came in, were removed by each filter, and went out."""
+
+    def __init__(self, filters: Iterable[str]) -> None:
+        self.entered = 0
+        self.steps = {name: Step() for name in filters}
+        self.splits: dict[str, int] = {}
+
+    @property
+    def left(self) -> int:
+        """Rows that no filter removed."""
+        return self.entered - sum(step.removed for step in self.steps.values())
+
+    def remove(self, name: str, row: Row, fault: str) -> None:
+        """Count `row` as removed by the filter `name`."""
+        step = self.steps[name]
+        step.removed += 1
+        if len(step.examples) < EXAMPLES:
+            step.examples.append(f"{row.name}: {fault}")
+
+    def require_rows(self, where: str) -> None:
+        """Raise InputError when nothing is left."""
+        if not self.entered:
+            raise InputError(f"{where}: the sources hold no rows, expected at least one")
+        if not self.left:
+            removed = {name: step for name, step in self.steps.items() if step.removed}
+            counts = ", ".join(f"{name} {step.removed}" for name, step in removed.items())
+            example = next(step.examples[0] for step in removed.values())
+            raise InputError(f"{where}: nothing left of {self.entered} rows; removed by {counts} (such as {example})")
+
+    def as_json(self) -> dict[str, object]:
+        """The counts for the manifest, in the order in which the filters are applied."""
+        left, filters = self.entered, []
+        for name, step in self.steps.items():
+            left -= step.removed
+            filters.append({"filter": name, "removed": step.removed, "left": left, "examples": step.examples})
+        return {"in": self.entered, "filters": filters, "out": left, "splits": dict(sorted(self.splits.items()))}
+
+
+def sift(rows: Iterable[R], filters: Sequence[Filter[R]], tally: Tally) -> Iterator[R]:
+    """The rows that every filter keeps, one by one."""
+    for row in rows:
+        tally.entered += 1
+        if passes(row, filters, tally):
+            yield row
+
+
+def passes(row: R, filters: Iterable[Filter[R]], tally: Tally) -> bool:
+    """Whether no filter finds a fault in `row`; the first that does counts it."""
+    for each in filters:
+        fault = each.fault(row)
+        if fault:
+            tally.remove(each.name, row, fault)
+            return False
+    return True

@@ -1,0 +1,205 @@
+"""Rows of a list or table in txt, csv, tsv, json, jsonl or Parquet, one at a time, each knowing where it stands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from stages.curate.rows import Stream
+from stages.curate.sources import columnar
+from stages.errors import InputError
+from stages.params import nearest
+
+SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+csv.field_size_limit(2**24)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row. `where` names the file and the line, entry or row; `folder` is the folder of the file."""
+
+    where: str
+    values: Mapping[str, Any]
+    folder: Path
+
+    def get(self, key: str) -> Any:
+        """The value at `key`, which may reach into an object or list (`file_path.0`). Raises InputError without one."""
+        if key in self.values:
+            return self.values[key]
+        found: Any = self.values
+        for part in key.split("."):
+            if isinstance(found, Mapping) and part in found:
+                found = found[part]
+            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+                found = found[int(part)]
+            else:
+                raise InputError(f"{self.where}: there is no {key!r} here{nearest(key, map(str, self.values))}")
+        return found
+
+    def text(self, key: str) -> str:
+        """The text at `key`; empty for null. Raises InputError for anything that is not text."""
+        value = self.get(key)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise InputError(f"{self.where}: {key!r} is {_short(value)}, expected text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{self.where}: {key!r} holds half a surrogate pair, expected Unicode text") from None
+        return value
+
+    def label(self, key: str | None) -> str:
+        """The text or whole number at `key` as text: a name or group. Empty without a key and for null."""
+        if key is None:
+            return ""
+        value = self.get(key)
+        return str(value) if isinstance(value, int) else self.text(key)
+
+    def number(self, key: str | None) -> float | None:
+        """The number at `key`; None without a key, for null and an empty cell. Raises InputError for other things."""
+        value = None if key is None else self.get(key)
+        if value is None or value == "":
+            return None
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{self.where}: {key!r} is {_short(value)}, expected a number") from None
+
+    def score(self, key: str | None) -> float | None:
+        """The number at `key`; None without a key; an empty cell is NaN, which satisfies no bound."""
+        score = self.number(key)
+        return math.nan if score is None and key is not None else score
+
+
+def open_records(path: str, keys: Iterable[str | None]) -> Stream[Record]:
+    """The rows of a file (for Parquet also of a folder); `keys` are those that will be asked for.
+
+    A plain string in a list stands for a row with the first key alone. Raises InputError, here or while reading, for a
+    file that is missing, of an unknown kind, not UTF-8 or not of its format.
+    """
+    wanted = [key for key in keys if key]
+    table = _open(path, wanted)
+    first = next(table.rows, None)  # read at once, so that a missing column is refused before any work
+    if first is None:
+        return table
+    for key in wanted:
+        first.get(key)
+    return Stream(chain([first], table.rows), table.total)
+
+
+def _open(path: str, wanted: Sequence[str]) -> Stream[Record]:
+    suffix = Path(path).suffix.lower()
+    if suffix == ".parquet" or Path(path).is_dir():
+        files = columnar.find(path)
+        return Stream(_parquet(files, wanted), columnar.count(files))
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: unknown kind of list {suffix!r}; known: {', '.join(SUFFIXES)}")
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path}: no such file, expected a list or table")
+    if suffix == ".json":
+        entries = _json_list(file)
+        return Stream(_from_json(file, entries, wanted[0]), len(entries))
+    total = _newlines(file) + 1
+    if suffix == ".txt":
+        rows = ((f"{path}, line {number}", {wanted[0]: line.rstrip("\r\n")}) for number, line in _lines(file))
+        return Stream((Record(where, values, file.parent) for where, values in rows), total)
+    if suffix in (".csv", ".tsv"):
+        return Stream(_csv(file, "\t" if suffix == ".tsv" else ","), total)
+    return Stream(_json_lines(file, wanted[0]), total)
+
+
+def _parquet(files: Sequence[Path], keys: Sequence[str]) -> Iterator[Record]:
+    for file in files:
+        for number, values in columnar.rows(file, keys):
+            yield Record(f"{file}, row {number}", values, file.parent)
+
+
+def _csv(file: Path, delimiter: str) -> Iterator[Record]:
+    reader = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            raise InputError(f"{file}: empty, expected a header line with column names")
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{file}, line 1: two columns are called {twice!r}, expected one of each name")
+        for cells in reader:
+            if not cells:
+                continue
+            where = f"{file}, line {reader.line_num}"
+            if len(cells) != len(header):
+                raise InputError(f"{where}: {len(cells)} cells, expected {len(header)} as in the header")
+            yield Record(where, dict(zip(header, cells, strict=True)), file.parent)
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num}: not valid {file.suffix[1:]}: {error}") from None
+
+
+def _json_lines(file: Path, key: str) -> Iterator[Record]:
+    for number, line in _lines(file):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file}, line {number}: not valid JSON: {getattr(error, 'msg', error)}") from None
+        yield _json_record(file, f"{file}, line {number}", value, key)
+
+
+def _json_list(file: Path) -> list[Any]:
+    data = file.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+        value = json.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{file}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8, expected UTF-8 text"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InputError(f"{file}{line}: not valid JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(value, list):
+        raise InputError(f"{file}: holds {_short(value)}, expected a list of strings or objects")
+    return value
+
+
+def _from_json(file: Path, entries: list[Any], key: str) -> Iterator[Record]:
+    for number, value in enumerate(entries, 1):
+        yield _json_record(file, f"{file}, entry {number}", value, key)
+
+
+def _json_record(file: Path, where: str, value: Any, key: str) -> Record:
+    if isinstance(value, str):
+        value = {key: value}
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {_short(value)}, expected a string or an object")
+    return Record(where, value, file.parent)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines with their ends, as UTF-8 with or without a byte order mark."""
+    with file.open("rb") as stream:
+        for number, data in enumerate(stream, 1):
+            try:
+                yield number, data.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{data[error.start]:02x}"
+                raise InputError(f"{file}, line {number}: {byte} is not UTF-8, expected UTF-8 text") from None
+
+
+def _newlines(file: Path) -> int:
+    with file.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(2**20), b""))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
