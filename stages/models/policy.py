@@ -7,6 +7,7 @@ attention projections (Hu et al. 2021). A saved policy holds the trained part on
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,13 @@ class LowRank(nn.Module):
 
 @dataclass
 class Policy:
-    """A network to train: `network` to call, `kind` of trainable part, LoRA's rank and alpha (0 when not LoRA)."""
+    """A network to train: `network` to call, `kind` of trainable part, LoRA's rank, alpha and targets."""
 
     network: nn.Module
     kind: Trainable
     rank: int = 0
     alpha: float = 0.0
+    targets: tuple[str, ...] = ()
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Trained parameters by the name they are saved under."""
@@ -61,7 +63,13 @@ class Policy:
         """Write the trained part (or `values` in its place, an average say) as safetensors, with what it belongs to."""
         tensors = values if values is not None else {name: p.detach() for name, p in self.parameters()}
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        metadata = {"kind": self.kind, "rank": str(self.rank), "alpha": str(self.alpha), "base": base_digest}
+        metadata = {"kind": self.kind, "base": base_digest}
+        if self.kind == "lora":
+            layers = sorted({name.removeprefix("unet.").split(".lora_")[0] for name in tensors})
+            metadata["lora"] = json.dumps({"rank": self.rank, "alpha": self.alpha, "targets": self.targets})
+            # read by diffusers, which takes alpha for the rank without it
+            own = {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": layers}
+            metadata["lora_adapter_metadata"] = json.dumps(own)
         with whole_file(path) as partial:
             save_file(tensors, partial, metadata)
 
@@ -91,7 +99,7 @@ def make_policy(
         raise InputError(f"lora: no linear layer of this network ends in {', '.join(targets)}")
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha, generator))
-    return Policy(network, kind, rank, alpha)
+    return Policy(network, kind, rank, alpha, targets)
 
 
 def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
@@ -108,10 +116,15 @@ def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
         raise InputError(
             f"{path}: trained on base {metadata.get('base', 'unknown')}, but the base here is {base_digest}"
         )
-    policy = make_policy(base, metadata["kind"], 0, int(metadata["rank"]) or 4, float(metadata["alpha"]))  # type: ignore[arg-type]
+    lora = json.loads(metadata.get("lora", "{}"))
+    if lora:
+        lora["targets"] = tuple(lora["targets"])
+    policy = make_policy(base, metadata["kind"], **lora)  # type: ignore[arg-type]
     wanted = dict(policy.parameters())
-    if wanted.keys() != tensors.keys():
-        odd = sorted(wanted.keys() ^ tensors.keys())[0]
+    shapes = {name: parameter.shape for name, parameter in wanted.items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    if shapes != found:
+        odd = min(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
         raise InputError(f"{path}: does not fit this network, for one at {odd!r}")
     with torch.no_grad():
         for name, parameter in wanted.items():
