@@ -25,6 +25,9 @@ from stages.runtime import whole_file
 Trainable = Literal["norm_affine", "lora", "full"]
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 NORMS = (nn.GroupNorm, nn.LayerNorm)
+# The one entry of a checkpoint's metadata: diffusers reads `unet.r`, `unet.lora_alpha` and the layers from it, and
+# with a second entry the order of the two, so the bytes of the file, would be random.
+METADATA = "lora_adapter_metadata"
 
 
 class LowRank(nn.Module):
@@ -63,15 +66,13 @@ class Policy:
         """Write the trained part (or `values` in its place, an average say) as safetensors, with what it belongs to."""
         tensors = values if values is not None else {name: p.detach() for name, p in self.parameters()}
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        metadata = {"kind": self.kind, "base": base_digest}
+        about: dict[str, object] = {"kind": self.kind, "base": base_digest}
         if self.kind == "lora":
+            about["lora"] = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
             layers = sorted({name.removeprefix("unet.").split(".lora_")[0] for name in tensors})
-            metadata["lora"] = json.dumps({"rank": self.rank, "alpha": self.alpha, "targets": self.targets})
-            # read by diffusers, which takes alpha for the rank without it
-            own = {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": layers}
-            metadata["lora_adapter_metadata"] = json.dumps(own)
+            about |= {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": layers}
         with whole_file(path) as partial:
-            save_file(tensors, partial, metadata)
+            save_file(tensors, partial, {METADATA: json.dumps(about)})
 
 
 def make_policy(
@@ -106,20 +107,18 @@ def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
     """The policy saved at `path` on `base`; raises InputError for a checkpoint of another base or a damaged file."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except Exception as error:  # safetensors raises its own untyped errors
         raise InputError(f"{path}: not a readable safetensors file: {error}") from None
-    if metadata.get("base") != base_digest:
-        raise InputError(
-            f"{path}: trained on base {metadata.get('base', 'unknown')}, but the base here is {base_digest}"
-        )
-    lora = json.loads(metadata.get("lora", "{}"))
+    if about.get("base") != base_digest:
+        raise InputError(f"{path}: trained on base {about.get('base', 'unknown')}, but the base here is {base_digest}")
+    lora = about.get("lora", {})
     if lora:
         lora["targets"] = tuple(lora["targets"])
-    policy = make_policy(base, metadata["kind"], **lora)  # type: ignore[arg-type]
+    policy = make_policy(base, about["kind"], **lora)
     wanted = dict(policy.parameters())
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
     found = {name: value.shape for name, value in tensors.items()}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from stages.errors import InputError
-from stages.models.policy import Policy, Trainable, load_policy, make_policy
+from stages.models.policy import METADATA, Policy, Trainable, load_policy, make_policy
 from tests import tiny
 
 KINDS: tuple[Trainable, ...] = ("norm_affine", "lora", "full")
@@ -112,6 +113,16 @@ def test_lora_with_its_own_rank_alpha_and_targets_is_saved_and_loaded_again(tmp_
         assert torch.equal(call(again.network), call(policy.network))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_policy_is_saved_as_the_same_bytes(kind: Trainable, tmp_path: Path):
+    policy = perturbed(tiny.unet(), kind)
+    saved = set()
+    for _ in range(8):
+        policy.save(tmp_path / "policy.safetensors", "digest")
+        saved.add((tmp_path / "policy.safetensors").read_bytes())
+    assert len(saved) == 1
+
+
 def test_given_values_are_saved_in_place_of_the_parameters(tmp_path: Path):
     base = tiny.unet()
     policy = perturbed(base, "norm_affine")
@@ -151,7 +162,7 @@ def test_refuses_missing_damaged_and_foreign_files(tmp_path: Path):
     (tmp_path / "damaged.safetensors").write_bytes(b"no tensors here")
     with pytest.raises(InputError, match="not a readable safetensors file"):
         load_policy(tiny.unet(), tmp_path / "damaged.safetensors", "one")
-    metadata = {"kind": "norm_affine", "base": "one"}
+    metadata = {METADATA: json.dumps({"kind": "norm_affine", "base": "one"})}
     save_file({"other.weight": torch.zeros(1)}, tmp_path / "foreign.safetensors", metadata)
     with pytest.raises(InputError, match="does not fit this network"):
         load_policy(tiny.unet(), tmp_path / "foreign.safetensors", "one")
