@@ -87,7 +87,7 @@ def from_config(values: Mapping[str, Any], where: str) -> Preprocess:
     ):
         if value not in choices:
             raise InputError(f"{where}: {name} {value!r} is not supported{nearest(str(value), choices)}")
-    if len(made.mean) != 3 or len(made.std) != 3:
+    if any(not isinstance(value, tuple) or len(value) != 3 for value in (made.mean, made.std)):
         raise InputError(f"{where}: mean and std need three numbers each, one a channel")
     return made
 
