@@ -8,6 +8,8 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from stages.errors import InputError
+from stages.params import read_study
+from stages.study import load
 from workflow.dvc_sync import Agreement, Beside, commit
 from workflow.layout import Layout, one_of
 from workflow.triggers import code, stamp, stamp_path, values

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from stages.errors import InputError
 
@@ -82,8 +83,8 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
     if first["type"] == "extra_forbidden":
         shown, known = _follow(model, first["loc"][:-1])
         key = str(first["loc"][-1])
-        return f"{'.'.join([where, *shown, key])}: unknown key{nearest(key, known)}"
-    spot = ".".join([where, *_follow(model, first["loc"])[0]])
+        return f"{_spot(where, [*shown, key])}: unknown key{nearest(key, known)}"
+    spot = _spot(where, _follow(model, first["loc"])[0])
     context = first.get("ctx", {})
     if first["type"] == "union_tag_invalid":
         kinds = str(context["expected_tags"]).replace("'", "").split(", ")
@@ -93,6 +94,11 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"[:120]
     return f"{spot}: {message[:1].lower()}{message[1:]}{given}"
+
+
+def _spot(where: str, keys: list[str]) -> str:
+    """`params.yaml: finetune.steps`, from `params.yaml: finetune` as well as from `params.yaml:`."""
+    return f"{where} {'.'.join(keys)}" if where.endswith(":") else ".".join([where, *keys])
 
 
 def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
@@ -107,9 +113,14 @@ def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
             members = tagged
             continue
         shown.append(str(part))
-        owner = next((member for member in members if part in member.model_fields), None)
-        members = _models(owner.model_fields[str(part)].annotation) if owner else members
-    return shown, [name for member in members for name in member.model_fields]
+        field = next((fields[str(part)] for fields in map(_fields, members) if part in fields), None)
+        members = _models(field.annotation) if field else members
+    return shown, [name for member in members for name in _fields(member)]
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields by the key that stands in the file."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _kinds(model: type[BaseModel]) -> tuple[object, ...]:

@@ -1,9 +1,9 @@
 """Snakemake and DVC on the same files: neither repeats what the other has built, neither overlooks a change.
 
-Snakemake decides by file times alone (`profiles/default`), DVC by content against `dvc.lock`. Times lie where DVC was at
-work: `dvc checkout` restores files in any order, and a rebuild by DVC leaves Snakemake's stamps as they were. So before
-Snakemake plans, `Agreement.reach` asks DVC about every job whose outputs are the recorded ones and sets times to match
-the answer; after a complete run `commit` writes what was built into `dvc.lock`.
+Snakemake decides by file times alone (`profiles/default`), DVC by content against `dvc.lock`. Times lie where DVC was
+at work: `dvc checkout` restores files in any order, and a rebuild by DVC leaves Snakemake's stamps as they were. So
+before Snakemake plans, `Agreement.reach` asks DVC about every job whose outputs are the recorded ones and sets times
+to match the answer; after a complete run `commit` writes what was built into `dvc.lock`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Agreement:
             return
         with Repo() as repo:
             status = repo.status()
-            order = reversed(list(networkx.topological_sort(repo.index.graph)))  # edges lead from a stage to what it needs
+            order = reversed(
+                list(networkx.topological_sort(repo.index.graph))
+            )  # edges lead from a stage to what it needs
             for stage in order:
                 reasons = [reason for reason in status.get(stage.addressing, []) if not _only_watched(reason)]
                 outputs = [out.def_path for out in stage.outs]

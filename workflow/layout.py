@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.params import read_study
 
@@ -58,6 +60,13 @@ class Layout:
     def name(self) -> str:
         """The study's name."""
         return str(self.study["study"]["name"])
+
+    def clashes(self, other: str) -> bool:
+        """Whether the study file `other`, where there is one, has this study's name but other content."""
+        if not Path(other).exists():
+            return False
+        study = read_study(other)
+        return study != self.study and study.get("study", {}).get("name") == self.name
 
     def out(self, path: str) -> str:
         """A result of the study; wildcards in `path` are kept."""
@@ -113,13 +122,17 @@ class Layout:
         """The method of a run."""
         return str(self.study["runs"][run]["method"])
 
-    def sources(self, section: str, name: str | None = None) -> list[str]:
-        """Files on this machine that a section (`curate`), or one imported model of `prepare`, takes from outside.
-
-        Every value under a key `path`, `folder` or `file` counts where it exists; folders stand for the files in them.
-        """
-        values = self.study[section] if name is None else self.study[section]["import"][name]
-        return sorted({str(file) for path in _paths(values) for file in _files(Path(path))})
+    def sources(self, job: str) -> list[str]:
+        """Files from outside that a job takes (`curate`, `prepare_import@base`; none for other jobs)."""
+        stage, _, name = job.partition("@")
+        if stage == "curate":
+            paths = CurateSettings.model_validate(self.study["curate"]).paths()
+        elif stage == "prepare_import":
+            model = self.study["prepare"]["import"][name]
+            paths = [model[key] for key in ("folder", "file") if model.get(key)]
+        else:
+            paths = []
+        return sorted({str(file) for path in paths for file in _files(path)})
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -127,22 +140,11 @@ def one_of(names: Iterable[str]) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def _paths(values: Any) -> Iterator[str]:
-    if isinstance(values, list):
-        for value in values:
-            yield from _paths(value)
-    elif isinstance(values, dict):
-        for key, value in values.items():
-            if isinstance(value, str) and key in ("path", "folder", "file"):
-                yield value
-            else:
-                yield from _paths(value)
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else []
+def _files(path: str) -> list[Path]:
+    """The file, the files in the folder, or the files that match the pattern `path`."""
+    if Path(path).is_dir():
+        return [file for file in Path(path).rglob("*") if file.is_file()]
+    return [Path(file) for file in glob.glob(path, recursive=True)]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ FOLDER = Path(".snakemake/stamps")
 
 
 def code(*paths: str) -> list[str]:
-    """The files of modules and packages; the same paths stand as `deps` in dvc.yaml, which takes folders as they are."""
+    """The files of modules and packages; the same paths stand as `deps` in dvc.yaml, folders as they are."""
     files = []
     for path in map(Path, paths):
         found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

@@ -1,24 +1,29 @@
 # What every rule uses: the study, its stamps, and DVC's word on what is built.
 
-P = config.get("study", "params.yaml")  # the study file, as it stands in every command line
+ACTIVE = "params.yaml"  # the study that DVC runs
+P = config.get("study", ACTIVE)  # the study file, as it stands in every command line
 STARTED = time.time()
 
 try:
+    load(P)
     STUDY = Layout.read(P)
+    if P != ACTIVE and STUDY.clashes(ACTIVE):
+        raise InputError(
+            f"{P}: study.name: {ACTIVE} has the same name {STUDY.name!r} and other content, expected a name of its own,"
+            f" since both would write out/{STUDY.name}/"
+        )
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
 
 out, logs = STUDY.out, STUDY.logs
+SHARED = os.path.exists(ACTIVE) and STUDY.study == read_study(ACTIVE)  # whether DVC may have built the very same files
 AGREEMENT = Agreement()
 
 
 def beside(job):
     """Files of a job (`finetune@refl-s0`) that DVC does not see."""
-    stage, _, name = job.partition("@")
-    sources = {"curate": lambda: STUDY.sources("curate"), "prepare_import": lambda: STUDY.sources("prepare", name)}
-    benchmark = logs(f"{job.replace('@', '/')}.tsv")
-    return Beside(stamp_path(STUDY.name, job), Path(benchmark), sources.get(stage, list)())
+    return Beside(stamp_path(STUDY.name, job), Path(logs(f"{job.replace('@', '/')}.tsv")), STUDY.sources(job))
 
 
 def settings(stage, *keys):
@@ -40,9 +45,9 @@ def settle():
     """After a complete run, tell DVC; part of a run would make it take stale results for current ones."""
     asked = workflow.dag_settings
     whole = not (asked.targets or asked.until or asked.omit_from or workflow.touch)
-    if P == "params.yaml" and whole:
-        commit(STARTED, [P, *code("stages")])
+    if SHARED and whole:
+        commit(STARTED, [ACTIVE, *code("stages")])
 
 
-if workflow.is_main_process and P == "params.yaml":
+if workflow.is_main_process and SHARED:
     AGREEMENT.reach(beside)

@@ -5,7 +5,7 @@ rule prepare_import:
     input:
         code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
         settings("prepare_import", "prepare.import.{name}"),
-        lambda wildcards: STUDY.sources("prepare", wildcards.name),
+        lambda wildcards: STUDY.sources(f"prepare_import@{wildcards.name}"),
     output:
         record=out("models/{name}.json"),
     log:

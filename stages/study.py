@@ -1,0 +1,218 @@
+"""The whole study: every section's settings in one model, and the checks that reach across sections. Torch-free.
+
+The planner calls `load` before any work starts. No stage imports this module, so a new key of one stage reruns no
+other. From the command line: `python -m stages.study params.yaml` says ok or what is wrong;
+`--schema FILE` writes the JSON schema that editors read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from stages import plugins
+from stages.curate.settings import CurateSettings
+from stages.encode.settings import EncodeSettings
+from stages.errors import InputError
+from stages.finetune import resolve as methods
+from stages.finetune.settings import FinetuneSettings, RunSettings
+from stages.measure.settings import MeasureSettings
+from stages.params import Settings, nearest, read_study, validate
+from stages.prepare import source
+from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
+from stages.prepare.source import ImportSettings
+from stages.report.settings import ReportSettings
+from stages.rewards import base as rewards
+from stages.runtime import run_stage, whole_file
+from stages.sample import resolve as strategies
+from stages.sample.settings import SampleSettings
+from stages.score.settings import ScoreSettings
+from stages.world.settings import WorldSettings
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+"""Name of a model, method or strategy: it becomes part of a file name and of a key."""
+
+
+class AboutSettings(Settings):
+    """Section `study`: what it is called and what it compares."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="results stand under out/<name>/")
+    description: str = Field("", description="a line for people")
+    seed: int = Field(0, ge=0, description="of data, evaluation noise and bootstrap; training seeds stand in `runs`")
+    reward: str = Field(description="the reward that every method is trained on")
+    heldout: str = Field(description="a reward that no method sees: the alarm for over-optimisation")
+    reference: str = Field(description="the method that differences are taken against, beside the base")
+
+
+class TrainSettings(Settings):
+    """Models trained here, by kind and name; all empty where every model comes from outside."""
+
+    vae: dict[Name, VaeSettings] = Field({}, description="autoencoders; the base takes the one called vae")
+    base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
+    clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
+
+
+class PrepareSettings(Settings):
+    """Section `prepare`: the models of a study."""
+
+    import_: dict[Name, ImportSettings] = Field(alias="import", description="models from a folder, file or hub")
+    train: TrainSettings = Field(description="recipes that train models here")
+
+    @property
+    def names(self) -> list[str]:
+        """Every model that later stages may name."""
+        return [*self.import_, *self.train.base, *self.train.clip]
+
+    @property
+    def rewards(self) -> list[str]:
+        """Models that can judge an image."""
+        bases = {name for name, model in self.import_.items() if model.kind in source.BASE_KINDS} | {*self.train.base}
+        return [name for name in self.names if name not in bases]
+
+
+class Study(Settings):
+    """A study file. Entries of `methods` and of `sample.strategies` are checked by their own modules."""
+
+    study: AboutSettings
+    world: WorldSettings = Field(description="the simulated world; {} for its defaults, and where there is none")
+    curate: CurateSettings
+    prepare: PrepareSettings
+    score: ScoreSettings
+    encode: EncodeSettings
+    finetune: FinetuneSettings
+    methods: dict[Name, dict[str, Any]] = Field(min_length=1)
+    runs: dict[str, RunSettings] = Field(min_length=1)
+    sample: SampleSettings
+    measure: MeasureSettings
+    report: ReportSettings
+
+
+def load(path: str | Path) -> Study:
+    """The study at `path`, every section checked and all of them against one another.
+
+    Raises InputError, one line, for the first thing that is wrong.
+    """
+    raw = read_study(path)
+    study = validate(Study, raw, f"{path}:")
+    _check_models(study, f"{path}: ")
+    _check_runs(study, path)
+    strategies.resolve(path)
+    _check_report(study, f"{path}: ")
+    _check_files(study, f"{path}: ")
+    return study
+
+
+def _check_models(study: Study, where: str) -> None:
+    """Every model that a section names is prepared, once, and is of the right sort."""
+    prepare = study.prepare
+    kinds = (*source.BASE_KINDS, *rewards.known_kinds())
+    for name, model in prepare.import_.items():
+        if model.kind not in kinds:
+            spot = f"{where}prepare.import.{name}.kind"
+            raise InputError(f"{spot}: unknown kind {model.kind!r}{nearest(model.kind, kinds)}")
+    every = Counter([*prepare.names, *prepare.train.vae])
+    if twice := [name for name, count in every.items() if count > 1]:
+        raise InputError(f"{where}prepare: two models are called {twice[0]!r}, expected different names")
+    if "base" not in prepare.names or "base" in prepare.rewards:
+        raise InputError(f"{where}prepare: there is no model 'base' to fine-tune, expected one of kind diffusers")
+    if prepare.train.base and "vae" not in prepare.train.vae:
+        raise InputError(f"{where}prepare.train.vae: there is no 'vae' for the base that is trained here")
+    named = {"study.reward": [study.study.reward], "study.heldout": [study.study.heldout]}
+    named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
+    named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
+    named |= {"measure.features": study.measure.features}
+    for key, names in named.items():
+        _check_known(names, prepare.rewards, f"{where}{key}", "model")
+
+
+def _check_runs(study: Study, path: str | Path) -> None:
+    """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together."""
+    for name, run in study.runs.items():
+        expected = f"{run.method}-s{run.seed}"
+        _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
+        if name != expected:
+            raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
+        methods.resolve(path, name)
+    for name, settings in study.methods.items():
+        methods.method(settings, f"{path}: methods.{name}")
+    trained = {run.method for run in study.runs.values()}
+    _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
+
+
+def _check_report(study: Study, where: str) -> None:
+    """The report shows what is measured."""
+    measured = [
+        "attribute_diversity",
+        *(f"{name}_diversity" for name in study.measure.features),
+        *study.measure.set_metrics,
+    ]
+    _check_known(study.report.rewards, study.measure.rewards, f"{where}report.rewards", "measured reward")
+    _check_known(study.report.diversities, measured, f"{where}report.diversities", "measured diversity")
+
+
+def _check_files(study: Study, where: str) -> None:
+    """Files and folders that the study names are there; a hub is not asked."""
+    for name, model in study.prepare.import_.items():
+        for key in ("folder", "file"):
+            place = getattr(model, key)
+            if place is not None and not Path(place).exists():
+                raise InputError(f"{where}prepare.import.{name}.{key}: {place}: no such {key}")
+    for place in study.curate.paths():
+        if not Path(place).exists() and not glob.glob(place, recursive=True):
+            raise InputError(f"{where}curate: {place}: no such file or folder")
+
+
+def _check_known(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise InputError(f"{where}: unknown {what} {name!r}{nearest(name, known)}")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a study file; methods and strategies are the ones of this project."""
+    made = Study.model_json_schema(by_alias=True)
+    definitions = made["$defs"]
+    definitions["MethodEntry"] = _any_of(methods.METHODS, definitions)
+    definitions["StrategyEntry"] = _any_of(strategies.STRATEGIES, definitions)
+    made["properties"]["methods"]["additionalProperties"] = {"$ref": "#/$defs/MethodEntry"}
+    definitions["SampleSettings"]["properties"]["strategies"]["additionalProperties"] = {
+        "$ref": "#/$defs/StrategyEntry"
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **made}
+
+
+def _any_of(package: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an entry whose `kind` names a module of `package`; shared definitions go into `definitions`."""
+    entries = []
+    for kind in plugins.names(package, ""):
+        entry = plugins.load(package, "", kind, package).Settings.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(entry.pop("$defs", {}))
+        entry["properties"]["kind"] = {"const": kind, "description": entry["description"]}
+        entries.append({**entry, "title": kind})
+    return {"oneOf": entries}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.study", description="Check a study file.")
+    parser.add_argument("study", nargs="*", type=Path, help="study files")
+    parser.add_argument("--schema", type=Path, help="write the JSON schema of study files here")
+    args = parser.parse_args()
+    for path in args.study:
+        load(path)
+        print(f"{path}: ok")
+    if args.schema:
+        with whole_file(args.schema) as partial:
+            partial.write_text(json.dumps(schema(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)
