@@ -178,7 +178,12 @@ def tools(network: nn.Module, steps: int = 6, guidance: float = 1.0, dtype: torc
 
 
 def batch(
-    count: int = 2, steps: int = 6, micro: int = 0, seed: int = 0, images: bool = True, dtype: torch.dtype = torch.float32
+    count: int = 2,
+    steps: int = 6,
+    micro: int = 0,
+    seed: int = 0,
+    images: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> Batch:
     """A micro-batch with given noise and, with `images`, real latents."""
     given = noise(count, steps, seed, dtype)

@@ -80,6 +80,7 @@ def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encoding
         empty=encodings.empty(),
         guidance=plan.train.guidance,
         sampler=plan.train.sampler,
+        extra_step=plan.train.as_released.extra_step,
     )
     step = partial(plan.module.step, settings=plan.method_settings)
     return Trainer.start(tools, model.vae.decode, reward, step, dict(policy.parameters()), plan.train)

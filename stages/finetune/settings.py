@@ -41,6 +41,21 @@ class ProbeSettings(Settings):
     )
 
 
+class AsReleased(Settings):
+    """What the released ImageReFL code does and its paper does not say; all off. See docs/reproduction.md."""
+
+    double_step: bool = Field(
+        default=False, description="two optimizer steps a gradient, the first on the gradient times 65536"
+    )
+    extra_step: bool = Field(
+        default=False, description="a rollout that starts where it stops makes one step, at the index before"
+    )
+    sum_accumulation: bool = Field(default=False, description="losses of micro-batches are summed instead of averaged")
+    loss_scale: float = Field(
+        default=1.0, gt=0, description="factor of the whole loss (0.001 there); with Adam it makes eps larger"
+    )
+
+
 class FinetuneSettings(Settings):
     """How a policy is trained; a method may override any of it under `methods.<name>.train`."""
 
@@ -58,6 +73,9 @@ class FinetuneSettings(Settings):
     lora: LoraSettings = Field(default_factory=LoraSettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     reward_scale: float = Field(default=1.0, gt=0, description="factor of the reward in the loss")
+    reward_offset: float = Field(
+        default=0.0, description="added to the reward before scaling; no gradient depends on it"
+    )
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, which are then the ones saved"
     )
@@ -65,6 +83,7 @@ class FinetuneSettings(Settings):
     gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
     judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    as_released: AsReleased = Field(default_factory=AsReleased)
 
     @model_validator(mode="after")
     def _micro_batches(self) -> FinetuneSettings:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from stages.models.diffusion import Denoiser, Predict
-from stages.models.noise import Noise
 from stages.models.sampler import Sampler, step, walk
 from stages.models.schedule import Grid
 
@@ -19,13 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tools:
-    """The policy on its grid. Index i runs from noise (0) to image (len(grid) - 1)."""
+    """The policy on its grid. Index i runs from noise (0) to image (len(grid) - 1).
+
+    `extra_step` is the released code's: a rollout without any step to make makes one (`sampler.walk`).
+    """
 
     policy: Denoiser
     grid: Grid
     empty: Tensor
     guidance: float = 1.0
     sampler: Sampler = "ddpm"
+    extra_step: bool = False
 
     def without_guidance(self) -> Tools:
         """The same tools with guidance switched off."""
@@ -36,13 +39,18 @@ class Tools:
         return self.policy.predict(self.grid, batch.text, self.empty, self.guidance)
 
     @torch.no_grad()
-    def rollout(self, batch: Batch, x: Tensor, start: int, stop: int) -> Tensor:
-        """Latents entering index `stop` from those entering `start`, by the policy, without gradient."""
-        return walk(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler)
+    def rollout(self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None) -> Tensor:
+        """Latents entering index `stop` from those entering `start`, by the policy, without gradient.
 
-    def step(self, x: Tensor, eps: Tensor, i: int, noise: Noise) -> Tensor:
-        """One sampler step with a prediction already at hand."""
-        return step(self.grid, x, eps, i, noise, self.sampler)
+        `first` is the prediction at `start`, where it is already at hand.
+        """
+        if first is not None and start < stop:
+            x = step(self.grid, x, first, start, batch.noise, self.sampler)
+            start += 1
+            if start == stop:
+                return x
+        predict = self.predict(batch)
+        return walk(self.grid, predict, x, start, stop, batch.noise, self.sampler, extra_step=self.extra_step)
 
     def x0(self, batch: Batch, x: Tensor, i: int) -> Tensor:
         """Clean latents that the policy predicts at index i, with gradient."""

@@ -16,6 +16,12 @@ from stages.finetune.tools import Tools
 
 Decode = Callable[[Tensor], Tensor]
 RewardFunction = Callable[[Tensor, Sequence[str]], Tensor]
+LOSS_SCALER = 65536.0  # start value of torch's GradScaler
+
+
+def reward_loss(rewards: Tensor, scale: float = 1.0, offset: float = 0.0) -> Tensor:
+    """-mean over b of scale (R_b + offset), of rewards [B]. ImageReFL's code, reward_models/base_model.py."""
+    return -(scale * (rewards + offset)).mean()
 
 
 @dataclass
@@ -54,17 +60,18 @@ class Trainer:
         return cls(tools, decode, reward, micro_step, parameters, optimizer, average, settings)
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """One optimizer step on the mean loss of the micro-batches; returns the terms of the loss and the gradient
-        norm.
+        """One optimizer step on the mean loss of the micro-batches; returns the mean terms of the loss and the norm of
+        the gradient, before clipping.
         """
+        share = 1.0 if self.settings.as_released.sum_accumulation else 1 / len(batches)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         for batch in batches:
-            for name, value in self.backward(batch, share=1 / len(batches)).items():
+            for name, value in self.backward(batch, share).items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value / len(batches)
         limit = self.settings.optimizer.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
-        self.optimizer.step()
+        self._update()
         if self.average is not None and self.settings.ema is not None:
             values = [p.detach() for p in self.parameters.values()]
             for average, value in zip(self.average.values(), values, strict=True):
@@ -82,6 +89,7 @@ class Trainer:
         loss = - reward_scale * mean reward + sum of weight * penalty. The reward's gradient goes through decoder and
         reward in slices of `judge_batch` images, is collected at x0, and enters the network once, with the penalties.
         """
+        share *= self.settings.as_released.loss_scale
         with self._autocast():
             judged = self.micro_step(self.tools, batch)
             penalty = sum((weight * value for weight, value in judged.penalties.values()), torch.zeros(()))
@@ -91,8 +99,8 @@ class Trainer:
         if judged.penalties:
             roots, gradients = [*roots, penalty * share], [*gradients, None]
         torch.autograd.backward(roots, gradients)
-        reward = rewards.mean()
-        terms = {"reward": reward, "loss": -self.settings.reward_scale * reward + penalty.detach()}
+        loss = reward_loss(rewards, self.settings.reward_scale, self.settings.reward_offset) + penalty.detach()
+        terms = {"reward": rewards.mean(), "loss": self.settings.as_released.loss_scale * loss}
         return terms | {f"loss_{name}": value.detach() for name, (_, value) in judged.penalties.items()}
 
     def _judge(self, x0: Tensor, prompts: Sequence[str], share: float) -> Iterator[Tensor]:
@@ -102,8 +110,18 @@ class Trainer:
             with self._autocast():
                 images = self.decode(x0[start : start + size])
                 rewards = self.reward(images, prompts[start : start + size]).float()
-            (-self.settings.reward_scale * share / len(x0) * rewards.sum()).backward()
+            loss = reward_loss(rewards, self.settings.reward_scale, self.settings.reward_offset)
+            (share * len(rewards) / len(x0) * loss).backward()
             yield rewards
+
+    def _update(self) -> None:
+        """An optimizer step; with `double_step` one before it, on the gradient that no scaler has unscaled yet."""
+        if self.settings.as_released.double_step:
+            gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+            torch._foreach_mul_(gradients, LOSS_SCALER)
+            self.optimizer.step()
+            torch._foreach_mul_(gradients, 1 / LOSS_SCALER)
+        self.optimizer.step()
 
     def _autocast(self) -> torch.autocast:
         """A region of its own for every network pass: a weight cached without gradient must not reach one with

@@ -6,7 +6,7 @@ Loads what a stage needs of a diffusers folder, part by part, always in float32 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -31,38 +31,46 @@ class Predict(Protocol):
 
 
 class Denoiser:
-    """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`."""
+    """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`.
 
-    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
+    `seen(x, t, eps)` is called with the input and the result of every prediction, after guidance.
+    """
+
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, seen: Callable[[Tensor, Tensor, Tensor], None] | None = None
+    ) -> None:
         self.network = network
         self.schedule = schedule
+        self.seen = seen
         self.evaluations = 0
 
-    def epsilon(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), text [B, length,
-        width].
-        """
-        self.evaluations += len(x)
-        output = self.network(x, t, encoder_hidden_states=text, return_dict=False)[0]
-        return self.schedule.epsilon(output, x, t)
-
-    def predict(self, grid: Grid, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Predict:
-        """The prediction on `grid` for `text` [B, length, width].
+    def epsilon(self, x: Tensor, t: Tensor, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Tensor:
+        """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), text [B, length, width].
 
         With `scale` other than 1, classifier-free guidance: eps(empty) + scale (eps(text) - eps(empty)), both in one
         call; `empty` [1, length, width]. Scale 1 is the conditional prediction itself, at half the cost.
         """
         if scale == 1.0:
-            return lambda x, i: self.epsilon(x, grid.timesteps[i], text)
-        if empty is None:
+            eps = self._evaluate(x, t, text)
+        elif empty is None:
             raise ValueError("guidance needs the encoding of the empty prompt")
-        both = torch.cat([empty.expand_as(text), text])
+        else:
+            twice = torch.cat([t, t]) if t.ndim else t
+            both = self._evaluate(torch.cat([x, x]), twice, torch.cat([empty.expand_as(text), text]))
+            plain, wanted = both.chunk(2)
+            eps = plain + scale * (wanted - plain)
+        if self.seen is not None:
+            self.seen(x, t, eps)
+        return eps
 
-        def guided(x: Tensor, i: int) -> Tensor:
-            plain, wanted = self.epsilon(torch.cat([x, x]), grid.timesteps[i], both).chunk(2)
-            return plain + scale * (wanted - plain)
+    def predict(self, grid: Grid, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Predict:
+        """The prediction on `grid` for `text` [B, length, width], guided by `scale`."""
+        return lambda x, i: self.epsilon(x, grid.timesteps[i], text, empty, scale)
 
-        return guided
+    def _evaluate(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        self.evaluations += len(x)
+        output = self.network(x, t, encoder_hidden_states=text, return_dict=False)[0]
+        return self.schedule.epsilon(output, x, t)
 
 
 @dataclass(frozen=True)

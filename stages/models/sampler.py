@@ -30,12 +30,15 @@ def walk(
     noise: Noise,
     sampler: Sampler = "ddpm",
     seen: Callable[[int, Tensor], None] | None = None,
+    extra_step: bool = False,
 ) -> Tensor:
     """Latents entering index `stop`, from latents `x` entering index `start`; no step at all when they are equal.
 
-    `seen(i, x)` is called with the latents entering each index, `stop` not included.
+    `seen(i, x)` is called with the latents entering each index, `stop` not included. With `extra_step` equal ends make
+    one step at the index before them (the last one before 0), as ImageReFL's code does (do_k_diffusion_steps).
     """
-    for i in range(start, stop):
+    indices = [(start - 1) % len(grid)] if extra_step and start == stop else range(start, stop)
+    for i in indices:
         if seen is not None:
             seen(i, x)
         x = step(grid, x, predict(x, i), i, noise, sampler)
@@ -52,7 +55,7 @@ def finish(
     seen: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Clean latents from latents `x` entering index `start`: all steps but the last, then the x0 of the last
-    prediction.
+    prediction. From len(grid) on there is no step left, and x0 is predicted as at the last index.
     """
     last = len(grid) - 1
     x = walk(grid, predict, x, start, last, noise, sampler, seen)

@@ -36,8 +36,8 @@ class Plan:
         """Steps at which latents of the base are kept, by the base's guidance scale."""
         kept: dict[float, set[int]] = {}
         for strategy in self.strategies:
-            shared = {strategy.settings.shared_steps(value) for _, value in strategy.settings.points()} - {0}
-            if shared:
+            found = [strategy.settings.shared_steps(value) for _, value in strategy.settings.points()]
+            if shared := {steps for steps in found if steps is not None}:
                 kept.setdefault(strategy.settings.base_guidance, set()).update(shared)
         return {scale: sorted(steps) for scale, steps in kept.items()}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from stages import pictures, tables
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.policy import Policy
-from stages.models.sampler import finish
+from stages.models.sampler import finish, walk
 from stages.models.schedule import Grid
 from stages.runtime import progress
 from stages.sample import latents
@@ -96,6 +96,11 @@ class Painter:
         evaluations = sum(counter.evaluations for counter in counters) // len(batch)
         return Images(png, evaluations + prefix_nfe, (time.monotonic() - began) / len(batch))
 
+    def released(self, batch: Batch, predict: Predict, k: int) -> Tensor:
+        """The base's latents for k = 0 or k = T as the released code makes them: a stray step, or every step."""
+        sampler, x = self.plan.sample.sampler, batch.noise.initial()
+        return walk(self.grid, predict, x, 0, k, batch.noise, sampler, extra_step=True)
+
 
 @torch.no_grad()
 def sample_base(painter: Painter, samples: Path, kept: Path) -> int:
@@ -110,12 +115,14 @@ def sample_base(painter: Painter, samples: Path, kept: Path) -> int:
         for scale, batch in progress(work, len(work), "sample base"):
 
             def keep(i: int, x: Tensor, scale: float = scale) -> None:
-                if i in switches.get(scale, ()):
+                if i > 0 and i in switches.get(scale, ()):
                     store.setdefault(latents.key(scale, i), []).append(x.cpu())
 
             base = Denoiser(painter.model.unet, painter.model.schedule)
             predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
             images = painter.paint(batch, predict, [base], seen=keep)
+            for k in {0, len(painter.grid)}.intersection(switches.get(scale, ())):
+                store.setdefault(latents.key(scale, k), []).append(painter.released(batch, predict, k).cpu())
             if scale in asked:
                 yield images.table(batch, BASE, "guidance", f"g={scale:g}", scale)
 
@@ -150,7 +157,8 @@ def shared_prefix(
     """Where the strategy goes on from the base's shared pass, as (index, latents), and the evaluations that it cost."""
     settings = strategy.settings
     start = settings.shared_steps(value)
-    if start == 0:
+    if start is None:
         return None, 0
     x = latents.load(kept, latents.key(settings.base_guidance, start), device)
-    return (start, x[batch.first : batch.first + len(batch)]), start * (1 if settings.base_guidance == 1.0 else 2)
+    rows = x[batch.first : batch.first + len(batch)]
+    return (start, rows), max(start, 1) * (1 if settings.base_guidance == 1.0 else 2)

@@ -23,11 +23,11 @@ class StrategySettings(Settings):
         """The settings to sample at, as (label, value): `("k=10", 10.0)`."""
         raise TypeError(f"strategy {self.kind!r} does not say its points")
 
-    def shared_steps(self, value: float) -> int:
-        """How many first steps are the base's own, guided by `base_guidance`: taken from the shared pass of the
-        base.
+    def shared_steps(self, value: float) -> int | None:
+        """How many first steps are the base's own, guided by `base_guidance`, and taken from the shared pass of the
+        base; None when there is nothing to share.
         """
-        return 0
+        return None
 
     def check(self, steps: int) -> None:
         """Raise ValueError when these settings do not go with `steps` sampling steps."""

@@ -53,20 +53,19 @@ def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     """Noise real latents to `start`, roll out to m without gradient, predict x0 there; diffusion loss at `start`.
 
     The prediction at `start` serves the diffusion loss, the first step of the rollout, and (m = start) the reward: it
-    is evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py, but for m = start, where that code
-    makes a stray step.
+    is evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py; for m = start that code makes a
+    stray step, which is left out unless the study asks for it.
     """
     from stages.finetune.batch import Judged
 
     tools = tools.without_guidance()
     x, noise = tools.noised(batch, start)
-    penalties = {}
-    if diffusion_weight:
-        eps = tools.unguided(batch, x, start)
-        penalties["diffusion"] = (diffusion_weight, (eps - noise).square().mean())
-        if m == start:
-            return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
-        x = tools.step(x, eps.detach(), start, batch.noise)
-        start += 1
-    x = tools.rollout(batch, x, start, m)
+    if not diffusion_weight:
+        x = tools.rollout(batch, x, start, m)
+        return Judged(tools.x0(batch, x, m), batch.prompts)
+    eps = tools.unguided(batch, x, start)
+    penalties = {"diffusion": (diffusion_weight, (eps - noise).square().mean())}
+    if m == start and not tools.extra_step:
+        return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
+    x = tools.rollout(batch, x, start, m, first=eps.detach())
     return Judged(tools.x0(batch, x, m), batch.prompts, penalties)

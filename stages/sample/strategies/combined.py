@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.params import Settings as Section
 from stages.sample.settings import StrategySettings
 
 if TYPE_CHECKING:
@@ -17,10 +18,21 @@ if TYPE_CHECKING:
     from stages.sample.networks import Networks
 
 
+class AsReleased(Section):
+    """What the released ImageReFL code does and its paper does not say; off. See docs/reproduction.md."""
+
+    extra_step: bool = Field(
+        default=False,
+        description="allows k=0, where the base first makes one step at the last index, and k=T, where the base makes "
+        "every step and the tuned network predicts once more at the last index",
+    )
+
+
 class Settings(StrategySettings):
     """The switch steps."""
 
     k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
+    as_released: AsReleased = Field(default_factory=AsReleased)
 
     def points(self) -> list[tuple[str, float]]:
         """One point a switch step."""
@@ -32,16 +44,17 @@ class Settings(StrategySettings):
 
     def check(self, steps: int) -> None:
         """Every k leaves the base and the tuned network a step (k=0 is `tuned`, k=T is the base)."""
-        wrong = [k for k in self.k if not 0 < k < steps]
+        low, high = (0, steps) if self.as_released.extra_step else (1, steps - 1)
+        wrong = [k for k in self.k if not low <= k <= high]
         if wrong:
-            raise ValueError(
-                f"k {wrong[0]} is not between 1 and {steps - 1} (k=0 is kind tuned, k={steps} is the base)"
-            )
+            raise ValueError(f"k {wrong[0]} is not between {low} and {high} (k=0 is kind tuned, k={steps} is the base)")
 
 
 def predict(networks: Networks, settings: Settings, value: float) -> Predict:
     """The base's prediction before index k, the tuned network's from k on."""
     base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
+    if settings.as_released.extra_step and value == networks.steps:
+        return tuned  # every step of the base is in the shared prefix
 
     def at(x: Tensor, i: int) -> Tensor:
         return base(x, i) if i < value else tuned(x, i)
