@@ -1,7 +1,8 @@
-"""The record of the job that is running, and its mirror process."""
+"""The record of the job that is running, kept as a file and mirrored to MLflow by a process of its own."""
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from stages.errors import InputError
 from stages.lineage import provenance
+from stages.lineage.process import MirrorProcess
 from stages.lineage.record import (
     FAILED,
     FINISHED,
@@ -30,6 +32,8 @@ from stages.params import read_study
 
 INTERVAL = 10.0
 """Seconds between two writes of the record while the job runs."""
+PATIENCE = 20.0
+"""Seconds that a job which is done waits for MLflow at most."""
 
 
 class Job:
@@ -40,7 +44,10 @@ class Job:
         self._digests = digests
         self._start = time.monotonic()
         self._due = 0.0
+        self._mirror: MirrorProcess | None = None
         self._warned = False
+        # Of a distributed job only the first process writes.
+        self._silent = os.environ.get("RANK", "0") not in ("", "0")
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Keep settings of the job, few and readable; nested ones get dotted names (`optimizer.lr`)."""
@@ -68,11 +75,9 @@ class Job:
         self.record.artifacts.append(str(path))
 
     def model(self, name: str, path: str | Path, data: Sequence[str | Path] = ()) -> None:
-        """Keep a checkpoint as a model linked to `data` and the code revision, by path and digest; no weights are copied."""
-        made, sources = self._digests.of(path), [self._digests.of(source) for source in data]
-        self.record.models.append(
-            Model(name, str(path), made.sha256, {source.name: source.sha256 for source in sources})
-        )
+        """Keep a checkpoint as a model: path and digest, the `data` it was made from, the code revision; no weights."""
+        sources = {source.name: source.sha256 for source in map(self._digests.of, data)}
+        self.record.models.append(Model(name, str(path), self._digests.of(path).sha256, sources))
 
     def warn(self, message: str) -> None:
         """One line on stderr, once a job."""
@@ -80,8 +85,31 @@ class Job:
             self._warned = True
             print(f"warning: lineage of {self.record.title}: {' '.join(message.split())[:300]}", file=sys.stderr)
 
-    def write(self) -> None:
-        """Write the record now."""
+    def begin(self) -> None:
+        """Write the record for the first time and start its mirror, unless `LINEAGE=off`."""
+        self._write()
+        if self._silent or os.environ.get("LINEAGE", "").lower() in ("off", "0", "false"):
+            return
+        try:
+            self._mirror = MirrorProcess(self.record)
+        except OSError as error:
+            self.warn(f"not in MLflow, only in {self.record.path}: {error}")
+
+    def finish(self, outputs: Sequence[str | Path], status: str, error: str | None = None) -> None:
+        """Write the record for the last time and wait for its mirror."""
+        self.record.status, self.record.error = status, error
+        self.record.outputs = [self._digests.of(path) for path in outputs if Path(path).exists()]
+        for file in self.record.outputs:
+            file.producer = self.record.title
+        self._write()
+        if self._mirror is not None:
+            self._heed(self._mirror.tell())
+        if self._mirror is not None:
+            self._heed(self._mirror.close(PATIENCE))
+
+    def _write(self) -> None:
+        if self._silent:
+            return
         begin = time.monotonic()
         self.record.seconds = begin - self._start
         self.record.peak_memory = provenance.peak_memory()
@@ -93,15 +121,16 @@ class Job:
         now = time.monotonic()
         self._due = now + max(INTERVAL, 50 * (now - begin))  # a long record costs at most 2 % of the job
 
-    def finish(self, outputs: Sequence[str | Path], status: str, error: str | None = None) -> None:
-        """Write the record for the last time."""
-        self.record.status, self.record.error = status, error
-        self.record.outputs = [self._digests.of(path) for path in outputs if Path(path).exists()]
-        self.write()
-
     def _write_if_due(self) -> None:
         if time.monotonic() >= self._due:
-            self.write()
+            self._write()
+            if self._mirror is not None:
+                self._heed(self._mirror.tell())
+
+    def _heed(self, problem: str | None) -> None:
+        if problem:
+            self._mirror = None
+            self.warn(f"not all in MLflow ({problem}); it stands in {self.record.path}")
 
 
 _active: list[Job] = []
@@ -124,7 +153,7 @@ def job(
     other than the first record nothing.
     """
     made = _begin(Path(params), stage, name, inputs, outputs)
-    made.write()
+    made.begin()
     _active.append(made)
     try:
         yield made
@@ -143,7 +172,8 @@ def evaluation(params: str | Path, run: str, metrics: Mapping[str, float]) -> No
     """Keep final measures of `run` (`tuned/proxy`, `combined k=10/heldout`, ...) beside its training.
 
     In MLflow they land on the run of `finetune <run>`, so that runs can be compared by what became of them; for `base`,
-    which nobody trains, on a run of its own. Called inside a job they are part of its record, else they are a job.
+    which nobody trains, on a run of its own. The saved view of a study compares what is called `tuned/<metric>`; give
+    the base as it is under these names too. Called inside a job they are part of its record, else they are a job.
     """
     if not _active:
         with job(params, "evaluation", run):
@@ -173,6 +203,8 @@ def _begin(params: Path, stage: str, name: str, inputs: Sequence[str | Path], ou
         code=provenance.code(),
         versions=provenance.versions(),
         description=str(about.get("description", "")),
+        reward=str(about.get("reward", "")),
+        heldout=str(about.get("heldout", "")),
         method=run.get("method"),
         seed=run.get("seed"),
         host=platform.node(),

@@ -82,6 +82,10 @@ class Record:
     code: Code
     versions: dict[str, str]
     description: str = ""
+    reward: str = ""
+    """The reward that the study trains on."""
+    heldout: str = ""
+    """The reward that no method sees."""
     method: str | None = None
     seed: int | None = None
     host: str = ""

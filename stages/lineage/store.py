@@ -1,0 +1,133 @@
+"""Where MLflow keeps the runs, and how several jobs open that place at once.
+
+`MLFLOW_TRACKING_URI` decides; without it the store is `mlflow.db` in the working directory, where a bare `mlflow ui`
+finds it, with artifacts in `mlruns/`. MLflow is imported here and in the modules that take a `Connection`, nowhere
+else, and only in the mirror process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+QUICK = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""What MLflow is told unless the environment says otherwise: give up soon, call nobody else."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store; `workspace` tells apart studies of several people in it, empty in a store of one's own."""
+
+    uri: str
+    lock: Path
+    workspace: str
+
+    @classmethod
+    def configured(cls, folder: Path) -> Store:
+        """The store for the study whose records stand in `folder`."""
+        own = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or own
+        file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else folder / "mlflow"
+        workspace = "" if uri == own else f"{user()}@{folder.parent}"
+        return cls(uri, file.with_name(f"{file.name}.lock").absolute(), workspace)
+
+    @contextmanager
+    def locked(self, patience: float = 15.0) -> Iterator[None]:
+        """Hold the store against the other jobs on this machine or disk; TimeoutError after `patience` seconds."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        give_up = time.monotonic() + patience
+        with open(self.lock, "a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > give_up:
+                        raise TimeoutError(f"{self.lock} was held by another process for {patience:.0f} s") from None
+                    time.sleep(0.05)
+            yield
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open store and the experiment of one study in it."""
+
+    client: MlflowClient
+    store: Store
+    experiment: str
+    """The experiment's id, given with every call: MLflow's notion of an active experiment races between processes."""
+
+
+def connect(store: Store, study: str) -> Connection:
+    """Open the store; the database and the experiment are made if need be, by one job at a time.
+
+    Raises whatever MLflow, SQLAlchemy or the network raise, OSError for a server that does not answer.
+    """
+    _answers(store.uri)
+    for name, value in QUICK.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    mlflow.set_tracking_uri(store.uri)
+    with store.locked():
+        client = mlflow.MlflowClient(store.uri)
+        return Connection(client, store, _experiment(client, study))
+
+
+def _experiment(client: MlflowClient, study: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(study)
+    if found is None:
+        try:
+            # The kind keeps the page from asking; see docs/lineage.md for the link that opens the table of runs.
+            return client.create_experiment(study, tags={"mlflow.experimentKind": "custom_model_development"})
+        except MlflowException:  # somebody on another machine was faster
+            found = client.get_experiment_by_name(study)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def _answers(uri: str, patience: float = 3.0) -> None:
+    """Raise OSError soon when no server listens at `uri`; databases and servers behind a proxy are not asked."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return
+    if parts.scheme in getproxies() and not proxy_bypass(parts.hostname):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=patience).close()
+    except OSError as error:
+        raise OSError(f"no server answers at {parts.hostname}:{port}: {error}") from None
+
+
+def user() -> str:
+    """Name of who runs this, a number where nobody has given one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
