@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,7 +158,7 @@ def test_text_is_pooled_at_the_largest_id(reward: OpenClip) -> None:
 
 
 def test_patches_of_a_transformer_are_its_tokens_after_the_last_norm(reward: OpenClip) -> None:
-    kept: list[torch.Tensor] = []
+    kept: list[Any] = []
     handle = reward.model.visual.get_submodule("ln_post").register_forward_hook(
         lambda module, given, made: kept.append(made)
     )
@@ -172,7 +173,7 @@ def test_patches_of_a_resnet_are_the_cells_of_its_last_map() -> None:
     vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 32}
     text = {"context_length": 8, "vocab_size": 30, "width": 16, "heads": 2, "layers": 1}
     made = OpenClip("resnet", CLIP(8, vision, text), Preprocess(64))  # type: ignore[arg-type]
-    kept: list[torch.Tensor] = []
+    kept: list[Any] = []
     made.model.visual.get_submodule("layer4").register_forward_hook(lambda module, given, found: kept.append(found))
     made.embed(images(2))
     cells = made.patches(images(2))
