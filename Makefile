@@ -24,8 +24,8 @@ smoke:  ## run the study in miniature
 test: $(VENV)/.test  ## run the tests (ARGS goes to pytest)
 	@$(IN) python -m pytest $(ARGS)
 
-bench: $(VENV)/.study  ## run STUDY from nothing and print the time and memory of every stage
-	@$(IN) python -m workflow.bench $(STUDY)
+bench: $(VENV)/.study  ## run the studies from nothing: seconds and memory of every job (ARGS goes to benchmarks)
+	@$(IN) python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.test  ## check style and types
 	$(IN) ruff check .

@@ -8,19 +8,35 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 FOLDER = Path(".snakemake/stamps")
 
 
-def code(*paths: str) -> list[str]:
-    """The files of modules and packages; the same paths stand as `deps` in dvc.yaml, folders as they are."""
+def code(stage: str) -> list[str]:
+    """Files of code that a stage executes: what dvc.yaml names among its `deps`, folders file by file."""
     files = []
-    for path in map(Path, paths):
+    for path in map(Path, _modules()[stage]):
         found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         files += sorted(str(file) for file in found if "__pycache__" not in file.parts)
     return files
+
+
+def all_code() -> list[str]:
+    """Files of code that any stage executes."""
+    return sorted({file for stage in _modules() for file in code(stage)})
+
+
+@cache
+def _modules() -> dict[str, list[str]]:
+    """By stage, modules and packages among the `deps` in dvc.yaml."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    deps = {name: stage.get("do", stage)["deps"] for name, stage in stages.items()}
+    return {name: [path for path in paths if path.startswith("stages/")] for name, paths in deps.items()}
 
 
 def values(study: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def settle():
     asked = workflow.dag_settings
     whole = not (asked.targets or asked.until or asked.omit_from or workflow.touch)
     if SHARED and whole:
-        commit(STARTED, [ACTIVE, *code("stages")])
+        commit(STARTED, [ACTIVE, *all_code()])
 
 
 if workflow.is_main_process and SHARED:

@@ -3,15 +3,8 @@
 
 rule curate:
     input:
-        code(
-            "stages/curate",
-            "stages/errors.py",
-            "stages/params.py",
-            "stages/runtime.py",
-            "stages/tables.py",
-            "stages/world",
-        ),
-        settings("curate", "study.seed", "curate", "world"),
+        code("curate"),
+        settings("curate", "study.seed", "world", "curate"),
         STUDY.sources("curate"),
     output:
         prompts=out("data/prompts.parquet"),

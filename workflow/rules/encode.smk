@@ -3,7 +3,7 @@
 
 rule encode:
     input:
-        code("stages/encode", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("encode"),
         settings("encode", "encode"),
         base=out("models/base.json"),
         prompts=out("data/prompts.parquet"),

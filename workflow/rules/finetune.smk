@@ -3,7 +3,7 @@
 
 rule finetune:
     input:
-        code("stages/finetune", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("finetune"),
         settings(
             "finetune", "study.seed", "study.reward", "study.heldout", "finetune", "methods.{method}", "runs.{run}"
         ),

@@ -3,7 +3,7 @@
 
 rule measure_reference:
     input:
-        code("stages/measure", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("measure_reference"),
         settings("measure_reference", "measure"),
         expand(out("models/{name}.json"), name=STUDY.models),
         images=out("data/images.parquet"),
@@ -29,8 +29,8 @@ rule measure_reference:
 
 rule measure:
     input:
-        code("stages/measure", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
-        settings("measure", "study.seed", "measure"),
+        code("measure"),
+        settings("measure", "study.seed", "measure", "sample.steps", "sample.sampler"),
         expand(out("models/{name}.json"), name=STUDY.models),
         samples=out("samples/{run}.parquet"),
         reference=out("measures/reference.safetensors"),
@@ -59,8 +59,8 @@ rule measure:
 
 rule measure_base:
     input:
-        code("stages/measure", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
-        settings("measure_base", "study.seed", "measure"),
+        code("measure_base"),
+        settings("measure_base", "study.seed", "measure", "sample.steps", "sample.sampler"),
         expand(out("models/{name}.json"), name=STUDY.models),
         samples=out("samples/base.parquet"),
         reference=out("measures/reference.safetensors"),

@@ -3,7 +3,7 @@
 
 rule prepare_import:
     input:
-        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        code("prepare_import"),
         settings("prepare_import", "prepare.import.{name}"),
         lambda wildcards: STUDY.sources(f"prepare_import@{wildcards.name}"),
     output:
@@ -25,7 +25,7 @@ rule prepare_import:
 
 rule prepare_vae:
     input:
-        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        code("prepare_vae"),
         settings("prepare_vae", "prepare.train.vae.{name}"),
         images=out("data/images.parquet"),
     output:
@@ -51,9 +51,10 @@ rule prepare_vae:
 
 rule prepare_base:
     input:
-        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        code("prepare_base"),
         settings("prepare_base", "prepare.train.base.{name}"),
-        expand(STUDY.model_files("vae"), name="vae"),
+        out("models/vae/config.json"),
+        out("models/vae/diffusion_pytorch_model.safetensors"),
         images=out("data/images.parquet"),
     output:
         STUDY.model_files("base"),
@@ -81,7 +82,7 @@ rule prepare_base:
 
 rule prepare_clip:
     input:
-        code("stages/prepare", "stages/errors.py", "stages/params.py", "stages/runtime.py"),
+        code("prepare_clip"),
         settings("prepare_clip", "prepare.train.clip.{name}"),
         images=out("data/images.parquet"),
         pairs=out("data/pairs.parquet"),

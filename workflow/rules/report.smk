@@ -3,16 +3,16 @@
 
 rule report:
     input:
-        code("stages/report", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("report"),
         settings("report", "study", "report", "runs", "score.rewards", "sample.steps", "sample.strategies"),
         out("data/manifest.json"),
         expand(out("scores/{name}.{kind}"), name=STUDY.rewards, kind=["parquet", "json"]),
         expand(out("runs/{run}/{file}"), run=STUDY.runs, file=["policy.safetensors", "train_log.parquet"]),
         expand(out("samples/{run}.parquet"), run=["base", *STUDY.runs]),
+        out("measures/reference.safetensors"),
         expand(out("measures/{run}{kind}.parquet"), run=["base", *STUDY.runs], kind=["", ".summary"]),
     output:
-        page=out("report/index.html"),
-        metrics=out("report/metrics.json"),
+        [out(f"report/{file}") for file in REPORT_FILES],
     log:
         logs("report.log"),
     benchmark:

@@ -3,7 +3,7 @@
 
 rule sample_base:
     input:
-        code("stages/sample", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("sample_base"),
         settings("sample_base", "study.seed", "sample"),
         base=out("models/base.json"),
         tensors=out("encodings/encodings.safetensors"),
@@ -29,7 +29,7 @@ rule sample_base:
 
 rule sample:
     input:
-        code("stages/sample", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("sample"),
         settings("sample", "study.seed", "sample", "runs.{run}"),
         base=out("models/base.json"),
         policy=out("runs/{run}/policy.safetensors"),

@@ -3,7 +3,7 @@
 
 rule score:
     input:
-        code("stages/score", "stages/errors.py", "stages/params.py", "stages/runtime.py", "stages/tables.py"),
+        code("score"),
         settings("score", "score.batch_size"),
         model=out("models/{name}.json"),
         images=out("data/images.parquet"),

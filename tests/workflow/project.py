@@ -1,0 +1,216 @@
+"""A copy of the project in which every stage is a stand-in that takes milliseconds, for tests of the orchestration.
+
+A stand-in writes the files that its command line names; their content is a digest of everything the real stage may
+depend on: its code, its input files and the keys of the study file that it reads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("curate", "prepare", "score", "encode", "finetune", "sample", "measure", "report")
+
+STAND_IN = '''
+"""Stand-in of a stage."""
+import hashlib, json, sys
+from pathlib import Path
+import yaml
+
+WRITTEN = {written!r}
+READ = {read!r}
+stage = Path(__file__).parent.name
+words = sys.argv[1:]
+kind = words.pop(0) if not words[0].startswith("--") else ""
+flags = {{words[i][2:]: words[i + 1] for i in range(0, len(words), 2)}}
+study = yaml.safe_load(Path(flags["params"]).read_text())
+name = flags.get("run") or flags.get("name") or flags.get("reward") or ""
+method = study["runs"].get(name, {{}}).get("method", "")
+
+def value(key):
+    found = study
+    for part in key.format(name=name, method=method, kind=kind).split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+def files(path):
+    path = Path(path)
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+digest = hashlib.sha256(Path(__file__).read_bytes())
+digest.update(json.dumps([value(key) for key in READ.get(f"{{stage}} {{kind}}".strip(), ())]).encode())
+outputs = [flag for flag in WRITTEN[f"{{stage}} {{kind}}".strip()] if flag in flags]
+for flag, path in sorted(flags.items()):
+    if flag not in outputs and flag not in ("params", "run", "name", "reward" if stage == "score" else ""):
+        for file in files(path):
+            digest.update(file.read_bytes())
+if (stage, kind) == ("prepare", "import"):
+    folder = study["prepare"]["import"][name].get("folder")
+    for file in files(folder) if folder else []:
+        digest.update(file.read_bytes())
+with open("ran.txt", "a") as log:
+    print(f"{{stage}} {{kind}} {{name}}".replace("  ", " ").strip(), file=log)
+if Path("fail.txt").exists() and Path("fail.txt").read_text().strip() == f"{{stage}} {{name}}".strip():
+    sys.exit("told to fail")
+for flag in outputs:
+    for file in WRITTEN[f"{{stage}} {{kind}}".strip()][flag] or [""]:
+        path = Path(flags[flag], file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{{digest.hexdigest()}} {{flag}} {{file}}")
+'''
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said, and which stages it ran (`finetune refl-s0`)."""
+
+    code: int
+    text: str
+    ran: Counter[str]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A temporary copy of the project with stand-ins for stages."""
+
+    root: Path
+
+    def run(self, *command: str, check: bool = True) -> Result:
+        """Run a command of the virtual environment in the copy."""
+        log = self.root / "ran.txt"
+        log.unlink(missing_ok=True)
+        environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        environment.update(PYTHONDONTWRITEBYTECODE="1", XDG_CACHE_HOME=str(self.root / ".cache"))
+        program = Path(sys.executable).parent / command[0]
+        done = subprocess.run(
+            [str(program), *command[1:]], cwd=self.root, env=environment, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stdout
+        ran = Counter(log.read_text().splitlines()) if log.exists() else Counter()
+        assert all(count == 1 for count in ran.values()), f"a stage ran twice in one command: {ran}"
+        return Result(done.returncode, done.stdout, ran)
+
+    def snakemake(self, *flags: str, check: bool = True) -> Result:
+        """`snakemake --cores all`."""
+        return self.run("snakemake", "--cores", "all", *flags, check=check)
+
+    def dvc(self, *words: str, check: bool = True) -> Result:
+        """`dvc ...`, by default `dvc repro`."""
+        return self.run("dvc", *(words or ("repro",)), check=check)
+
+    def read(self, file: str = "params.yaml") -> dict[str, Any]:
+        """The content of a study file."""
+        return yaml.safe_load((self.root / file).read_text())
+
+    def edit(self, key: str, value: Any, file: str = "params.yaml") -> None:
+        """Set one dotted key of a study file; None removes it."""
+        study = self.read(file)
+        *path, last = key.split(".")
+        spot = study
+        for part in path:
+            spot = spot[part]
+        if value is None:
+            del spot[last]
+        else:
+            spot[last] = value
+        self.write(study, file)
+
+    def write(self, study: dict[str, Any], file: str = "params.yaml") -> None:
+        """Write a study file, and into no other."""
+        (self.root / file).parent.mkdir(exist_ok=True)
+        (self.root / file).write_text(yaml.safe_dump(study, sort_keys=False))
+
+    def append(self, file: str, text: str) -> None:
+        """Add text to a file, `# a comment` for example."""
+        with (self.root / file).open("a") as opened:
+            opened.write(text)
+
+    def text(self, file: str) -> str:
+        """Content of a file."""
+        return (self.root / file).read_text()
+
+
+def small_study() -> dict[str, Any]:
+    """The default study with two methods, three runs and one scored reward."""
+    study = yaml.safe_load((ROOT / "params.yaml").read_text())
+    study["study"]["name"] = "small"
+    study["score"]["rewards"] = ["proxy"]
+    methods = {name: study["methods"][name] for name in ("refl", "imagerefl")}
+    study["methods"] = methods
+    study["runs"] = {
+        "refl-s0": {"method": "refl", "seed": 0},
+        "refl-s1": {"method": "refl", "seed": 1},
+        "imagerefl-s0": {"method": "imagerefl", "seed": 0},
+    }
+    return study
+
+
+def make(root: Path, study: dict[str, Any]) -> Project:
+    """A copy of the project's orchestration and code at `root`, with stand-ins and `study` as params.yaml."""
+    for folder in ("workflow", "stages", "profiles", "slurm", "data"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for file in ("Snakefile", "dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / file, root / file)
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n")
+    (root / "shipped").mkdir()
+    for name, model in study["prepare"]["import"].items():
+        if str(model.get("folder", "")).startswith("shipped/"):
+            weights = root / model["folder"] / "weights.bin"
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            weights.write_text(name)
+    for stage in STAGES:
+        (root / "stages" / stage / "__main__.py").write_text(STAND_IN.format(written=written(), read=READ))
+    project = Project(root)
+    project.write(study)
+    return project
+
+
+def written() -> dict[str, dict[str, list[str]]]:
+    """By stage: the flags that name what it writes, and the files in it where the flag names a folder."""
+    from workflow.layout import MODEL_FILES, REPORT_FILES
+
+    models = {kind: [*files, "train_log.parquet"] for kind, files in MODEL_FILES.items()}
+    return {
+        "curate": {"prompts": [], "images": [], "pairs": [], "manifest": []},
+        "prepare import": {"record": []},
+        "prepare vae": {"out": models["vae"]},
+        "prepare base": {"out": models["base"], "record": []},
+        "prepare clip": {"out": models["clip"], "record": []},
+        "score": {"scores": [], "accuracy": []},
+        "encode": {"tensors": [], "index": []},
+        "finetune": {"weights": [], "log": []},
+        "sample base": {"samples": [], "latents": []},
+        "sample run": {"samples": []},
+        "measure reference": {"features": []},
+        "measure samples": {"measures": [], "summary": []},
+        "report": {"out": list(REPORT_FILES)},
+    }
+
+
+READ = {
+    "curate": ["curate"],
+    "prepare import": ["prepare.import.{name}"],
+    "prepare vae": ["prepare.train.vae.{name}"],
+    "prepare base": ["prepare.train.base.{name}"],
+    "prepare clip": ["prepare.train.clip.{name}"],
+    "score": ["score.batch_size"],
+    "encode": ["encode"],
+    "finetune": ["study.seed", "study.reward", "finetune", "methods.{method}", "runs.{name}"],
+    "sample base": ["study.seed", "sample"],
+    "sample run": ["study.seed", "sample", "runs.{name}"],
+    "measure reference": ["measure"],
+    "measure samples": ["study.seed", "measure"],
+    "report": ["study.reference", "report", "runs"],
+}
+"""Keys of the study file that the stand-ins read, by stage."""
