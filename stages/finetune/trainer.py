@@ -109,7 +109,8 @@ class Trainer:
         for start in range(0, len(x0), size):
             with self._autocast():
                 images = self.decode(x0[start : start + size])
-                rewards = self.reward(images, prompts[start : start + size]).float()
+                rewards = self.reward(images, prompts[start : start + size])
+                rewards = rewards.to(torch.promote_types(rewards.dtype, torch.float32))
             loss = reward_loss(rewards, self.settings.reward_scale, self.settings.reward_offset)
             (share * len(rewards) / len(x0) * loss).backward()
             yield rewards
