@@ -1,0 +1,245 @@
+"""Reading what the other stages wrote, into arrays that the statistics and the figures work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from stages import tables
+from stages.errors import InputError
+from stages.measure.evaluation import evaluation_of
+from stages.params import nearest
+from stages.report.claims import Interval
+from stages.report.settings import ReportStudy
+
+BASE = "base"
+KEYS = ["method", "train_seed", "strategy", "setting", "value"]
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """One way of making images: a method (`base` for none), a strategy and the value of its one free setting."""
+
+    method: str
+    strategy: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an image of one point costs: network evaluations, seconds; and how many images there are, over all seeds."""
+
+    nfe: float
+    seconds: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """A term of a training log: optimizer steps, ascending, and values."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+Log: TypeAlias = Mapping[str, Mapping[str, Series]]
+"""Run to term to its series."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Every measurement of a study.
+
+    `arrays` holds, for metrics with a score a prompt, means over the samples of a prompt: (training seeds, prompts),
+    NaN where a prompt has none. `summaries` holds what `measure` summarised, averaged over training seeds. `base` is
+    the base model as the limit k = T of combined generation; `identity` the id of the evaluation (prompts, noise,
+    judges, formulas) that all numbers share; `labels` the settings as the samples name them (`k=10`).
+    """
+
+    prompts: tuple[str, ...]
+    seeds: Mapping[str, tuple[int, ...]]
+    arrays: Mapping[tuple[Point, str], np.ndarray]
+    summaries: Mapping[tuple[Point, str], Interval]
+    costs: Mapping[Point, Cost]
+    labels: Mapping[Point, str]
+    base: Point
+    identity: str
+    steps: int
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """Every way of making images that was measured, base first, then as in the tables."""
+        return tuple(sorted(self.labels, key=lambda point: point.method != BASE))
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of all metrics, in the order of the tables."""
+        return tuple(dict.fromkeys(metric for _, metric in self.summaries))
+
+    def values(self, method: str, strategy: str) -> tuple[float, ...]:
+        """The measured settings of one strategy of one method, ascending."""
+        return tuple(sorted(p.value for p in self.labels if (p.method, p.strategy) == (method, strategy)))
+
+    def scores(self, point: Point, metric: str) -> np.ndarray:
+        """Scores of shape (training seeds, prompts), seeds ascending, NaN where a prompt has none.
+
+        Raises InputError when the point was not measured with this metric.
+        """
+        try:
+            return self.arrays[point, metric]
+        except KeyError:
+            where = f"{point.strategy} {point.value:g}"
+            raise InputError(f"measures of {point.method!r}: no rows of {metric!r} for {where}") from None
+
+
+def evaluation(study: ReportStudy, measures: Path, samples: Path) -> Evaluation:
+    """Read the measures, summaries and costs of the base and of every run of the study.
+
+    Raises InputError for a missing or foreign file, where a metric that the report needs was not measured, and where
+    files come from different evaluations.
+    """
+    runs = {BASE: (BASE, 0)} | {name: (run.method, run.seed) for name, run in study.runs.items()}
+    identity = _identity([measures / f"{run}{kind}.parquet" for run in runs for kind in ("", ".summary")])
+    scored = {run: _by_prompt(measures / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
+    summed = {run: _summary(measures / f"{run}.summary.parquet", run, *whose) for run, whose in runs.items()}
+    costs = {run: _costs(samples / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
+    rows = [row for part in scored.values() for row in part]
+    _need(study, {row["metric"] for row in rows}, measures)
+    prompts = tuple(sorted({row["prompt_id"] for row in rows}))
+    seeds = {method: tuple(sorted(s for m, s in runs.values() if m == method)) for method, _ in runs.values()}
+    summaries = [row for part in summed.values() for row in part]
+    labels = {_point(row): str(row["setting"]) for row in summaries}
+    return Evaluation(
+        prompts=prompts,
+        seeds=seeds,
+        arrays=_arrays(rows, seeds, prompts),
+        summaries=_mean_intervals(summaries),
+        costs=_mean_costs([row for part in costs.values() for row in part]),
+        labels=labels,
+        base=_base_point(study, labels, measures),
+        identity=identity,
+        steps=study.sample.steps,
+    )
+
+
+def training(study: ReportStudy, runs: Path) -> Log:
+    """The training logs of all runs."""
+    return {run: _series(runs / run / "train_log.parquet") for run in study.runs}
+
+
+def _series(path: Path) -> dict[str, Series]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for row in tables.read(path, tables.TRAIN_LOG).to_pylist():
+        found.setdefault(row["term"], []).append((row["step"], row["value"]))
+    ordered = {term: sorted(points) for term, points in found.items()}
+    return {t: Series(np.array([s for s, _ in p]), np.array([v for _, v in p])) for t, p in ordered.items()}
+
+
+def _by_prompt(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
+    """Rows with the mean score of a prompt."""
+    rows = tables.read(path, tables.MEASURES, ["run", *KEYS, "prompt_id", "metric", "score"])
+    _refuse_foreign(path, rows, run, method, seed)
+    rows = rows.filter(rows["prompt_id"].is_valid())
+    keys = [*KEYS, "prompt_id", "metric"]
+    return rows.group_by(keys, use_threads=False).aggregate([("score", "mean")]).to_pylist()
+
+
+def _summary(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
+    rows = tables.read(path, tables.SUMMARY)
+    _refuse_foreign(path, rows, run, method, seed)
+    return rows.to_pylist()
+
+
+def _costs(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
+    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, "nfe", "seconds"])
+    _refuse_foreign(path, rows, run, method, seed)
+    wanted = [("nfe", "mean"), ("seconds", "mean"), ("nfe", "count")]
+    return rows.group_by(KEYS, use_threads=False).aggregate(wanted).to_pylist()  # type: ignore[arg-type]
+
+
+def _point(row: Mapping[str, Any]) -> Point:
+    return Point(row["method"], row["strategy"], row["value"])
+
+
+def _arrays(
+    rows: Iterable[Mapping[str, Any]], seeds: Mapping[str, tuple[int, ...]], prompts: tuple[str, ...]
+) -> dict[tuple[Point, str], np.ndarray]:
+    column = {prompt: index for index, prompt in enumerate(prompts)}
+    found: dict[tuple[Point, str], np.ndarray] = {}
+    for row in rows:
+        point, mine = _point(row), seeds[row["method"]]
+        key = point, row["metric"]
+        if key not in found:
+            found[key] = np.full((len(mine), len(prompts)), np.nan)
+        found[key][mine.index(row["train_seed"]), column[row["prompt_id"]]] = row["score_mean"]
+    return found
+
+
+def _mean_intervals(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Point, str], Interval]:
+    """Mean, low and high over seeds; an end that some seed does not have is NaN."""
+    found: dict[tuple[Point, str], list[tuple[float, float, float]]] = {}
+    for row in rows:
+        low, high = (float("nan") if row[end] is None else row[end] for end in ("low", "high"))
+        found.setdefault((_point(row), row["metric"]), []).append((row["mean"], low, high))
+    return {key: Interval(*(float(value) for value in np.mean(values, axis=0))) for key, values in found.items()}
+
+
+def _mean_costs(rows: Iterable[Mapping[str, Any]]) -> dict[Point, Cost]:
+    found: dict[Point, list[tuple[float, float, int]]] = {}
+    for row in rows:
+        found.setdefault(_point(row), []).append((row["nfe_mean"], row["seconds_mean"], row["nfe_count"]))
+    costs = {point: np.array(values, dtype=float) for point, values in found.items()}
+    return {
+        point: Cost(float(cost[:, 0].mean()), float(cost[:, 1].mean()), int(cost[:, 2].sum()))
+        for point, cost in costs.items()
+    }
+
+
+def _identity(paths: Iterable[Path]) -> str:
+    """The id that all files share: numbers of different prompts, noise or judges must not be compared."""
+    first, shared = None, ""
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file (expected what measure writes for every run of the study)")
+        identity = evaluation_of(path)
+        first, shared = first or path, shared or identity
+        if identity != shared:
+            raise InputError(f"{path}: measured in evaluation {identity}, but {first} in {shared}; measure both again")
+    return shared
+
+
+def _refuse_foreign(path: Path, rows: pa.Table, run: str, method: str, seed: int) -> None:
+    """Refuse a table of another run, or of this run under a method or seed that the study no longer gives it."""
+    names = ("run", "method", "train_seed")
+    found = {tuple(row[name] for name in names) for row in rows.select(names).group_by(names).aggregate([]).to_pylist()}
+    if found != {(run, method, seed)}:
+        held = "; ".join(f"{r!r} of {m!r} with seed {s}" for r, m, s in sorted(found)) or "no rows"
+        raise InputError(f"{path}: holds {held}, expected only {run!r} of {method!r} with seed {seed}")
+
+
+def _need(study: ReportStudy, known: Iterable[str], measures: Path) -> None:
+    found = set(known)
+    for key, names in (("rewards", study.report.rewards), ("diversities", study.report.diversities)):
+        for name in names:
+            if name not in found:
+                raise InputError(f"report.{key}: {name!r} has no score a prompt in {measures}{nearest(name, found)}")
+
+
+def _base_point(study: ReportStudy, points: Iterable[Point], measures: Path) -> Point:
+    """The base at the guidance scale that combined generation gives its base part."""
+    combined = study.strategies_of_kind("combined")
+    wanted = study.sample.strategies[combined[0]].base_guidance if combined else 1.0
+    scales = sorted(point.value for point in points if point.method == BASE)
+    if wanted not in scales:
+        known = ", ".join(f"{scale:g}" for scale in scales)
+        raise InputError(
+            f"{measures / (BASE + '.parquet')}: no images of the base at guidance {wanted:g}, the limit of combined "
+            f"generation; measured: {known} (see sample.guidance)"
+        )
+    return Point(BASE, "guidance", wanted)

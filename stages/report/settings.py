@@ -1,0 +1,100 @@
+"""Settings of the report, and the little that it reads of the rest of a study: its runs, strategies and rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stages.params import Settings, nearest, read_study, validate
+
+
+class GridSettings(Settings):
+    """How many images the sample grid shows."""
+
+    prompts: int = Field(default=6, ge=1, le=24, description="evaluation prompts in the sample grid")
+    samples: int = Field(default=4, ge=1, le=16, description="images a prompt in the sample grid")
+
+
+class ReportSettings(Settings):
+    """Section `report` of a study."""
+
+    grid: GridSettings = Field(GridSettings(), description="size of the sample grid")
+    rewards: tuple[str, ...] = Field(min_length=1, description="measured rewards, one row of panels each")
+    diversities: tuple[str, ...] = Field(min_length=1, description="measured diversities, one column of panels each")
+    candidate: str = Field("imagerefl", description="the method whose frontier is compared with the reference method's")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
+    interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
+
+
+class _View(BaseModel):
+    """A part of the study that another stage owns and checks: read here without refusing its other keys."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class StudyView(_View):
+    """What the page says about the study as a whole."""
+
+    name: str
+    description: str = ""
+    seed: int = 0
+    reward: str
+    heldout: str | None = None
+    reference: str
+
+
+class RunView(_View):
+    """One trained run."""
+
+    method: str
+    seed: int = 0
+
+
+class StrategyView(_View):
+    """One sampling strategy; `base_guidance` is the guidance scale of its base part, so of its limit k = T."""
+
+    kind: str
+    base_guidance: float = 1.0
+
+
+class _Scored(_View):
+    rewards: tuple[str, ...] = ()
+
+
+class _Sampling(_View):
+    steps: int = Field(ge=1)
+    strategies: Mapping[str, StrategyView] = {}
+
+
+class ReportStudy(_View):
+    """Everything of a study file that the report reads."""
+
+    study: StudyView
+    report: ReportSettings
+    runs: Mapping[str, RunView]
+    score: _Scored = _Scored()
+    sample: _Sampling
+
+    @model_validator(mode="after")
+    def _methods_exist(self) -> ReportStudy:
+        methods = {run.method for run in self.runs.values()}
+        if methods and self.study.reference not in methods:
+            name = self.study.reference
+            raise ValueError(f"study.reference {name!r} is no method that has a run{nearest(name, methods)}")
+        return self
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that have a run, in the order of the study file."""
+        return tuple(dict.fromkeys(run.method for run in self.runs.values()))
+
+    def strategies_of_kind(self, kind: str) -> tuple[str, ...]:
+        """Names of the strategies of one kind, in the order of the study file."""
+        return tuple(name for name, strategy in self.sample.strategies.items() if strategy.kind == kind)
+
+
+def read(path: str | Path) -> ReportStudy:
+    """The report's view of the study at `path`; raises InputError for anything that is wrong in it."""
+    return validate(ReportStudy, read_study(path), str(path))
