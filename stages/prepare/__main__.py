@@ -1,0 +1,131 @@
+"""`python -m stages.prepare`: the models of a study, taken from outside as they are or trained here by a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.params import section
+from stages.prepare.settings import BaseSettings, ClipSettings, Training, VaeSettings
+from stages.prepare.source import ImportSettings, import_model
+from stages.runtime import run_stage
+
+if TYPE_CHECKING:
+    from stages.prepare.pictures import Pictures
+
+
+def main() -> None:
+    args = parser().parse_args()
+    args.run(args)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of this stage."""
+    top = argparse.ArgumentParser(prog="python -m stages.prepare", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    taken = _command(commands, "import", "record a model that exists already", _import)
+    taken.add_argument("--record", type=Path, required=True, help="model record to write (JSON)")
+    for kind, text, run in (
+        ("vae", "train an AutoencoderKL", _vae),
+        ("base", "train a latent diffusion base on a VAE", _base),
+        ("clip", "train a CLIP model, on captions and then on pairs", _clip),
+    ):
+        command = _command(commands, kind, text, run)
+        command.add_argument("--images", type=Path, required=True, help="images table (Parquet)")
+        command.add_argument("--out", type=Path, required=True, help="folder of the model")
+        command.add_argument("--record", type=Path, help="model record to write (JSON)")
+        if kind == "base":
+            command.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
+        if kind == "clip":
+            command.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
+    shipped = _command(
+        commands, "ship", "write a study's trained models in half precision, with their scores", _ship, ""
+    )
+    shipped.add_argument("--images", type=Path, required=True, help="images table (Parquet)")
+    shipped.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
+    shipped.add_argument("--models", type=Path, required=True, help="folder with a folder for every trained model")
+    shipped.add_argument("--out", type=Path, required=True, help="folder to ship")
+    return top
+
+
+def _command(commands, name: str, text: str, run, model: str | None = None) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.add_argument("--params", type=Path, required=True, help="study file")
+    if model is None:
+        command.add_argument("--name", required=True, help="the model's name in the section `prepare`")
+    command.set_defaults(run=run)
+    return command
+
+
+def _import(args: argparse.Namespace) -> None:
+    from stages.models import record
+
+    where = f"prepare.import.{args.name}"
+    settings = section(args.params, where, ImportSettings)
+    record.save(import_model(args.name, settings, f"{args.params}: {where}"), args.record)
+
+
+def _vae(args: argparse.Namespace) -> None:
+    settings = section(args.params, f"prepare.train.vae.{args.name}", VaeSettings)
+    from stages.prepare import vae
+    from stages.runtime import device
+
+    pictures, held_out = _pictures(args, settings)
+    log = vae.train(settings, pictures, held_out, args.out, device())
+    _finish(args, log, "diffusers")
+
+
+def _base(args: argparse.Namespace) -> None:
+    settings = section(args.params, f"prepare.train.base.{args.name}", BaseSettings)
+    from stages.prepare import base, vae
+    from stages.runtime import device
+
+    codec = vae.load(args.vae)
+    pictures, held_out = _pictures(args, settings)
+    log = base.train(settings, pictures, held_out, codec, args.out, device())
+    _finish(args, log, "diffusers")
+
+
+def _clip(args: argparse.Namespace) -> None:
+    settings = section(args.params, f"prepare.train.clip.{args.name}", ClipSettings)
+    from stages.prepare import clip
+    from stages.prepare.pictures import read_pictures
+    from stages.runtime import device
+
+    pictures, held_out = (read_pictures(args.images, split) for split in ("train", "val"))
+    pictures.of(settings.source, str(args.images))
+    log = clip.train(settings, pictures, held_out, args.pairs, args.out, device())
+    _finish(args, log, "open_clip")
+
+
+def _ship(args: argparse.Namespace) -> None:
+    from stages.prepare import ship
+    from stages.runtime import device
+
+    ship.ship(args.params, args.models, args.images, args.pairs, args.out, device())
+
+
+def _pictures(args: argparse.Namespace, settings: Training) -> tuple[Pictures, Pictures]:
+    """Training and validation images of the settings' source."""
+    from stages.prepare.pictures import read_pictures
+
+    train, held_out = (read_pictures(args.images, split) for split in ("train", "val"))
+    return train.of(settings.source, str(args.images)), held_out.of(settings.source, str(args.images))
+
+
+def _finish(args: argparse.Namespace, log, kind: str) -> None:
+    """Write the log, drop what was kept to resume, and last of all the record that says the model is there."""
+    import shutil
+
+    from stages.models import record
+    from stages.prepare.loop import STATE
+
+    log.write(args.out / "train_log.parquet")
+    shutil.rmtree(args.out / STATE, ignore_errors=True)
+    if args.record:
+        record.save(record.describe(args.name, kind, args.out), args.record)
+
+
+if __name__ == "__main__":
+    run_stage(main)

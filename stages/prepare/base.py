@@ -1,0 +1,193 @@
+"""Trains a latent diffusion base: UNet2DConditionModel and CLIPTextModel on a VAE's latents.
+
+The folder that comes out is a StableDiffusionPipeline, with Stable Diffusion's own noise schedule. Two things differ
+from its training, both because latents of 8x8 are small: the network predicts v (with epsilon, one picture in three
+comes out empty), and timesteps are drawn around a log signal-to-noise ratio of about 0 instead of uniformly, since most
+of the schedule leaves nothing to see of so few latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from stages.prepare import quality
+from stages.prepare import tokenizer as tokens
+from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator
+from stages.prepare.pictures import Pictures
+from stages.prepare.settings import BaseSettings
+from stages.prepare.vae import to_model
+from stages.runtime import seed_from
+from stages.world.scene import SHAPES, evaluation_prompts, read_caption
+
+
+@dataclass
+class Parts:
+    """What a StableDiffusionPipeline is made of."""
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline(
+            vae=self.vae, unet=self.unet, text_encoder=self.text, tokenizer=self.tokenizer, scheduler=self.scheduler,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+
+
+def build(settings: BaseSettings, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Parts:
+    """The untrained base around `vae`."""
+    torch.manual_seed(seed_from(settings.seed, "base weights"))
+    side = int(vae.config.sample_size) // 2 ** (len(vae.config.block_out_channels) - 1)
+    levels = len(settings.widths)
+    unet = UNet2DConditionModel(
+        sample_size=side,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        block_out_channels=settings.widths,
+        layers_per_block=settings.layers,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        attention_head_dim=settings.heads,
+        norm_num_groups=settings.groups,
+        cross_attention_dim=settings.text.width,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, clip_sample=False,
+        set_alpha_to_one=True, steps_offset=1, timestep_spacing="leading", prediction_type=settings.prediction,
+    )  # fmt: skip
+    return Parts(vae.eval().requires_grad_(False), unet, _text_encoder(settings, tokenizer), tokenizer, scheduler)
+
+
+def _text_encoder(settings: BaseSettings, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    text = settings.text
+    encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=text.width, intermediate_size=4 * text.width,
+            num_hidden_layers=text.layers, num_attention_heads=text.heads, max_position_embeddings=text.context,
+            projection_dim=text.width, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=text.embedding_std)
+    return encoder
+
+
+@torch.no_grad()
+def encode_latents(vae: AutoencoderKL, images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Posterior means and standard deviations of uint8 images, multiplied by the scaling factor."""
+    means, stds = [], []
+    for start in range(0, len(images), 500):
+        posterior = vae.encode(to_model(images[start : start + 500], device)).latent_dist
+        means.append(posterior.mean * vae.config.scaling_factor)
+        stds.append(posterior.std * vae.config.scaling_factor)
+    return torch.cat(means), torch.cat(stds)
+
+
+class Timesteps:
+    """Timesteps whose log signal-to-noise ratio is close to normally distributed, stratified over a batch."""
+
+    def __init__(self, scheduler: DDIMScheduler, mean: float, std: float, device: torch.device) -> None:
+        kept = scheduler.alphas_cumprod.double()
+        self.log_snr = (kept / (1 - kept)).log()
+        self.mean, self.std = mean, std
+        self.signal, self.noise = (v.sqrt().float().to(device) for v in (kept, 1 - kept))
+
+    def draw(self, count: int, random: torch.Generator) -> Tensor:
+        """int64 [count] timesteps; one in each of `count` equal shares of the distribution."""
+        share = (torch.arange(count) + torch.rand(count, generator=random)) / count
+        wanted = self.mean + self.std * torch.special.ndtri(share.double().clamp(1e-6, 1 - 1e-6))
+        # log_snr falls with t, so searching its negation finds the first step at or below the wanted ratio.
+        return torch.searchsorted(-self.log_snr, -wanted).clamp(max=len(self.log_snr) - 1)
+
+
+def squared_errors(parts: Parts, steps: Timesteps, latents: Tensor, noise: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
+    """[n] squared error of the prediction, of v (Salimans and Ho 2022: v = a noise - s latents) or of the noise."""
+    a, s = (table[t].view(-1, 1, 1, 1) for table in (steps.signal, steps.noise))
+    made = parts.unet(a * latents + s * noise, t, encoder_hidden_states=hidden).sample
+    target = a * noise - s * latents if parts.scheduler.config.prediction_type == "v_prediction" else noise
+    return (made - target).square().mean((1, 2, 3))
+
+
+def train(
+    settings: BaseSettings, pictures: Pictures, held_out: Pictures, vae: AutoencoderKL, out: Path, device: torch.device
+) -> Log:
+    """Train on `pictures`, probe with `held_out`, save a StableDiffusionPipeline folder at `out`; returns the log."""
+    context = settings.text.context
+    vocabulary = [*pictures.captions, *held_out.captions, *evaluation_prompts()]
+    parts = build(settings, vae.to(device), tokens.build(vocabulary, context))
+    parts.unet.to(device).train()
+    parts.text.to(device).train()
+    steps = Timesteps(parts.scheduler, settings.log_snr_mean, settings.log_snr_std, device)
+    means, stds = encode_latents(parts.vae, pictures.images, device)
+    captions = tokens.ids(parts.tokenizer, pictures.captions, context).to(device)
+    nothing = tokens.ids(parts.tokenizer, [""], context).to(device)
+
+    def terms(step: int) -> Terms:
+        rows = draw_rows(settings.seed, "base", step, len(pictures), settings.batch).to(device)
+        random = generator(settings.seed, "base noise", step)
+        sampled, noise = torch.randn((2, settings.batch, *means.shape[1:]), generator=random).to(device)
+        dropped = (torch.rand(settings.batch, generator=random) < settings.drop_caption).to(device)
+        hidden = parts.text(torch.where(dropped[:, None], nothing, captions[rows]))[0]
+        t = steps.draw(settings.batch, random).to(device)
+        latents = means[rows] + stds[rows] * sampled
+        return {"loss": squared_errors(parts, steps, latents, noise, t, hidden).mean()}
+
+    modules = {"unet": parts.unet, "text": parts.text}
+    factors = {"text": settings.text.lr_factor}
+    trainer = Trainer("base", modules, settings, out / STATE / "base.pt", pictures.digest, factors)
+    probe = BaseProbe(parts, steps, held_out, device) if in_world(held_out) else None
+    trainer.run(terms, Probe(settings.probe_every, probe) if probe else None)
+    log = trainer.finish()
+    parts.pipeline().save_pretrained(out)
+    return log
+
+
+def in_world(pictures: Pictures) -> bool:
+    """Whether any caption is a sentence of the shapes world, so that its oracle can judge."""
+    return any(read_caption(text) for text in pictures.captions)
+
+
+class BaseProbe:
+    """What an unfinished base can do: find the captioned shape by its loss, and draw what prompts say."""
+
+    def __init__(self, parts: Parts, steps: Timesteps, held_out: Pictures, device: torch.device) -> None:
+        self.parts, self.steps, self.device = parts, steps, device
+        said = [(row, read_caption(text)) for row, text in enumerate(held_out.captions)]
+        known = [(row, caption) for row, caption in said if caption][:128]
+        self.images = held_out.images[[row for row, _ in known]]
+        self.captions = [caption for _, caption in known]
+
+    def __call__(self, step: int) -> dict[str, float]:
+        found = {"probe_shape": self.shape_by_loss()}
+        prompts = [prompt for prompt in evaluation_prompts() for _ in range(4)]
+        for guidance in (1.0, 2.0, 3.0):
+            images = quality.draw(self.parts.pipeline(), prompts, guidance, 20, 0)
+            found |= {f"probe_{name}_{guidance:g}": value for name, value in quality.fidelity(images, prompts).items()}
+        return found
+
+    def shape_by_loss(self) -> float:
+        """Share of held-out pictures whose true shape gives the lowest loss of all shapes at timestep 500.
+
+        This moves long before pictures do: one divided by the number of shapes until the shapes are told apart.
+        """
+        parts = self.parts
+        latents, _ = encode_latents(parts.vae, self.images, self.device)
+        noise = torch.randn(latents.shape, generator=generator(0, "probe", 0)).to(self.device)
+        t = torch.full((len(latents),), 500, device=self.device)
+        losses = []
+        for shape in SHAPES:
+            captions = [str(replace(caption, shape=shape)) for caption in self.captions]
+            ids = tokens.ids(parts.tokenizer, captions, parts.text.config.max_position_embeddings)
+            losses.append(squared_errors(parts, self.steps, latents, noise, t, parts.text(ids.to(self.device))[0]))
+        true = torch.tensor([SHAPES.index(caption.shape) for caption in self.captions])
+        return float((torch.stack(losses).argmin(0).cpu() == true).float().mean())

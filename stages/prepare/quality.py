@@ -1,0 +1,160 @@
+"""How good trained models are: what a base draws, what a VAE keeps, what a CLIP model recognises and prefers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor
+
+from stages import tables
+from stages.errors import InputError
+from stages.prepare.pictures import Pictures
+from stages.runtime import seed_from
+from stages.world import oracle
+from stages.world.scene import evaluation_prompts
+
+Embed = Callable[[np.ndarray], Tensor]
+"""uint8 images [n, h, w, 3] to features [n, d] of unit length."""
+Encode = Callable[[Sequence[str]], Tensor]
+"""Texts to features [n, d] of unit length."""
+
+BATCH = 96
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Comparisons as rows of `Pictures`: prompts, the two images' rows, and the share of votes for a."""
+
+    prompts: list[str]
+    a: np.ndarray
+    b: np.ndarray
+    preference: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def read_pairs(path: str | Path, split: str, source: str, pictures: Pictures) -> Pairs:
+    """The comparisons of `split` (and of `source`, unless it is empty) whose images stand in `pictures`.
+
+    Raises InputError when there are none, or when one names an image that is missing.
+    """
+    where = {name: row for row, name in enumerate(pictures.ids)}
+    rows = [
+        row
+        for row in tables.read(path, tables.PAIRS).to_pylist()
+        if row["split"] == split and source in ("", row["source"])
+    ]
+    if not rows:
+        wanted = f"split {split!r}" + (f" and source {source!r}" if source else "")
+        raise InputError(f"{path}: no pair of {wanted}, expected at least one")
+    for row in rows:
+        for side in ("image_a", "image_b"):
+            if row[side] not in where:
+                raise InputError(f"{path}: pair {row['pair_id']}: {side} {row[side]!r} is no image of split {split!r}")
+    return Pairs(
+        [row["prompt"] for row in rows],
+        np.array([where[row["image_a"]] for row in rows]),
+        np.array([where[row["image_b"]] for row in rows]),
+        np.array([row["preference"] for row in rows], np.float32),
+    )
+
+
+@torch.no_grad()
+def retrieval(pictures: Pictures, embed: Embed, encode: Encode, count: int = 1000) -> float:
+    """Share of pictures whose caption is the nearest among all captions of the same number of words.
+
+    Captions of other lengths are left out because a shorter one may be just as true.
+    """
+    right = total = 0
+    for words in sorted({len(text.split()) for text in pictures.captions if text}):
+        rows = [row for row, text in enumerate(pictures.captions) if text and len(text.split()) == words][:count]
+        choices = sorted({pictures.captions[row] for row in rows})
+        best = (embed(pictures.images[rows]) @ encode(choices).T).argmax(1).tolist()
+        right += sum(choices[index] == pictures.captions[row] for index, row in zip(best, rows, strict=True))
+        total += len(rows)
+    return right / total
+
+
+@torch.no_grad()
+def pair_accuracy(pictures: Pictures, pairs: Pairs, embed: Embed, encode: Encode) -> float:
+    """Share of comparisons in which the picture with the larger cosine is the one that most votes prefer; ties left out."""
+    texts = encode(pairs.prompts)
+    gap = ((embed(pictures.images[pairs.a]) - embed(pictures.images[pairs.b])) * texts).sum(-1).cpu().numpy()
+    decided = pairs.preference != 0.5
+    return float(((gap > 0) == (pairs.preference > 0.5))[decided].mean())
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """uint8 images decoded from the mean of their posterior."""
+    made = []
+    for start in range(0, len(images), BATCH):
+        target = torch.as_tensor(images[start : start + BATCH]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        decoded = vae.decode(vae.encode(target).latent_dist.mean).sample.clamp(-1, 1)
+        made.append(((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(made)
+
+
+def psnr(images: np.ndarray, made: np.ndarray) -> float:
+    """Mean over uint8 images of the peak signal-to-noise ratio, in dB."""
+    error = ((images.astype(np.float64) - made) / 255) ** 2
+    return float((-10 * np.log10(np.maximum(error.mean((1, 2, 3)), 1e-10))).mean())
+
+
+@torch.no_grad()
+def draw(
+    pipeline: StableDiffusionPipeline, prompts: Sequence[str], guidance: float, steps: int, seed: int
+) -> np.ndarray:
+    """uint8 [n, h, w, 3]: one picture a prompt in `steps` steps; the noise depends on seed and row alone."""
+    pipeline.set_progress_bar_config(disable=True)
+    random = [torch.Generator().manual_seed(seed_from(seed, "draw", row)) for row in range(len(prompts))]
+    made = []
+    for start in range(0, len(prompts), BATCH):
+        rows = slice(start, start + BATCH)
+        drawn = pipeline(
+            list(prompts[rows]),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=random[rows],
+            output_type="np",
+        )
+        made.append(drawn.images)  # pyright: ignore[reportAttributeAccessIssue]
+    return np.round(np.concatenate(made) * 255).astype(np.uint8)
+
+
+def fidelity(images: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
+    """By the oracle, shares of pictures: right colour, right colour and shape, all that is said, no object at all."""
+    seen = oracle.parse(images)
+    match = oracle.caption_match(seen, prompts)
+    shares = {"colour": match.colour, "both": match.both, "all": match.all, "empty": seen.empty}
+    return {name: float(values.mean()) for name, values in shares.items()}
+
+
+def base_scores(
+    pipeline: StableDiffusionPipeline, guidances: Sequence[float], samples: int, steps: int = 20, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """`fidelity` and mean attribute diversity on the evaluation prompts, by guidance scale."""
+    prompts = [prompt for prompt in evaluation_prompts() for _ in range(samples)]
+    found = {}
+    for guidance in guidances:
+        images = draw(pipeline, prompts, guidance, steps, seed)
+        groups = [oracle.attribute_diversity(group) for group in np.split(images, len(images) // samples)]
+        found[f"{guidance:g}"] = fidelity(images, prompts) | {"attribute_diversity": float(np.mean(groups))}
+    return found
+
+
+def vae_scores(vae: AutoencoderKL, pictures: Pictures, device: torch.device, count: int = 1000) -> dict[str, float]:
+    """PSNR of reconstructions, and the oracle's verdict on them and on the pictures themselves."""
+    images, captions = pictures.images[:count], pictures.captions[:count]
+    made = reconstruct(vae, images, device)
+    return {
+        "psnr": psnr(images, made),
+        "both": fidelity(made, captions)["both"],
+        "both_original": fidelity(images, captions)["both"],
+    }
