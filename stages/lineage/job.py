@@ -19,7 +19,6 @@ from stages.lineage.record import (
     FINISHED,
     FOLDER,
     KILLED,
-    File,
     Model,
     Point,
     Record,
@@ -28,12 +27,11 @@ from stages.lineage.record import (
     study_folder,
     write_record,
 )
+from stages.lineage.store import Store
 from stages.params import read_study
 
 INTERVAL = 10.0
 """Seconds between two writes of the record while the job runs."""
-PATIENCE = 20.0
-"""Seconds that a job which is done waits for MLflow at most."""
 
 
 class Job:
@@ -46,8 +44,7 @@ class Job:
         self._due = 0.0
         self._mirror: MirrorProcess | None = None
         self._warned = False
-        # Of a distributed job only the first process writes.
-        self._silent = os.environ.get("RANK", "0") not in ("", "0")
+        self._silent = not _first_process()
 
     def parameters(self, values: Mapping[str, Any]) -> None:
         """Keep settings of the job, few and readable; nested ones get dotted names (`optimizer.lr`)."""
@@ -64,7 +61,7 @@ class Job:
         for name, value in values.items():
             try:
                 point = Point(float(value), None if step is None else int(step), seconds)
-            except (TypeError, ValueError):
+            except Exception:  # a tensor that is no scalar raises an error of its own
                 self.warn(f"metric {name!r} is not a number: {value!r:.80}")
                 continue
             self.record.metrics.setdefault(name, []).append(point)
@@ -98,14 +95,16 @@ class Job:
     def finish(self, outputs: Sequence[str | Path], status: str, error: str | None = None) -> None:
         """Write the record for the last time and wait for its mirror."""
         self.record.status, self.record.error = status, error
-        self.record.outputs = [self._digests.of(path) for path in outputs if Path(path).exists()]
+        if self._silent:
+            return
+        self.record.outputs = [file for file in map(self._digests.of, outputs) if file.sha256]
         for file in self.record.outputs:
             file.producer = self.record.title
         self._write()
         if self._mirror is not None:
             self._heed(self._mirror.tell())
         if self._mirror is not None:
-            self._heed(self._mirror.close(PATIENCE))
+            self._heed(self._mirror.close(Store.configured(Path(self.record.folder)).patience))
 
     def _write(self) -> None:
         if self._silent:
@@ -199,7 +198,7 @@ def _begin(params: Path, stage: str, name: str, inputs: Sequence[str | Path], ou
         name=name,
         folder=str(folder / FOLDER),
         started=time.time(),
-        params=digests.of(params) if params.exists() else File(str(params), str(params)),
+        params=digests.of(params),
         code=provenance.code(),
         versions=provenance.versions(),
         description=str(about.get("description", "")),
@@ -208,9 +207,14 @@ def _begin(params: Path, stage: str, name: str, inputs: Sequence[str | Path], ou
         method=run.get("method"),
         seed=run.get("seed"),
         host=platform.node(),
-        inputs=[digests.of(path) for path in inputs],
+        inputs=[digests.of(path) for path in inputs] if _first_process() else [],
     )
     return Job(record, digests)
+
+
+def _first_process() -> bool:
+    """Whether this is the process of a distributed job that writes."""
+    return os.environ.get("RANK", "0") in ("", "0")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -64,7 +64,10 @@ def code() -> Code:
     """The code revision of the package that is running."""
     digest = hashlib.sha256()
     for path in sorted(STAGES.rglob("*.py")):
-        digest.update(path.relative_to(STAGES).as_posix().encode() + b"\0" + path.read_bytes())
+        try:
+            digest.update(path.relative_to(STAGES).as_posix().encode() + b"\0" + path.read_bytes())
+        except OSError:  # an editor may be moving it this very moment
+            continue
     commit = _git("rev-parse", "HEAD")
     # Only stages/ counts as code: DVC rewrites dvc.lock while it works, and the study file has a digest of its own.
     dirty = bool(commit) and _git("status", "--porcelain", "--", ".") != ""

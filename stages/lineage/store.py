@@ -51,10 +51,16 @@ class Store:
         workspace = "" if uri == own else f"{user()}@{folder.parent}"
         return cls(uri, file.with_name(f"{file.name}.lock").absolute(), workspace)
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a job which is done waits for this store at most: a server may hang, a file is only slow."""
+        return 45.0 if urlsplit(self.uri).scheme in ("http", "https") else 120.0
+
     @contextmanager
-    def locked(self, patience: float = 15.0) -> Iterator[None]:
-        """Hold the store against the other jobs on this machine or disk; TimeoutError after `patience` seconds."""
+    def locked(self) -> Iterator[None]:
+        """Hold the store against the other jobs on this machine or disk; TimeoutError when it does not come free."""
         self.lock.parent.mkdir(parents=True, exist_ok=True)
+        patience = 0.8 * self.patience
         give_up = time.monotonic() + patience
         with open(self.lock, "a") as file:
             while True:

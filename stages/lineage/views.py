@@ -1,8 +1,7 @@
 """Saved views in MLflow's page of a study, so that a comparison is one click and not twenty.
 
 MLflow keeps a saved view as a tag of the experiment, `mlflow.sharedViewState.<id>`: a name and the state of the page as
-JSON.
-The keys of that were read off MLflow 3.17; an MLflow that does not know one of them leaves that part as it is by default.
+JSON. The keys of that were read off MLflow 3.17; an MLflow that does not know one leaves that part as it is by default.
 """
 
 from __future__ import annotations
@@ -22,14 +21,16 @@ RUNS_PAGE = "#/experiments/{experiment}/runs?workflowType=machine_learning&viewS
 
 
 def describe(connection: Connection, description: str) -> None:
-    """Give a new experiment a description with links to its views, and the list of all jobs as a view."""
+    """Give a new experiment a line about it with links to its views, and the list of all jobs as a view."""
     if NOTE in connection.client.get_experiment(connection.experiment).tags:
         return
     links = " | ".join(
         f"[{title}]({RUNS_PAGE.format(experiment=connection.experiment, view=view)})"
         for title, view in (("Compare methods", COMPARE), ("All jobs", JOBS))
     )
-    connection.client.set_experiment_tag(connection.experiment, NOTE, f"{description}\n\n{links}")
+    connection.client.set_experiment_tag(
+        connection.experiment, NOTE, f"{description} | {links}" if description else links
+    )
     columns = [
         *("attributes.`Source`", "attributes.`Dataset`", "tags.`stage`", "tags.`method`", "tags.`seed`"),
         *("metrics.`job/seconds`", "metrics.`job/peak_memory_mb`", "tags.`git_sha`"),
