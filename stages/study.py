@@ -182,10 +182,12 @@ def schema() -> dict[str, Any]:
     definitions = made["$defs"]
     definitions["MethodEntry"] = _any_of(methods.METHODS, definitions)
     definitions["StrategyEntry"] = _any_of(strategies.STRATEGIES, definitions)
-    made["properties"]["methods"]["additionalProperties"] = {"$ref": "#/$defs/MethodEntry"}
-    definitions["SampleSettings"]["properties"]["strategies"]["additionalProperties"] = {
-        "$ref": "#/$defs/StrategyEntry"
-    }
+    for properties, name, entry in (
+        (made["properties"], "methods", "MethodEntry"),
+        (definitions["SampleSettings"]["properties"], "strategies", "StrategyEntry"),
+    ):
+        properties[name].pop("patternProperties", None)
+        properties[name]["additionalProperties"] = {"$ref": f"#/$defs/{entry}"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **made}
 
 

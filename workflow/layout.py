@@ -37,7 +37,21 @@ MODEL_FILES = {
 }
 """The files of a model trained here, by its kind; a model folder holds these and `train_log.parquet`."""
 
-REPORT_FILES = ("index.html", "metrics.json")
+REPORT_FILES = (
+    "index.html",
+    "metrics.json",
+    "frontier.svg",
+    "frontier.png",
+    "strategies.svg",
+    "strategies.png",
+    "training.svg",
+    "training.png",
+    "grid.png",
+    "summary.csv",
+    "differences.csv",
+    "plots/frontier.csv",
+    "plots/training.csv",
+)
 """What the report consists of."""
 
 

@@ -1,5 +1,22 @@
 # The page, the numbers for `dvc metrics diff`, the tables for `dvc plots`.
 
+CAPTIONS = {
+    "index.html": "page",
+    "frontier.svg": "frontier",
+    "strategies.svg": "strategies",
+    "training.svg": "training",
+    "grid.png": "grid",
+    "summary.csv": "summary",
+    "differences.csv": "differences",
+}
+
+
+def report_file(file):
+    """A file of the report; the captioned ones stand in Snakemake's own report too."""
+    if file not in CAPTIONS:
+        return out(f"report/{file}")
+    return report(out(f"report/{file}"), caption=f"../report/{CAPTIONS[file]}.rst", category=STUDY.name)
+
 
 rule report:
     input:
@@ -12,7 +29,7 @@ rule report:
         out("measures/reference.safetensors"),
         expand(out("measures/{run}{kind}.parquet"), run=["base", *STUDY.runs], kind=["", ".summary"]),
     output:
-        [out(f"report/{file}") for file in REPORT_FILES],
+        [report_file(file) for file in REPORT_FILES],
     log:
         logs("report.log"),
     benchmark:

@@ -1,0 +1,105 @@
+"""The graph of jobs as each of the two runners sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflow.triggers import FOLDER
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job; `inputs` are files and, for DVC, folders."""
+
+    command: str
+    inputs: frozenset[str]
+    outputs: frozenset[str]
+    keys: frozenset[str]
+    """Keys of the study file that it depends on."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Jobs by name (`finetune@refl-s0`), and which job needs which."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    edges: set[tuple[str, str]] = field(default_factory=set)
+
+
+def of_dvc(root: Path) -> Graph:
+    """What `dvc repro` would run in the project at `root`."""
+    from dvc.repo import Repo
+
+    with _inside(root), Repo(str(root)) as repo:
+        index = repo.index
+        jobs = {}
+        for stage in index.stages:
+            params = {key for dependency in stage.params for key in dependency.params}
+            inputs = frozenset(dep.def_path for dep in stage.deps if dep not in stage.params)
+            outputs = frozenset(out.def_path for out in stage.outs)
+            jobs[stage.addressing] = Job(_plain(str(stage.cmd)), inputs, outputs, frozenset(params))
+        edges = {(later.addressing, earlier.addressing) for later, earlier in index.graph.edges}
+    return Graph(jobs, edges)
+
+
+def of_snakemake(root: Path) -> Graph:
+    """What `snakemake` would run in the project at `root`, were nothing built yet."""
+    with _inside(root):
+        jobs, edges = {}, set()
+        dag = list(_snakemake_jobs())
+        names = {job: _name(job) for job, _ in dag}
+        for job, needed in dag:
+            stamps = [Path(file) for file in job.input if Path(file).is_relative_to(FOLDER)]
+            keys = {key for stamp in stamps for key in json.loads(stamp.read_text())} - {"command"}
+            inputs = frozenset(map(str, job.input)) - frozenset(map(str, stamps))
+            jobs[names[job]] = Job(_plain(job.shellcmd), inputs, frozenset(map(str, job.output)), frozenset(keys))
+            edges |= {(names[job], names[earlier]) for earlier in needed}
+    return Graph(jobs, edges)
+
+
+def _snakemake_jobs() -> Iterator[tuple[Any, list[Any]]]:
+    """Every job but `all`, with the jobs that it needs; two private calls, as no public one gives this."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        opened = api.workflow(ResourceSettings(cores=1), ConfigSettings(), snakefile=Path("Snakefile"), workdir=Path())
+        opened.dag(DAGSettings(forceall=True))
+        workflow = opened._workflow
+        workflow._prepare_dag(forceall=True, ignore_incomplete=True, lock_warn_only=True)
+        workflow._build_dag()
+        dag = workflow.dag
+        assert dag is not None
+        for job in dag.jobs:
+            if job.rule.name != "all":
+                yield job, list(dag.dependencies[job])
+
+
+def _name(job: Any) -> str:
+    return "@".join([job.rule.name, *job.wildcards])
+
+
+def _plain(command: str) -> str:
+    """A command without its redirection into a log and with single spaces."""
+    return " ".join(re.sub(r">\s*\S+\s+2>&1", "", command).split())
+
+
+@contextmanager
+def _inside(root: Path) -> Iterator[None]:
+    """In the folder `root`, with the environment put back at the end."""
+    before, environment = Path.cwd(), dict(os.environ)
+    os.chdir(root)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)

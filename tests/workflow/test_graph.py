@@ -1,0 +1,60 @@
+"""Snakemake and DVC see the same jobs in every study: same commands, outputs, settings, code and order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import graphs
+import pytest
+import yaml
+from project import ROOT, make
+
+STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")])
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[graphs.Graph, graphs.Graph]:
+    """The graph of a study under Snakemake and under DVC."""
+    root = make(tmp_path_factory.mktemp("graph"), yaml.safe_load((ROOT / request.param).read_text())).root
+    return graphs.of_snakemake(root), graphs.of_dvc(root)
+
+
+def test_same_jobs_and_order(both: tuple[graphs.Graph, graphs.Graph]) -> None:
+    snakemake, dvc = both
+    assert snakemake.jobs.keys() == dvc.jobs.keys()
+    assert snakemake.edges == dvc.edges
+    assert len(snakemake.edges) >= len(snakemake.jobs) - 1
+
+
+@pytest.mark.parametrize("what", ["command", "outputs", "keys"])
+def test_same_jobs_in_detail(both: tuple[graphs.Graph, graphs.Graph], what: str) -> None:
+    snakemake, dvc = both
+    for name, job in snakemake.jobs.items():
+        assert getattr(job, what) == getattr(dvc.jobs[name], what), name
+
+
+def test_dvc_watches_every_input_of_snakemake(both: tuple[graphs.Graph, graphs.Graph]) -> None:
+    """A folder among DVC's dependencies stands for the files in it."""
+    snakemake, dvc = both
+    for name, job in snakemake.jobs.items():
+        watched = dvc.jobs[name].inputs
+        unwatched = [file for file in job.inputs if not {file, *map(str, Path(file).parents)} & watched]
+        assert not unwatched, name
+
+
+def test_snakemake_watches_every_code_of_dvc(both: tuple[graphs.Graph, graphs.Graph]) -> None:
+    snakemake, dvc = both
+    for name, job in dvc.jobs.items():
+        for path in job.inputs:
+            if path.startswith("stages/"):
+                files = snakemake.jobs[name].inputs
+                assert path in files or any(file.startswith(f"{path}/") for file in files), f"{name}: {path}"
+
+
+def test_outputs_are_files_of_one_job(both: tuple[graphs.Graph, graphs.Graph]) -> None:
+    snakemake, _ = both
+    outputs = [output for job in snakemake.jobs.values() for output in job.outputs]
+    assert len(outputs) == len(set(outputs))
+    assert all(
+        Path(output).suffix in (".parquet", ".json", ".safetensors", ".html", ".csv", ".svg") for output in outputs
+    )

@@ -1,0 +1,113 @@
+"""A bad study file is refused before anything starts, in one line that says what, where and what was expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from project import ROOT, make, small_study
+
+from stages import study
+from stages.errors import InputError
+
+BAD = {
+    "methods.refl.kind": ("refel", "methods.refl: unknown kind 'refel'; did you mean 'refl'?"),
+    "methods.refl.midle": ([1, 2], "methods.refl.midle: unknown key; did you mean 'middle'?"),
+    "methods.refl.middle": ([15, 25], "methods.refl: middle [15, 25) is not a range of indices"),
+    "methods.refl.train": ({"steps": 0}, "methods.refl.train.steps: input should be greater than"),
+    "runs.refl-s0.method": ("rfl", "runs.refl-s0.method: unknown method 'rfl'; did you mean 'refl'?"),
+    "runs.refl-s0.seed": (7, "runs.refl-s0: a run is called <method>-s<seed>, expected 'refl-s7'"),
+    "runs.refl-s0": (None, None),
+    "study.reference": ("draft1", "study.reference: unknown trained method 'draft1'"),
+    "study.reward": ("proxi", "study.reward: unknown model 'proxi'; did you mean 'proxy'?"),
+    "study.name": ("../up", "study.name: string should match pattern"),
+    "study.seed": ("zero", "study.seed: input should be a valid integer"),
+    "score.rewards": (["base"], "score.rewards: unknown model 'base'"),
+    "sample.strategies.combined.k": ([20], "sample.strategies.combined: k 20 is not between 1 and 19"),
+    "sample.strategies.combined.kind": ("combine", "unknown kind 'combine'; did you mean 'combined'?"),
+    "sample.stepz": (3, "params.yaml: sample.stepz: unknown key; did you mean 'steps'?"),
+    "measure.set_metrics": (["fdi"], "unknown metric 'fdi'; did you mean 'fid'?"),
+    "measure.features": ({"clp": "embedding"}, "measure.features: unknown model 'clp'; did you mean 'clip'?"),
+    "report.rewards": (["orcale"], "report.rewards: unknown measured reward 'orcale'; did you mean 'oracle'?"),
+    "report.diversities": (["clip_diversty"], "did you mean 'clip_diversity'?"),
+    "prepare.import.proxy.kind": ("open_klip", "proxy.kind: unknown kind 'open_klip'; did you mean 'open_clip'?"),
+    "prepare.import.proxy.foldr": ("x", "prepare.import.proxy.foldr: unknown key; did you mean 'folder'?"),
+    "prepare.import.proxy.folder": ("shipped/none", "prepare.import.proxy.folder: shipped/none: no such folder"),
+    "prepare.import.base": (None, "prepare: there is no model 'base'"),
+    "prepare.train.base": ({"other": {}}, "prepare.train.vae: there is no 'vae'"),
+    "prepare.train.vae": ({"proxy": {}}, "prepare: two models are called 'proxy'"),
+    "curate.images": ({"kind": "folder", "path": "data/none"}, "curate: data/none: no such file or folder"),
+    "curate": (None, "params.yaml: curate: field required"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project; the files that the study names are there."""
+    return make(tmp_path_factory.mktemp("study"), small_study()).root
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The small study with one key set, or removed where `value` is None."""
+    content = small_study()
+    *path, last = key.split(".")
+    spot = content
+    for part in path:
+        spot = spot[part]
+    spot[last] = value
+    if value is None:
+        del spot[last]
+    return content
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_one_line_for_what_is_wrong(root: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.chdir(root)
+    value, message = BAD[key]
+    Path("params.yaml").write_text(yaml.safe_dump(changed(key, value)))
+    if message is None:
+        assert study.load("params.yaml").runs.keys() == small_study()["runs"].keys() - {"refl-s0"}
+        return
+    with pytest.raises(InputError) as error:
+        study.load("params.yaml")
+    assert message in str(error.value)
+    assert str(error.value).startswith("params.yaml: ")
+    assert "\n" not in str(error.value)
+
+
+def test_snakemake_stops_at_the_door(root: Path) -> None:
+    project = make(root / "door", changed("methods.refl.kind", "refel"))
+    refused = project.snakemake(check=False)
+    assert refused.code == 2
+    said = [line for line in refused.text.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert said == ["error: params.yaml: methods.refl: unknown kind 'refel'; did you mean 'refl'?"]
+    assert not (project.root / "out").exists()
+    missing = project.snakemake("--config", "study=studies/none.yaml", check=False)
+    assert missing.code == 2
+    assert "studies/none.yaml: no such study file" in missing.text
+
+
+STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("file", STUDIES)
+def test_ready_studies_are_valid(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = yaml.safe_load((ROOT / file).read_text())
+    monkeypatch.chdir(make(tmp_path, content).root)
+    study.load("params.yaml")
+    jsonschema.validate(content, study.schema())
+
+
+def test_schema_is_in_step() -> None:
+    """`make schema` writes it anew."""
+    assert json.loads((ROOT / "workflow/schemas/study.schema.json").read_text()) == study.schema()
+
+
+@pytest.mark.parametrize("key", ["methods.refl.midle", "sample.stepz", "prepare.import.proxy.foldr"])
+def test_schema_refuses_too(key: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(changed(key, BAD[key][0]), study.schema())
