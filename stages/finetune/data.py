@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stages.encode.store import Encodings, Item
 from stages.finetune.batch import Batch
+from stages.models.diffusion import posterior_sample
 from stages.models.noise import KeyedNoise
 from stages.runtime import seed_from
 
@@ -51,7 +52,7 @@ class Data:
 
     def _clean(self, items: list[Item], noise: KeyedNoise) -> Tensor:
         mean, std = self.encodings.posterior(items)
-        return self.scale * (mean + std * noise.extra("posterior"))
+        return posterior_sample(mean, std, noise.extra("posterior"), self.scale)
 
 
 def _order(seed: int, epoch: int, count: int) -> list[int]:

@@ -100,13 +100,15 @@ class Autoencoder:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """Tokenizer and text model; prompts in, last hidden states out."""
+    """Tokenizer and text model; prompts in, last hidden states out. Token ids need no tokenizer."""
 
-    tokenizer: CLIPTokenizer
+    tokenizer: CLIPTokenizer | None
     network: CLIPTextModel
 
     def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, int]:
         """Token ids [B, length], padded and truncated to the model's length, and how many prompts were truncated."""
+        if self.tokenizer is None:
+            raise InputError("the base model has no tokenizer/ folder, which prompts need")
         length = self.tokenizer.model_max_length
         ids = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)["input_ids"]
         full = self.tokenizer(list(prompts))["input_ids"]
@@ -115,6 +117,11 @@ class TextEncoder:
     def hidden(self, ids: Tensor) -> Tensor:
         """Last hidden state [B, length, width] (after the final layer norm) of token ids [B, length]."""
         return self.network(ids, return_dict=False)[0]
+
+
+def posterior_sample(mean: Tensor, std: Tensor, noise: Tensor, scale: float) -> Tensor:
+    """Scaled latents scale (mean + std noise), each [B, C, h, w]; mean and std unscaled."""
+    return scale * (mean + std * noise)
 
 
 PARTS = ("unet", "vae", "text_encoder", "scheduler")
@@ -167,27 +174,31 @@ def load_diffusion(record: ModelRecord, device: torch.device, parts: Collection[
     return DiffusionModel(record, Schedule.from_config(config, device), loaded)
 
 
-def _load_unet(folder: Path, device: torch.device) -> object:
+def load_unet(folder: Path, device: torch.device, subfolder: str = "unet") -> nn.Module:
+    """The denoising network in `folder`/`subfolder`, in float32, frozen."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     network = UNet2DConditionModel.from_pretrained(
-        folder, subfolder="unet", torch_dtype=torch.float32, local_files_only=True
+        folder, subfolder=subfolder, torch_dtype=torch.float32, local_files_only=True
     )
     return _frozen(network, device)
 
 
-def _load_vae(folder: Path, device: torch.device) -> object:
+def load_vae(folder: Path, device: torch.device) -> Autoencoder:
+    """The autoencoder in `folder`/vae, in float32, frozen."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     network = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
     return Autoencoder(_frozen(network, device))  # type: ignore[arg-type]
 
 
-def _load_text(folder: Path, device: torch.device) -> object:
+def load_text(folder: Path, device: torch.device) -> TextEncoder:
+    """The text encoder in `folder`/text_encoder, in float32, frozen, with the tokenizer where there is one."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     network = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    words = folder / "tokenizer"
+    tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True) if words.is_dir() else None
     return TextEncoder(tokenizer, _frozen(network, device))  # type: ignore[arg-type]
 
 
@@ -195,4 +206,4 @@ def _frozen(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device).eval().requires_grad_(False)
 
 
-LOADERS = {"unet": _load_unet, "vae": _load_vae, "text_encoder": _load_text}
+LOADERS = {"unet": load_unet, "vae": load_vae, "text_encoder": load_text}

@@ -83,12 +83,12 @@ class OpenClip:
                 )
             for start in range(0, len(missing), 256):
                 part = missing[start : start + 256]
-                self._texts |= zip(part, self._encode_ids(self._tokenize(part)).unbind(), strict=True)
+                self._texts |= zip(part, self.encode_tokens(self._tokenize(part)).unbind(), strict=True)
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def score_tokens(self, images: Tensor, token_ids: Tensor) -> Tensor:
         """The reward [B] with token ids [B, L] in place of prompts; the text is pooled at the largest id."""
-        return self._cosine(self.embed(images), self._encode_ids(token_ids))
+        return self._cosine(self.embed(images), self.encode_tokens(token_ids))
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights."""
@@ -97,7 +97,8 @@ class OpenClip:
     def _input(self, images: Tensor) -> Tensor:
         return self.preprocess(images.to(self.model.logit_scale.dtype))
 
-    def _encode_ids(self, token_ids: Tensor) -> Tensor:
+    def encode_tokens(self, token_ids: Tensor) -> Tensor:
+        """Text features [B, D] of unit length of token ids [B, L]; the text is pooled at the largest id."""
         # Kept features outlive the caller's mode: made under inference mode they could never meet a gradient.
         with torch.inference_mode(False), torch.no_grad(), self._plain(token_ids):
             features = self.model.encode_text(token_ids.clone().to(self.model.logit_scale.device))

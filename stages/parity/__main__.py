@@ -1,0 +1,48 @@
+"""Compare what the stages compute with a set of reference numbers; one line an item, exit code 1 on a failure."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.runtime import run_stage
+
+if TYPE_CHECKING:
+    from stages.parity.checks import Check
+    from stages.parity.reference import ParitySet
+
+
+def main() -> None:
+    """Command line of the comparison."""
+    parser = argparse.ArgumentParser(prog="python -m stages.parity", description=__doc__)
+    parser.add_argument("--set", type=Path, required=True, help="folder with weights, inputs and expected values")
+    args = parser.parse_args()
+
+    from stages.parity.reference import load
+    from stages.runtime import device
+
+    device()  # grants the threads of the job to torch
+    reference = load(args.set)
+    count = failed = 0
+    for check in checks(reference):
+        print(check, flush=True)
+        count, failed = count + 1, failed + (not check.passed)
+    unread = reference.expected.unread()
+    for name in unread:
+        print(f"{name:<76} not compared")
+    print(f"{count} compared, {count - failed} passed, {failed} failed, {len(unread)} not compared")
+    raise SystemExit(1 if failed or not count else 0)
+
+
+def checks(reference: ParitySet) -> Iterator[Check]:
+    """Every comparison with the set."""
+    from stages.parity import losses, parts, rollouts, training
+
+    for module in (parts, rollouts, training, losses):
+        yield from module.checks(reference)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,161 @@
+"""A set of reference numbers: its weights as the stages load them, its inputs, and what is expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stages.errors import InputError
+from stages.models.diffusion import Autoencoder, TextEncoder, load_text, load_unet, load_vae
+from stages.models.record import describe
+from stages.models.schedule import Schedule
+from stages.parity import pixelwise
+from stages.rewards import open_clip
+
+NOT_NUMBERS = ("config", "environment", "upstream_commit", "full_grad_names")
+
+
+@dataclass
+class Expected:
+    """Expected arrays and the nested JSON of scalars, with a memory of what has been asked for."""
+
+    arrays: dict[str, Tensor]
+    scalars: dict[str, Any]
+    asked: set[str] = field(default_factory=set)
+
+    def array(self, name: str) -> Tensor:
+        """An expected array."""
+        self.asked.add(name)
+        if name not in self.arrays:
+            raise InputError(f"parity set: expected.safetensors has no {name!r}")
+        return self.arrays[name]
+
+    def under(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        """Arrays whose names start with `prefix`, by the rest of their names."""
+        for name in [name for name in self.arrays if name.startswith(prefix)]:
+            yield name.removeprefix(prefix), self.array(name)
+
+    def value(self, *path: str) -> Any:
+        """An entry of expected.json, at `path`."""
+        found: Any = self.scalars
+        for part in path:
+            if not isinstance(found, dict) or part not in found:
+                raise InputError(f"parity set: expected.json has no {'.'.join(path)!r}")
+            found = found[part]
+        self.asked |= {name for name, _ in _leaves(found, path)}
+        return found
+
+    def tags(self, section: str) -> list[str]:
+        """Names of the items of a section of expected.json; none where there is no such section."""
+        return list(self.scalars.get(section, {}))
+
+    def unread(self) -> list[str]:
+        """Names of everything that was never asked for."""
+        every = [
+            *self.arrays,
+            *(name for name, _ in _leaves(self.scalars, ()) if name.split(".")[0] not in NOT_NUMBERS),
+        ]
+        return [name for name in every if name not in self.asked]
+
+
+def _leaves(found: Any, path: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Entries that are no mappings; a mapping of norms by parameter counts as one entry."""
+    if isinstance(found, dict) and not (path and path[-1].endswith("_norms")):
+        for key, value in found.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield ".".join(path), found
+
+
+@dataclass(frozen=True)
+class ParitySet:
+    """Everything in one folder: frozen networks `base` and `tuned`, and a `reward` that knows prompts by number."""
+
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Tensor]
+    expected: Expected
+    schedule: Schedule
+    base: nn.Module
+    tuned: nn.Module
+    vae: Autoencoder
+    text: TextEncoder
+    reward: open_clip.OpenClip
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts of the batch: their numbers, which `reward` looks up in `reward_ids`."""
+        return [str(n) for n in range(len(self.inputs["reward_ids"]))]
+
+    def images(self, name: str) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] from an input of bytes."""
+        return self.inputs[name].float() / 255
+
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """Text embeddings [B, length, width] of the prompts, and [1, length, width] of the empty one."""
+        with torch.no_grad():
+            return self.text.hidden(self.inputs["prompt_ids"]), self.text.hidden(self.inputs["uncond_ids"])
+
+
+def load(folder: Path) -> ParitySet:
+    """The set in `folder`; raises InputError naming the file that is missing or unreadable."""
+    scalars = _json(folder / "expected.json")
+    arrays, inputs = (_tensors(folder / f"{name}.safetensors") for name in ("expected", "inputs"))
+    weights = folder / "weights"
+    schedule = Schedule.from_config(_json(weights / "scheduler" / "scheduler_config.json"), torch.device("cpu"))
+    ids = inputs["reward_ids"]
+
+    def tokens(prompts: Sequence[str]) -> Tensor:
+        return ids[[int(prompt) for prompt in prompts]]
+
+    networks = _pixelwise(weights) if (weights / pixelwise.WEIGHTS).is_file() else _real(weights)
+    base, tuned, vae, text, judge = networks
+    reward = open_clip.OpenClip("reward", judge.model, judge.preprocess, tokens)
+    return ParitySet(scalars["config"], inputs, Expected(arrays, scalars), schedule, base, tuned, vae, text, reward)
+
+
+Networks = tuple[nn.Module, nn.Module, Autoencoder, TextEncoder, open_clip.OpenClip]
+
+
+def _real(weights: Path) -> Networks:
+    where = torch.device("cpu")
+    for part in ("unet", "unet_tuned", "vae", "text_encoder", "reward_clip"):
+        if not (weights / part).is_dir():
+            raise InputError(f"{weights}: no folder {part}; expected the layout of docs/parity.md")
+    base, tuned = (load_unet(weights, where, name) for name in ("unet", "unet_tuned"))
+    judge = open_clip.load(describe("reward", "open_clip", weights / "reward_clip"), where)
+    return base, tuned, load_vae(weights, where), load_text(weights, where), judge
+
+
+def _pixelwise(weights: Path) -> Networks:
+    from stages.rewards.preprocess import Preprocess
+
+    made = pixelwise.load(_tensors(weights / pixelwise.WEIGHTS))
+    vae = Autoencoder(made.vae)  # type: ignore[arg-type]
+    judge = open_clip.OpenClip("reward", made.judge, Preprocess(), None)  # type: ignore[arg-type]
+    return made.base, made.tuned, vae, TextEncoder(None, made.text), judge  # type: ignore[arg-type]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the layout of docs/parity.md") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected the layout of docs/parity.md") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {error}") from None

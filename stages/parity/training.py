@@ -1,0 +1,288 @@
+"""Training steps by the methods and the trainer: predictions, losses, gradients, accumulation, optimizer steps."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.finetune.batch import Batch, Judged
+from stages.finetune.methods import draft_k, imagerefl, refl
+from stages.finetune.settings import FinetuneSettings
+from stages.finetune.tools import Tools
+from stages.finetune.trainer import Trainer
+from stages.models.diffusion import Denoiser, posterior_sample
+from stages.models.noise import GivenNoise
+from stages.models.policy import make_policy
+from stages.parity.checks import GRADIENT, STEEP, STEP, VALUE, Check, compare, norms, same
+from stages.parity.parts import rollout_steps
+from stages.parity.reference import ParitySet
+
+Method = Callable[[Tools, Batch], Judged]
+LR, BETAS = 3e-4, (0.9, 0.999)
+ACCUMULATED_WEIGHT = 0.01
+OPTIMIZERS: dict[str, dict[str, object]] = {
+    "adam_plain": {},
+    "adam_scaler_only": {},  # a scaler alone changes nothing: it multiplies and divides by a power of two
+    "adam_official_double_step": {"as_released": {"double_step": True}},
+    "adamw_official_double_step": {"as_released": {"double_step": True}, "optimizer": {"weight_decay": 0.01}},
+    "adam_plain_eps1e_6": {"optimizer": {"eps": 1e-6}},
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """What an item trains with: a method, the weight of its diffusion loss, its grid, guidance and stray step.
+
+    `error_at` is the index of the diffusion loss, None where there is none; `reward_first` says that the prediction
+    that is judged comes before the one of the diffusion loss.
+    """
+
+    method: Method
+    weight: float
+    steps: int
+    error_at: int | None
+    reward_first: bool
+    guidance: float = 1.0
+    extra_step: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One call of the network: its index, input, prediction, and whether gradients were recorded."""
+
+    index: int
+    x: Tensor
+    eps: Tensor
+    gradient: bool
+
+
+def checks(reference: ParitySet) -> Iterator[Check]:
+    """Every training item of the set."""
+    for tag in reference.expected.tags("train"):
+        yield from _step(reference, tag)
+    if reference.expected.tags("accumulation"):
+        yield _accumulation(reference)
+    for tag in reference.expected.tags("optim"):
+        yield from _optimizer(reference, tag)
+
+
+def item(reference: ParitySet, tag: str) -> Item:
+    """The method behind a tag such as `imagerefl_s30_m33_mse0`; its weight stands in expected.json."""
+    weight, steps = float(reference.expected.value("train", tag, "mse_loss_scale") or 0.0), rollout_steps(reference)
+    if found := re.fullmatch(r"refl_(cfg_)?m(\d+)_mse[\d.]+", tag):
+        m, guidance = int(found[2]), float(reference.config["guidance"]) if found[1] else 1.0
+        return Item(lambda t, b: refl.judge(t, b, m, weight), weight, steps, m, True, guidance)
+    if found := re.fullmatch(r"imagerefl_s(\d+)_m(\d+)(_official_offbyone|_clean|_mse0)?", tag):
+        s, m, extra = int(found[1]), int(found[2]), found[3] == "_official_offbyone"
+        return Item(lambda t, b: imagerefl.judge(t, b, s, m, weight), weight, steps, s, False, extra_step=extra)
+    if found := re.fullmatch(r"draft_first(\d+)_k(\d+)_T(\d+)", tag):
+        k, steps = int(found[2]), int(found[3])
+        return Item(lambda t, b: draft_k.judge(t, b, k), 0.0, steps, None, True)
+    raise InputError(f"parity set: unknown training item {tag!r}")
+
+
+def given_batch(reference: ParitySet, micro: int = 0) -> Batch:
+    """The micro-batch of the set: its prompts, its noise, and its real images as latents."""
+    inputs = reference.inputs
+    named = {"forward": inputs["forward_noise"], "posterior": inputs["posterior_noise"]}
+    text, _ = reference.embeddings()
+    with torch.no_grad():
+        mean, std = reference.vae.posterior(reference.images("real_images_u8"))
+    clean = posterior_sample(mean, std, named["posterior"], reference.vae.scale)
+    noise = GivenNoise(inputs["x_T"], inputs["z"], named)
+    return Batch(reference.prompts, text, noise, random.Random(0), micro, clean)
+
+
+def trainer(
+    reference: ParitySet, given: Item, method: Method, loss_scale: float, changes: Mapping[str, object]
+) -> Trainer:
+    """A trainer of every weight of the tuned network, as `finetune` starts one, without clipping."""
+    base = {"optimizer": {"lr": LR, "betas": BETAS, "clip_norm": None}, "guidance": given.guidance}
+    released = {"loss_scale": loss_scale, "extra_step": given.extra_step, "sum_accumulation": True}
+    shared = FinetuneSettings.model_validate(base | {"as_released": released})
+    settings = FinetuneSettings.model_validate(shared.overridden(changes))
+    policy = make_policy(reference.tuned, "full")
+    _, empty = reference.embeddings()
+    tools = Tools(
+        policy=Denoiser(policy.network, reference.schedule), grid=reference.schedule.grid(given.steps), empty=empty,
+        guidance=settings.guidance, extra_step=settings.as_released.extra_step,
+    )  # fmt: skip
+    parameters = dict(policy.parameters())
+    return Trainer.start(tools, reference.vae.decode, reference.reward, method, parameters, settings)
+
+
+def gradient_norms(parameters: Mapping[str, Tensor]) -> dict[str, float]:
+    """L2 norm of each parameter's gradient, in double precision; 0 where there is none."""
+    return {n: 0.0 if p.grad is None else float(p.grad.double().norm()) for n, p in parameters.items()}
+
+
+def total(values: Mapping[str, float]) -> float:
+    """Norm of all parameters together."""
+    return sum(value**2 for value in values.values()) ** 0.5
+
+
+def gradient_checks(
+    reference: ParitySet,
+    name: str,
+    section: Sequence[str],
+    parameters: Mapping[str, Tensor],
+    tolerance: float,
+    whole: float,
+) -> Iterator[Check]:
+    """Norms of the gradients that stand in `parameters`, and the full ones that the set holds."""
+    found, expected = gradient_norms(parameters), reference.expected
+    norm = expected.value(*section, "grad_norm_total")
+    yield compare(f"{name}.grad_norm_total", total(found), norm, whole)
+    yield from norms(f"{name}.grad_norms", found, expected.value(*section, "grad_norms"), tolerance)
+    for parameter, gradient in expected.under(f"{name}.grad."):
+        yield compare(f"{name}.grad.{parameter}", parameters[parameter].grad, gradient, tolerance)
+
+
+def _step(reference: ParitySet, tag: str) -> Iterator[Check]:
+    expected, name, given = reference.expected, f"train.{tag}", item(reference, tag)
+    judged: list[Judged] = []
+
+    def method(tools: Tools, batch: Batch) -> Judged:
+        judged.append(given.method(tools, batch))
+        return judged[-1]
+
+    made = trainer(reference, given, method, float(expected.value("train", tag, "loss_scale")), {})
+    batch, seen = given_batch(reference), watch(made.tools)
+    terms = made.backward(batch)
+    error = terms.get("loss_diffusion")
+    if error is None and given.error_at is not None:
+        with torch.no_grad():
+            error = made.tools.diffusion_error(batch, given.error_at)
+    yield from _losses(reference, tag, terms, error)
+    yield from _evaluations(reference, tag, given, seen)
+    yield from _images(reference, tag, judged[-1].x0.detach())
+    yield from gradient_checks(reference, name, ("train", tag), made.parameters, GRADIENT, VALUE)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in made.parameters.values() if p.grad is not None])
+    yield compare(f"{name}.grad_norm_official", norm, expected.value("train", tag, "grad_norm_official"), VALUE)
+
+
+def watch(tools: Tools) -> list[Evaluation]:
+    """A list that fills with the evaluations of the policy."""
+    seen: list[Evaluation] = []
+    indices = {int(t): i for i, t in enumerate(tools.grid.timesteps)}
+
+    def note(x: Tensor, t: Tensor, eps: Tensor) -> None:
+        seen.append(Evaluation(indices[int(t)], x.detach(), eps.detach(), torch.is_grad_enabled()))
+
+    tools.policy.seen = note
+    return seen
+
+
+def _losses(reference: ParitySet, tag: str, terms: Mapping[str, Tensor], error: Tensor | None) -> Iterator[Check]:
+    expected, name = reference.expected, f"train.{tag}"
+    yield compare(f"{name}.loss_total", terms["loss"], expected.value("train", tag, "loss_total"), VALUE)
+    yield compare(f"{name}.L_R", -terms["reward"], expected.value("train", tag, "L_R"), VALUE)
+    wanted = expected.value("train", tag, "L_mse")
+    if error is None or wanted is None:
+        yield same(f"{name}.L_mse", error, wanted)
+    else:
+        yield compare(f"{name}.L_mse", error, wanted, VALUE)
+
+
+def _evaluations(reference: ParitySet, tag: str, given: Item, seen: list[Evaluation]) -> Iterator[Check]:
+    """What went into and came out of the network, at the judged step and for the diffusion loss, and in which order."""
+    expected, name = reference.expected, f"train.{tag}"
+    recorded = [one for one in seen if one.gradient]
+    # DRaFT judges the last of its evaluations, ReFL the first that records, ImageReFL the last
+    judged = recorded[0] if given.reward_first and given.error_at is not None else recorded[-1]
+    yield compare(f"{name}.x_m", judged.x, expected.array(f"{name}.x_m"), VALUE)
+    yield compare(f"{name}.eps_m", judged.eps, expected.array(f"{name}.eps_m"), VALUE)
+    if given.error_at is not None:
+        of_error = recorded[0] if given.weight and not given.reward_first else seen[-1]
+        yield compare(f"{name}.mse_x", of_error.x, expected.array(f"{name}.mse_x"), VALUE)
+        yield compare(f"{name}.mse_eps", of_error.eps, expected.array(f"{name}.mse_eps"), VALUE)
+    middle = expected.value("train", tag, "mid")
+    if middle is not None:
+        yield same(f"{name}.mid", judged.index, middle)
+    indices = expected.value("train", tag, "step_index_sequence")
+    recording = expected.value("train", tag, "grad_enabled")
+    wanted = list(zip(indices, recording, strict=True))
+    if given.weight and not given.reward_first:
+        wanted = reused(wanted)
+    yield same(f"{name}.step_index_sequence, grad_enabled", [(one.index, one.gradient) for one in seen], wanted)
+
+
+def reused(sequence: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
+    """The released order of ImageReFL's evaluations as it is when the one at the start serves twice.
+
+    There the evaluation for the diffusion loss comes last. Here it comes first, and the first step of the rollout (or
+    the judged one), which asks for the same prediction, goes without.
+    """
+    *others, error = sequence
+    return [error, *others[1:]] if others[0][0] == error[0] else [error, *others]
+
+
+@torch.no_grad()
+def _images(reference: ParitySet, tag: str, x0: Tensor) -> Iterator[Check]:
+    expected, name = reference.expected, f"train.{tag}"
+    raw = reference.vae.decode_raw(x0)
+    reward = reference.reward(reference.vae.decode(x0), reference.prompts)
+    yield compare(f"{name}.x0", x0, expected.array(f"{name}.x0"), VALUE)
+    yield compare(f"{name}.reward", reward, expected.array(f"{name}.reward"), VALUE)
+    yield compare(f"{name}.reward (JSON)", reward, expected.value("train", tag, "reward"), VALUE)
+    crop = raw[:, :, 28:36, 28:36]
+    yield compare(f"{name}.image_raw_crop", crop, expected.array(f"{name}.image_raw_crop"), VALUE)
+    moments = [expected.value("train", tag, f"image_raw_{moment}") for moment in ("mean", "std")]
+    yield compare(f"{name}.image_raw_mean, image_raw_std", [raw.mean(), raw.std()], moments, VALUE)
+
+
+def _accumulation(reference: ParitySet) -> Check:
+    """The norm of the summed gradients of two ImageReFL micro-batches with different m."""
+    mids, start = reference.expected.value("accumulation", "mids"), int(reference.config["start"])
+
+    def method(tools: Tools, batch: Batch) -> Judged:
+        return imagerefl.judge(tools, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
+
+    given = Item(method, ACCUMULATED_WEIGHT, rollout_steps(reference), start, False)
+    made = trainer(reference, given, method, 1e-3, {})
+    first = given_batch(reference)
+    terms = made.train_step([replace(first, micro=micro) for micro in range(len(mids))])
+    norm = reference.expected.value("accumulation", "grad_norm_total")
+    return compare("accumulation.grad_norm_total", terms["grad_norm"], norm, VALUE)
+
+
+def _optimizer(reference: ParitySet, tag: str) -> Iterator[Check]:
+    expected, name = reference.expected, f"optim.{tag}"
+    start, m = int(reference.config["start"]), int(reference.config["opt_m"])
+    if tag == "grad_abs_quantiles":
+        yield _quantiles(reference, start, m)
+        return
+    if tag not in OPTIMIZERS:
+        raise InputError(f"parity set: unknown optimizer item {tag!r}")
+    given = item(reference, f"imagerefl_s{start}_m{m}")
+    made = trainer(reference, given, given.method, 1e-3, OPTIMIZERS[tag])
+    before = {n: p.detach().clone() for n, p in made.parameters.items()}
+    terms = made.train_step([given_batch(reference)])
+    moved = {n: p.detach() - before[n] for n, p in made.parameters.items()}
+    lengths = {n: float(value.double().norm()) for n, value in moved.items()}
+    yield same(f"{name}.mid", m, expected.value("optim", tag, "mid"))
+    norm = expected.value("optim", tag, "delta_norm_total")
+    yield compare(f"{name}.delta_norm_total", total(lengths), norm, VALUE)
+    yield from norms(f"{name}.delta_norms", lengths, expected.value("optim", tag, "delta_norms"), STEEP)
+    for parameter, delta in expected.under(f"{name}.delta."):
+        yield compare(f"{name}.delta.{parameter}", moved[parameter], delta, STEP)
+    counts = {int(state["step"]) for state in made.optimizer.state.values()}
+    yield same(f"{name}.adam_step_count", counts, {expected.value("optim", tag, "adam_step_count")})
+    after = expected.value("optim", tag, "grad_norm_after")
+    yield compare(f"{name}.grad_norm_after", terms["grad_norm"], after, VALUE)
+
+
+def _quantiles(reference: ParitySet, start: int, m: int) -> Check:
+    given = item(reference, f"imagerefl_s{start}_m{m}")
+    made = trainer(reference, given, given.method, 1e-3, {})
+    made.backward(given_batch(reference))
+    sizes = torch.cat([p.grad.flatten().double().abs() for p in made.parameters.values() if p.grad is not None])
+    wanted = reference.expected.value("optim", "grad_abs_quantiles")
+    found = torch.quantile(sizes, torch.tensor([float(q) for q in wanted], dtype=torch.float64))
+    return compare("optim.grad_abs_quantiles", found, list(wanted.values()), GRADIENT)
