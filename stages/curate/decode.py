@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from stages.pictures import encode
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """File formats that are read. Formats for which Pillow starts another program (EPS, WMF) are not among them."""
 
 ORIENTATION = 0x0112

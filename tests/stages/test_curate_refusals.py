@@ -1,0 +1,190 @@
+"""Bad input of curation: one line that says what, where and what was expected, and nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.errors import InputError
+from stages.world.scene import evaluation_prompts
+from tests.stages.curating import SHAPES_PROMPTS, curate, png
+
+TEXT = {"kind": "file", "path": "list.txt"}
+
+
+def prompts_of(name: str, **more: object) -> dict[str, Any]:
+    return {"prompts": {"train": {"kind": "file", "path": name, **more}, "eval": SHAPES_PROMPTS["eval"]}}
+
+
+def pairs_of(name: str, **more: object) -> dict[str, Any]:
+    return {"prompts": SHAPES_PROMPTS, "pairs": {"kind": "file", "path": name, **more}}
+
+
+def images_of(kind: str, path: str, **more: object) -> dict[str, Any]:
+    return {"prompts": SHAPES_PROMPTS, "images": {"kind": kind, "path": path, **more}}
+
+
+PAIR = b"prompt,image_a,image_b,preference\n"
+BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
+    "unknown kind": (
+        {},
+        images_of("foldr", "x"),
+        r"curate.images.0.kind: unknown kind 'foldr'; did you mean 'folder'\?",
+    ),
+    "no kind": (
+        {},
+        {"prompts": SHAPES_PROMPTS, "images": {"path": "x"}},
+        "curate.images.0: expected a mapping with a 'kind'",
+    ),
+    "unknown key": ({}, prompts_of("x", pth="y"), r"curate.prompts.train.0.pth: unknown key; did you mean 'path'\?"),
+    "no evaluation list": ({}, {"prompts": {"train": TEXT}}, "curate.prompts.eval: field required"),
+    "no source": (
+        {},
+        {"prompts": {"train": [], "eval": TEXT}},
+        "curate.prompts.train: list should have at least 1 item",
+    ),
+    "two of a name": (
+        {},
+        {"prompts": {"train": [TEXT, TEXT], "eval": TEXT}},
+        "prompts.train: two sources are called 'file'",
+    ),
+    "words the wrong way": ({}, {"prompts": SHAPES_PROMPTS, "filters": {"caption_words": [9, 2]}}, "fewest <= most"),
+    "quality out of range": ({}, {"prompts": SHAPES_PROMPTS, "filters": {"min_quality": 5}}, "expected 0 to 1"),
+    "half the votes": ({}, pairs_of("x", preference=None, votes_a="up"), "`votes_a` and `votes_b` go together"),
+    "no list": ({}, prompts_of("list.txt"), "list.txt: no such file"),
+    "no Parquet": ({}, prompts_of("list.parquet"), "list.parquet: no such file"),
+    "odd suffix": ({"list.doc": b"x"}, prompts_of("list.doc"), "unknown kind of list '.doc'; known: .txt"),
+    "empty list": ({"list.txt": b""}, prompts_of("list.txt"), "curate.prompts.train: the sources hold no rows"),
+    "blank list": ({"list.txt": b"\n \n"}, prompts_of("list.txt"), "nothing left of 2 rows; removed by text 2"),
+    "only evaluation prompts": (
+        {"list.txt": evaluation_prompts()[0].encode()},
+        prompts_of("list.txt"),
+        "removed by leakage 1",
+    ),
+    "Latin-1 text": (
+        {"list.txt": b"a cat\na caf\xe9\n"},
+        prompts_of("list.txt"),
+        "list.txt, line 2: byte 0xe9 is not UTF-8",
+    ),
+    "Latin-1 json": (
+        {"list.json": b'["a cat",\n"caf\xe9"]'},
+        prompts_of("list.json"),
+        "list.json, line 2: byte 0xe9 is not",
+    ),
+    "UTF-16": (
+        {"list.csv": "prompt\na".encode("utf-16")},
+        prompts_of("list.csv"),
+        "list.csv, line 1: byte 0xff is not UTF-8",
+    ),
+    "half json": ({"list.json": b'["a cat",\n'}, prompts_of("list.json"), "list.json, line 2: not valid JSON"),
+    "half jsonl": ({"list.jsonl": b'"a"\n{"p\n'}, prompts_of("list.jsonl"), "list.jsonl, line 2: not valid JSON"),
+    "deep json": ({"list.json": b"[" * 10**5}, prompts_of("list.json"), "list.json: not valid JSON"),
+    "json of an object": ({"list.json": b'{"a": 1}'}, prompts_of("list.json"), "expected a list of strings or objects"),
+    "json of numbers": (
+        {"list.json": b"[1, 2]"},
+        prompts_of("list.json"),
+        "list.json, entry 1: int 1, expected a string or",
+    ),
+    "no such key": (
+        {"list.jsonl": b'{"promt": "a"}'},
+        prompts_of("list.jsonl"),
+        "line 1: there is no 'prompt' here; did you mean 'promt'",
+    ),
+    "not text": (
+        {"list.json": b'[{"prompt": 7}]'},
+        prompts_of("list.json"),
+        "entry 1: 'prompt' is int 7, expected text",
+    ),
+    "half a surrogate": (
+        {"list.json": b'["\\ud800"]'},
+        prompts_of("list.json"),
+        "entry 1: 'prompt' holds half a surrogate",
+    ),
+    "no such column": (
+        {"list.csv": b"text\na\n"},
+        prompts_of("list.csv"),
+        "list.csv, line 2: there is no 'prompt' here",
+    ),
+    "ragged csv": (
+        {"list.csv": b"prompt,n\na,1\nb\n"},
+        prompts_of("list.csv"),
+        "list.csv, line 3: 1 cells, expected 2",
+    ),
+    "open quote": ({"list.csv": b'prompt\n"a\nb\n'}, prompts_of("list.csv"), "list.csv, line 3: not valid csv"),
+    "empty csv": ({"list.csv": b""}, prompts_of("list.csv"), "list.csv: empty, expected a header"),
+    "column twice": ({"list.csv": b"prompt,prompt\na,b\n"}, prompts_of("list.csv"), "two columns are called 'prompt'"),
+    "not Parquet": (
+        {"list.parquet": b"PAR1 no"},
+        prompts_of("list.parquet"),
+        "list.parquet: not a readable Parquet file",
+    ),
+    "no folder": ({}, images_of("folder", "photos"), "photos: no such folder"),
+    "folder without images": ({"photos/a.txt": b"x"}, images_of("folder", "photos"), "photos: no images here"),
+    "only bad images": (
+        {"photos/a.png": b"", "photos/a.txt": b"x"},
+        images_of("folder", "photos"),
+        r"nothing left of 1 rows; removed by decode 1 \(such as a.png: empty file\)",
+    ),
+    "no captions at all": ({"photos/a.png": png(0)}, images_of("folder", "photos"), "removed by text 1"),
+    "caption not UTF-8": (
+        {"photos/a.png": png(0), "photos/a.txt": b"x\n\xff"},
+        images_of("folder", "photos"),
+        "a.txt, line 2: byte 0xff",
+    ),
+    "caption of a missing image": (
+        {"photos/a.png": png(0), "c.csv": b"image,caption\nb.png,a bee\n"},
+        images_of("folder", "photos", captions={"path": "c.csv"}),
+        "c.csv, line 2: image photos/b.png does not exist",
+    ),
+    "quality that is no number": (
+        {"photos/a.png": png(0), "c.csv": b"image,caption,q\na.png,a bee,good\n"},
+        images_of("folder", "photos", captions={"path": "c.csv", "quality": "q"}),
+        "line 2: 'q' is str 'good', expected a number",
+    ),
+    "missing pairs file": ({}, pairs_of("p.csv"), "p.csv: no such file"),
+    "pair of an unknown image": (
+        {"p.csv": PAIR + b"a bee,bee.png,cat.png,1\n"},
+        pairs_of("p.csv"),
+        "p.csv, line 2: 'image_a' names image 'bee.png', which no source of images has",
+    ),
+    "pair of a missing file": (
+        {"p.csv": PAIR + b"a bee,bee.png,cat.png,1\n", "f/cat.png": png(0)},
+        pairs_of("p.csv", folder="f"),
+        "p.csv, line 2: image f/bee.png does not exist",
+    ),
+    "pair without an image": ({"p.csv": PAIR + b"a bee,,cat.png,1\n"}, pairs_of("p.csv"), "line 2: 'image_a' is empty"),
+    "preference out of range": (
+        {"p.csv": PAIR + b"a bee,a.png,b.png,2\n", "f/a.png": png(0), "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f"),
+        r"line 2: 'preference' is 2, expected 0 \(b\) to 1 \(a\)",
+    ),
+    "preference that is none": (
+        {"p.csv": PAIR + b"a bee,a.png,b.png,nan\n", "f/a.png": png(0), "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f"),
+        "line 2: 'preference' is nan",
+    ),
+    "negative votes": (
+        {
+            "p.json": b'[{"prompt": "a bee", "image_a": "a.png", "image_b": "b.png", "u": -1, "d": 3}]',
+            "f/a.png": png(0),
+            "f/b.png": png(1),
+        },
+        pairs_of("p.json", folder="f", preference=None, votes_a="u", votes_b="d"),
+        "entry 1: -1 and 3 votes, expected counts",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, section, message = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    for name, data in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(data)
+    with pytest.raises(InputError, match=message) as caught:
+        curate(tmp_path / "out", section)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "out").glob("*"))  # nothing is left that looks finished, hidden files included
