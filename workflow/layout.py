@@ -113,6 +113,12 @@ class Layout:
         return [*self.imported, *self.trained("base"), *self.trained("clip")]
 
     @property
+    def models_folder(self) -> list[str]:
+        """What a job that takes the folder of models waits for: every record, and autoencoders, which have none."""
+        autoencoders = [self.out(f"models/{name}/config.json") for name in self.trained("vae")]
+        return [*map(self.model, self.models), *autoencoders]
+
+    @property
     def reward(self) -> str:
         """The reward that every method is trained on."""
         return str(self.study["study"]["reward"])

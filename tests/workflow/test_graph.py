@@ -9,6 +9,8 @@ import pytest
 import yaml
 from project import ROOT, make
 
+from workflow.layout import REPORT_FILES
+
 STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")])
 
 
@@ -55,6 +57,11 @@ def test_outputs_are_files_of_one_job(both: tuple[graphs.Graph, graphs.Graph]) -
     snakemake, _ = both
     outputs = [output for job in snakemake.jobs.values() for output in job.outputs]
     assert len(outputs) == len(set(outputs))
-    assert all(
-        Path(output).suffix in (".parquet", ".json", ".safetensors", ".html", ".csv", ".svg") for output in outputs
-    )
+    folders = [output for output in outputs if not Path(output).suffix]
+    assert not folders
+
+
+def test_report_files_are_those_of_the_stage() -> None:
+    from stages.report.__main__ import OUTPUTS
+
+    assert set(REPORT_FILES) == set(OUTPUTS)

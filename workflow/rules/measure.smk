@@ -5,7 +5,7 @@ rule measure_reference:
     input:
         code("measure_reference"),
         settings("measure_reference", "measure"),
-        expand(out("models/{name}.json"), name=STUDY.models),
+        STUDY.models_folder,
         images=out("data/images.parquet"),
     output:
         features=out("measures/reference.safetensors"),
@@ -31,7 +31,7 @@ rule measure:
     input:
         code("measure"),
         settings("measure", "study.seed", "measure", "sample.steps", "sample.sampler"),
-        expand(out("models/{name}.json"), name=STUDY.models),
+        STUDY.models_folder,
         samples=out("samples/{run}.parquet"),
         reference=out("measures/reference.safetensors"),
     output:
@@ -61,7 +61,7 @@ rule measure_base:
     input:
         code("measure_base"),
         settings("measure_base", "study.seed", "measure", "sample.steps", "sample.sampler"),
-        expand(out("models/{name}.json"), name=STUDY.models),
+        STUDY.models_folder,
         samples=out("samples/base.parquet"),
         reference=out("measures/reference.safetensors"),
     output:
