@@ -16,6 +16,9 @@ except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
 
+# Jobs on this machine share it one core each; a job on a node of a cluster may use what it was granted.
+THREADS = 1 if workflow.is_main_process else int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
+
 out, logs = STUDY.out, STUDY.logs
 SHARED = os.path.exists(ACTIVE) and STUDY.study == read_study(ACTIVE)  # whether DVC may have built the very same files
 AGREEMENT = Agreement()

@@ -16,7 +16,7 @@ rule curate:
     benchmark:
         logs("curate.tsv")
     priority: 90
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=60,

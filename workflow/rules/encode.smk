@@ -16,7 +16,7 @@ rule encode:
     benchmark:
         logs("encode.tsv")
     priority: 80
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=120,

@@ -22,7 +22,7 @@ rule finetune:
     wildcard_constraints:
         run=one_of(STUDY.runs),
     priority: 60
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=720,

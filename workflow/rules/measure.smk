@@ -14,7 +14,7 @@ rule measure_reference:
     benchmark:
         logs("measure_reference.tsv")
     priority: 20
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=120,
@@ -44,7 +44,7 @@ rule measure:
     wildcard_constraints:
         run=one_of(STUDY.runs),
     priority: 40
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=240,
@@ -72,7 +72,7 @@ rule measure_base:
     benchmark:
         logs("measure_base.tsv")
     priority: 40
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=240,

@@ -15,7 +15,7 @@ rule prepare_import:
     wildcard_constraints:
         name=one_of(STUDY.imported),
     priority: 90
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=60,
@@ -37,7 +37,7 @@ rule prepare_vae:
     wildcard_constraints:
         name=one_of(STUDY.trained("vae")),
     priority: 85
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=8000,
         runtime=240,
@@ -66,7 +66,7 @@ rule prepare_base:
     wildcard_constraints:
         name=one_of(STUDY.trained("base")),
     priority: 85
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=8000,
         runtime=480,
@@ -96,7 +96,7 @@ rule prepare_clip:
     wildcard_constraints:
         name=one_of(STUDY.trained("clip")),
     priority: 80
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=8000,
         runtime=240,

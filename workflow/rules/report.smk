@@ -35,7 +35,7 @@ rule report:
     benchmark:
         logs("report.tsv")
     priority: 100
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=60,

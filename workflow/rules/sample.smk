@@ -16,7 +16,7 @@ rule sample_base:
     benchmark:
         logs("sample_base.tsv")
     priority: 70
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=720,
@@ -45,7 +45,7 @@ rule sample:
     wildcard_constraints:
         run=one_of(STUDY.runs),
     priority: 50
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=720,

@@ -18,7 +18,7 @@ rule score:
     wildcard_constraints:
         name=one_of(STUDY.rewards),
     priority: 10
-    threads: 1
+    threads: THREADS
     resources:
         mem_mb=4000,
         runtime=120,
