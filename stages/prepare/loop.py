@@ -42,7 +42,7 @@ def draw_rows(seed: int, purpose: str, step: int, count: int, batch: int) -> Ten
 
 @dataclass(frozen=True)
 class Probe:
-    """A measurement with the averaged weights, taken every `every` steps and after the last."""
+    """A measurement with the averaged weights, taken every `every` steps and after the last; never in a shorter run."""
 
     every: int
     measure: Callable[[int], dict[str, float]]
@@ -111,7 +111,7 @@ class Trainer:
             if passed - told > 15 or self._due(self.settings.steps):
                 told = passed
                 self._tell(values, passed / (self.step - first))
-            if probe and self._due(probe.every):
+            if probe and probe.every <= self.settings.steps and self._due(probe.every):
                 self._probe(probe.measure)
             if self.state and self._due(self.settings.save_every):
                 self._save(self.state)

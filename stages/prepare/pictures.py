@@ -43,7 +43,7 @@ class Pictures:
 
 
 def read_pictures(path: str | Path, split: str) -> Pictures:
-    """The rows of `split`, decoded. Raises InputError when there are none, or when they are not square and of one size."""
+    """The rows of `split`, decoded. Raises InputError when there are none, or when they are not squares of one size."""
     images: list[np.ndarray] = []
     rows: list[dict[str, str]] = []
     for part in tables.stream(path, tables.IMAGES, 4096, ["image_id", "caption", "image", "split", "source"]):

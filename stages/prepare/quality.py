@@ -83,7 +83,7 @@ def retrieval(pictures: Pictures, embed: Embed, encode: Encode, count: int = 100
 
 @torch.no_grad()
 def pair_accuracy(pictures: Pictures, pairs: Pairs, embed: Embed, encode: Encode) -> float:
-    """Share of comparisons in which the picture with the larger cosine is the one that most votes prefer; ties left out."""
+    """Share of comparisons in which the larger cosine goes with the picture that most votes prefer; ties left out."""
     texts = encode(pairs.prompts)
     gap = ((embed(pictures.images[pairs.a]) - embed(pictures.images[pairs.b])) * texts).sum(-1).cpu().numpy()
     decided = pairs.preference != 0.5

@@ -82,7 +82,11 @@ class BaseSettings(Training):
         default=0.1, ge=0, le=1, description="share of captions emptied, for classifier-free guidance"
     )
     text: TextSettings = Field(default=TextSettings(), description="the text encoder")
-    probe_every: int = Field(default=1000, ge=1, description="steps between two probes of what the base draws")
+    probe_every: int = Field(
+        default=1000,
+        ge=1,
+        description="steps between two probes of what the base draws; more than `steps` probes never",
+    )
 
 
 class ClipSettings(Training):

@@ -33,8 +33,8 @@ class Comparisons:
 def draw_comparisons(
     settings: WorldSettings, prompts: Sequence[str], count: int, rng: np.random.Generator
 ) -> Comparisons:
-    """`count` comparisons for prompts drawn from `prompts`; most pictures show the prompt's colour and shape, some do not."""
-    chosen = [prompts[index] for index in rng.integers(len(prompts), size=count)]
+    """`count` comparisons for prompts drawn from `prompts`; most pictures show the prompt's colour and shape."""
+    chosen = [prompts[int(index)] for index in rng.integers(len(prompts), size=count)]
     return Comparisons(chosen, _candidates(settings, chosen, rng), _candidates(settings, chosen, rng))
 
 

@@ -1,7 +1,7 @@
 """Reads pictures of the shapes world back into attributes, with arithmetic on pixels alone: no network to be fooled.
 
-A picture is segmented by hue against the world's colours; the object's mask is brought to a standard position and size by
-its moments and compared with templates of every shape in every rotation. On top of the parse stand the measurements
+A picture is segmented by hue against the world's colours; the object's mask is brought to a standard position and size
+by its moments and compared with templates of every shape in every rotation. On top of the parse stand the measurements
 that need no model: does the picture show what the caption says, what would the annotators think of it, and how much do
 pictures of one prompt differ in what the prompt leaves open.
 """
@@ -33,7 +33,7 @@ WORLD_STD = np.array([0.27, 0.27, 0.2, 0.232, 0.232, 0.232, 0.052])
 
 @dataclass(frozen=True)
 class Parsed:
-    """What is seen in `n` pictures; every field is an array of length n. Lengths are in half sides, colours in [0, 1]."""
+    """What is seen in `n` pictures; every field is an array of length n. Lengths in half sides, colours in [0, 1]."""
 
     colour: np.ndarray
     """Index into COLOUR_NAMES of the object's hue; -1 in an empty picture."""
@@ -124,7 +124,7 @@ def _find_object(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         votes[:, index] = mine.mean((1, 2)) * (along_frame < 0.2)
     colour = votes.argmax(1)
     core = (nearest == colour[:, None, None]) & (weight > 0.5)
-    found = core.mean((1, 2)) > 0.25 * MIN_AREA
+    found = (core.mean((1, 2)) > 0.25 * MIN_AREA) & (votes.max(1) > 0)
     return np.where(found, colour, -1), core & found[:, None, None]
 
 
@@ -160,13 +160,13 @@ def _masked_std(pixels: np.ndarray, mask: np.ndarray, mean: np.ndarray) -> np.nd
 
 
 def _noise(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    smooth = ndimage.uniform_filter(pixels, (0, 3, 3, 0), mode="nearest")
+    smooth = ndimage.uniform_filter(pixels, 3, mode="nearest", axes=(1, 2))
     rough = np.abs(pixels - smooth).mean(-1)
     return np.array([np.median(r[m]) if m.any() else 0.0 for r, m in zip(rough, mask, strict=True)])
 
 
 def _sharpness(alpha: np.ndarray, shape: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """A ramp of one pixel holds 2/3 of 4 a (1 - a) for every pixel of outline; what an edge holds more makes it soft."""
+    """A ramp of one pixel holds 2/3 of 4 a (1 - a) for every pixel of outline; a softer edge holds more."""
     outline = _unit_outlines()[shape] * radius * alpha.shape[1] / 2
     return np.clip(2 / 3 * outline / np.maximum((4 * alpha * (1 - alpha)).sum((1, 2)), 1e-3), 0, 1)
 
@@ -254,7 +254,7 @@ def _unit_outlines() -> np.ndarray:
 class Match:
     """Whether pictures show what their captions say; every field is a bool array.
 
-    `size` and `background` are True where the caption leaves them open, and have some tolerance beyond the words' limits.
+    `size` and `background` are True where the caption leaves them open, with some tolerance beyond the words' limits.
     `both` is colour and shape, `all` everything that the caption says.
     """
 
@@ -269,8 +269,8 @@ class Match:
 def caption_match(images: np.ndarray | Parsed, captions: Sequence[str]) -> Match:
     """Strict comparison of pictures with captions; a caption outside the world's language matches nothing.
 
-    The object must cover MIN_AREA; its hue must be nearest to the captioned colour; its best template, with an overlap above
-    MIN_IOU, must be the captioned shape.
+    The object must cover MIN_AREA; its hue must be nearest to the captioned colour; its best template, with an overlap
+    above MIN_IOU, must be the captioned shape.
     """
     seen = images if isinstance(images, Parsed) else parse(images)
     said = [read_caption(text) for text in captions]

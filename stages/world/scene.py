@@ -174,7 +174,7 @@ def background_words(scenes: Scenes) -> list[str]:
 
 
 def draw_captions(settings: WorldSettings, scenes: Scenes, rng: np.random.Generator) -> list[str]:
-    """A true caption for every scene: colour and shape always, size and background sometimes and only where a word fits."""
+    """A true caption for every scene: colour and shape always, size and background sometimes, where a word fits."""
     named_size = rng.random(len(scenes)) < settings.size_words
     named_background = rng.random(len(scenes)) < settings.background_words
     sizes, backgrounds = size_words(scenes), background_words(scenes)
