@@ -1,0 +1,1 @@
+"""Measurements of the pipeline itself; `python -m benchmarks` prints them."""
