@@ -18,6 +18,9 @@ min_version("9.27")
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
 
 
+report: "workflow/report/study.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/curate.smk"
 include: "workflow/rules/prepare.smk"

@@ -49,13 +49,14 @@ def write_strategies(
 
 
 def points(study: ReportStudy, evaluation: Evaluation) -> list[dict[str, object]]:
-    """The points of all curves: curve, setting, and every reward and diversity (mean over seeds and prompts)."""
-    axes = [*study.report.rewards, *study.report.diversities]
+    """The points of all curves: curve, its `place`th setting, every reward and diversity (mean over seeds and prompts)."""
+    wished = dict.fromkeys([*study.report.rewards, study.study.reward, study.study.heldout, *study.report.diversities])
+    axes = [axis for axis in wished if axis and (evaluation.base, axis) in evaluation.arrays]
     rows: list[dict[str, object]] = []
     for one in [*curves.strategies(study, evaluation, study.methods), curves.guidance(evaluation)]:
         name = f"{style.method_name(one.method)} {style.strategy_name(one.strategy)}"
-        for stop in one.stops:
-            about = {"curve": name, "method": one.method, "strategy": one.strategy}
+        for place, stop in enumerate(one.stops):
+            about = {"curve": name, "method": one.method, "strategy": one.strategy, "place": place}
             scores = {axis: float(np.nanmean(claims.seed_mean(evaluation.scores(stop.point, axis)))) for axis in axes}
             rows.append({**about, "setting": _setting(one, stop, evaluation), **scores})
     return rows
