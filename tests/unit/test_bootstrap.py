@@ -90,4 +90,4 @@ def test_jackknife_leaves_out_whole_prompts():
     seen = []
     jackknife(lambda rows: float(seen.append(sorted({ids[r] for r in rows})) or len(rows)), ids)
     assert sorted(seen[1:]) == [["a", "b"], ["a", "c"], ["b", "c"]]
-    assert jackknife(lambda rows: 1.0, ["a", "a"]).low is None
+    assert jackknife(lambda rows: 1.0, ["a", "a", "b"]).low is None
