@@ -80,7 +80,7 @@ class Job:
         """One line on stderr, once a job."""
         if not self._warned:
             self._warned = True
-            print(f"warning: lineage of {self.record.title}: {' '.join(message.split())[:300]}", file=sys.stderr)
+            print(f"warning: lineage of {self.record.title}: {' '.join(message.split())[:600]}", file=sys.stderr)
 
     def begin(self) -> None:
         """Write the record for the first time and start its mirror, unless `LINEAGE=off`."""

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from stages.lineage.record import KILLED, RUNNING, Record, read_record, write_record
@@ -69,10 +70,12 @@ def watch(path: Path) -> None:
     # The job decides when to end; a Ctrl-C or a scheduler's signal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    answer = sys.stdout
     try:
-        _watch(path)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # MLflow likes to print links
+            _watch(path)
     except Exception as error:
-        print(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500], flush=True)
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}"[:200], file=answer, flush=True)
         raise SystemExit(1) from None
 
 

@@ -330,6 +330,45 @@ def test_unreachable_server_costs_one_line_and_the_record_stands(store: MlflowCl
     assert history(runs()["finetune refl-s0"], "reward") == [(1, 0.5)]
 
 
+def test_server_gets_run_artifact_and_final_measures(workspace: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, workspace / "server.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(
+        [sys.executable, *command, "--backend-store-uri", f"sqlite:///{workspace}/server.db"],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert wait_for(lambda: socket.create_connection(("127.0.0.1", port), timeout=1).close() is None)
+        process = run_script(
+            """
+            with lineage.job("params.yaml", "finetune", "refl-s0", outputs=["params.yaml"]) as job:
+                job.metric("reward", 0.5, step=1)
+                job.artifact("params.yaml")
+                lineage.evaluation("params.yaml", "refl-s0", {"tuned/proxy": 0.25})
+            """,
+            MLFLOW_TRACKING_URI=uri,
+        )
+        _, errors = process.communicate(timeout=120)
+        store = mlflow.MlflowClient(uri)
+        experiment = store.get_experiment_by_name("toy")
+        assert experiment is not None
+        (run,) = store.search_runs([experiment.experiment_id], "tags.stage = 'finetune'")
+        artifacts = [a.path for a in store.list_artifacts(run.info.run_id)]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert errors == "" and not Path("mlflow.db").exists()
+    assert (run.data.metrics["reward"], run.data.metrics["tuned/proxy"]) == (0.5, 0.25)
+    assert artifacts == ["params.yaml"]
+
+
 def test_job_runs_without_mlflow_installed(workspace: Path) -> None:
     write(workspace / "empty/mlflow.py", "raise ModuleNotFoundError('No module named mlflow')")
     body = """
@@ -371,14 +410,14 @@ def test_killed_job_is_seen_live_marked_killed_and_taken_up_again(store: MlflowC
     assert history(run, "reward") == [(step, float(step)) for step in range(logged + 5)]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> bool:
-    """Whether `condition` comes true; a run that is not there yet counts as not true."""
+def wait_for(condition: Callable[[], bool], seconds: float = 180.0) -> bool:
+    """Whether `condition` comes true; a run or a server that is not there yet counts as not true."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         try:
             if condition():
                 return True
-        except (KeyError, AssertionError):
+        except (KeyError, AssertionError, OSError):
             pass
         time.sleep(0.3)
     return False
