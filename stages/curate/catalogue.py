@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from stages.curate.rows import ImageRow
-from stages.errors import InputError
 
 _TWO_IMAGES = "two images"
 
@@ -31,8 +30,12 @@ class Catalogue:
         self._kept.add(row.image_id)
 
     def knows(self, name: str) -> bool:
-        """Whether an image was seen under this name, or was kept under this image_id."""
-        return name in self._ids or name in self._kept
+        """Whether an image was seen under this name or image_id."""
+        return name in self._ids or name in self._splits
+
+    def ambiguous(self, name: str) -> bool:
+        """Whether two different images were seen under this name."""
+        return self._ids.get(name) == _TWO_IMAGES
 
     def kept(self, name: str) -> str:
         """The image_id of a known image; empty when a filter removed it."""
@@ -45,9 +48,4 @@ class Catalogue:
 
     def _id(self, name: str) -> str:
         """The image_id behind a name or image_id, empty for an image that was not decoded."""
-        image_id = self._ids.get(name, name)
-        if image_id == _TWO_IMAGES:
-            raise InputError(
-                f"a pair names image {name!r}, but two different images are called so; expected an image_id"
-            )
-        return image_id
+        return self._ids.get(name, name)

@@ -27,6 +27,7 @@ def images_of(kind: str, path: str, **more: object) -> dict[str, Any]:
 
 
 PAIR = b"prompt,image_a,image_b,preference\n"
+TWICE = [("f", "a"), ("g", "a"), ("f", "b")]
 BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
     "unknown kind": (
         {},
@@ -148,6 +149,12 @@ BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
         {"p.csv": PAIR + b"a bee,bee.png,cat.png,1\n"},
         pairs_of("p.csv"),
         "p.csv, line 2: 'image_a' names image 'bee.png', which no source of images has",
+    ),
+    "pair of two images": (
+        {"p.csv": PAIR + b"a bee,a.png,b.png,1\n", **{f"{d}/{n}.png": png(i) for i, (d, n) in enumerate(TWICE)}}
+        | {f"{d}/{n}.txt": b"x" for d, n in TWICE},
+        pairs_of("p.csv") | {"images": [{"kind": "folder", "name": name, "path": name} for name in "fg"]},
+        "p.csv, line 2: 'image_a' names image 'a.png', but two different images are called so",
     ),
     "pair of a missing file": (
         {"p.csv": PAIR + b"a bee,bee.png,cat.png,1\n", "f/cat.png": png(0)},

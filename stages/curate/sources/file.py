@@ -65,6 +65,11 @@ def _side(
                     f"{record.where}: {key!r} names image {name!r}, which no source of images has; expected the name "
                     "or image_id of one, or the key `folder` that says where the images of pairs are"
                 )
+            if catalogue.ambiguous(name):
+                raise InputError(
+                    f"{record.where}: {key!r} names image {name!r}, but two different images are called so; "
+                    "expected an image_id"
+                )
             return name, None
         path = Path(settings.folder) / name
         name = str(path)
