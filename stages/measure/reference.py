@@ -75,8 +75,9 @@ def _identity(settings: MeasureSettings, judges: Judges) -> str:
 
 
 def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str) -> np.ndarray:
-    """Features [N, D] of the chosen images, in the order of the table."""
-    ids = tables.read(path, tables.IMAGES, ["image_id"])["image_id"].to_pylist()
+    """Features [N, D] of the chosen captioned images, in the order of the table."""
+    rows = tables.read(path, tables.IMAGES, ["image_id", "split"]).to_pylist()
+    ids = [row["image_id"] for row in rows if row["split"] != "pairs"]  # images of pairs may be poor on purpose
     chosen = _chosen(ids, settings.reference_images)
     parts: list[np.ndarray] = []
     for batch in progress(

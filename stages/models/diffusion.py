@@ -136,6 +136,11 @@ class DiffusionModel:
     parts: dict[str, object]
 
     @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.schedule.alphas_cumprod.device
+
+    @property
     def unet(self) -> UNet2DConditionModel:
         """The denoising network, frozen."""
         return self._part("unet")  # type: ignore[return-value]
