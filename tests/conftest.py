@@ -6,5 +6,5 @@ import os
 
 
 def pytest_configure() -> None:
-    """Stages keep their records but leave MLflow alone, which would cost seconds a job and fill the store of the user."""
+    """Stages keep their records but leave MLflow alone: it costs seconds a job, and the store is the user's."""
     os.environ.setdefault("LINEAGE", "off")
