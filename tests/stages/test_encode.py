@@ -1,0 +1,71 @@
+"""The encode stage, run as typed, against the libraries' own encodings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages import pictures, tables
+from stages.encode.store import Encodings
+from stages.models.diffusion import load_diffusion
+from stages.models.record import load, save
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the stage ran on two prompts, three captioned images and one image of a pair."""
+    folder = tmp_path_factory.mktemp("encode")
+    save(tiny.diffusion_folder(folder / "base"), folder / "base.json")
+    (folder / "params.yaml").write_text("study: {name: tiny}\nencode: {batch_size: 2}\n")
+    prompts = [
+        {"prompt_id": f"p{n}", "prompt": text, "split": split, "group": text, "source": "test"}
+        for n, (text, split) in enumerate([("a red circle", "train"), ("a blue cross", "eval")])
+    ]
+    tables.write(folder / "prompts.parquet", tables.table(tables.PROMPTS, prompts), tables.PROMPTS)
+    draw = np.random.default_rng(0)
+    images = [
+        {
+            "image_id": f"i{n}", "caption": caption, "width": 16, "height": 16, "split": split, "group": "g",
+            "image": pictures.encode(draw.integers(0, 256, (16, 16, 3), np.uint8)), "source": "test", "attributes": None,
+        }
+        for n, (caption, split) in enumerate(
+            [("a red circle", "train"), ("", "pairs"), ("a small green square", "train"), ("a red cross", "val")]
+        )
+    ]  # fmt: skip
+    tables.write(folder / "images.parquet", tables.table(tables.IMAGES, images), tables.IMAGES)
+    names = {"params": "params.yaml", "base": "base.json", "prompts": "prompts.parquet", "images": "images.parquet",
+             "tensors": "encodings.safetensors", "index": "index.parquet"}  # fmt: skip
+    flags = [part for flag, name in names.items() for part in (f"--{flag}", str(folder / name))]
+    done = subprocess.run([sys.executable, "-m", "stages.encode", *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_items_and_splits(encoded: Path) -> None:
+    encodings = Encodings(encoded / "encodings.safetensors", encoded / "index.parquet", tiny.CPU)
+    assert [item.text for item in encodings.prompts("eval")] == ["a blue cross"]
+    assert [item.item_id for item in encodings.images("train")] == ["i0", "i2"]
+    assert [item.item_id for item in encodings.images("val")] == ["i3"]
+    assert encodings.latent_shape() == (4, 8, 8)
+
+
+@torch.no_grad()
+def test_values_are_the_networks_own(encoded: Path) -> None:
+    encodings = Encodings(encoded / "encodings.safetensors", encoded / "index.parquet", tiny.CPU)
+    model = load_diffusion(load(encoded / "base.json"), tiny.CPU, ("vae", "text_encoder"))
+    items = encodings.images("train")
+    ids = model.text.tokenizer([item.text for item in items], padding="max_length", max_length=8, return_tensors="pt")
+    expected = model.text.network(ids["input_ids"]).last_hidden_state
+    torch.testing.assert_close(encodings.text(items), expected)
+    rows = {row["image_id"]: row["image"] for row in tables.read(encoded / "images.parquet", tables.IMAGES).to_pylist()}
+    pixels = pictures.tensor([rows[item.item_id] for item in items], "test")
+    posterior = model.vae.network.encode(2 * pixels - 1).latent_dist
+    mean, std = encodings.posterior(items)
+    torch.testing.assert_close(mean, posterior.mean)
+    torch.testing.assert_close(std, posterior.std)
