@@ -88,11 +88,13 @@ def measure(
     """Measure every image of `samples`, write both tables, and return the rows of the summary."""
     metrics = load_metrics(settings)
     real = read_reference(settings, judges, reference) if metrics.set else None
-    expected, evaluation = _survey(samples, run, judges, seed, sampling or {})
+    rows = tables.read(samples, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"]).to_pylist()
+    expected = _expected(rows, run, samples)
+    evaluation = _evaluation(rows, expected, samples, judges, seed, sampling or {})
     done: list[dict[str, Any]] = []
 
     def tables_of_settings() -> Iterator[Any]:
-        for setting in _finished(settings, judges, metrics, samples, expected):
+        for setting in _finished(settings, judges, metrics, samples, expected, evaluation.resolution):
             done.extend(_finish(setting, settings, metrics, real, seed))
             yield _measures(setting)
 
@@ -101,11 +103,8 @@ def measure(
     return done
 
 
-def _survey(
-    path: Path, run: str, judges: Judges, seed: int, sampling: Mapping[str, object]
-) -> tuple[dict[tuple[object, ...], Counter[str]], Evaluation]:
-    """How many images to expect of every prompt under every setting, and what evaluation this is."""
-    rows = tables.read(path, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"]).to_pylist()
+def _expected(rows: list[dict[str, Any]], run: str, path: Path) -> dict[tuple[object, ...], Counter[str]]:
+    """How many images to expect of every prompt, a setting; raises InputError for rows that do not belong together."""
     if not rows:
         raise InputError(f"{path}: holds no images, expected some of run {run!r}")
     counts: dict[tuple[object, ...], Counter[str]] = {}
@@ -121,13 +120,24 @@ def _survey(
             )
         twice.add(item)
         counts.setdefault(key, Counter())[row["prompt_id"]] += 1
+    return counts
+
+
+def _evaluation(
+    rows: list[dict[str, Any]],
+    expected: Mapping[tuple[object, ...], Counter[str]],
+    path: Path,
+    judges: Judges,
+    seed: int,
+    sampling: Mapping[str, object],
+) -> Evaluation:
     first = next(tables.stream(path, tables.SAMPLES, 1, ["image"]))["image"][0].as_py()
     height, width = decode(first, f"{path}: first image").shape[:2]
     suite = {(row["prompt_id"], row["prompt"]) for row in rows}
-    return counts, Evaluation(
+    return Evaluation(
         prompts=prompt_suite(suite),
         n_prompts=len(suite),
-        samples=min(count for setting in counts.values() for count in setting.values()),
+        samples=min(count for setting in expected.values() for count in setting.values()),
         resolution=(width, height),
         seed=seed,
         sampling=sampling,
@@ -141,6 +151,7 @@ def _finished(
     metrics: Metrics,
     path: Path,
     expected: Mapping[tuple[object, ...], Counter[str]],
+    size: tuple[int, int],
 ) -> Iterator[Setting]:
     """Every setting, as soon as its last image has been judged. What waits in memory are incomplete prompts."""
     open_settings = {key: Setting(key, Counter(counts)) for key, counts in expected.items()}
@@ -149,7 +160,7 @@ def _finished(
     batches = tables.stream(path, tables.SAMPLES, settings.batch_size, columns)
     for part in progress(batches, -(-total // settings.batch_size), "measure"):
         rows = part.to_pylist()
-        judged = judges.judge(_pixels(rows, path), [row["prompt"] for row in rows])
+        judged = judges.judge(_pixels(rows, path, size), [row["prompt"] for row in rows])
         values = _values(metrics.image, judged)
         groups: dict[tuple[tuple[object, ...], str], list[int]] = {}
         for index, row in enumerate(rows):
@@ -167,10 +178,14 @@ def _finished(
                 yield open_settings.pop(key)
 
 
-def _pixels(rows: list[dict[str, Any]], path: Path) -> np.ndarray:
-    images = [decode(row["image"], f"{path}: sample {row['sample']} of prompt {row['prompt_id']}") for row in rows]
-    if len({image.shape for image in images}) > 1:
-        raise InputError(f"{path}: images of several sizes, expected all images of a run to have one")
+def _pixels(rows: list[dict[str, Any]], path: Path, size: tuple[int, int]) -> np.ndarray:
+    images = []
+    for row in rows:
+        where = f"{path}: sample {row['sample']} of prompt {row['prompt_id']}"
+        images.append(decode(row["image"], where))
+        height, width = images[-1].shape[:2]
+        if (width, height) != size:
+            raise InputError(f"{where}: {width}x{height} pixels, expected {size[0]}x{size[1]} as the first")
     return np.stack(images)
 
 
@@ -198,10 +213,12 @@ def _finish(
     setting: Setting, settings: MeasureSettings, metrics: Metrics, real: Reference | None, seed: int
 ) -> list[dict[str, Any]]:
     """Summary rows of a setting; the values of its set metrics join its rows."""
-    found = {
-        name: interval(by_prompt, settings.bootstrap, settings.interval, seed)
-        for name, by_prompt in setting.values.items()
-    }
+    found: dict[str, Interval] = {}
+    for name, by_prompt in setting.values.items():
+        try:
+            found[name] = interval(by_prompt, settings.bootstrap, settings.interval, seed)
+        except InputError as error:
+            raise InputError(f"metric {name!r}: {error}") from None
     if real is not None and len(setting.owners) > 1:
         features = np.concatenate(setting.features).astype(np.float64)
         for name, metric in metrics.set.items():

@@ -270,9 +270,22 @@ def test_foreign_or_broken_samples_are_refused(world: Path, models: Path) -> Non
     write_samples(world, [*rows[1:], rows[0] | {"image": b"no image"}], "base")
     refused(world, models, r"sample \d of prompt p\d: not a readable image")
     write_samples(world, [*rows[1:], rows[0] | {"image": encode(np.zeros((8, 8, 3), np.uint8))}], "base")
-    refused(world, models, r"images of several sizes")
+    refused(world, models, r"sample \d of prompt p\d: \d+x\d+ pixels, expected \d+x\d+")
     write_samples(world, [], "base")
     refused(world, models, r"holds no images")
+
+
+def test_a_metric_that_gives_no_number_is_named(world: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_reference(world, models)
+    monkeypatch.setattr("stages.measure.metrics.vendi.vendi_score", lambda features: float("nan"))
+    refused(world, models, r"metric 'vendi': .* prompt 'p0' average to nan")
+
+
+def test_two_metrics_of_one_name_are_refused(world: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_reference(world, models)
+    again = lambda images: {"clip_diversity": 0.0}  # noqa: E731
+    monkeypatch.setattr("stages.measure.metrics.vendi.metric", again)
+    refused(world, models, "metric 'vendi': 'clip_diversity' is measured already")
 
 
 def test_reference_of_another_model_or_setting_is_refused(world: Path, models: Path) -> None:
