@@ -15,6 +15,7 @@ GRADIENT = 1e-4  # gradients, per-parameter norms, differences of losses times a
 STEEP = 2e-4  # gradients of Diffusion-DPO, per-parameter norms of an optimizer step
 STEP = 1e-2  # elements of an optimizer step
 EXACT = 0.0
+COUNT = 1e-6  # of a whole number that is stored as a share in single precision
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Check:
 def compare(name: str, found: Any, expected: Any, tolerance: float, scale: float | None = None) -> Check:
     """The check of numbers, sequences or tensors; another shape is an infinite error.
 
-    `scale` replaces the largest expected magnitude as the unit of the error.
+    `scale` replaces the largest expected magnitude as the unit of the error: that of the terms, for a mean of terms of
+    both signs.
     """
     found, expected = _double(found), _double(expected)
     if found.shape != expected.shape:

@@ -181,8 +181,12 @@ def watch(tools: Tools) -> list[Evaluation]:
 
 def _losses(reference: ParitySet, tag: str, terms: Mapping[str, Tensor], error: Tensor | None) -> Iterator[Check]:
     expected, name = reference.expected, f"train.{tag}"
-    yield compare(f"{name}.loss_total", terms["loss"], expected.value("train", tag, "loss_total"), VALUE)
-    yield compare(f"{name}.L_R", -terms["reward"], expected.value("train", tag, "L_R"), VALUE)
+    largest = float(expected.array(f"{name}.reward").abs().max())
+    scale = float(expected.value("train", tag, "loss_scale"))
+    yield compare(
+        f"{name}.loss_total", terms["loss"], expected.value("train", tag, "loss_total"), VALUE, scale * largest
+    )
+    yield compare(f"{name}.L_R", -terms["reward"], expected.value("train", tag, "L_R"), VALUE, largest)
     wanted = expected.value("train", tag, "L_mse")
     if error is None or wanted is None:
         yield same(f"{name}.L_mse", error, wanted)

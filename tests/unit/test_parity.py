@@ -1,0 +1,192 @@
+"""The project's own set of reference numbers is always compared; other sets where they are at hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages.errors import InputError
+from stages.finetune.methods import imagerefl
+from stages.parity import __main__ as parity
+from stages.parity import losses, parts, rollouts, training
+from stages.parity.checks import Check, compare, norms, same
+from stages.parity.reference import ParitySet, load
+from stages.rewards.preprocess import Preprocess
+from tests import pixelwise_set
+
+SHARED = Path(os.environ.get("PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("set")
+    pixelwise_set.write(made)
+    return made
+
+
+@pytest.fixture
+def reference(folder: Path) -> ParitySet:
+    return load(folder)
+
+
+def failures(checks: Iterator[Check]) -> list[str]:
+    return [check.name for check in checks if not check.passed]
+
+
+def test_everything_equals_the_formulas_worked_out_by_hand(reference: ParitySet):
+    found = list(parity.checks(reference))
+    assert [str(check) for check in found if not check.passed] == []
+    assert reference.expected.unread() == []
+    assert len(found) > 400
+
+
+def sets() -> list[Path]:
+    return sorted(path.parent for path in (*SHARED.glob("expected.json"), *SHARED.glob("*/expected.json")))
+
+
+@pytest.mark.skipif(not sets(), reason=f"no set of reference numbers at {SHARED}; PARITY_DIR names another place")
+@pytest.mark.parametrize("where", sets(), ids=lambda path: path.name)
+def test_numbers_of_the_released_code(where: Path):
+    reference = load(where)
+    assert [str(check) for check in parity.checks(reference) if not check.passed] == []
+    assert reference.expected.unread() == []
+
+
+def changed(reference: ParitySet, **inputs: Callable[[torch.Tensor], torch.Tensor]) -> ParitySet:
+    given = {name: inputs[name](value) if name in inputs else value for name, value in reference.inputs.items()}
+    return replace(reference, inputs=given)
+
+
+def with_config(reference: ParitySet, **changes: object) -> ParitySet:
+    return replace(reference, config=dict(reference.config) | changes)
+
+
+MISTAKES: dict[str, tuple[Callable[[ParitySet], ParitySet], object, str]] = {
+    "other guidance": (lambda r: with_config(r, guidance=2.9), rollouts, "rollout.base_cfg_k10.x0"),
+    "noise shifted by one": (lambda r: changed(r, z=lambda z: z.roll(1, 0)), rollouts, "rollout.aig_p1.x0"),
+    "base and tuned exchanged": (
+        lambda r: replace(r, base=r.tuned, tuned=r.base), rollouts, "rollout.combined_k4.image"
+    ),
+    "no offset of timesteps": (
+        lambda r: replace(r, schedule=replace(r.schedule, offset=0)), parts, "grid.T10.timesteps"
+    ),
+    "bilinear reward images": (
+        lambda r: with_preprocess(r, Preprocess(interpolation="bilinear")), parts, "preprocess.image_features"
+    ),
+    "reward images not normalised": (
+        lambda r: with_preprocess(r, Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3)),
+        training, "train.refl_m6_mse0.grad.first",
+    ),
+    "posterior mean": (
+        lambda r: changed(r, posterior_noise=torch.zeros_like), training, "train.imagerefl_s6_m7.grad.second"
+    ),
+    "other micro-batches": (
+        lambda r: with_scalar(r, ("accumulation", "mids"), [7, 8]), training, "accumulation.grad_norm_total"
+    ),
+    "other beta": (lambda r: with_scalar(r, ("dpo", "beta"), 301.0), losses, "dpo.loss"),
+    "advantages not clamped": (
+        lambda r: with_config(r, ddpo={"cfg": 2.0, "clip": 1e-2, "adv": 9.0}), losses, "ddpo.loss"
+    ),
+    "other discount": (
+        lambda r: with_config(r, sqdf={"gamma": 0.91, "alpha": 2.0, "cfg": 2.0, "shift": 0.7}), losses, "sqdf.loss"
+    ),
+}  # fmt: skip
+
+
+def with_preprocess(reference: ParitySet, preprocess: Preprocess) -> ParitySet:
+    reference.reward.preprocess = preprocess
+    return reference
+
+
+def with_scalar(reference: ParitySet, path: tuple[str, str], value: object) -> ParitySet:
+    reference.expected.scalars[path[0]][path[1]] = value
+    return reference
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_seen(mistake: str, reference: ParitySet):
+    change, module, name = MISTAKES[mistake]
+    assert name in failures(module.checks(change(reference)))  # type: ignore[attr-defined]
+
+
+def test_a_diffusion_loss_at_the_judged_index_is_seen(reference: ParitySet, monkeypatch: pytest.MonkeyPatch):
+    from stages.finetune.batch import Judged
+
+    def judge(tools, batch, start, m, weight):
+        x, _ = tools.noised(batch, start)
+        x0 = tools.x0(batch, tools.rollout(batch, x, start, m), m)
+        return Judged(x0, batch.prompts, {"diffusion": (weight, tools.diffusion_error(batch, m))})
+
+    monkeypatch.setattr(imagerefl, "judge", judge)
+    found = failures(training.checks(reference))
+    assert "train.imagerefl_s6_m7.L_mse" in found
+    assert "train.imagerefl_s6_m7.grad.first" in found
+
+
+def test_a_single_step_in_place_of_the_double_one_is_seen(reference: ParitySet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(training.OPTIMIZERS, "adam_official_double_step", {})
+    found = failures(training.checks(reference))
+    assert "optim.adam_official_double_step.adam_step_count" in found
+    assert "optim.adam_official_double_step.delta_norm_total" in found
+    assert not [name for name in found if "double_step" not in name]
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+    monkeypatch.setattr(sys, "argv", ["stages.parity", "--set", str(folder)])
+    with pytest.raises(SystemExit) as exit_:
+        parity.main()
+    return int(exit_.value.code or 0), capsys.readouterr().out.splitlines()
+
+
+def test_command_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    code, lines = run(folder, monkeypatch, capsys)
+    assert code == 0
+    assert all(line.endswith("pass") for line in lines[:-1])
+    count = len(lines) - 1
+    assert lines[-1] == f"{count} compared, {count} passed, 0 failed, 0 not compared"
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "weights").symlink_to(folder / "weights")
+    for name in ("inputs.safetensors", "expected.json"):
+        (broken / name).symlink_to(folder / name)
+    arrays = load_file(folder / "expected.safetensors")
+    arrays["train.refl_m6_mse0.x0"] = arrays["train.refl_m6_mse0.x0"] * 1.001
+    save_file(arrays | {"unknown.item": torch.zeros(1)}, broken / "expected.safetensors")
+    code, lines = run(broken, monkeypatch, capsys)
+    assert code == 1
+    assert [line.split()[0] for line in lines if line.endswith("FAIL")] == ["train.refl_m6_mse0.x0"]
+    assert "unknown.item" in lines[-2]
+    assert lines[-1] == f"{count} compared, {count - 1} passed, 1 failed, 1 not compared"
+
+
+def test_refuses_a_folder_that_is_no_set(tmp_path: Path):
+    with pytest.raises(InputError, match=r"expected\.json: no such file"):
+        load(tmp_path)
+    (tmp_path / "expected.json").write_text(json.dumps({"config": {}}))
+    with pytest.raises(InputError, match=r"expected\.safetensors: no such file"):
+        load(tmp_path)
+
+
+def test_errors_of_checks():
+    assert compare("a", [1.0, 2.0], [1.0, 2.1], 0.1).error == pytest.approx(0.1 / 2.1)
+    assert compare("a", [1.0, 2.0], [1.0], 9.0).passed is False
+    assert compare("a", float("nan"), 1.0, 9.0).passed is False
+    assert compare("a", float("inf"), 1.0, 9.0).passed is False
+    assert compare("a", [0.0, 1e-3], [0.0, 0.0], 1e-2).error == 1e-3
+    assert compare("a", np.array([3]), torch.tensor([3]), 0.0).passed
+    assert not same("a", [1], [2]).passed
+    by_name = {check.name: check.error for check in norms("n", {"a": 1.0, "b": 2e-3}, {"a": 1.0, "b": 1e-3}, 1e-2)}
+    assert by_name == {"n": pytest.approx(1e-3), "n (each by itself)": pytest.approx(1.0)}
+    assert [check.passed for check in norms("n", {"a": 1.0}, {"b": 1.0}, 1.0)] == [False]
