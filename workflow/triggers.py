@@ -51,8 +51,11 @@ def values(study: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def stamp_path(study: str, job: str) -> Path:
-    """Where the stamp of a job (`finetune@refl-s0`, as DVC calls it) stands."""
-    return FOLDER / study / f"{job}.json"
+    """Where the stamp of a job (`finetune@refl-s0`, as DVC calls it) stands.
+
+    A folder of its own: Snakemake lists a file's folder once while planning, and would not see a stamp written later.
+    """
+    return FOLDER / study / job / "settings.json"
 
 
 def stamp(path: Path, content: Mapping[str, Any], built: bool = False, planning: bool = False) -> str:
