@@ -91,9 +91,9 @@ def _list(claim: Claim, look: Look) -> Table:
     rows = []
     for finding in claim.findings:
         change = signed(finding.interval)
-        cells = [Cell(change.text, change.sub, "number"), Cell(_seeds(finding), kind="number"), _state(finding)]
+        cells = [_state(finding), Cell(change.text, change.sub, "number"), Cell(_seeds(finding), kind="number")]
         rows.append([Cell(look.metric(finding.axes[0])), *cells])
-    return Table(["", "change", "single seeds", "verdict"], rows)
+    return Table(["", "verdict", "change", "single seeds"], rows)
 
 
 def _matrix(study: ReportStudy, claim: Claim, look: Look) -> Table:

@@ -175,11 +175,11 @@ def monotone(weights: np.ndarray, level: float, axis: str, path: Sequence[np.nda
     wrong = sum(step.sign() == -sign for step in steps)
     back = sum(max(0.0, -sign * step.mean) for step in steps)
     share = back / abs(whole.interval.mean) if whole.interval.mean else float("inf")
-    note = f"{forward} of {len(steps)} steps the expected way, {clear} of them clearly"
+    note = f"{forward} of {len(steps)} steps forward, {clear} clearly"
     if wrong:
-        note += f"; {wrong} clearly the other way"
+        note += f"; {wrong} clearly back"
     if back:
-        note += f"; {share:.0%} of the change goes back"
+        note += f"; {share:.0%} of the change lost on the way"
     state = whole.state
     if state is State.SHOWN and (wrong or share > BACKTRACK):
         state = State.NOT_SHOWN

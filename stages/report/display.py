@@ -155,9 +155,11 @@ def _estimate(interval: Interval | None, places: int) -> Cell:
 
 
 def _places(intervals: Iterable[Interval]) -> int:
-    """Decimal places of a column, from its median interval."""
-    halves = sorted(half for i in intervals if math.isfinite(half := (i.high - i.low) / 2) and half > 0)
-    return style.digits(halves[len(halves) // 2]) if halves else 3
+    """Decimal places of a column, from its median interval, or its median size where there are no intervals."""
+    found = list(intervals)
+    halves = sorted(half for i in found if math.isfinite(half := (i.high - i.low) / 2) and half > 0)
+    sizes = sorted(abs(i.mean) for i in found)
+    return style.digits(halves[len(halves) // 2] if halves else 0, sizes[len(sizes) // 2] if sizes else 0)
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -49,7 +49,7 @@ def write_strategies(
 
 
 def points(study: ReportStudy, evaluation: Evaluation) -> list[dict[str, object]]:
-    """The points of all curves: curve, its `place`th setting, every reward and diversity (mean over seeds and prompts)."""
+    """The points of all curves: curve, `place` along it, setting, every reward and diversity (mean over everything)."""
     wished = dict.fromkeys([*study.report.rewards, study.study.reward, study.study.heldout, *study.report.diversities])
     axes = [axis for axis in wished if axis and (evaluation.base, axis) in evaluation.arrays]
     rows: list[dict[str, object]] = []

@@ -163,4 +163,6 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     from matplotlib import font_manager
 
     weight = "bold" if bold else "normal"
-    return ImageFont.truetype(font_manager.findfont(font_manager.FontProperties("DejaVu Sans", weight=weight)), size)
+    return ImageFont.truetype(
+        font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans", weight=weight)), size
+    )
