@@ -8,6 +8,7 @@ of the schedule leaves nothing to see of so few latents.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,34 +123,67 @@ def train(
     settings: BaseSettings, pictures: Pictures, held_out: Pictures, vae: AutoencoderKL, out: Path, device: torch.device
 ) -> Log:
     """Train on `pictures`, probe with `held_out`, save a StableDiffusionPipeline folder at `out`; returns the log."""
-    context = settings.text.context
     vocabulary = [*pictures.captions, *held_out.captions, *evaluation_prompts()]
-    parts = build(settings, vae.to(device), tokens.build(vocabulary, context))
-    parts.unet.to(device).train()
-    parts.text.to(device).train()
-    steps = Timesteps(parts.scheduler, settings.log_snr_mean, settings.log_snr_std, device)
-    means, stds = encode_latents(parts.vae, pictures.images, device)
-    captions = tokens.ids(parts.tokenizer, pictures.captions, context).to(device)
-    nothing = tokens.ids(parts.tokenizer, [""], context).to(device)
-
-    def terms(step: int) -> Terms:
-        rows = draw_rows(settings.seed, "base", step, len(pictures), settings.batch).to(device)
-        random = generator(settings.seed, "base noise", step)
-        sampled, noise = torch.randn((2, settings.batch, *means.shape[1:]), generator=random).to(device)
-        dropped = (torch.rand(settings.batch, generator=random) < settings.drop_caption).to(device)
-        hidden = parts.text(torch.where(dropped[:, None], nothing, captions[rows]))[0]
-        t = steps.draw(settings.batch, random).to(device)
-        latents = means[rows] + stds[rows] * sampled
-        return {"loss": squared_errors(parts, steps, latents, noise, t, hidden).mean()}
-
-    modules = {"unet": parts.unet, "text": parts.text}
-    factors = {"text": settings.text.lr_factor}
-    trainer = Trainer("base", modules, settings, out / STATE / "base.pt", pictures.digest, factors)
-    probe = BaseProbe(parts, steps, held_out, device) if in_world(held_out) else None
-    trainer.run(terms, Probe(settings.probe_every, probe) if probe else None)
-    log = trainer.finish()
+    parts = build(settings, vae.to(device), tokens.build(vocabulary, settings.text.context))
+    lesson = Lesson(settings, parts, pictures, held_out, device)
+    log = lesson.run("base", settings, out)
+    if settings.polish.steps:
+        changes = {"steps": settings.polish.steps, "lr": settings.polish.lr, "hold": 0.0}
+        then = lesson.run("polish", settings.model_copy(update=changes), out, settings.polish.words)
+        log.rows += [(settings.steps + step, term, value) for step, term, value in then.rows]
     parts.pipeline().save_pretrained(out)
     return log
+
+
+class Lesson:
+    """Latents and captions to train on, and the loss of one step."""
+
+    def __init__(
+        self, settings: BaseSettings, parts: Parts, pictures: Pictures, held_out: Pictures, device: torch.device
+    ) -> None:
+        self.settings, self.parts, self.pictures, self.device = settings, parts, pictures, device
+        parts.unet.to(device)
+        parts.text.to(device)
+        self.steps = Timesteps(parts.scheduler, settings.log_snr_mean, settings.log_snr_std, device)
+        self.means, self.stds = encode_latents(parts.vae, pictures.images, device)
+        self.captions = self._ids(pictures.captions)
+        self.nothing = self._ids([""])
+        self.weights = torch.ones(len(pictures))
+        self.probe = BaseProbe(parts, self.steps, held_out, device) if in_world(held_out) else None
+
+    def run(self, name: str, settings: BaseSettings, out: Path, words: dict[str, float] | None = None) -> Log:
+        """One run of the trainer from the present weights; leaves the averaged ones in their place."""
+        self.weights = word_weights(self.pictures.captions, words or {})
+        modules = {"unet": self.parts.unet.train(), "text": self.parts.text.train()}
+        factors = {"text": settings.text.lr_factor}
+        trainer = Trainer(name, modules, settings, out / STATE / f"{name}.pt", self.pictures.digest, factors)
+        trainer.run(self.terms, Probe(settings.probe_every, self.probe) if self.probe else None)
+        return trainer.finish()
+
+    def terms(self, step: int) -> Terms:
+        settings = self.settings
+        random = generator(settings.seed, "base noise", step)
+        rows = self._rows(step).to(self.device)
+        sampled, noise = torch.randn((2, settings.batch, *self.means.shape[1:]), generator=random).to(self.device)
+        dropped = (torch.rand(settings.batch, generator=random) < settings.drop_caption).to(self.device)
+        hidden = self.parts.text(torch.where(dropped[:, None], self.nothing, self.captions[rows]))[0]
+        t = self.steps.draw(settings.batch, random).to(self.device)
+        latents = self.means[rows] + self.stds[rows] * sampled
+        return {"loss": squared_errors(self.parts, self.steps, latents, noise, t, hidden).mean()}
+
+    def _rows(self, step: int) -> Tensor:
+        if bool((self.weights == 1).all()):
+            return draw_rows(self.settings.seed, "base", step, len(self.weights), self.settings.batch)
+        random = generator(self.settings.seed, "weighted rows", step)
+        return torch.multinomial(self.weights, self.settings.batch, replacement=True, generator=random)
+
+    def _ids(self, captions: list[str]) -> Tensor:
+        return tokens.ids(self.parts.tokenizer, captions, self.settings.text.context).to(self.device)
+
+
+def word_weights(captions: list[str], words: dict[str, float]) -> Tensor:
+    """[n] product of the weights of a caption's words."""
+    return torch.tensor([math.prod(words.get(word, 1.0) for word in text.split()) for text in captions])
 
 
 def in_world(pictures: Pictures) -> bool:

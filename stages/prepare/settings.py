@@ -64,6 +64,16 @@ class TextSettings(Settings):
     )
 
 
+class PolishSettings(Settings):
+    """A second, shorter run of the base from its averaged weights, which sees what is hard to draw more often."""
+
+    steps: int = Field(default=0, ge=0, description="further optimizer steps; 0 leaves it out")
+    lr: float = Field(default=8e-4, gt=0, description="highest learning rate; it falls linearly from the start")
+    words: dict[str, float] = Field(
+        default={}, description="weight of training images whose caption has this word; others have 1"
+    )
+
+
 class BaseSettings(Training):
     """UNet2DConditionModel and CLIPTextModel on the latents of the VAE, with Stable Diffusion's noise schedule."""
 
@@ -82,6 +92,7 @@ class BaseSettings(Training):
         default=0.1, ge=0, le=1, description="share of captions emptied, for classifier-free guidance"
     )
     text: TextSettings = Field(default=TextSettings(), description="the text encoder")
+    polish: PolishSettings = Field(default=PolishSettings(), description="a second run")
     probe_every: int = Field(
         default=1000,
         ge=1,
