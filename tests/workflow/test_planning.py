@@ -58,3 +58,11 @@ def test_planning_takes_seconds_and_loads_no_torch(root: Path) -> None:
 def test_help_of_every_stage_loads_no_torch() -> None:
     done = python(HELP, *STAGES, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_single_target_in_a_fresh_clone(tmp_path: Path) -> None:
+    """Its jobs' stamps are written while Snakemake already plans."""
+    project = make(tmp_path, small_study())
+    planned = project.snakemake("--dry-run", "out/small/samples/refl-s0.parquet").text
+    assert "rule sample:" in planned
+    assert "rule report:" not in planned
