@@ -82,7 +82,7 @@ def digests(folder: Path) -> dict[str, dict[str, object]]:
 def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:
     """A shipped base as a pipeline in float32."""
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None
+        folder, dtype=torch.float32, local_files_only=True, safety_checker=None
     )
     return pipeline.to(device)
 

@@ -150,7 +150,7 @@ def load(folder: Path) -> AutoencoderKL:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json, expected the folder of a trained AutoencoderKL")
     try:
-        return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        return AutoencoderKL.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: not an AutoencoderKL: {' '.join(str(error).split())[:300]}") from None
 

@@ -34,7 +34,8 @@ prepare:
   import: {}
   train:
     vae: {vae: {source: scenes, steps: 3, batch: 4, widths: [8, 16, 16]}}
-    base: {base: {source: scenes, steps: 3, batch: 4, widths: [16, 32], probe_every: 3, text: {width: 16}}}
+    base: {base: {source: scenes, steps: 3, batch: 4, widths: [16, 32], probe_every: 3, text: {width: 16},
+                  polish: {steps: 2, words: {star: 2}}}}
     clip:
       proxy: {source: scenes, steps: 2, batch: 8, width: 8, preference_steps: 2, preference_batch: 4, pair_source: a}
       patch: {source: scenes, steps: 2, batch: 8, vision: vit, image_size: 32, width: 16, vision_layers: [1]}
@@ -139,6 +140,8 @@ def test_training_logs_hold_every_part(folder):
     assert {"loss", "loss_preference", "loss_contrastive", "grad_norm", "probe_pairs", "probe_retrieval"} <= terms
     terms = {row["term"] for row in tables.read(folder / "models/base/train_log.parquet", tables.TRAIN_LOG).to_pylist()}
     assert {"loss", "probe_shape", "probe_both_2", "probe_empty_1"} <= terms
+    steps = tables.read(folder / "models/base/train_log.parquet", tables.TRAIN_LOG).column("step").to_pylist()
+    assert max(steps) == 5  # three steps and two more of the second run
 
 
 def test_shipping_halves_the_weights_and_measures_them(folder, monkeypatch):
@@ -200,6 +203,21 @@ def test_timesteps_have_the_wanted_signal_to_noise(parts):
     drawn = steps.log_snr[steps.draw(20000, torch.Generator().manual_seed(0))]
     assert drawn.mean().item() == pytest.approx(-0.4, abs=0.03)
     assert drawn.std().item() == pytest.approx(1.4, abs=0.05)
+
+
+def test_weights_of_words_multiply():
+    captions = ["a red star", "a small red star", "a blue ring", "an orange circle"]
+    found = base.word_weights(captions, {"star": 2.0, "small": 1.5, "ring": 0.5})
+    assert found.tolist() == [2, 3, 0.5, 1]
+
+
+def test_weighted_rows_come_as_often_as_they_weigh(parts, pictures):
+    settings = BaseSettings.model_validate({"widths": [16, 32], "text": {"width": 16}, "batch": 500})
+    lesson = base.Lesson(settings, parts, pictures, pictures, CPU)
+    lesson.weights = base.word_weights(pictures.captions, {"star": 3.0})
+    counts = torch.bincount(torch.cat([lesson._rows(step) for step in range(40)]), minlength=len(pictures))
+    expected = 20000 * lesson.weights / lesson.weights.sum()
+    assert (counts - expected).abs().max() < 5 * expected.max().sqrt()
 
 
 def test_the_target_is_what_the_scheduler_calls_velocity(parts):
