@@ -68,15 +68,18 @@ def _card(study: ReportStudy, look: Look, claim: Claim, text: str, rule: str) ->
 
 
 def _count(claim: Claim, look: Look) -> str:
-    """How many parts are shown, and which are not."""
-    total = len(claim.findings)
+    """How many parts are shown, which are not, and which go the other way."""
+    total, kind = len(claim.findings), _axes(claim)
     if claim.shown == total:
-        return f"Shown on all {total} {_axes(claim)}."
-    missing = [f for f in claim.findings if f.state is not State.SHOWN]
-    named = "; ".join(f"{_name(f, look)} ({f.state.value})" for f in missing)
-    if claim.shown == 0:
-        return f"Shown on none of {total} {_axes(claim)}: {named}."
-    return f"Shown on {claim.shown} of {total} {_axes(claim)}; not on {named}."
+        return f"Shown on all {total} {kind}."
+    missing = [_name(f, look) for f in claim.findings if f.state is State.NOT_SHOWN]
+    opposite = [_name(f, look) for f in claim.findings if f.state is State.OPPOSITE]
+    text = f"Shown on {claim.shown or 'none'} of {total} {kind}."
+    if missing and claim.shown:
+        text += f" Not shown: {', '.join(missing)}."
+    if opposite:
+        text += f" The other way: {', '.join(opposite)}."
+    return text
 
 
 def _axes(claim: Claim) -> str:

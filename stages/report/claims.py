@@ -178,7 +178,7 @@ def monotone(weights: np.ndarray, level: float, axis: str, path: Sequence[np.nda
     note = f"{forward} of {len(steps)} steps forward, {clear} clearly"
     if wrong:
         note += f"; {wrong} clearly back"
-    if back:
+    if back and whole.state is not State.NOT_SHOWN:
         note += f"; {share:.0%} of the change lost on the way"
     state = whole.state
     if state is State.SHOWN and (wrong or share > BACKTRACK):
