@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from stages.errors import InputError
 from stages.models.record import ModelRecord
+from stages.params import nearest
 from stages.rewards.preprocess import Preprocess, from_config
 
 CONFIG, WEIGHTS, TOKENIZER = "open_clip_config.json", "open_clip_model.safetensors", "tokenizer"
@@ -116,7 +117,8 @@ class OpenClip:
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     """The model in the folder of `record`, in float32 on `device`.
 
-    Raises InputError for missing or changed files, a configuration that open_clip does not know, or other weights.
+    The record's option `normalise` (clip, imagenet, half) replaces the mean and deviation of the configuration. Raises
+    InputError for missing or changed files, a configuration that open_clip does not know, or other weights.
     """
     folder = record.folder()
     for name in (CONFIG, WEIGHTS):
@@ -133,6 +135,12 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     preprocess = from_config(
         {"size": model.visual.image_size} | (config.get("preprocess_cfg") or {}), f"{folder / CONFIG}: preprocess_cfg"
     )
+    where = f"model {record.name!r}: options"
+    for key in record.options:
+        if key != "normalise":
+            raise InputError(f"{where}: unknown key {key!r}{nearest(key, ['normalise'])}")
+    if "normalise" in record.options:
+        preprocess = preprocess.normalised(record.options["normalise"], where)
     return OpenClip(record.name, model.to(device), preprocess, _tokenizer(folder, model))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import InputError
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+NORMALISATIONS = {
+    "clip": (CLIP_MEAN, CLIP_STD),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 INTERPOLATIONS = ("bicubic", "bilinear")
 RESIZE_MODES = ("shortest", "longest", "squash")
 
@@ -45,6 +50,16 @@ class Preprocess:
             # Pads with zeros where a side is short, cuts where it is long: at most one of the two happens.
             images = functional.center_crop(images, [self.size, self.size])
         return functional.normalize(images, list(self.mean), list(self.std))
+
+    def normalised(self, name: object, where: str) -> Preprocess:
+        """The same with a named mean and deviation; raises InputError, starting with `where`, for an unknown name.
+
+        The released ImageReFL code feeds every network, DINO too, with images normalised for CLIP: that is `clip`.
+        """
+        if name not in NORMALISATIONS:
+            raise InputError(f"{where}: unknown normalisation {name!r}{nearest(str(name), NORMALISATIONS)}")
+        mean, std = NORMALISATIONS[str(name)]
+        return replace(self, mean=mean, std=std)
 
     def describe(self) -> dict[str, object]:
         """The settings as plain values, for identifying an evaluation."""

@@ -26,12 +26,14 @@ def save(path: Path, kept: dict[str, Tensor]) -> None:
         save_file({name: value.contiguous().cpu() for name, value in kept.items()}, partial)
 
 
-def load(path: Path, name: str, device: torch.device) -> Tensor:
-    """One set of latents; raises InputError when the base's pass has not kept it."""
+def load(path: Path, name: str, first: int, count: int, device: torch.device) -> Tensor:
+    """Rows `first` to `first` + `count` of one set of latents; raises InputError when the base's pass has not kept
+    it.
+    """
     try:
         with safe_open(path, "pt") as file:
             if name not in file.keys():  # noqa: SIM118 (not a mapping)
                 raise InputError(f"{path}: holds no latents {name!r}; run sample_base again")
-            return file.get_tensor(name).to(device)
+            return file.get_slice(name)[first : first + count].to(device)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of the base's latents") from None

@@ -159,6 +159,5 @@ def shared_prefix(
     start = settings.shared_steps(value)
     if start is None:
         return None, 0
-    x = latents.load(kept, latents.key(settings.base_guidance, start), device)
-    rows = x[batch.first : batch.first + len(batch)]
-    return (start, rows), max(start, 1) * (1 if settings.base_guidance == 1.0 else 2)
+    x = latents.load(kept, latents.key(settings.base_guidance, start), batch.first, len(batch), device)
+    return (start, x), max(start, 1) * (1 if settings.base_guidance == 1.0 else 2)
