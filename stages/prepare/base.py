@@ -11,16 +11,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from stages.models.diffusion import Autoencoder
 from stages.prepare import quality
 from stages.prepare import tokenizer as tokens
-from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator
+from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator, place
 from stages.prepare.pictures import Pictures
 from stages.prepare.settings import BaseSettings
 from stages.prepare.vae import to_model
@@ -39,21 +44,22 @@ class Parts:
     scheduler: DDIMScheduler
 
     def pipeline(self) -> StableDiffusionPipeline:
-        return StableDiffusionPipeline(
-            vae=self.vae, unet=self.unet, text_encoder=self.text, tokenizer=self.tokenizer, scheduler=self.scheduler,
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
+        parts: dict[str, Any] = {
+            "vae": self.vae, "unet": self.unet, "text_encoder": self.text, "tokenizer": self.tokenizer,
+            "scheduler": self.scheduler, "safety_checker": None, "feature_extractor": None,
+        }  # fmt: skip
+        return StableDiffusionPipeline(**parts, requires_safety_checker=False)
 
 
 def build(settings: BaseSettings, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> Parts:
     """The untrained base around `vae`."""
     torch.manual_seed(seed_from(settings.seed, "base weights"))
-    side = int(vae.config.sample_size) // 2 ** (len(vae.config.block_out_channels) - 1)
+    side = vae.config["sample_size"] // 2 ** (len(vae.config["block_out_channels"]) - 1)
     levels = len(settings.widths)
     unet = UNet2DConditionModel(
         sample_size=side,
-        in_channels=vae.config.latent_channels,
-        out_channels=vae.config.latent_channels,
+        in_channels=vae.config["latent_channels"],
+        out_channels=vae.config["latent_channels"],
         block_out_channels=settings.widths,
         layers_per_block=settings.layers,
         down_block_types=("CrossAttnDownBlock2D",) * levels,
@@ -71,27 +77,32 @@ def build(settings: BaseSettings, vae: AutoencoderKL, tokenizer: CLIPTokenizer) 
 
 def _text_encoder(settings: BaseSettings, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     text = settings.text
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=text.width, intermediate_size=4 * text.width,
-            num_hidden_layers=text.layers, num_attention_heads=text.heads, max_position_embeddings=text.context,
-            projection_dim=text.width, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )  # fmt: skip
-    torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=text.embedding_std)
+    marks: dict[str, Any] = {
+        name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=text.width,
+        intermediate_size=4 * text.width,
+        num_hidden_layers=text.layers,
+        num_attention_heads=text.heads,
+        max_position_embeddings=text.context,
+        projection_dim=text.width,
+        **marks,
+    )
+    encoder = CLIPTextModel(config)
+    embedding: Any = encoder.get_input_embeddings()
+    torch.nn.init.normal_(embedding.weight, std=text.embedding_std)
     return encoder
 
 
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Posterior means and standard deviations of uint8 images, multiplied by the scaling factor."""
-    means, stds = [], []
-    for start in range(0, len(images), 500):
-        posterior = vae.encode(to_model(images[start : start + 500], device)).latent_dist
-        means.append(posterior.mean * vae.config.scaling_factor)
-        stds.append(posterior.std * vae.config.scaling_factor)
-    return torch.cat(means), torch.cat(stds)
+    codec, batches = Autoencoder(vae), range(0, len(images), 500)
+    posteriors = [codec.posterior((to_model(images[i : i + 500], device) + 1) / 2) for i in batches]
+    means, stds = zip(*posteriors, strict=True)
+    return torch.cat(means) * codec.scale, torch.cat(stds) * codec.scale
 
 
 class Timesteps:
@@ -114,8 +125,8 @@ class Timesteps:
 def squared_errors(parts: Parts, steps: Timesteps, latents: Tensor, noise: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
     """[n] squared error of the prediction, of v (Salimans and Ho 2022: v = a noise - s latents) or of the noise."""
     a, s = (table[t].view(-1, 1, 1, 1) for table in (steps.signal, steps.noise))
-    made = parts.unet(a * latents + s * noise, t, encoder_hidden_states=hidden).sample
-    target = a * noise - s * latents if parts.scheduler.config.prediction_type == "v_prediction" else noise
+    made = parts.unet(a * latents + s * noise, t, encoder_hidden_states=hidden, return_dict=False)[0]
+    target = a * noise - s * latents if parts.scheduler.config["prediction_type"] == "v_prediction" else noise
     return (made - target).square().mean((1, 2, 3))
 
 
@@ -124,7 +135,8 @@ def train(
 ) -> Log:
     """Train on `pictures`, probe with `held_out`, save a StableDiffusionPipeline folder at `out`; returns the log."""
     vocabulary = [*pictures.captions, *held_out.captions, *evaluation_prompts()]
-    parts = build(settings, vae.to(device), tokens.build(vocabulary, settings.text.context))
+    place(vae, device)
+    parts = build(settings, vae, tokens.build(vocabulary, settings.text.context))
     lesson = Lesson(settings, parts, pictures, held_out, device)
     log = lesson.run("base", settings, out)
     if settings.polish.steps:
@@ -142,8 +154,8 @@ class Lesson:
         self, settings: BaseSettings, parts: Parts, pictures: Pictures, held_out: Pictures, device: torch.device
     ) -> None:
         self.settings, self.parts, self.pictures, self.device = settings, parts, pictures, device
-        parts.unet.to(device)
-        parts.text.to(device)
+        place(parts.unet, device)
+        place(parts.text, device)
         self.steps = Timesteps(parts.scheduler, settings.log_snr_mean, settings.log_snr_std, device)
         self.means, self.stds = encode_latents(parts.vae, pictures.images, device)
         self.captions = self._ids(pictures.captions)

@@ -22,6 +22,11 @@ Terms = dict[str, Tensor]
 """Named terms of one step; `loss` is what is minimised."""
 
 
+def place(module: nn.Module, device: torch.device) -> None:
+    """Move a network, whatever its library says of the types of its own `to`."""
+    module.to(device)
+
+
 def rate(settings: Training, step: int) -> float:
     """Share of the highest learning rate at `step` (0-based)."""
     rising = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
@@ -58,9 +63,10 @@ class Log:
         self.rows += [(step, name, float(value)) for name, value in terms.items()]
 
     def write(self, path: Path) -> None:
-        columns = [list(column) for column in zip(*self.rows, strict=True)] or [[], [], []]
-        named = dict(zip(("step", "term", "value"), columns, strict=True))
-        tables.write(path, tables.table(tables.TRAIN_LOG, named), tables.TRAIN_LOG)
+        rows: list[dict[str, object]] = [
+            {"step": step, "term": term, "value": value} for step, term, value in self.rows
+        ]
+        tables.write(path, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)
 
 
 class Trainer:
@@ -198,8 +204,8 @@ class Trainer:
 
 @torch.no_grad()
 def _blend(average: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
-    floats = [name for name, value in average.items() if value.is_floating_point()]
-    torch._foreach_lerp_([average[n] for n in floats], [current[n] for n in floats], 1 - decay)
     for name, value in average.items():
-        if not value.is_floating_point():
+        if value.is_floating_point():
+            value.lerp_(current[name], 1 - decay)
+        else:
             value.copy_(current[name])

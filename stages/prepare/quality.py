@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
 from stages import tables
 from stages.errors import InputError
+from stages.models.diffusion import Autoencoder
 from stages.prepare.pictures import Pictures
 from stages.runtime import seed_from
 from stages.world import oracle
@@ -93,11 +95,11 @@ def pair_accuracy(pictures: Pictures, pairs: Pairs, embed: Embed, encode: Encode
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: np.ndarray, device: torch.device) -> np.ndarray:
     """uint8 images decoded from the mean of their posterior."""
-    made = []
+    codec, made = Autoencoder(vae), []
     for start in range(0, len(images), BATCH):
-        target = torch.as_tensor(images[start : start + BATCH]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        decoded = vae.decode(vae.encode(target).latent_dist.mean).sample.clamp(-1, 1)
-        made.append(((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        mean, _ = codec.posterior(torch.as_tensor(images[start : start + BATCH]).to(device).permute(0, 3, 1, 2) / 255)
+        decoded = codec.decode(mean * codec.scale)
+        made.append((decoded * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(made)
 
 

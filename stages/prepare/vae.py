@@ -8,24 +8,28 @@ image's mean and scale away. It is therefore started as a linear pool-and-unpool
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from stages.errors import InputError
+from stages.models.diffusion import Autoencoder
 from stages.prepare import quality
-from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator
+from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator, place
 from stages.prepare.pictures import Pictures
 from stages.prepare.settings import VaeSettings
 from stages.runtime import seed_from
 
 PILOT = 3.0
 """Constant carried by channels 6 and 7: it dominates the variance, so that the group norms hardly rescale the image."""
+LOG_VARIANCE = -6.0
+"""Of the posterior at the start."""
 SIGNAL = 8
 """Channels of the linear path: +RGB, -RGB, +PILOT, -PILOT."""
 
@@ -33,16 +37,17 @@ SIGNAL = 8
 def build(settings: VaeSettings, image_size: int) -> AutoencoderKL:
     """A small AutoencoderKL at its linear start. The smallest width must be at least SIGNAL."""
     torch.manual_seed(seed_from(settings.seed, "vae weights"))
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * len(settings.widths),
-        up_block_types=("UpDecoderBlock2D",) * len(settings.widths),
-        block_out_channels=settings.widths,
-        layers_per_block=1,
-        latent_channels=settings.latent_channels,
-        norm_num_groups=1,
-        sample_size=image_size,
-        mid_block_add_attention=False,
-    )
+    config: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * len(settings.widths),
+        "up_block_types": ("UpDecoderBlock2D",) * len(settings.widths),
+        "block_out_channels": settings.widths,
+        "layers_per_block": 1,
+        "latent_channels": settings.latent_channels,
+        "norm_num_groups": 1,
+        "sample_size": image_size,
+        "mid_block_add_attention": False,
+    }
+    vae = AutoencoderKL(**config)
     linear_start(vae)
     return vae
 
@@ -55,29 +60,38 @@ def linear_start(vae: AutoencoderKL) -> None:
     """
     for module in vae.modules():
         if isinstance(module, ResnetBlock2D):
-            nn.init.zeros_(module.conv2.weight)
-            nn.init.zeros_(module.conv2.bias)
-            if module.conv_shortcut is not None:
-                nn.init.dirac_(module.conv_shortcut.weight)
-                nn.init.zeros_(module.conv_shortcut.bias)
+            _start_as_identity(module)
         elif isinstance(module, Downsample2D):
             _near_identity(module.conv, slice(0, 2), 0.25)
         elif isinstance(module, Upsample2D):
             _near_identity(module.conv, slice(1, 2), 1.0)
-    for side in (vae.encoder, vae.decoder):
+    encoder, decoder = cast(Any, vae.encoder), cast(Any, vae.decoder)
+    for side in (encoder, decoder):
         _write_pairs(side.conv_in)
         width = side.conv_norm_out.num_channels
         side.conv_norm_out.weight.fill_((2 * PILOT**2 / width) ** 0.5)
         _read_pairs(side.conv_out)
-    channels = vae.config.latent_channels
-    vae.encoder.conv_out.weight[channels:] = 0
-    vae.encoder.conv_out.bias[channels:] = -6.0
+    channels = vae.config["latent_channels"]
+    encoder.conv_out.weight[channels:] = 0
+    encoder.conv_out.bias[channels:] = LOG_VARIANCE
     for conv in (vae.quant_conv, vae.post_quant_conv):
-        nn.init.dirac_(conv.weight)
-        nn.init.zeros_(conv.bias)
+        _dirac(conv)
 
 
-def _near_identity(conv: nn.Conv2d, taps: slice, weight: float) -> None:
+def _start_as_identity(block: ResnetBlock2D) -> None:
+    second: Any = block.conv2
+    nn.init.zeros_(second.weight)
+    nn.init.zeros_(second.bias)
+    if block.conv_shortcut is not None:
+        _dirac(block.conv_shortcut)
+
+
+def _dirac(conv: Any) -> None:
+    nn.init.dirac_(conv.weight)
+    nn.init.zeros_(conv.bias)
+
+
+def _near_identity(conv: Any, taps: slice, weight: float) -> None:
     """Every channel keeps itself; the channels beyond the linear path also get a little of the usual noise."""
     noise = conv.weight.clone() * 0.05
     noise[:SIGNAL] = 0
@@ -87,7 +101,7 @@ def _near_identity(conv: nn.Conv2d, taps: slice, weight: float) -> None:
     nn.init.zeros_(conv.bias)
 
 
-def _write_pairs(conv: nn.Conv2d) -> None:
+def _write_pairs(conv: Any) -> None:
     conv.weight[:SIGNAL] = 0
     conv.bias[:SIGNAL] = 0
     for channel in range(3):
@@ -96,7 +110,7 @@ def _write_pairs(conv: nn.Conv2d) -> None:
     conv.bias[6], conv.bias[7] = PILOT, -PILOT
 
 
-def _read_pairs(conv: nn.Conv2d) -> None:
+def _read_pairs(conv: Any) -> None:
     conv.weight[:3] = 0
     conv.bias[:3] = 0
     for channel in range(3):
@@ -119,14 +133,16 @@ def reconstruction_terms(target: Tensor, made: Tensor) -> Terms:
 
 def train(settings: VaeSettings, pictures: Pictures, held_out: Pictures, out: Path, device: torch.device) -> Log:
     """Train on `pictures`, probe on `held_out`, save a diffusers folder at `out`; returns the training log."""
-    vae = build(settings, pictures.images.shape[1]).to(device)
+    vae = build(settings, pictures.images.shape[1])
+    place(vae, device)
 
     def terms(step: int) -> Terms:
-        target = to_model(pictures.images[draw_rows(settings.seed, "vae", step, len(pictures), settings.batch)], device)
+        rows = draw_rows(settings.seed, "vae", step, len(pictures), settings.batch)
+        target = to_model(pictures.images[rows], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            posterior = vae.encode(target).latent_dist
+            posterior = vae.encode(target, return_dict=False)[0]
             noise = torch.randn(posterior.mean.shape, generator=generator(settings.seed, "vae noise", step)).to(device)
-            made = vae.decode(posterior.mean + posterior.std * noise).sample
+            made = vae.decode(cast(Any, posterior.mean + posterior.std * noise), return_dict=False)[0]
         parts = reconstruction_terms(target, made.float())
         parts["kl"] = posterior.kl().float().mean()
         loss = 3 * (parts["mse"] + 2 * parts["chroma"]) + 0.25 * parts["l1"] + 0.25 * parts["edges"]
@@ -167,5 +183,5 @@ def colour_std(vae: AutoencoderKL, pictures: Pictures, device: torch.device, cou
     The scaling factor is taken from these: the channels with edges stay smaller than 1 on purpose, since whitening
     them makes the denoiser spend its effort on detail.
     """
-    latents = vae.encode(to_model(pictures.images[:count], device)).latent_dist.mean
-    return float(latents[:, :3].std())
+    mean, _ = Autoencoder(vae).posterior((to_model(pictures.images[:count], device) + 1) / 2)
+    return float(mean[:, :3].std())
