@@ -21,8 +21,8 @@ study: $(VENV)/.study  ## run the study of STUDY (params.yaml) and say where the
 smoke:  ## run the study in miniature
 	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml
 
-test: $(VENV)/.test  ## run the tests (ARGS goes to pytest)
-	@$(IN) python -m pytest $(ARGS)
+test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
+	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(ARGS)
 
 bench: $(VENV)/.study  ## run the studies from nothing: seconds and memory of every job (ARGS goes to benchmarks)
 	@$(IN) python -m benchmarks $(ARGS)

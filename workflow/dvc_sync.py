@@ -13,7 +13,12 @@ import subprocess
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 LOCK = Path("dvc.lock")
 WATCHED = ("data", "shipped")
@@ -39,32 +44,41 @@ class Agreement:
         """Ask DVC, then make file times agree with its answer; `beside` gives a job's other files.
 
         Outputs that are up to date are touched where an input is newer; where DVC itself built outputs that are stale
-        by now, the stamp goes, so that Snakemake builds them again. Does nothing outside a DVC repository.
+        by now, the stamp goes, so that Snakemake builds them again. Does nothing outside a DVC repository; raises
+        InputError when DVC cannot answer.
         """
         if not (Path(".dvc").is_dir() and LOCK.exists()):
             return
         try:
-            import networkx
+            from dvc.exceptions import DvcException
             from dvc.repo import Repo
         except ImportError:
             return
-        with Repo() as repo:
-            status = repo.status()
-            order = reversed(
-                list(networkx.topological_sort(repo.index.graph))
-            )  # edges lead from a stage to what it needs
-            for stage in order:
-                reasons = [reason for reason in status.get(stage.addressing, []) if not _only_watched(reason)]
-                outputs = [out.def_path for out in stage.outs]
-                if not status.get(stage.addressing):
-                    inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
-                    others = beside(stage.name)
-                    if not _newer(others.sources, outputs):
-                        self.built.add(stage.name)
-                        # Snakemake counts the benchmark among the outputs, and DVC leaves it as it was.
-                        _touch_older([*outputs, others.benchmark], max(map(_time, inputs), default=0.0))
-                elif reasons and _made_by_dvc(reasons, outputs):
-                    beside(stage.name).stamp.unlink(missing_ok=True)
+        try:
+            with Repo() as repo:
+                self._settle(repo, beside)
+        except DvcException as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"dvc status fails: {reason} (is DVC at work here? Without .dvc it is not asked)"
+            ) from None
+
+    def _settle(self, repo: Repo, beside: Callable[[str], Beside]) -> None:
+        import networkx
+
+        status = repo.status()
+        # Edges lead from a stage to what it needs.
+        for stage in reversed(list(networkx.topological_sort(repo.index.graph))):
+            reasons = [reason for reason in status.get(stage.addressing, []) if not _only_watched(reason)]
+            outputs = [out.def_path for out in stage.outs]
+            others = beside(stage.addressing)
+            if reasons and _made_by_dvc(reasons, outputs):
+                others.stamp.unlink(missing_ok=True)
+            elif stage.addressing not in status and not _newer(others.sources, outputs):
+                self.built.add(stage.addressing)
+                inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
+                # Snakemake counts the benchmark among the outputs, and DVC leaves it as it was.
+                _touch_older([*outputs, others.benchmark], max(map(_time, inputs), default=0.0))
 
 
 def commit(started: float, watched: Iterable[str]) -> None:

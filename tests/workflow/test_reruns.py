@@ -143,6 +143,15 @@ def test_another_study_beside_it(project: Project) -> None:
     assert "studies/other.yaml: study.name: params.yaml has the same name 'small' and other content" in refused.text
 
 
+def test_dvc_that_cannot_answer(project: Project) -> None:
+    lock = project.text("dvc.lock")
+    project.append("dvc.lock", "stages: [not, a, mapping]\n")
+    refused = project.snakemake(check=False)
+    assert refused.code == 2
+    assert "error: dvc status fails: " in refused.text
+    (project.root / "dvc.lock").write_text(lock)
+
+
 def test_results_are_those_of_a_fresh_build(project: Project) -> None:
     """After all these changes, every file has the content that it gets when everything is built anew."""
 

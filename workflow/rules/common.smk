@@ -4,6 +4,13 @@ ACTIVE = "params.yaml"  # the study that DVC runs
 P = config.get("study", ACTIVE)  # the study file, as it stands in every command line
 STARTED = time.time()
 
+
+def refuse(error):
+    """Stop before anything starts, with one line."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 try:
     load(P)
     STUDY = Layout.read(P)
@@ -13,8 +20,7 @@ try:
             f" since both would write out/{STUDY.name}/"
         )
 except InputError as error:
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2)
+    refuse(error)
 
 # Jobs on this machine share it one core each; a job on a node of a cluster may use what it was granted.
 THREADS = 1 if workflow.is_main_process else int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
@@ -53,4 +59,7 @@ def settle():
 
 
 if workflow.is_main_process and SHARED:
-    AGREEMENT.reach(beside)
+    try:
+        AGREEMENT.reach(beside)
+    except InputError as error:
+        refuse(error)
