@@ -150,8 +150,15 @@ def _star(axes: Axes, evaluation: Evaluation, diversity: str, reward: str) -> No
 
 
 def _intervals(evaluation: Evaluation, bootstrap: Bootstrap, points: Sequence[Point], metric: str) -> list[Interval]:
-    statistics = [claims.means(bootstrap.weights, evaluation.scores(point, metric)) for point in points]
-    return [Interval.of(statistic, bootstrap.level) for statistic in statistics]
+    """Each point's mean, with the interval of its paired difference to the base around it: prompts differ among
+    themselves by more than methods do, and that is no uncertainty of a comparison on the same prompts."""
+    base, found = evaluation.scores(evaluation.base, metric), []
+    for point in points:
+        scores = evaluation.scores(point, metric)
+        mean = float(claims.means(bootstrap.weights[:1], scores)[0])
+        away = Interval.of(claims.difference(bootstrap.weights, scores, base), bootstrap.level)
+        found.append(Interval(mean, mean + away.low - away.mean, mean + away.high - away.mean))
+    return found
 
 
 def _reach(values: Sequence[Interval]) -> np.ndarray:

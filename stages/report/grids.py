@@ -70,9 +70,10 @@ def grid(study: ReportStudy, evaluation: Evaluation, look: Look, samples: Path) 
     shown = rows(study, evaluation, look)
     images = [_images(samples / f"{row.run}.parquet", row.point, prompts, size.samples) for row in shown]
     texts = images[0][1]
-    per_band = _prompts_per_band(len(prompts), size.samples)
+    samples_drawn = len({sample for pictures, _ in images for _, sample in pictures})
+    per_band = _prompts_per_band(len(prompts), samples_drawn)
     bands = [prompts[start : start + per_band] for start in range(0, len(prompts), per_band)]
-    drawn = [_band(shown, [pictures for pictures, _ in images], texts, band, size.samples) for band in bands]
+    drawn = [_band(shown, [pictures for pictures, _ in images], texts, band, samples_drawn) for band in bands]
     whole = Image.new("RGB", (max(b.width for b in drawn), sum(b.height for b in drawn)), "white")
     top = 0
     for band in drawn:

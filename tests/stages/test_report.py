@@ -214,6 +214,15 @@ def test_the_grid_shows_the_samples_enlarged(params: Path) -> None:
     np.testing.assert_array_equal(grid[top : top + 96, left : left + 96], picture)
 
 
+def test_the_grid_is_as_wide_as_there_are_samples(tmp_path: Path) -> None:
+    made = write_study(tmp_path, runs=("refl-s0",), prompts=4, samples=2)
+    study = settings.read(made)
+    evaluation = load.evaluation(study, folders(made).measures, folders(made).samples)
+    grid = grids.grid(study, evaluation, style.Look.of(study), folders(made).samples)
+    assert study.report.grid.samples == 3
+    assert grid.width == grids.LABEL_WIDTH + 3 * (2 * (96 + grids.GAP) + grids.BLOCK_GAP)
+
+
 @pytest.mark.parametrize(("spoil", "message"), [
     (lambda f: (f.measures / "refl-s1.parquet").unlink(), "refl-s1.parquet: no such file"),
     (lambda f: (f.samples / "base.parquet").write_bytes(b"no table"), "base.parquet: not a readable Parquet file"),
