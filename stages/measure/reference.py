@@ -36,7 +36,7 @@ def write_reference(settings: MeasureSettings, judges: Judges, images: Path, fea
         found = _features(settings, judges, images, space)
         if len(found) <= settings.neighbours:
             raise InputError(
-                f"{images}: {len(found)} images, expected more than measure.neighbours ({settings.neighbours})"
+                f"{images}: {len(found)} captioned images, expected over measure.neighbours ({settings.neighbours})"
             )
         made = reference(found, settings.neighbours)
         content = {
@@ -80,15 +80,14 @@ def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str)
     ids = [row["image_id"] for row in rows if row["split"] != "pairs"]  # images of pairs may be poor on purpose
     chosen = _chosen(ids, settings.reference_images)
     parts: list[np.ndarray] = []
-    for batch in progress(
-        _batches(path, chosen, settings.batch_size), -(-len(ids) // settings.batch_size), "reference"
-    ):
+    size = settings.batch_size
+    for batch in progress(_batches(path, chosen, size), -(-len(rows) // size), "reference"):
         made = [np.empty(0)] * len(batch)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(batch):
             sizes.setdefault(image.shape, []).append(row)
-        for rows in sizes.values():
-            for row, values in zip(rows, judges.embed(space, np.stack([batch[r] for r in rows])), strict=True):
+        for same in sizes.values():
+            for row, values in zip(same, judges.embed(space, np.stack([batch[r] for r in same])), strict=True):
                 made[row] = values
         parts += made
     return np.stack(parts) if parts else np.empty((0, 0), np.float32)

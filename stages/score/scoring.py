@@ -74,17 +74,19 @@ class _Question:
 
 
 def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size: int) -> Iterator[pa.Table]:
-    """Tables of SCORES: every image with its caption as it streams by, then both sides of every pair.
+    """Tables of SCORES: every captioned image as it streams by, then both sides of every pair.
 
+    Images that only pairs brought (split `pairs`) have no caption of their own and stand in the rows of pairs alone.
     Scores of pairs are also left in `pairs.scores`. Raises InputError where a pair names an image that is not there.
     """
     wanted = pairs.wanted()
     total = tables.read(images, tables.IMAGES, ["image_id"]).num_rows
-    columns = ["image_id", "caption", "image"]
+    columns = ["image_id", "caption", "image", "split"]
     parts = tables.stream(images, tables.IMAGES, batch_size, columns)
     for part in progress(parts, -(-total // batch_size), f"score {name}"):
         rows = part.to_pylist()
-        questions = [_Question(index, row["caption"]) for index, row in enumerate(rows)]
+        captioned = [index for index, row in enumerate(rows) if row["split"] != "pairs"]
+        questions = [_Question(index, rows[index]["caption"]) for index in captioned]
         for index, row in enumerate(rows):
             places = wanted.pop(row["image_id"], ())
             questions += [_Question(index, pairs.prompts[pair], pair, side) for pair, side in places]
@@ -95,9 +97,9 @@ def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size
             raise InputError(
                 f"reward {name!r}: gave no finite number for image {rows[bad.row]['image_id']} and text {bad.text!r}"
             )
-        for question, score in zip(questions[len(rows) :], scores[len(rows) :], strict=True):
+        for question, score in zip(questions[len(captioned) :], scores[len(captioned) :], strict=True):
             pairs.scores[question.pair, question.side] = score
-        yield _table(name, [("image", row["image_id"], "", s) for row, s in zip(rows, scores, strict=False)])
+        yield _table(name, [("image", rows[i]["image_id"], "", scores[n]) for n, i in enumerate(captioned)])
     if wanted:
         image, places = next(iter(wanted.items()))
         raise InputError(

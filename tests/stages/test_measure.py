@@ -46,8 +46,8 @@ def write_images(folder: Path, count: int = 30) -> None:
     rows = [
         {
             "image_id": f"i{n}", "caption": captions[n], "image": encode(pixels[n] if n % 5 else pixels[n, 2:]),
-            "width": 32, "height": 32 if n % 5 else 30, "split": "train", "group": f"g{n}", "source": "test",
-            "attributes": None,
+            "width": 32, "height": 32 if n % 5 else 30, "split": "pairs" if n == 1 else "train", "group": f"g{n}",
+            "source": "test", "attributes": None,
         }
         for n in range(count)
     ]  # fmt: skip
@@ -300,8 +300,8 @@ def test_reference_of_another_model_or_setting_is_refused(world: Path, models: P
 
 
 def test_reference_needs_more_images_than_neighbours(world: Path, models: Path) -> None:
-    write_images(world, 2)
-    with pytest.raises(InputError, match=r"2 images, expected more than measure.neighbours \(2\)"):
+    write_images(world, 3)
+    with pytest.raises(InputError, match=r"2 captioned images, expected over measure.neighbours \(2\)"):
         make_reference(world, models)
 
 
@@ -313,7 +313,7 @@ def test_reference_takes_no_more_images_than_allowed(world: Path, models: Path) 
     write_study(world, reference_images=12)
     make_reference(world, models)
     some = load_file(world / "reference.safetensors")["features"]
-    assert (len(everything), len(some)) == (30, 12)
+    assert (len(everything), len(some)) == (29, 12)  # one image of thirty came with a pair
     assert all(np.isclose(everything, row, atol=1e-5).all(1).any() for row in some)
 
 
