@@ -359,7 +359,7 @@ def waves(rng: np.random.Generator, height: int, width: int) -> Array:
     """A smooth image [1, 3, height, width] of bytes: on noise, the rounding of resizing in single precision shows."""
     y, x = np.arange(height)[:, None] / 40, np.arange(width) / 40
     phases = rng.uniform(0, 6, (3, 2, 1, 1))
-    return np.uint8(np.round(127 * (1 + np.sin(y + phases[:, 0]) * np.cos(x + phases[:, 1]))))[None]
+    return np.round(127 * (1 + np.sin(y + phases[:, 0]) * np.cos(x + phases[:, 1]))).astype(np.uint8)[None]
 
 
 def draw(seed: int) -> World:
@@ -375,8 +375,8 @@ def draw(seed: int) -> World:
     stored = {f"base.{name}": value for name, value in base.items()}
     stored |= {f"tuned.{name}": value + normal(*value.shape) / 10 for name, value in base.items()}
     stored |= {
-        "decode": normal(3, 4) / 5, "encode": normal(4, 3), "spread": np.float32([0.1, 0.2, 0.3, 0.4]),
-        "scale": np.float32(SCALE), "table": normal(20, WIDTH), "judge_image": normal(5, 147) / 40,
+        "decode": normal(3, 4) / 5, "encode": normal(4, 3), "spread": np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+        "scale": np.array(SCALE, np.float32), "table": normal(20, WIDTH), "judge_image": normal(5, 147) / 40,
         "judge_bias": normal(5), "judge_words": normal(20, 5),
     }  # fmt: skip
     latents = (B, 4, 8, 8)
@@ -389,7 +389,7 @@ def draw(seed: int) -> World:
         "dpo_loser_images_u8": byte(B, 3, 64, 64), "dpo_posterior_noise": normal(2 * B, 4, 8, 8),
         "dpo_forward_noise": normal(*latents), "dpo_timesteps": rng.integers(0, 1000, B), "pg_x": normal(*latents),
         "pg_noise": normal(*latents), "pg_timestep_index": np.array([30, 45, 49]),
-        "pg_advantages": np.float32([0.7, -1.8, 0.4]),
+        "pg_advantages": np.array([0.7, -1.8, 0.4], np.float32),
     }  # fmt: skip
     return World(stored, inputs)
 

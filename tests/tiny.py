@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -55,11 +56,14 @@ def vae(seed: int = 0) -> AutoencoderKL:
     """An autoencoder that halves each side of an image; scaling factor 0.5, frozen."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = AutoencoderKL(
-            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
-            scaling_factor=0.5,
+        network = AutoencoderKL.from_config(
+            {
+                "block_out_channels": (8, 8), "down_block_types": ("DownEncoderBlock2D",) * 2, "layers_per_block": 1,
+                "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 4, "norm_num_groups": 4,
+                "sample_size": 16, "scaling_factor": 0.5,
+            }
         )  # fmt: skip
+        assert isinstance(network, AutoencoderKL)
     return network.eval().requires_grad_(False)
 
 
@@ -70,25 +74,24 @@ def schedule(**changes: object) -> Schedule:
 
 def diffusion_folder(folder: Path, seed: int = 0) -> ModelRecord:
     """A complete StableDiffusionPipeline folder and its record."""
-    from diffusers import DDPMScheduler
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = build(WORDS, LENGTH)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1,
-                num_attention_heads=2, max_position_embeddings=LENGTH, projection_dim=WIDTH,
-                bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
+        ids = {f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "eos", "pad")}
+        config = CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=LENGTH, projection_dim=WIDTH, **ids,
         )  # fmt: skip
-    StableDiffusionPipeline(
-        vae=vae(seed), text_encoder=text, tokenizer=tokenizer, unet=unet(seed), scheduler=DDPMScheduler(**SCHEDULER),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
+        text = CLIPTextModel(config)
+    parts: dict[str, Any] = {
+        "vae": vae(seed), "text_encoder": text, "tokenizer": tokenizer, "unet": unet(seed),
+        "scheduler": DDPMScheduler(**SCHEDULER), "safety_checker": None, "feature_extractor": None,
+    }  # fmt: skip
+    StableDiffusionPipeline(**parts, requires_safety_checker=False).save_pretrained(folder)
     return describe("tiny", "diffusers", folder)
 
 

@@ -119,9 +119,11 @@ class Trainer:
         """An optimizer step; with `double_step` one before it, on the gradient that no scaler has unscaled yet."""
         if self.settings.as_released.double_step:
             gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-            torch._foreach_mul_(gradients, LOSS_SCALER)
+            for gradient in gradients:
+                gradient.mul_(LOSS_SCALER)
             self.optimizer.step()
-            torch._foreach_mul_(gradients, 1 / LOSS_SCALER)
+            for gradient in gradients:
+                gradient.div_(LOSS_SCALER)
         self.optimizer.step()
 
     def _autocast(self) -> torch.autocast:

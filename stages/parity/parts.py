@@ -84,15 +84,15 @@ def _autoencoder(reference: ParitySet) -> Iterator[Check]:
 def _metrics(reference: ParitySet) -> Iterator[Check]:
     expected, images = reference.expected, reference.images("real_images_u8")
     features = reference.inputs["dino_features"]
-    names = ("metrics.dino_diversity_per_prompt", "metrics.clip_diversity_per_prompt")
-    for name in names:
-        wanted = expected.array(name)
-        groups = features.reshape(len(wanted), -1, features.shape[-1])
-        yield compare(f"{name} (training probe)", [pairwise_diversity(group) for group in groups], wanted, VALUE)
-        measured = [measured_diversity(group.numpy()[:, None]) for group in groups]
-        yield compare(f"{name} (measure)", measured, wanted, VALUE)
-    mean = np.mean([measured_diversity(group.numpy()[:, None]) for group in groups])
-    yield compare("metrics.dino_diversity_mean", mean, expected.value("metrics", "dino_diversity_mean"), VALUE)
+    count = len(expected.array("metrics.dino_diversity_per_prompt"))
+    groups = features.reshape(count, -1, features.shape[-1])
+    probed = [pairwise_diversity(group) for group in groups]
+    measured = [measured_diversity(group.numpy()[:, None]) for group in groups]
+    for name in ("metrics.dino_diversity_per_prompt", "metrics.clip_diversity_per_prompt"):
+        yield compare(f"{name} (training probe)", probed, expected.array(name), VALUE)
+        yield compare(f"{name} (measure)", measured, expected.array(name), VALUE)
+    mean = expected.value("metrics", "dino_diversity_mean")
+    yield compare("metrics.dino_diversity_mean", np.mean(measured), mean, VALUE)
     embedded = reference.reward.embed(images)
     yield compare("metrics.image_features_real", embedded, expected.array("metrics.image_features_real"), VALUE)
     scores = reference.reward.score_tokens(images, reference.inputs["reward_ids"])

@@ -20,6 +20,11 @@ WEIGHTS = "pixelwise.safetensors"
 class PixelDenoiser(nn.Module):
     """eps = second tanh(first x + words c + time t/1000) at each pixel; c is the mean of the text embeddings."""
 
+    first: nn.Parameter
+    words: nn.Parameter
+    time: nn.Parameter
+    second: nn.Parameter
+
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         for name in ("first", "words", "time", "second"):
@@ -38,8 +43,7 @@ class PixelAutoencoder(nn.Module):
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        for name in ("decode", "encode", "spread"):
-            self.register_buffer(f"_{name}", weights[name])
+        self._decode, self._encode, self._spread = (nn.Buffer(weights[name]) for name in ("decode", "encode", "spread"))
         self.config = SimpleNamespace(scaling_factor=float(weights["scale"]))
 
     def encode(self, images: Tensor, return_dict: bool = True) -> tuple[SimpleNamespace]:
@@ -58,7 +62,7 @@ class Words(nn.Module):
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        self.register_buffer("table", table)
+        self.table = nn.Buffer(table)
 
     def forward(self, ids: Tensor, return_dict: bool = True) -> tuple[Tensor]:
         """Embeddings [B, length, width] of token ids [B, length]."""
@@ -70,9 +74,8 @@ class LinearJudge(nn.Module):
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.register_buffer("image", weights["judge_image"])
-        self.register_buffer("bias", weights["judge_bias"])
-        self.register_buffer("table", weights["judge_words"])
+        self.image, self.bias = nn.Buffer(weights["judge_image"]), nn.Buffer(weights["judge_bias"])
+        self.table = nn.Buffer(weights["judge_words"])
         self.logit_scale = nn.Parameter(torch.zeros(()))
 
     def encode_image(self, pixels: Tensor) -> Tensor:

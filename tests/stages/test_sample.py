@@ -121,11 +121,8 @@ def test_images_do_not_depend_on_the_batch_size(model: DiffusionModel, tmp_path:
     """Up to one level of 255: kernels add in another order."""
     large = both(model, tmp_path / "large", batch_size=4)
     small = both(model, tmp_path / "small", batch_size=1)
-    for n in (0, 1):
-        for row, other in zip(large[n].to_pylist(), small[n].to_pylist(), strict=True):
-            assert {k: row[k] for k in ("prompt_id", "sample", "nfe")} == {
-                k: other[k] for k in ("prompt_id", "sample", "nfe")
-            }
+    for one, two in zip(large[:2], small[:2], strict=True):
+        assert one.select(["prompt_id", "sample", "nfe"]).equals(two.select(["prompt_id", "sample", "nfe"]))
     for strategy, setting in (("combined", "k=3"), ("aig", "p=2")):
         assert np.abs(images(large[1], strategy, setting) - images(small[1], strategy, setting)).max() <= 1
 

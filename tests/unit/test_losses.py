@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_advantages_are_clamped():
 
 
 def test_transition_is_the_stochastic_step_of_diffusers():
-    theirs = DDIMScheduler.from_config(tiny.SCHEDULER | {"set_alpha_to_one": False})
+    config: dict[str, Any] = tiny.SCHEDULER | {"set_alpha_to_one": False}
+    theirs: Any = DDIMScheduler.from_config(config)
     theirs.set_timesteps(50)
     x, eps, z = (draws(1, 4, 8, 8, seed=n).float() for n in range(3))
     for i in (0, 20, 48, 49):

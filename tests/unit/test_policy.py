@@ -74,10 +74,9 @@ def test_trained_parts():
     assert {name for name, _ in make_policy(base, "norm_affine").parameters()} == norms
     assert {name for name, _ in make_policy(base, "full").parameters()} == set(dict(base.named_parameters()))
     layers = {name.rsplit(".lora_", 1)[0] for name, _ in make_policy(base, "lora").parameters()}
-    expected = {
-        f"unet.{name}" for name, module in base.named_modules()
-        if isinstance(module, nn.Linear) and name.split("attn")[-1].split(".", 1)[-1] in ("to_q", "to_k", "to_v", "to_out.0")
-    }  # fmt: skip
+    of_attention = ("to_q", "to_k", "to_v", "to_out.0")
+    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    expected = {f"unet.{name}" for name in linear if name.split("attn")[-1].split(".", 1)[-1] in of_attention}
     assert layers == expected
     assert len(expected) == 4 * 2 * sum("transformer_blocks.0.norm1" in name for name, _ in base.named_modules())
 
@@ -143,7 +142,7 @@ def test_diffusers_reads_the_lora_file(alpha: float, tmp_path: Path):
     policy.save(tmp_path / "policy.safetensors", "digest")
     tiny.diffusion_folder(tmp_path / "pipeline")
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", local_files_only=True)
-    pipeline.load_lora_weights(tmp_path, weight_name="policy.safetensors")
+    pipeline.load_lora_weights(str(tmp_path), weight_name="policy.safetensors")
     with torch.no_grad():
         torch.testing.assert_close(call(pipeline.unet), call(policy.network), rtol=1e-5, atol=1e-6)
 
