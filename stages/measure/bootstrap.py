@@ -92,7 +92,7 @@ def jackknife(
     sqrt((g-1)/g * sum (t_i - mean t)^2) is widened by the Student quantile with g-1 degrees of freedom
     (Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3).
     """
-    from scipy.stats import t as student
+    from scipy.special import stdtrit  # Student's quantile; scipy.stats would take a second to import
 
     ids = np.asarray(prompt_ids)
     unique, inverse = np.unique(ids, return_inverse=True)
@@ -104,7 +104,7 @@ def jackknife(
     dealt = rng.permutation(np.arange(len(unique)) % parts)[inverse]
     without = np.array([statistic(np.flatnonzero(dealt != part)) for part in range(parts)], np.float64)
     error = math.sqrt((parts - 1) / parts * float(np.square(without - without.mean()).sum()))
-    reach = float(student.ppf((1 + level) / 2, parts - 1)) * error
+    reach = float(stdtrit(parts - 1, (1 + level) / 2)) * error
     return Interval(whole, whole - reach, whole + reach, len(unique))
 
 
