@@ -78,6 +78,23 @@ def test_the_gradient_is_that_of_the_loss_in_one_graph():
     assert float(terms["loss_diffusion"]) == pytest.approx(error.item(), rel=1e-5)
 
 
+def test_checkpointing_changes_memory_and_not_the_gradient():
+    found, saved = [], []
+    for checkpointing in (False, True):
+        network = make_policy(tiny.unet(), "norm_affine").network
+        if checkpointing:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+        trainer = tiny.trainer(network, image_refl, settings(), steps=STEPS)
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=sizes: kept.append(t.numel()) or t, lambda t: t):
+            image_refl(trainer.tools, tiny.batch(steps=STEPS))
+        saved.append(sum(sizes))
+        trainer.backward(tiny.batch(steps=STEPS))
+        found.append(gradients(trainer))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-8)
+    assert saved[1] < saved[0] / 2
+
+
 def encodings(folder: Path) -> Encodings:
     return Encodings(*tiny.encodings(folder), tiny.CPU)
 
