@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 from stages.report import claims, curves, style
 from stages.report.claims import Interval
 from stages.report.curves import Curve
+from stages.report.labels import Label, place
 from stages.report.load import BASE, Evaluation, Point
 from stages.report.settings import ReportStudy
 from stages.report.style import Look
@@ -31,10 +33,10 @@ def write_frontier(
     """Combined generation of every method, and the base over its guidance scales."""
     found = [curves.combined(study, evaluation, method) for method in study.methods]
     drawn = [one for one in found if one is not None]
-    ordered = sorted(drawn, key=lambda one: one.method in look.featured)
-    figure = _panels(study, evaluation, bootstrap, look, ordered, labelled=("combined", "guidance"))
+    ordered = sorted(drawn, key=lambda one: one.method in look.featured)  # labels of the last ones come first
+    figure, panels = _panels(study, evaluation, bootstrap, look, ordered, labelled=("combined", "guidance"))
     handles = [_handle(look, one) for one in sorted(drawn, key=lambda one: one.method not in look.featured)]
-    _finish(figure, [*handles, *_base_handles()])
+    _finish(figure, panels, [*handles, *_base_handles()])
     style.save(figure, paths)
 
 
@@ -43,8 +45,8 @@ def write_strategies(
 ) -> None:
     """Every strategy of the reference and of the candidate, and the base over its guidance scales."""
     drawn = curves.strategies(study, evaluation, look.featured)
-    figure = _panels(study, evaluation, bootstrap, look, drawn, labelled=("aig", "rlg"))
-    _finish(figure, [*(_handle(look, one, strategy=True) for one in drawn), *_base_handles()])
+    figure, panels = _panels(study, evaluation, bootstrap, look, drawn, labelled=("aig", "rlg"))
+    _finish(figure, panels, [*(_handle(look, one, strategy=True) for one in drawn), *_base_handles()])
     style.save(figure, paths)
 
 
@@ -55,8 +57,8 @@ def points(study: ReportStudy, evaluation: Evaluation) -> list[dict[str, object]
     rows: list[dict[str, object]] = []
     for one in [*curves.strategies(study, evaluation, study.methods), curves.guidance(evaluation)]:
         name = f"{style.method_name(one.method)} {style.strategy_name(one.strategy)}"
-        for place, stop in enumerate(one.stops):
-            about = {"curve": name, "method": one.method, "strategy": one.strategy, "place": place}
+        for index, stop in enumerate(one.stops):
+            about = {"curve": name, "method": one.method, "strategy": one.strategy, "place": index}
             scores = {axis: float(np.nanmean(claims.seed_mean(evaluation.scores(stop.point, axis)))) for axis in axes}
             rows.append({**about, "setting": _setting(one, stop, evaluation), **scores})
     return rows
@@ -68,6 +70,15 @@ def _setting(one: Curve, stop: curves.Stop, evaluation: Evaluation) -> str:
     return "base" if stop.point.method == BASE else "tuned"
 
 
+@dataclass
+class Panel:
+    """One panel, where its points stand, and the labels that are to be written when its size is final."""
+
+    axes: Axes
+    points: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+
+
 def _panels(
     study: ReportStudy,
     evaluation: Evaluation,
@@ -75,28 +86,31 @@ def _panels(
     look: Look,
     drawn: Sequence[Curve],
     labelled: Sequence[str],
-) -> Figure:
-    """The grid of panels; settings are written beside the featured curves of the `labelled` kinds."""
+) -> tuple[Figure, list[Panel]]:
+    """The grid of panels; the featured curves of the `labelled` kinds get labels."""
     import matplotlib.pyplot as plt
 
     rewards, diversities = study.report.rewards, study.report.diversities
     size = (4.3 * len(diversities) + 0.6, 3.7 * len(rewards) + 0.9)
     figure, grid = plt.subplots(len(rewards), len(diversities), figsize=size, squeeze=False, sharex="col", sharey="row")
+    panels = []
     for row, reward in enumerate(rewards):
         for column, diversity in enumerate(diversities):
-            axes = grid[row][column]
-            for one in (curves.guidance(evaluation), *drawn):
-                own = _draw(axes, evaluation, bootstrap, look, one, diversity, reward)
+            panel = Panel(grid[row][column])
+            for one in (*reversed(drawn), curves.guidance(evaluation)):
+                own = _draw(panel.axes, evaluation, bootstrap, look, one, diversity, reward)
+                panel.points += [(across, up) for _, across, up in own]
                 if one.kind in labelled and one.method in (*look.featured, BASE):
-                    _settings(axes, own, look, one.method)
-            _star(axes, evaluation, diversity, reward)
-            axes.margins(0.07)
+                    panel.labels += _labels(own, look, one.method)
+            panel.points.append(_star(panel.axes, evaluation, diversity, reward))
+            panel.axes.margins(0.07)
             if column == 0:
-                axes.set_ylabel(look.axis(reward))
+                panel.axes.set_ylabel(look.axis(reward))
             if row == len(rewards) - 1:
-                axes.set_xlabel(f"{look.metric(diversity)}  (more diverse →)")
+                panel.axes.set_xlabel(f"{look.metric(diversity)}  (more diverse →)")
+            panels.append(panel)
     figure.align_ylabels()
-    return figure
+    return figure, panels
 
 
 def _draw(
@@ -129,24 +143,17 @@ def _seed_points(
             axes.plot(across, up, ".", color=colour, markersize=3.2, alpha=0.35, zorder=3)
 
 
-def _settings(axes: Axes, own: Sequence[tuple[curves.Stop, float, float]], look: Look, method: str) -> None:
-    """Write each point's setting beside it: below left for the reference, below for the base, else above right."""
-    from matplotlib.patheffects import withStroke
-
-    down, above = method == BASE, method not in (look.reference, BASE)
-    colour = look.colour(method)
-    offset = (0.0, -5.5) if down else (4.5, 3.5) if above else (-4.5, -3.5)
-    for stop, across, up in own:
-        axes.annotate(
-            stop.text, (across, up), xytext=offset, textcoords="offset points", fontsize=7, color=colour,
-            ha="center" if down else "left" if above else "right", va="bottom" if above else "top", zorder=6,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )  # fmt: skip
+def _labels(own: Sequence[tuple[curves.Stop, float, float]], look: Look, method: str) -> list[Label]:
+    """Each point's setting: below left of the reference, below the base, else above right; the curve's ends first."""
+    toward = {look.reference: "sw", BASE: "s"}.get(method, "ne")
+    found = [Label(stop.text, across, up, look.colour(method), toward) for stop, across, up in own if stop.text]
+    return [*found[:1], *found[:0:-1]]
 
 
-def _star(axes: Axes, evaluation: Evaluation, diversity: str, reward: str) -> None:
-    at = [float(np.nanmean(evaluation.scores(evaluation.base, axis))) for axis in (diversity, reward)]
-    axes.plot(*at, "*", color="black", markersize=13, markeredgecolor="white", markeredgewidth=0.8, zorder=7)
+def _star(axes: Axes, evaluation: Evaluation, diversity: str, reward: str) -> tuple[float, float]:
+    across, up = (float(np.nanmean(evaluation.scores(evaluation.base, axis))) for axis in (diversity, reward))
+    axes.plot(across, up, "*", color="black", markersize=13, markeredgecolor="white", markeredgewidth=0.8, zorder=7)
+    return across, up
 
 
 def _intervals(evaluation: Evaluation, bootstrap: Bootstrap, points: Sequence[Point], metric: str) -> list[Interval]:
@@ -201,8 +208,8 @@ def _base_handles() -> list[Line2D]:
     ]
 
 
-def _finish(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """One legend above all panels, at most two rows of it."""
+def _finish(figure: Figure, panels: Sequence[Panel], handles: Sequence[Line2D]) -> None:
+    """One legend above all panels, at most two rows of it; then the labels, for which sizes must be final."""
     height = figure.get_size_inches()[1]
     columns = len(handles) if len(handles) <= 8 else -(-len(handles) // 2)
     rows = -(-len(handles) // columns)
@@ -211,3 +218,5 @@ def _finish(figure: Figure, handles: Sequence[Line2D]) -> None:
         handles=list(handles), loc="upper center", ncols=columns, fontsize=9, handlelength=2.6, columnspacing=1.5,
         borderpad=0.1,
     )  # fmt: skip
+    for panel in panels:
+        place(panel.axes, panel.labels, panel.points)
