@@ -75,7 +75,7 @@ def checks(reference: ParitySet) -> Iterator[Check]:
 def item(reference: ParitySet, tag: str) -> Item:
     """The method behind a tag such as `imagerefl_s30_m33_mse0`; its weight stands in expected.json."""
     weight, steps = float(reference.expected.value("train", tag, "mse_loss_scale") or 0.0), rollout_steps(reference)
-    if found := re.fullmatch(r"refl_(cfg_)?m(\d+)_mse[\d.]+", tag):
+    if found := re.fullmatch(r"refl_(cfg_)?m(\d+)_mse[\d.e-]+", tag):
         m, guidance = int(found[2]), float(reference.config["guidance"]) if found[1] else 1.0
         return Item(lambda t, b: refl.judge(t, b, m, weight), weight, steps, m, True, guidance)
     if found := re.fullmatch(r"imagerefl_s(\d+)_m(\d+)(_official_offbyone|_clean|_mse0)?", tag):
