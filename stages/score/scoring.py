@@ -80,10 +80,13 @@ def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size
     Scores of pairs are also left in `pairs.scores`. Raises InputError where a pair names an image that is not there.
     """
     wanted = pairs.wanted()
-    total = tables.read(images, tables.IMAGES, ["image_id"]).num_rows
+    known = tables.read(images, tables.IMAGES, ["image_id"])["image_id"].to_pylist()
+    for image in sorted(wanted.keys() - set(known)):
+        first = pairs.ids[wanted[image][0][0]]
+        raise InputError(f"{pairs.path}: pair {first} names image {image!r}, which is not in {images}")
     columns = ["image_id", "caption", "image", "split"]
     parts = tables.stream(images, tables.IMAGES, batch_size, columns)
-    for part in progress(parts, -(-total // batch_size), f"score {name}"):
+    for part in progress(parts, -(-len(known) // batch_size), f"score {name}"):
         rows = part.to_pylist()
         captioned = [index for index, row in enumerate(rows) if row["split"] != "pairs"]
         questions = [_Question(index, rows[index]["caption"]) for index in captioned]
@@ -100,11 +103,6 @@ def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size
         for question, score in zip(questions[len(captioned) :], scores[len(captioned) :], strict=True):
             pairs.scores[question.pair, question.side] = score
         yield _table(name, [("image", rows[i]["image_id"], "", scores[n]) for n, i in enumerate(captioned)])
-    if wanted:
-        image, places = next(iter(wanted.items()))
-        raise InputError(
-            f"{pairs.path}: pair {pairs.ids[places[0][0]]} names image {image!r}, which is not in {images}"
-        )
     yield _table(
         name,
         [
