@@ -249,9 +249,11 @@ def lies_above(
     over at least ABOVE of the common diversities.
     """
     statistic, plain = gaps(weights, mine, other)
-    if not np.isfinite(plain.gap) or np.isnan(statistic).mean() > MAX_UNDEFINED:
+    undefined = float(np.isnan(statistic).mean())
+    if not np.isfinite(plain.gap) or undefined > MAX_UNDEFINED:
         nothing = Interval(plain.gap, float("nan"), float("nan"))
-        return Finding(axes, State.NOT_SHOWN, nothing, (), "no common diversities to compare at")
+        note = f"hardly any common diversities ({undefined:.0%} of the resamples have none)"
+        return Finding(axes, State.NOT_SHOWN, nothing, (), "no common diversities" if undefined == 1 else note)
     interval = Interval.of(statistic, level)
     per_seed = _seed_gaps(mine, other)
     state = _judge(interval, per_seed, 1)

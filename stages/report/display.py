@@ -155,11 +155,15 @@ def _estimate(interval: Interval | None, places: int) -> Cell:
 
 
 def _places(intervals: Iterable[Interval]) -> int:
-    """Decimal places of a column, from its median interval, or its median size where there are no intervals."""
+    """Decimal places of a column, from its median interval, or its median size where there are no intervals.
+
+    One more than the interval asks for: rows of a column share their prompts, so they differ by less than it says.
+    """
     found = list(intervals)
-    halves = sorted(half for i in found if math.isfinite(half := (i.high - i.low) / 2) and half > 0)
     sizes = sorted(abs(i.mean) for i in found)
-    return style.digits(halves[len(halves) // 2] if halves else 0, sizes[len(sizes) // 2] if sizes else 0)
+    size = sizes[len(sizes) // 2] if sizes else 0.0
+    halves = sorted(half for i in found if (half := (i.high - i.low) / 2) > 1e-9 * size)
+    return min(4, style.digits(halves[len(halves) // 2], size) + 1) if halves else style.digits(0, size)
 
 
 def _range(values: Sequence[float], form: str) -> str:

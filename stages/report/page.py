@@ -157,7 +157,8 @@ def _tables(content: Content) -> dict[str, object]:
         for method in order:
             table = display.differences(study, evaluation, look, content.differences, method, name)
             if table.rows:
-                against.append((f"{style.method_name(method)} minus {style.method_name(name)}", table))
+                mine = "base at other guidance" if method == BASE else style.method_name(method)
+                against.append((f"{mine} minus {style.method_name(name)}", table))
     headline = display.headline_points(study, evaluation, look)
     leading, others = _rivals(content)
     return {

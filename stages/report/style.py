@@ -115,7 +115,7 @@ def digits(half: float, mean: float = 0.0) -> int:
 
     Where there is no such width, as many as show three digits of `mean`.
     """
-    if math.isfinite(half) and half > 0:
+    if math.isfinite(half) and half > 1e-9 * abs(mean):
         order = math.floor(math.log10(half))
         places = -order + (half / 10**order < 2)
     elif math.isfinite(mean) and mean:

@@ -169,7 +169,7 @@ def test_frontiers_without_common_diversities_are_not_compared() -> None:
     right = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), 1 - d)) for d in (0.5, 0.6)]
     finding = claims.lies_above(WEIGHTS, LEVEL, ("r", "d"), left, right)
     assert finding.state is State.NOT_SHOWN
-    assert finding.note == "no common diversities to compare at"
+    assert finding.note == "no common diversities"
 
 
 def test_a_claim_is_as_good_as_its_parts() -> None:
