@@ -12,7 +12,7 @@ from stages.params import read_study
 from stages.study import load
 from workflow.dvc_sync import Agreement, Beside, commit
 from workflow.layout import REPORT_FILES, Layout, one_of
-from workflow.triggers import all_code, code, stamp, stamp_path, values
+from workflow.triggers import all_code, code, stamp, stamps, values
 
 min_version("9.27")
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]

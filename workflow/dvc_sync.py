@@ -27,9 +27,9 @@ WATCHED = ("data", "shipped")
 
 @dataclass(frozen=True)
 class Beside:
-    """Files of a job that DVC does not know: its stamp, its benchmark, and what it takes from outside."""
+    """Files of a job that DVC does not know: the folder of its stamps, its benchmark, what it takes from outside."""
 
-    stamp: Path
+    stamps: Path
     benchmark: Path
     sources: Collection[str] = ()
 
@@ -44,7 +44,7 @@ class Agreement:
         """Ask DVC, then make file times agree with its answer; `beside` gives a job's other files.
 
         Outputs that are up to date are touched where an input is newer; where DVC itself built outputs that are stale
-        by now, the stamp goes, so that Snakemake builds them again. Does nothing outside a DVC repository; raises
+        by now, their stamps go, so that Snakemake builds them again. Does nothing outside a DVC repository; raises
         InputError when DVC cannot answer.
         """
         if not (Path(".dvc").is_dir() and LOCK.exists()):
@@ -73,8 +73,9 @@ class Agreement:
             outputs = [out.def_path for out in stage.outs]
             others = beside(stage.addressing)
             if reasons and _made_by_dvc(reasons, outputs):
-                others.stamp.unlink(missing_ok=True)
-            elif stage.addressing not in status and not _newer(others.sources, outputs):
+                for stamp in others.stamps.glob("*.json"):
+                    stamp.unlink()
+            elif stage.addressing not in status and not _newer(_unwatched(others.sources), outputs):
                 self.built.add(stage.addressing)
                 inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
                 # Snakemake counts the benchmark among the outputs, and DVC leaves it as it was.
@@ -119,6 +120,10 @@ def _files(paths: Iterable[str]) -> list[Path]:
     for path in map(Path, paths):
         found += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return [file for file in found if "__pycache__" not in file.parts]
+
+
+def _unwatched(sources: Iterable[str]) -> list[str]:
+    return [source for source in sources if Path(source).parts[0] not in WATCHED]
 
 
 def _newer(sources: Iterable[str], outputs: Iterable[str]) -> bool:

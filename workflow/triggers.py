@@ -1,10 +1,13 @@
-"""What makes a job run again besides its data: the code that it imports and the settings that it reads.
+"""What makes a job run again besides its data: the code that it executes and the settings that it reads.
 
-Both become input files, so that file times alone decide and Snakemake and DVC can agree (see `workflow/dvc_sync.py`).
+Both reach Snakemake as small files, *stamps*, that are written anew when their content changes. So file times alone
+decide, and Snakemake and DVC can agree (see `workflow/dvc_sync.py`); and neither a new time on an old file, as git
+gives it, nor an edit while a job runs can mislead.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,18 +20,23 @@ import yaml
 FOLDER = Path(".snakemake/stamps")
 
 
-def code(stage: str) -> list[str]:
-    """Files of code that a stage executes: what dvc.yaml names among its `deps`, folders file by file."""
+def code(stage: str) -> dict[str, str]:
+    """Digest of every file of code that a stage executes: what `deps` in dvc.yaml name, folders file by file."""
     files = []
     for path in map(Path, _modules()[stage]):
         found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
         files += sorted(str(file) for file in found if "__pycache__" not in file.parts)
-    return files
+    return {file: _digest(file) for file in files}
 
 
 def all_code() -> list[str]:
     """Files of code that any stage executes."""
     return sorted({file for stage in _modules() for file in code(stage)})
+
+
+@cache
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 
 
 @cache
@@ -50,12 +58,12 @@ def values(study: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def stamp_path(study: str, job: str) -> Path:
-    """Where the stamp of a job (`finetune@refl-s0`, as DVC calls it) stands.
+def stamps(study: str, job: str) -> Path:
+    """The folder of a job's stamps (`finetune@refl-s0`, as DVC calls it).
 
-    A folder of its own: Snakemake lists a file's folder once while planning, and would not see a stamp written later.
+    One a job: Snakemake lists a file's folder once while planning, and would not see a stamp written later.
     """
-    return FOLDER / study / job / "settings.json"
+    return FOLDER / study / job
 
 
 def stamp(path: Path, content: Mapping[str, Any], built: bool = False, planning: bool = False) -> str:

@@ -23,6 +23,8 @@ class Job:
     outputs: frozenset[str]
     keys: frozenset[str]
     """Keys of the study file that it depends on."""
+    code: frozenset[str] = frozenset()
+    """Modules and, for DVC, packages that it executes."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ def of_dvc(root: Path) -> Graph:
         jobs = {}
         for stage in index.stages:
             params = {key for dependency in stage.params for key in dependency.params}
-            inputs = frozenset(dep.def_path for dep in stage.deps if dep not in stage.params)
+            files = frozenset(dep.def_path for dep in stage.deps if dep not in stage.params)
+            code = frozenset(file for file in files if file.startswith("stages/"))
             outputs = frozenset(out.def_path for out in stage.outs)
-            jobs[stage.addressing] = Job(_plain(str(stage.cmd)), inputs, outputs, frozenset(params))
+            jobs[stage.addressing] = Job(_plain(str(stage.cmd)), files - code, outputs, frozenset(params), code)
         edges = {(later.addressing, earlier.addressing) for later, earlier in index.graph.edges}
     return Graph(jobs, edges)
 
@@ -57,9 +60,10 @@ def of_snakemake(root: Path) -> Graph:
         names = {job: _name(job) for job, _ in dag}
         for job, needed in dag:
             stamps = [Path(file) for file in job.input if Path(file).is_relative_to(FOLDER)]
-            keys = {key for stamp in stamps for key in json.loads(stamp.read_text())} - {"command"}
-            inputs = frozenset(map(str, job.input)) - frozenset(map(str, stamps))
-            jobs[names[job]] = Job(_plain(job.shellcmd), inputs, frozenset(map(str, job.output)), frozenset(keys))
+            content = {stamp.stem: frozenset(json.loads(stamp.read_text())) for stamp in stamps}
+            files = frozenset(map(str, job.input)) - frozenset(map(str, stamps))
+            outputs, keys = frozenset(map(str, job.output)), content["settings"] - {"command"}
+            jobs[names[job]] = Job(_plain(job.shellcmd), files, outputs, keys, content["code"])
             edges |= {(names[job], names[earlier]) for earlier in needed}
     return Graph(jobs, edges)
 

@@ -1,4 +1,4 @@
-# What every rule uses: the study, its stamps, and DVC's word on what is built.
+# What every rule uses: the study, the stamps of its jobs, and DVC's word on what is built.
 
 ACTIVE = "params.yaml"  # the study that DVC runs
 P = config.get("study", ACTIVE)  # the study file, as it stands in every command line
@@ -32,22 +32,32 @@ AGREEMENT = Agreement()
 
 def beside(job):
     """Files of a job (`finetune@refl-s0`) that DVC does not see."""
-    return Beside(stamp_path(STUDY.name, job), Path(logs(f"{job.replace('@', '/')}.tsv")), STUDY.sources(job))
+    return Beside(stamps(STUDY.name, job), Path(logs(f"{job.replace('@', '/')}.tsv")), STUDY.sources(job))
 
 
-def settings(stage, *keys):
-    """An input: the file that changes when one of these keys of the study file, or the rule's command, does."""
+def stamped(stage, wildcards, name, content):
+    """The job's stamp `name` with this content."""
+    job = "@".join([stage, *wildcards])
+    path = stamps(STUDY.name, job) / f"{name}.json"
+    return stamp(path, content, built=job in AGREEMENT.built, planning=workflow.dryrun)
 
-    def stamp_of_job(wildcards):
+
+def executes(stage):
+    """An input: the file that changes when code does that the stage executes."""
+    return lambda wildcards: stamped(stage, wildcards, "code", code(stage))
+
+
+def reads(stage, *keys):
+    """An input: the file that changes when one of these keys of the study file, or the stage's command, does."""
+
+    def settings(wildcards):
         names = dict(wildcards.items())
         if "run" in names:
             names["method"] = STUDY.method(names["run"])
         content = values(STUDY.study, tuple(key.format(**names) for key in keys))
-        content["command"] = workflow.get_rule(stage).shellcmd
-        job = "@".join([stage, *wildcards])
-        return stamp(stamp_path(STUDY.name, job), content, job in AGREEMENT.built, workflow.dryrun)
+        return stamped(stage, wildcards, "settings", content | {"command": workflow.get_rule(stage).shellcmd})
 
-    return stamp_of_job
+    return settings
 
 
 def settle():

@@ -3,8 +3,8 @@
 
 rule curate:
     input:
-        code("curate"),
-        settings("curate", "study.seed", "world", "curate"),
+        executes("curate"),
+        reads("curate", "study.seed", "world", "curate"),
         STUDY.sources("curate"),
     output:
         prompts=out("data/prompts.parquet"),

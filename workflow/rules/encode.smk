@@ -3,8 +3,8 @@
 
 rule encode:
     input:
-        code("encode"),
-        settings("encode", "encode"),
+        executes("encode"),
+        reads("encode", "encode"),
         base=out("models/base.json"),
         prompts=out("data/prompts.parquet"),
         images=out("data/images.parquet"),

@@ -3,10 +3,8 @@
 
 rule finetune:
     input:
-        code("finetune"),
-        settings(
-            "finetune", "study.seed", "study.reward", "study.heldout", "finetune", "methods.{method}", "runs.{run}"
-        ),
+        executes("finetune"),
+        reads("finetune", "study.seed", "study.reward", "study.heldout", "finetune", "methods.{method}", "runs.{run}"),
         base=out("models/base.json"),
         reward=STUDY.model(STUDY.reward),
         heldout=STUDY.model(STUDY.heldout),

@@ -3,8 +3,8 @@
 
 rule measure_reference:
     input:
-        code("measure_reference"),
-        settings("measure_reference", "measure"),
+        executes("measure_reference"),
+        reads("measure_reference", "measure"),
         STUDY.models_folder,
         images=out("data/images.parquet"),
     output:
@@ -29,8 +29,8 @@ rule measure_reference:
 
 rule measure:
     input:
-        code("measure"),
-        settings("measure", "study.seed", "measure", "sample.steps", "sample.sampler"),
+        executes("measure"),
+        reads("measure", "study.seed", "measure", "sample.steps", "sample.sampler"),
         STUDY.models_folder,
         samples=out("samples/{run}.parquet"),
         reference=out("measures/reference.safetensors"),
@@ -59,8 +59,8 @@ rule measure:
 
 rule measure_base:
     input:
-        code("measure_base"),
-        settings("measure_base", "study.seed", "measure", "sample.steps", "sample.sampler"),
+        executes("measure_base"),
+        reads("measure_base", "study.seed", "measure", "sample.steps", "sample.sampler"),
         STUDY.models_folder,
         samples=out("samples/base.parquet"),
         reference=out("measures/reference.safetensors"),

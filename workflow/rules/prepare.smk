@@ -3,8 +3,8 @@
 
 rule prepare_import:
     input:
-        code("prepare_import"),
-        settings("prepare_import", "prepare.import.{name}"),
+        executes("prepare_import"),
+        reads("prepare_import", "prepare.import.{name}"),
         lambda wildcards: STUDY.sources(f"prepare_import@{wildcards.name}"),
     output:
         record=out("models/{name}.json"),
@@ -25,8 +25,8 @@ rule prepare_import:
 
 rule prepare_vae:
     input:
-        code("prepare_vae"),
-        settings("prepare_vae", "prepare.train.vae.{name}"),
+        executes("prepare_vae"),
+        reads("prepare_vae", "prepare.train.vae.{name}"),
         images=out("data/images.parquet"),
     output:
         STUDY.model_files("vae"),
@@ -51,8 +51,8 @@ rule prepare_vae:
 
 rule prepare_base:
     input:
-        code("prepare_base"),
-        settings("prepare_base", "prepare.train.base.{name}"),
+        executes("prepare_base"),
+        reads("prepare_base", "prepare.train.base.{name}"),
         out("models/vae/config.json"),
         out("models/vae/diffusion_pytorch_model.safetensors"),
         images=out("data/images.parquet"),
@@ -82,8 +82,8 @@ rule prepare_base:
 
 rule prepare_clip:
     input:
-        code("prepare_clip"),
-        settings("prepare_clip", "prepare.train.clip.{name}"),
+        executes("prepare_clip"),
+        reads("prepare_clip", "prepare.train.clip.{name}"),
         images=out("data/images.parquet"),
         pairs=out("data/pairs.parquet"),
     output:

@@ -20,8 +20,8 @@ def report_file(file):
 
 rule report:
     input:
-        code("report"),
-        settings("report", "study", "report", "runs", "score.rewards", "sample.steps", "sample.strategies"),
+        executes("report"),
+        reads("report", "study", "report", "runs", "score.rewards", "sample.steps", "sample.strategies"),
         out("data/manifest.json"),
         expand(out("scores/{name}.{kind}"), name=STUDY.rewards, kind=["parquet", "json"]),
         expand(out("runs/{run}/{file}"), run=STUDY.runs, file=["policy.safetensors", "train_log.parquet"]),

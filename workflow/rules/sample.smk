@@ -3,8 +3,8 @@
 
 rule sample_base:
     input:
-        code("sample_base"),
-        settings("sample_base", "study.seed", "sample"),
+        executes("sample_base"),
+        reads("sample_base", "study.seed", "sample"),
         base=out("models/base.json"),
         tensors=out("encodings/encodings.safetensors"),
         index=out("encodings/index.parquet"),
@@ -29,8 +29,8 @@ rule sample_base:
 
 rule sample:
     input:
-        code("sample"),
-        settings("sample", "study.seed", "sample", "runs.{run}"),
+        executes("sample"),
+        reads("sample", "study.seed", "sample", "runs.{run}"),
         base=out("models/base.json"),
         policy=out("runs/{run}/policy.safetensors"),
         tensors=out("encodings/encodings.safetensors"),

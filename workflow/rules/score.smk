@@ -3,8 +3,8 @@
 
 rule score:
     input:
-        code("score"),
-        settings("score", "score.batch_size"),
+        executes("score"),
+        reads("score", "score.batch_size"),
         model=out("models/{name}.json"),
         images=out("data/images.parquet"),
         pairs=out("data/pairs.parquet"),
