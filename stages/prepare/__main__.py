@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages import lineage
+from stages.lineage import Job
 from stages.params import section
 from stages.prepare.settings import BaseSettings, ClipSettings, Training, VaeSettings
 from stages.prepare.source import ImportSettings, import_model
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:
+    from stages.prepare.loop import Log
     from stages.prepare.pictures import Pictures
+
+LOG = "train_log.parquet"
 
 
 def main() -> None:
@@ -63,40 +70,42 @@ def _import(args: argparse.Namespace) -> None:
 
     where = f"prepare.import.{args.name}"
     settings = section(args.params, where, ImportSettings)
-    record.save(import_model(args.name, settings, f"{args.params}: {where}"), args.record)
+    with lineage.job(params=args.params, stage="prepare", name=args.name, inputs=[], outputs=[args.record]):
+        record.save(import_model(args.name, settings, f"{args.params}: {where}"), args.record)
 
 
 def _vae(args: argparse.Namespace) -> None:
     settings = section(args.params, f"prepare.train.vae.{args.name}", VaeSettings)
-    from stages.prepare import vae
-    from stages.runtime import device
+    with _job(args, settings, [args.images]) as job:
+        from stages.prepare import vae
+        from stages.runtime import device
 
-    pictures, held_out = _pictures(args, settings)
-    log = vae.train(settings, pictures, held_out, args.out, device())
-    _finish(args, log, "diffusers")
+        pictures, held_out = _pictures(args, settings)
+        _finish(args, job, vae.train(settings, pictures, held_out, args.out, device()), "diffusers")
 
 
 def _base(args: argparse.Namespace) -> None:
     settings = section(args.params, f"prepare.train.base.{args.name}", BaseSettings)
-    from stages.prepare import base, vae
-    from stages.runtime import device
+    with _job(args, settings, [args.images, args.vae / "diffusion_pytorch_model.safetensors"]) as job:
+        from stages.prepare import base, vae
+        from stages.runtime import device
 
-    codec = vae.load(args.vae)
-    pictures, held_out = _pictures(args, settings)
-    log = base.train(settings, pictures, held_out, codec, args.out, device())
-    _finish(args, log, "diffusers")
+        codec = vae.load(args.vae)
+        pictures, held_out = _pictures(args, settings)
+        _finish(args, job, base.train(settings, pictures, held_out, codec, args.out, device()), "diffusers")
 
 
 def _clip(args: argparse.Namespace) -> None:
     settings = section(args.params, f"prepare.train.clip.{args.name}", ClipSettings)
-    from stages.prepare import clip
-    from stages.prepare.pictures import read_pictures
-    from stages.runtime import device
+    with _job(args, settings, [args.images, args.pairs]) as job:
+        from stages.prepare import clip
+        from stages.prepare.pictures import read_pictures
+        from stages.runtime import device
 
-    pictures, held_out = (read_pictures(args.images, split) for split in ("train", "val"))
-    pictures.of(settings.source, str(args.images))
-    log = clip.train(settings, pictures, held_out, args.pairs, args.out, device())
-    _finish(args, log, "open_clip")
+        pictures, held_out = (read_pictures(args.images, split) for split in ("train", "val"))
+        pictures.of(settings.source, str(args.images))
+        log = clip.train(settings, pictures, held_out, args.pairs, args.out, device())
+        _finish(args, job, log, "open_clip")
 
 
 def _ship(args: argparse.Namespace) -> None:
@@ -114,17 +123,29 @@ def _pictures(args: argparse.Namespace, settings: Training) -> tuple[Pictures, P
     return train.of(settings.source, str(args.images)), held_out.of(settings.source, str(args.images))
 
 
-def _finish(args: argparse.Namespace, log, kind: str) -> None:
+@contextmanager
+def _job(args: argparse.Namespace, settings: Training, inputs: list[Path]) -> Iterator[Job]:
+    """The record of a training job, with its few first settings."""
+    outputs = [args.record or args.out / "config.json", args.out / LOG]
+    with lineage.job(params=args.params, stage="prepare", name=args.name, inputs=inputs, outputs=outputs) as job:
+        job.parameters({name: getattr(settings, name) for name in ("seed", "steps", "batch", "lr", "ema")})
+        yield job
+
+
+def _finish(args: argparse.Namespace, job: Job, log: Log, kind: str) -> None:
     """Write the log, drop what was kept to resume, and last of all the record that says the model is there."""
     import shutil
 
     from stages.models import record
     from stages.prepare.loop import STATE
 
-    log.write(args.out / "train_log.parquet")
+    log.write(args.out / LOG)
     shutil.rmtree(args.out / STATE, ignore_errors=True)
     if args.record:
         record.save(record.describe(args.name, kind, args.out), args.record)
+    for step, term, value in log.rows:
+        if term.startswith("probe_"):
+            job.metric(term, value, step)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from stages.world.settings import WorldSettings
 
 CPU = torch.device("cpu")
 STUDY = """
+study: {name: miniature, seed: 0}
 world: {}
 prepare:
   import: {}
