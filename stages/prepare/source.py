@@ -36,7 +36,7 @@ class ImportSettings(Settings):
 
 
 def import_model(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
-    """The record of an existing model; raises InputError that starts with `where` for a kind or place that is not there."""
+    """The record of an existing model; raises InputError that starts with `where` for an unknown kind or place."""
     known = (*BASE_KINDS, *names("stages.rewards", "imagerefl.rewards", ("base", "preprocess")))
     if settings.kind not in known:
         raise InputError(f"{where}.kind: unknown kind {settings.kind!r}{nearest(settings.kind, known)}")
