@@ -32,6 +32,11 @@ class Interval:
     high: float | None
     n_prompts: int
 
+    def within(self, least: float, most: float) -> Interval:
+        """The same, its ends cut to the values that the metric can take."""
+        low, high = (None if end is None else min(max(end, least), most) for end in (self.low, self.high))
+        return Interval(self.mean, low, high, self.n_prompts)
+
 
 def interval(values_by_prompt: ByPrompt, n: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean over prompts (of means over samples) with a percentile bootstrap interval over prompts.

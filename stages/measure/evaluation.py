@@ -35,6 +35,8 @@ class Evaluation:
     """Steps and sampler."""
     models: Mapping[str, object]
     """Name of every model that judges to its digest and preprocessing."""
+    sets: Mapping[str, object]
+    """What set metrics compare with and how; empty where there are none."""
     formulas: int = FORMULAS
 
     @property

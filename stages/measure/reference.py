@@ -13,7 +13,7 @@ import numpy as np
 from stages import tables
 from stages.errors import InputError
 from stages.measure.settings import MeasureSettings
-from stages.measure.statistics import Gaussian, Reference, reference
+from stages.measure.statistics import Gaussian, Reference, directions, reference
 from stages.pictures import decode
 from stages.runtime import progress, whole_file
 
@@ -32,27 +32,36 @@ def write_reference(settings: MeasureSettings, judges: Judges, images: Path, fea
 
     space = settings.space
     content: dict[str, np.ndarray] = {}
+    seen = ""
     if space is not None:
-        found = _features(settings, judges, images, space)
+        found, seen = _features(settings, judges, images, space)
         if len(found) <= settings.neighbours:
             raise InputError(
                 f"{images}: {len(found)} captioned images, expected over measure.neighbours ({settings.neighbours})"
             )
-        made = reference(found, settings.neighbours)
+        made = reference(for_sets(settings, found), settings.neighbours)
         content = {
-            "features": found,
+            "features": made.features,
             "mean": made.gaussian.mean,
             "covariance": made.gaussian.covariance,
             "radii": made.radii,
             "kernel_mean": np.array([made.kernel_mean]),
         }
     with whole_file(features) as partial:
-        save_file(content, partial, metadata={"reference": _identity(settings, judges)})
+        save_file(content, partial, metadata={"reference": _identity(settings, judges), "images": seen})
     return {"images": float(len(content["features"])) if content else 0.0}
 
 
-def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> Reference:
-    """The statistics that `write_reference` wrote; raises InputError where they belong to another model or setting."""
+def for_sets(settings: MeasureSettings, features: np.ndarray) -> np.ndarray:
+    """Embeddings [n, D] as set metrics compare them, in float64."""
+    return directions(features) if settings.directions else np.asarray(features, np.float64)
+
+
+def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> tuple[Reference, str]:
+    """The statistics that `write_reference` wrote, and the digest of the images that they are of.
+
+    Raises InputError where they belong to another model or setting.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -64,23 +73,25 @@ def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> Ref
     if metadata.get("reference") != _identity(settings, judges) or set(found) != set(_TENSORS):
         raise InputError(f"{path}: features of another model or other settings of measure; run measure reference again")
     spread = Gaussian(found["mean"], found["covariance"])
-    features = found["features"].astype(np.float64)
-    return Reference(features, spread, found["radii"], float(found["kernel_mean"][0]), settings.neighbours)
+    kernel_mean = float(found["kernel_mean"][0])
+    made = Reference(found["features"], spread, found["radii"], kernel_mean, settings.neighbours)
+    return made, metadata["images"]
 
 
 def _identity(settings: MeasureSettings, judges: Judges) -> str:
     space = settings.space
     model = judges.identity(space) if space is not None else None
-    return json.dumps([space, model, settings.neighbours, settings.reference_images], sort_keys=True)
+    values = [space, model, settings.directions, settings.neighbours, settings.reference_images]
+    return json.dumps(values, sort_keys=True)
 
 
-def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str) -> np.ndarray:
-    """Features [N, D] of the chosen captioned images, in the order of the table."""
+def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str) -> tuple[np.ndarray, str]:
+    """Features [N, D] of the chosen images, in the order of the table, and a digest of those images."""
     rows = tables.read(path, tables.IMAGES, ["image_id", "split"]).to_pylist()
     ids = [row["image_id"] for row in rows if row["split"] != "pairs"]  # images of pairs may be poor on purpose
     chosen = _chosen(ids, settings.reference_images)
     parts: list[np.ndarray] = []
-    size = settings.batch_size
+    size, digest = settings.batch_size, hashlib.sha256()
     for batch in progress(_batches(path, chosen, size), -(-len(rows) // size), "reference"):
         made = [np.empty(0)] * len(batch)
         sizes: dict[tuple[int, ...], list[int]] = {}
@@ -90,7 +101,9 @@ def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str)
             for row, values in zip(same, judges.embed(space, np.stack([batch[r] for r in same])), strict=True):
                 made[row] = values
         parts += made
-    return np.stack(parts) if parts else np.empty((0, 0), np.float32)
+        for image in batch:
+            digest.update(image.tobytes())
+    return np.stack(parts) if parts else np.empty((0, 0), np.float32), digest.hexdigest()[:16]
 
 
 def _chosen(ids: list[str], most: int) -> set[str]:

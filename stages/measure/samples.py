@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ from stages.errors import InputError
 from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite
 from stages.measure.judged import Judged, join
-from stages.measure.reference import read_reference
+from stages.measure.reference import for_sets, read_reference
 from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
 from stages.measure.statistics import Reference
 from stages.pictures import decode
@@ -38,11 +39,14 @@ class Metrics:
     image: Mapping[str, Callable[[Judged], Mapping[str, np.ndarray]]]
     prompt: Mapping[str, Callable[[Judged], Mapping[str, float]]]
     set: Mapping[str, Callable[[np.ndarray, Reference], Callable[[np.ndarray], float]]]
+    ranges: Mapping[str, tuple[float, float]]
+    """Of set metrics: the values they can take, to which intervals are cut."""
 
 
 def load_metrics(settings: MeasureSettings) -> Metrics:
     """Import the metrics of a study; raises InputError where one needs an embedding and the study has none."""
     scopes: dict[str, dict[str, Any]] = {"image": {}, "prompt": {}, "set": {}}
+    ranges: dict[str, tuple[float, float]] = {}
     for name in dict.fromkeys([*ALWAYS, *settings.set_metrics]):
         module: ModuleType = plugins.load(PACKAGE, GROUP, name, "measure.set_metrics")
         scope = getattr(module, "SCOPE", None)
@@ -51,12 +55,13 @@ def load_metrics(settings: MeasureSettings) -> Metrics:
                 f"metric {name!r}: expected SCOPE image, prompt or set and a function metric, found {scope!r}"
             )
         scopes[scope][name] = module.metric
+        ranges[name] = getattr(module, "RANGE", (-math.inf, math.inf))
     if scopes["set"] and settings.space is None:
         first = next(iter(scopes["set"]))
         raise InputError(
             f"measure.set_metrics: {first!r} compares embeddings, but no model in measure.features gives one"
         )
-    return Metrics(**scopes)
+    return Metrics(**scopes, ranges=ranges)
 
 
 @dataclass
@@ -87,10 +92,15 @@ def measure(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Measure every image of `samples`, write both tables, and return the rows of the summary."""
     metrics = load_metrics(settings)
-    real = read_reference(settings, judges, reference) if metrics.set else None
+    real, images = read_reference(settings, judges, reference) if metrics.set else (None, "")
+    sets = {"space": settings.space, "directions": settings.directions, "neighbours": settings.neighbours}
     rows = tables.read(samples, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"]).to_pylist()
     expected = _expected(rows, run, samples)
-    evaluation = _evaluation(rows, expected, samples, judges, seed, sampling or {})
+    evaluation = replace(
+        _evaluation(rows, expected, samples, judges, seed),
+        sampling=sampling or {},
+        sets=sets | {"images": images} if real else {},
+    )
     done: list[dict[str, Any]] = []
 
     def tables_of_settings() -> Iterator[Any]:
@@ -129,7 +139,6 @@ def _evaluation(
     path: Path,
     judges: Judges,
     seed: int,
-    sampling: Mapping[str, object],
 ) -> Evaluation:
     first = next(tables.stream(path, tables.SAMPLES, 1, ["image"]))["image"][0].as_py()
     height, width = decode(first, f"{path}: first image").shape[:2]
@@ -140,7 +149,8 @@ def _evaluation(
         samples=min(count for setting in expected.values() for count in setting.values()),
         resolution=(width, height),
         seed=seed,
-        sampling=sampling,
+        sampling={},
+        sets={},
         models={name: judges.identity(name) for name in judges.models},
     )
 
@@ -220,9 +230,10 @@ def _finish(
         except InputError as error:
             raise InputError(f"metric {name!r}: {error}") from None
     if real is not None and len(setting.owners) > 1:
-        features = np.concatenate(setting.features).astype(np.float64)
+        features = for_sets(settings, np.concatenate(setting.features))
         for name, metric in metrics.set.items():
-            found[name] = jackknife(metric(features, real), setting.owners, settings.interval, seed)
+            value = jackknife(metric(features, real), setting.owners, settings.interval, seed)
+            found[name] = value.within(*metrics.ranges[name])
             setting.rows.append((None, None, name, found[name].mean))
     return [_summary_row(setting.key, name, value) for name, value in found.items()]
 

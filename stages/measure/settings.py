@@ -21,6 +21,9 @@ class MeasureSettings(Settings):
         {}, description="models whose features span a space to be diverse in; set metrics use the first embedding"
     )
     set_metrics: tuple[str, ...] = Field((), description="metrics of sets of images, by file name in measure/metrics")
+    directions: bool = Field(
+        True, description="set metrics compare features scaled to one length; false compares them as they are"
+    )
     neighbours: int = Field(
         3, ge=1, le=50, description="neighbour whose distance is the radius in precision and recall"
     )

@@ -178,6 +178,7 @@ def test_summary_is_the_mean_over_prompts_with_its_interval(world: Path, models:
         if mine["prompt_id"].isna().all():
             assert len(mine) == 1 and row.mean == mine["score"].iloc[0]
             assert row.low <= row.mean <= row.high
+            assert row.metric == "kid" or (row.low >= 0 and (row.metric == "fid" or row.high <= 1))
         else:
             wanted = interval({p: g["score"].tolist() for p, g in mine.groupby("prompt_id")}, 200, 0.95, seed=3)
             assert (row.mean, row.low, row.high) == pytest.approx((wanted.mean, wanted.low, wanted.high))
@@ -201,6 +202,19 @@ def test_curated_images_as_samples_are_at_no_distance(world: Path, models: Path)
     found = measure(world, models)[1].set_index("metric")["mean"]
     assert found["precision"] == 1.0
     assert found["coverage"] > 0.9 and found["fid"] < 0.05 * float(np.square(tables_spread(world)).sum())
+
+
+def test_features_may_be_compared_as_they_are(world: Path, models: Path) -> None:
+    from safetensors.numpy import load_file
+
+    lengths = []
+    for directions in (True, False):
+        write_study(world, directions=directions)
+        make_reference(world, models)
+        measure(world, models)
+        lengths.append(np.linalg.norm(load_file(world / "reference.safetensors")["features"], axis=1))
+    np.testing.assert_allclose(lengths[0], np.sqrt(8), rtol=1e-6)
+    assert lengths[1].std() > 0.01
 
 
 def tables_spread(folder: Path) -> np.ndarray:
@@ -232,7 +246,11 @@ def test_what_measures_is_part_of_the_evaluation(world: Path, models: Path) -> N
     assert first == evaluation_of(world / "base.summary.parquet") == evaluation_of(world / "refl-s0.summary.parquet")
     write_study(world, rewards=["proxy", "clip"])
     measure(world, models, out="fewer")
-    assert evaluation_of(world / "fewer.parquet") != first
+    write_study(world)
+    write_images(world, 25)
+    make_reference(world, models)
+    measure(world, models, out="others")
+    assert len({first, evaluation_of(world / "fewer.parquet"), evaluation_of(world / "others.parquet")}) == 3
     with pytest.raises(InputError, match="carries no evaluation id"):
         evaluation_of(world / "images.parquet")
 
@@ -292,6 +310,8 @@ def test_reference_of_another_model_or_setting_is_refused(world: Path, models: P
     make_reference(world, models)
     write_study(world, features={"proxy": "embedding"})
     refused(world, models, r"reference.safetensors: features of another model or other settings")
+    write_study(world, directions=False)
+    refused(world, models, r"run measure reference again")
     write_study(world, neighbours=4)
     refused(world, models, r"run measure reference again")
     write_study(world)

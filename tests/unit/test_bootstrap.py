@@ -85,6 +85,11 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert (high - low) / 2 == pytest.approx(2.0452 * error, rel=1e-3)
 
 
+def test_ends_are_cut_to_what_is_possible():
+    assert Interval(0.9, 0.7, 1.2, 4).within(0.0, 1.0) == Interval(0.9, 0.7, 1.0, 4)
+    assert Interval(0.9, None, None, 1).within(0.0, 1.0) == Interval(0.9, None, None, 1)
+
+
 def test_jackknife_leaves_out_whole_prompts():
     ids = ["a", "a", "b", "b", "c", "c"]
     seen = []

@@ -24,7 +24,7 @@ from stages.measure.metrics.vendi import metric as vendi_metric
 from stages.measure.metrics.vendi import vendi_score
 from stages.measure.samples import load_metrics
 from stages.measure.settings import MeasureSettings
-from stages.measure.statistics import Gaussian, gaussian, neighbour_radii, reference
+from stages.measure.statistics import Gaussian, cubic_kernel, directions, gaussian, neighbour_radii, reference
 from stages.world import oracle
 from stages.world.render import render
 from stages.world.scene import draw_captions, draw_scenes
@@ -197,6 +197,12 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert neighbour_radii(np.zeros((5, 2)), 3).tolist() == [0.0] * 5
 
 
+def test_directions_have_the_cosine_kernel() -> None:
+    a, b = draws(5, 9), draws(4, 9, 1) * 7
+    cosines = 1 - cdist(a, b, "cosine")
+    np.testing.assert_allclose(cubic_kernel(directions(a), directions(b)), (cosines + 1) ** 3, rtol=1e-10)
+
+
 # --- the shapes world -----------------------------------------------------------------------------------------------
 
 
@@ -263,15 +269,16 @@ def test_set_metrics_need_an_embedding() -> None:
 def test_an_evaluation_is_told_by_its_id() -> None:
     suite = prompt_suite([("p1", "a"), ("p0", "b")])
     assert suite == prompt_suite([("p0", "b"), ("p1", "a"), ("p1", "a")]) != prompt_suite([("p0", "a"), ("p1", "b")])
-    one = Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}})
-    same = Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}})
+    one = Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}}, {})
+    same = Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}}, {})
     others = [
-        Evaluation(suite, 2, 8, (32, 32), 1, {"steps": 20}, {"clip": {"digest": "x"}}),
-        Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 40}, {"clip": {"digest": "x"}}),
-        Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "y"}}),
-        Evaluation(suite, 2, 4, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}}),
+        Evaluation(suite, 2, 8, (32, 32), 1, {"steps": 20}, {"clip": {"digest": "x"}}, {}),
+        Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 40}, {"clip": {"digest": "x"}}, {}),
+        Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "y"}}, {}),
+        Evaluation(suite, 2, 8, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}}, {"neighbours": 3}),
+        Evaluation(suite, 2, 4, (32, 32), 0, {"steps": 20}, {"clip": {"digest": "x"}}, {}),
     ]
-    assert one.id == same.id and len({one.id, *(other.id for other in others)}) == 5
+    assert one.id == same.id and len({one.id, *(other.id for other in others)}) == 6
 
 
 @pytest.fixture

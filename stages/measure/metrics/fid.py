@@ -9,6 +9,7 @@ import numpy as np
 from stages.measure.statistics import Gaussian, Reference, gaussian
 
 SCOPE = "set"
+RANGE = (0.0, float("inf"))
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:

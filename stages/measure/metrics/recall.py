@@ -9,6 +9,7 @@ import numpy as np
 from stages.measure.statistics import Reference, kth_smallest, rounding, squared_distances
 
 SCOPE = "set"
+RANGE = (0.0, 1.0)
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:
