@@ -102,7 +102,7 @@ def _clip(args: argparse.Namespace) -> None:
         from stages.prepare.pictures import read_pictures
         from stages.runtime import device
 
-        pictures, held_out = (read_pictures(args.images, split) for split in ("train", "val"))
+        pictures, held_out = (read_pictures(args.images, split, pairs=True) for split in ("train", "val"))
         pictures.of(settings.source, str(args.images))
         log = clip.train(settings, pictures, held_out, args.pairs, args.out, device())
         _finish(args, job, log, "open_clip")

@@ -13,6 +13,9 @@ from stages import tables
 from stages.errors import InputError
 from stages.pictures import decode
 
+PAIRS = "pairs"
+"""Split of images that curate keeps for pairs alone: they may be poor on purpose, and have no caption to learn."""
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -34,21 +37,27 @@ class Pictures:
         return made.hexdigest()
 
     def of(self, source: str, where: str) -> Pictures:
-        """The pictures of one source, or all when `source` is empty. Raises InputError when there are none."""
-        rows = [row for row, name in enumerate(self.sources) if source in ("", name)]
+        """The captioned pictures of one source, or of all when it is empty; raises InputError when there are none."""
+        named = zip(self.captions, self.sources, strict=True)
+        rows = [row for row, (text, name) in enumerate(named) if text and source in ("", name)]
         if not rows:
             raise InputError(f"{where}: no image of source {source!r}, expected one of {sorted(set(self.sources))}")
         lists = ([values[row] for row in rows] for values in (self.captions, self.ids, self.sources))
         return Pictures(self.images[rows], *lists)
 
 
-def read_pictures(path: str | Path, split: str) -> Pictures:
-    """The rows of `split`, decoded. Raises InputError when there are none, or when they are not squares of one size."""
+def read_pictures(path: str | Path, split: str, pairs: bool = False) -> Pictures:
+    """The rows of `split`, decoded; with `pairs` also, without a caption, the images that only pairs name.
+
+    Raises InputError when there are none, or when they are not squares of one size.
+    """
     images: list[np.ndarray] = []
     rows: list[dict[str, str]] = []
     for part in tables.stream(path, tables.IMAGES, 4096, ["image_id", "caption", "image", "split", "source"]):
         for row in part.to_pylist():
-            if row["split"] == split:
+            if pairs and row["split"] == PAIRS:
+                row["caption"] = ""
+            if row["split"] == split or (pairs and row["split"] == PAIRS):
                 images.append(decode(row.pop("image"), f"{path}: image {row['image_id']}"))
                 rows.append(row)
     if not images:

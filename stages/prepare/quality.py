@@ -58,7 +58,9 @@ def read_pairs(path: str | Path, split: str, source: str, pictures: Pictures) ->
     for row in rows:
         for side in ("image_a", "image_b"):
             if row[side] not in where:
-                raise InputError(f"{path}: pair {row['pair_id']}: {side} {row[side]!r} is no image of split {split!r}")
+                raise InputError(
+                    f"{path}: pair {row['pair_id']}: {side} {row[side]!r} is no image of split {split!r} or of pairs"
+                )
     return Pairs(
         [row["prompt"] for row in rows],
         np.array([where[row["image_a"]] for row in rows]),

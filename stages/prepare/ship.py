@@ -41,7 +41,7 @@ def ship(params: Path, models: Path, images: Path, pairs: Path, out: Path, devic
             raise InputError(f"{models / name}: no such folder, expected the trained model {name!r}")
     for name in names:
         halve(models / name, out / name)
-    held_out = read_pictures(images, "val")
+    held_out = read_pictures(images, "val", pairs=True)
     scores: dict[str, Any] = {}
     for name, settings in trained["base"].items():
         scores[name] = base_scores(out / name, held_out.of(settings.get("source", ""), str(images)), device)
