@@ -55,7 +55,7 @@ class Agreement:
         except ImportError:
             return
         try:
-            with Repo() as repo:
+            with Repo() as repo, repo.lock:
                 self._settle(repo, beside)
         except DvcException as error:
             reason = " ".join(str(error).split())
@@ -66,9 +66,10 @@ class Agreement:
     def _settle(self, repo: Repo, beside: Callable[[str], Beside]) -> None:
         import networkx
 
-        status = repo.status()
-        # Edges lead from a stage to what it needs.
-        for stage in reversed(list(networkx.topological_sort(repo.index.graph))):
+        # As `dvc status` does, but the graph is read once. Edges lead from a stage to what it needs.
+        stages = list(reversed(list(networkx.topological_sort(repo.index.graph))))
+        status = {name: reasons for stage in stages for name, reasons in stage.status().items()}
+        for stage in stages:
             reasons = [reason for reason in status.get(stage.addressing, []) if not _only_watched(reason)]
             outputs = [out.def_path for out in stage.outs]
             others = beside(stage.addressing)
