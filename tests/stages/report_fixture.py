@@ -176,7 +176,7 @@ def _write_run(out: Path, settings: list[MadeUp], texts: dict[str, str], samples
             )
     run = settings[0].run
     tables.write(out / "samples" / f"{run}.parquet", tables.table(tables.SAMPLES, sample_rows), tables.SAMPLES)
-    evaluation = Evaluation("made up", len(texts), samples, (32, 32), 0, {"steps": STEPS}, {})
+    evaluation = Evaluation("made up", len(texts), samples, (32, 32), 0, {"steps": STEPS}, {}, {})
     for name, rows, schema in ((run, measure_rows, tables.MEASURES), (f"{run}.summary", summary_rows, tables.SUMMARY)):
         tables.write(out / "measures" / f"{name}.parquet", tables.table(schema, rows), evaluation.schema(schema))
 
