@@ -81,7 +81,9 @@ SUMMARY = _schema(
     "summary", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     metric=STRING, mean=FLOAT, low=optional(FLOAT), high=optional(FLOAT), n_prompts=INT,
 )  # fmt: skip
-"""A metric of one (run, strategy, setting): mean over prompts with a bootstrap interval over prompts."""
+"""A metric of one (run, strategy, setting): mean over prompts with an interval over prompts, by bootstrap for scores of
+images and prompts, by jackknife for set metrics, where it can be had.
+"""
 
 
 def table(schema: pa.Schema, columns: dict[str, Sequence[object]] | list[dict[str, object]]) -> pa.Table:

@@ -76,11 +76,16 @@ def _sampling(params: Path) -> dict[str, object]:
 
 
 def _final(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """`tuned/proxy`, or `combined k=10/proxy` where a strategy has several settings, to the mean."""
+    """`tuned/proxy`, or `combined k=10/proxy` where a strategy has several settings, to the mean.
+
+    The base without guidance also goes by `tuned/...`: it is what the tuned networks started from.
+    """
     settings = {(row["strategy"], row["setting"]) for row in rows}
     several = Counter(strategy for strategy, _ in settings)
     names = {s: s[0] if several[s[0]] == 1 else " ".join(s) for s in settings}
-    return {f"{names[row['strategy'], row['setting']]}/{row['metric']}": row["mean"] for row in rows}
+    final = {f"{names[row['strategy'], row['setting']]}/{row['metric']}": row["mean"] for row in rows}
+    plain = [row for row in rows if row["strategy"] == "guidance" and row["value"] == 1.0]
+    return final | {f"tuned/{row['metric']}": row["mean"] for row in plain}
 
 
 if __name__ == "__main__":

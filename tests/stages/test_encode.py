@@ -23,7 +23,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encode")
     save(tiny.diffusion_folder(folder / "base"), folder / "base.json")
     (folder / "params.yaml").write_text("study: {name: tiny}\nencode: {batch_size: 2}\n")
-    prompts = [
+    prompts: list[dict[str, object]] = [
         {"prompt_id": f"p{n}", "prompt": text, "split": split, "group": text, "source": "test"}
         for n, (text, split) in enumerate([("a red circle", "train"), ("a blue cross", "eval")])
     ]
@@ -32,7 +32,8 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [
         {
             "image_id": f"i{n}", "caption": caption, "width": 16, "height": 16, "split": split, "group": "g",
-            "image": pictures.encode(draw.integers(0, 256, (16, 16, 3), np.uint8)), "source": "test", "attributes": None,
+            "image": pictures.encode(draw.integers(0, 256, (16, 16, 3), np.uint8)), "source": "test",
+            "attributes": None,
         }
         for n, (caption, split) in enumerate(
             [("a red circle", "train"), ("", "pairs"), ("a small green square", "train"), ("a red cross", "val")]
@@ -60,12 +61,13 @@ def test_values_are_the_networks_own(encoded: Path) -> None:
     encodings = Encodings(encoded / "encodings.safetensors", encoded / "index.parquet", tiny.CPU)
     model = load_diffusion(load(encoded / "base.json"), tiny.CPU, ("vae", "text_encoder"))
     items = encodings.images("train")
+    assert model.text.tokenizer is not None
     ids = model.text.tokenizer([item.text for item in items], padding="max_length", max_length=8, return_tensors="pt")
     expected = model.text.network(ids["input_ids"]).last_hidden_state
     torch.testing.assert_close(encodings.text(items), expected)
     rows = {row["image_id"]: row["image"] for row in tables.read(encoded / "images.parquet", tables.IMAGES).to_pylist()}
     pixels = pictures.tensor([rows[item.item_id] for item in items], "test")
-    posterior = model.vae.network.encode(2 * pixels - 1).latent_dist
+    posterior = model.vae.network.encode(2 * pixels - 1, return_dict=False)[0]
     mean, std = encodings.posterior(items)
     torch.testing.assert_close(mean, posterior.mean)
     torch.testing.assert_close(std, posterior.std)
