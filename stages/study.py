@@ -34,6 +34,7 @@ from stages.runtime import run_stage, whole_file
 from stages.sample import resolve as strategies
 from stages.sample.settings import SampleSettings
 from stages.score.settings import ScoreSettings
+from stages.tune.settings import TuneSettings
 from stages.world.settings import WorldSettings
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -49,6 +50,7 @@ class AboutSettings(Settings):
     reward: str = Field(description="the reward that every method is trained on")
     heldout: str = Field(description="a reward that no method sees: the alarm for over-optimisation")
     reference: str = Field(description="the method that differences are taken against, beside the base")
+    tune: TuneSettings = Field(default_factory=TuneSettings, description="the sweep of `python -m stages.tune`")
 
 
 class TrainSettings(Settings):

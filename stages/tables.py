@@ -56,7 +56,8 @@ ENCODINGS = _schema("encodings", 1, kind=STRING, item_id=STRING, text=STRING, ro
 
 TRAIN_LOG = _schema("train_log", 1, step=INT, term=STRING, value=FLOAT)
 """One (optimizer step, term) a row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`,
-`probe_<reward>`, ...
+`probe_<reward>`, ... `nfe` counts network evaluations of the step, `forward` of all steps so far, `backward` those
+among them that carried gradient.
 """
 
 SAMPLES = _schema(
@@ -84,6 +85,11 @@ SUMMARY = _schema(
 """A metric of one (run, strategy, setting): mean over prompts with an interval over prompts, by bootstrap for scores of
 images and prompts, by jackknife for set metrics, where it can be had.
 """
+
+TUNE = _schema(
+    "tune", 1, method=STRING, lr=FLOAT, steps=INT, reward=FLOAT, heldout=FLOAT, diversity=FLOAT, chosen=pa.bool_(),
+)  # fmt: skip
+"""One learning rate of one method a row, judged on training prompts after `steps` steps; the first row is the base."""
 
 
 def table(schema: pa.Schema, columns: dict[str, Sequence[object]] | list[dict[str, object]]) -> pa.Table:

@@ -11,6 +11,7 @@ import torch
 
 from stages import tables
 from stages.encode.store import Encodings
+from stages.finetune.budget import Cost, within_budget
 from stages.finetune.data import Data
 from stages.finetune.probe import Probe
 from stages.finetune.resolve import Plan
@@ -36,6 +37,7 @@ def finetune(
     """Train the policy of `plan` and write `weights` (the trained part only), then `log`."""
     where = device()
     model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
+    plan = within_budget(plan, model.schedule)
     judges = {plan.study.reward: load_reward(record.load(reward), where)}
     require_gradient(judges[plan.study.reward])
     judges[plan.study.heldout] = load_reward(record.load(heldout), where)
@@ -58,9 +60,10 @@ def finetune(
             terms |= probe.measure(judged, trainer.tools.grid, model.vae.decode, plan.train.sampler)
         # a single optimizer step
         if step < plan.train.steps:
-            before = trainer.tools.policy.evaluations
+            before = Cost.of(trainer.tools.policy)
             terms |= trainer.train_step([data.batch(step, micro) for micro in range(plan.train.accumulate)])
-            terms["nfe"] = trainer.tools.policy.evaluations - before
+            spent = Cost.of(trainer.tools.policy)
+            terms |= {"nfe": (spent - before).forward, "forward": spent.forward, "backward": spent.backward}
         rows += [{"step": step, "term": name, "value": float(value)} for name, value in terms.items()]
         if step % LOG_EVERY == 0 or any(name.startswith("probe_") for name in terms):
             job.metrics({_tracked(name, plan): value for name, value in terms.items()}, step=step)

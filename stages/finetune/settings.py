@@ -41,6 +41,23 @@ class ProbeSettings(Settings):
     )
 
 
+class BudgetSettings(Settings):
+    """How long to train, the same for every method: in optimizer steps, or in compute."""
+
+    steps: int | None = Field(default=None, ge=1, description="optimizer steps, in place of `finetune.steps`")
+    compute: float | None = Field(
+        default=None,
+        gt=0,
+        description="network evaluations of one image, one with gradient counted as three; steps follow from it",
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> BudgetSettings:
+        if (self.steps is None) == (self.compute is None):
+            raise ValueError("expected either steps or compute")
+        return self
+
+
 class AsReleased(Settings):
     """What the released ImageReFL code does and its paper does not say; all off. See docs/reproduction.md."""
 
@@ -60,6 +77,9 @@ class FinetuneSettings(Settings):
     """How a policy is trained; a method may override any of it under `methods.<name>.train`."""
 
     steps: int = Field(default=100, ge=1, description="optimizer steps")
+    budget: BudgetSettings | None = Field(
+        default=None, description="steps, or compute from which the steps of each method follow; null: `steps`"
+    )
     batch_size: int = Field(default=16, ge=1, description="images an optimizer step, over accumulation")
     accumulate: int = Field(default=1, ge=1, description="micro-batches an optimizer step; divides batch_size")
     sampling_steps: int = Field(default=20, ge=1, description="T of the rollouts")

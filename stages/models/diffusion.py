@@ -31,7 +31,8 @@ class Predict(Protocol):
 
 
 class Denoiser:
-    """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`.
+    """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`, and in
+    `backward` those among them whose prediction carries gradient.
 
     `seen(x, t, eps)` is called with the input and the result of every prediction, after guidance.
     """
@@ -43,6 +44,7 @@ class Denoiser:
         self.schedule = schedule
         self.seen = seen
         self.evaluations = 0
+        self.backward = 0
 
     def epsilon(self, x: Tensor, t: Tensor, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Tensor:
         """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), text [B, length, width].
@@ -70,6 +72,7 @@ class Denoiser:
     def _evaluate(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
         self.evaluations += len(x)
         output = self.network(x, t, encoder_hidden_states=text, return_dict=False)[0]
+        self.backward += len(x) if output.requires_grad else 0
         return self.schedule.epsilon(output, x, t)
 
 

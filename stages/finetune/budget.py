@@ -1,0 +1,126 @@
+"""How many optimizer steps a method gets for an amount of compute, counted by walking through its own steps.
+
+The unit is one evaluation of the network on one image. Compute counts forward and backward: an evaluation that
+gradient flows back through costs three, since a backward pass takes about twice the time of a forward pass (the
+gradients of inputs and of weights). Decoder and reward are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from stages.encode.store import Encodings, Item
+from stages.errors import InputError
+from stages.finetune.data import Data
+from stages.finetune.tools import Tools
+from stages.models.diffusion import Denoiser
+from stages.models.schedule import Schedule
+
+if TYPE_CHECKING:
+    from stages.finetune.resolve import Plan
+
+BACKWARD = 2.0  # evaluations that the backward pass of one evaluation costs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Network evaluations: `forward` of all, `backward` of those among them that carry gradient."""
+
+    forward: int
+    backward: int
+
+    @property
+    def compute(self) -> float:
+        """Both in units of one forward evaluation."""
+        return self.forward + BACKWARD * self.backward
+
+    @classmethod
+    def of(cls, denoiser: Denoiser) -> Cost:
+        """What a denoiser has been asked for so far."""
+        return cls(denoiser.evaluations, denoiser.backward)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.forward - other.forward, self.backward - other.backward)
+
+
+def within_budget(plan: Plan, schedule: Schedule) -> Plan:
+    """The plan with the number of steps that its budget pays for; the same plan where it has none.
+
+    Raises InputError where the budget does not pay for one step.
+    """
+    budget = plan.train.budget
+    if budget is None:
+        return plan
+    steps = budget.steps or steps_within(plan, schedule, cast(float, budget.compute))
+    if not steps:
+        raise InputError(f"run {plan.name!r}: finetune.budget.compute {budget.compute:g} does not pay for one step")
+    return replace(plan, train=plan.train.model_copy(update={"steps": steps}))
+
+
+def steps_within(plan: Plan, schedule: Schedule, compute: float) -> int:
+    """The most optimizer steps whose compute, over all of them, is not above `compute`."""
+    spent = 0.0
+    for step, cost in enumerate(costs(plan, schedule)):
+        spent += cost.compute
+        if spent > compute:
+            return step
+    raise AssertionError("costs never end")
+
+
+def costs(plan: Plan, schedule: Schedule) -> Iterator[Cost]:
+    """The cost of every optimizer step from the first on, without end: the random indices are those of training.
+
+    The method's own `step` runs with a network that returns its input, on latents of one number, so no weights and
+    no data are needed. Raises InputError for a method that makes no evaluation.
+    """
+    train = plan.train
+    grid = schedule.grid(train.sampling_steps)
+    policy = Denoiser(_Echo(), schedule)
+    device = schedule.device
+    tools = Tools(policy, grid, torch.zeros(1, 1, 1, device=device), train.guidance, train.sampler,
+                  train.as_released.extra_step)  # fmt: skip
+    item = Item("counted", "", 0, 0)
+    data = Data(cast(Encodings, _Nothing(device)), [item], plan.seed, train.batch_size, train.accumulate, 1.0, device,
+                plan.method_settings.data == "images")  # fmt: skip
+    for step in count():
+        before = Cost.of(policy)
+        for micro in range(train.accumulate):
+            plan.module.step(tools, data.batch(step, micro), plan.method_settings)
+        cost = Cost.of(policy) - before
+        if not cost.forward:
+            raise InputError(f"run {plan.name!r}: method {plan.method!r} evaluates no network; give it a budget of steps")
+        yield cost
+
+
+class _Echo(nn.Module):
+    """A network that costs nothing: its input times a weight of 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return (x * self.weight.to(x.device),)
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """Encodings of latents and texts that are one number each."""
+
+    device: torch.device
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        return 1, 1, 1
+
+    def text(self, items: Sequence[Item]) -> Tensor:
+        return torch.zeros(len(items), 1, 1, device=self.device)
+
+    def posterior(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(len(items), 1, 1, 1, device=self.device)
+        return zeros, zeros

@@ -1,0 +1,1 @@
+"""A sweep over learning rates on training prompts, and the rule that chooses one a method."""

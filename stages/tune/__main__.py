@@ -1,0 +1,74 @@
+"""Try learning rates on training prompts, method by method, and say which one the rule chooses.
+
+Not part of the workflow: the study file says the rates that were chosen, and the table says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages import tables
+from stages.errors import InputError
+from stages.finetune.resolve import Plan, resolve
+from stages.params import nearest, read_study, section
+from stages.runtime import run_stage
+from stages.tune.choice import choose
+from stages.tune.settings import TunedStudy
+
+if TYPE_CHECKING:
+    from stages.tune.choice import Trial
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.tune", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--params", type=Path, required=True, help="study file")
+    parser.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
+    parser.add_argument("--reward", type=Path, required=True, help="model record of the training reward (JSON)")
+    parser.add_argument("--heldout", type=Path, required=True, help="model record of the held-out reward (JSON)")
+    parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
+    parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    parser.add_argument("--methods", nargs="+", help="methods to tune (default: every one that has a run)")
+    parser.add_argument("--table", type=Path, required=True, help="written: one row a (method, rate), Parquet")
+    args = parser.parse_args()
+    tune = section(args.params, "study", TunedStudy).tune
+    found = plans(args.params, args.methods)
+
+    from stages.tune.sweep import sweep
+
+    trials = sweep(found, tune, args.base, args.reward, args.heldout, args.tensors, args.index)
+    rows = table_rows(trials, {plan.method: plan.train.steps for plan in found}, tune.min_diversity)
+    tables.write(args.table, tables.table(tables.TUNE, rows), tables.TUNE)
+    for row in rows:
+        mark = "  <- chosen" if row["chosen"] else ""
+        print("{method:<20}{lr:<10g}{reward:<10.4f}{heldout:<10.4f}{diversity:<10.4f}".format(**row) + mark)
+
+
+def plans(path: Path, wanted: Sequence[str] | None) -> list[Plan]:
+    """A plan a method, from any of its runs."""
+    runs = read_study(path).get("runs") or {}
+    methods = {str(run.get("method")): name for name, run in runs.items() if isinstance(run, dict)}
+    for name in wanted or ():
+        if name not in methods:
+            raise InputError(f"{path}: --methods: no run of method {name!r}{nearest(name, methods)}")
+    return [replace(resolve(path, run), name=name) for name, run in methods.items() if not wanted or name in wanted]
+
+
+def table_rows(trials: Sequence[Trial], steps: dict[str, int], min_diversity: float) -> list[dict[str, object]]:
+    """Rows of the table `tune`, with the chosen rate of every method marked."""
+    base, *tried = trials
+    chosen = []
+    for method in dict.fromkeys(trial.method for trial in tried):
+        try:
+            chosen.append(choose([t for t in tried if t.method == method], base.diversity, min_diversity))
+        except ValueError as error:
+            raise InputError(f"{method}: {error}") from None
+    return [asdict(trial) | {"steps": steps.get(trial.method, 0), "chosen": trial in chosen} for trial in trials]
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,38 @@
+"""Settings of the sweep: key `tune` of section `study`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from stages.params import Settings
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class TuneSettings(Settings):
+    """Which learning rates are tried, and what the choice between them looks at; see docs/tuning.md."""
+
+    rates: tuple[Rate, ...] = Field((5e-5, 1e-4, 2e-4, 4e-4), min_length=1, description="learning rates, ascending")
+    seed: int = Field(1000, ge=0, description="training seed of the sweep; no run of the study should have it")
+    prompts: int = Field(24, ge=1, description="training prompts that are sampled and judged after the last step")
+    samples: int = Field(4, ge=2, description="images a prompt")
+    min_diversity: float = Field(
+        0.5, ge=0, le=1, description="share of the base's diversity that a rate must leave to be chosen"
+    )
+
+    @field_validator("rates")
+    @classmethod
+    def _ascending(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if list(rates) != sorted(set(rates)):
+            raise ValueError("rates are not in ascending order, each once")
+        return rates
+
+
+class TunedStudy(BaseModel):
+    """The one key that the sweep reads of section `study`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    tune: TuneSettings = Field(default_factory=TuneSettings)

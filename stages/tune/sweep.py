@@ -1,0 +1,72 @@
+"""Train every method once at every rate, and judge a fixed set of training prompts before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stages.encode.store import Encodings
+from stages.errors import InputError
+from stages.finetune.budget import within_budget
+from stages.finetune.probe import Probe
+from stages.finetune.resolve import Plan
+from stages.finetune.run import fixed_probe, start, training_data
+from stages.finetune.settings import ProbeSettings
+from stages.models import record
+from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
+from stages.models.policy import make_policy
+from stages.rewards.base import Reward, load_reward, require_gradient
+from stages.runtime import device, progress
+from stages.tune.choice import Trial
+from stages.tune.settings import TuneSettings
+
+BASE = "base"
+
+
+def sweep(
+    plans: Sequence[Plan], tune: TuneSettings, base: Path, reward: Path, heldout: Path, tensors: Path, index: Path
+) -> list[Trial]:
+    """The base (rate 0), then every method at every rate; evaluation prompts are never looked at."""
+    where = device()
+    model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
+    study = plans[0].study
+    judges = {study.reward: load_reward(record.load(reward), where)}
+    require_gradient(judges[study.reward])
+    judges[study.heldout] = load_reward(record.load(heldout), where)
+    encodings = Encodings(tensors, index, where)
+    size = ProbeSettings(prompts=tune.prompts, samples=tune.samples)
+    found: list[Trial] = []
+    work = [(plan, rate) for plan in plans for rate in tune.rates]
+    for plan, rate in progress(work, len(work), "tune"):
+        plan = replace(plan, seed=tune.seed, train=plan.train.model_copy(update={"probe": size}))
+        plan = within_budget(plan, model.schedule)
+        probe = fixed_probe(plan, encodings, judges, where)
+        if not found:
+            found.append(_judged(plan, BASE, 0.0, probe, model, Denoiser(model.unet, model.schedule)))
+        found.append(_trial(plan, rate, probe, model, encodings, judges))
+    return found
+
+
+def _trial(
+    plan: Plan, rate: float, probe: Probe, model: DiffusionModel, encodings: Encodings, judges: Mapping[str, Reward]
+) -> Trial:
+    optimizer = plan.train.optimizer.model_copy(update={"lr": rate})
+    plan = replace(plan, train=plan.train.model_copy(update={"optimizer": optimizer}))
+    lora = plan.train.lora
+    policy = make_policy(model.unet, plan.train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
+    trainer = start(plan, model, policy, encodings, judges[plan.study.reward])
+    data = training_data(plan, model, encodings, model.device)
+    try:
+        for step in range(plan.train.steps):
+            trainer.train_step([data.batch(step, micro) for micro in range(plan.train.accumulate)])
+    except InputError:  # the loss is no longer finite
+        return Trial(plan.method, rate, *[float("nan")] * 3)
+    return _judged(plan, plan.method, rate, probe, model, Denoiser(policy.network, model.schedule))
+
+
+def _judged(plan: Plan, method: str, rate: float, probe: Probe, model: DiffusionModel, policy: Denoiser) -> Trial:
+    grid = model.schedule.grid(plan.train.sampling_steps)
+    terms = probe.measure(policy, grid, model.vae.decode, plan.train.sampler)
+    rewards = (terms[f"probe_{name}"] for name in (plan.study.reward, plan.study.heldout))
+    return Trial(method, rate, *rewards, terms["probe_diversity"])
