@@ -7,7 +7,7 @@ gradients of inputs and of weights). Decoder and reward are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, cast
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from stages.encode.store import Encodings, Item
 from stages.errors import InputError
+from stages.finetune.batch import Batch
 from stages.finetune.data import Data
 from stages.finetune.tools import Tools
+from stages.finetune.trajectory_trainer import TrajectoryTrainer
 from stages.models.diffusion import Denoiser
 from stages.models.schedule import Schedule
 
@@ -41,9 +43,10 @@ class Cost:
         return self.forward + BACKWARD * self.backward
 
     @classmethod
-    def of(cls, denoiser: Denoiser) -> Cost:
-        """What a denoiser has been asked for so far."""
-        return cls(denoiser.evaluations, denoiser.backward)
+    def of(cls, tools: Tools) -> Cost:
+        """What the networks have been asked for so far."""
+        every = tools.denoisers
+        return cls(sum(d.evaluations for d in every), sum(d.backward for d in every))
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.forward - other.forward, self.backward - other.backward)
@@ -83,19 +86,40 @@ def costs(plan: Plan, schedule: Schedule) -> Iterator[Cost]:
     grid = schedule.grid(train.sampling_steps)
     policy = Denoiser(_Echo(), schedule)
     device = schedule.device
+    others = {name: Denoiser(_Echo(), schedule) for name in ("reference", "student")}
     tools = Tools(policy, grid, torch.zeros(1, 1, 1, device=device), train.guidance, train.sampler,
-                  train.as_released.extra_step)  # fmt: skip
+                  train.as_released.extra_step, **others)  # fmt: skip
     item = Item("counted", "", 0, 0)
     data = Data(cast(Encodings, _Nothing(device)), [item], plan.seed, train.batch_size, train.accumulate, 1.0, device,
-                plan.method_settings.data == "images")  # fmt: skip
+                plan.method_settings.data == "images", plan.method_settings.group)  # fmt: skip
+    take = _taking(plan, tools)
     for step in count():
-        before = Cost.of(policy)
-        for micro in range(train.accumulate):
-            plan.module.step(tools, data.batch(step, micro), plan.method_settings)
-        cost = Cost.of(policy) - before
+        before = Cost.of(tools)
+        take([data.batch(step, micro) for micro in range(train.accumulate)])
+        cost = Cost.of(tools) - before
         if not cost.forward:
-            raise InputError(f"run {plan.name!r}: method {plan.method!r} evaluates no network; give it a budget of steps")
+            raise InputError(f"run {plan.name!r}: method {plan.method!r} evaluates nothing, expected a budget of steps")
         yield cost
+
+
+def _taking(plan: Plan, tools: Tools) -> Callable[[Sequence[Batch]], object]:
+    """A function that makes the network evaluations of an optimizer step on these micro-batches."""
+    if not hasattr(plan.module, "start"):
+        return lambda batches: [plan.module.step(tools, batch, plan.method_settings) for batch in batches]
+    train = plan.train.model_copy(update={"optimizer": plan.train.optimizer.model_copy(update={"lr": 1e-12})})
+    method, weights = plan.module.start(plan.method_settings, train), dict(tools.policy.network.named_parameters())
+    eta = getattr(plan.method_settings, "eta", 1.0)
+    return TrajectoryTrainer.start(tools, lambda x0: x0, _Indifferent(), method, weights, train, eta).train_step
+
+
+class _Indifferent:
+    """A reward of 0 for everything."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return 0 * images.flatten(1).mean(1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
 
 
 class _Echo(nn.Module):

@@ -41,7 +41,8 @@ def main() -> None:
     from stages.tune.sweep import sweep
 
     trials = sweep(found, tune, args.base, args.reward, args.heldout, args.tensors, args.index)
-    rows = table_rows(trials, {plan.method: plan.train.steps for plan in found}, tune.min_diversity)
+    steps = {plan.method: tune.steps or plan.train.steps for plan in found}
+    rows = table_rows(trials, steps, tune.min_diversity)
     tables.write(args.table, tables.table(tables.TUNE, rows), tables.TUNE)
     for row in rows:
         mark = "  <- chosen" if row["chosen"] else ""

@@ -41,6 +41,8 @@ def sweep(
     for plan, rate in progress(work, len(work), "tune"):
         plan = replace(plan, seed=tune.seed, train=plan.train.model_copy(update={"probe": size}))
         plan = within_budget(plan, model.schedule)
+        if tune.steps:
+            plan = replace(plan, train=plan.train.model_copy(update={"steps": tune.steps}))
         probe = fixed_probe(plan, encodings, judges, where)
         if not found:
             found.append(_judged(plan, BASE, 0.0, probe, model, Denoiser(model.unet, model.schedule)))
