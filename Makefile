@@ -9,7 +9,7 @@ ARGS ?=
 VENV := .venv
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study smoke test bench lint format schema clean-venv
+.PHONY: help study claims smoke test bench lint format schema clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -17,6 +17,11 @@ help:  ## list the commands
 study: $(VENV)/.study  ## run the study of STUDY (params.yaml) and say where the report is
 	@$(IN) snakemake --cores all $(if $(filter-out params.yaml,$(STUDY)),--config study=$(STUDY)) $(ARGS)
 	@$(IN) python -m workflow.layout $(STUDY)
+
+CLAIMS := studies/shapes-claims.yaml
+claims: $(VENV)/.study  ## run the claims study and keep its results in docs/results/shapes-claims
+	@$(MAKE) --no-print-directory study STUDY=$(CLAIMS)
+	@$(IN) python -m stages.report.results --params $(CLAIMS) --study out/shapes-claims --out docs/results/shapes-claims
 
 smoke:  ## run the study in miniature
 	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml

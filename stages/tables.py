@@ -91,6 +91,24 @@ TUNE = _schema(
 )  # fmt: skip
 """One learning rate of one method a row, judged on training prompts after `steps` steps; the first row is the base."""
 
+RESULTS = _schema(
+    "results", 1, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, metric=STRING, prompt_id=STRING,
+    score=FLOAT,
+)  # fmt: skip
+"""What is kept of a study's measures: the mean score of a prompt's images a row."""
+
+FINDINGS = _schema(
+    "findings", 1, about=STRING, method=STRING, strategy=STRING, against=STRING, metric=STRING,
+    at_equal=optional(STRING), state=STRING, mean=FLOAT, low=FLOAT, high=FLOAT, area=optional(FLOAT),
+    area_low=optional(FLOAT), area_high=optional(FLOAT), per_seed=pa.list_(FLOAT), note=STRING,
+)  # fmt: skip
+"""One statistical finding a row: a difference of `metric`, or its mean gap and area between two frontiers `at_equal`
+diversity; `about` names the claim, or says `gap` or `ablation`.
+"""
+
+TRAINING = _schema("training", 1, run=STRING, step=INT, term=STRING, value=FLOAT)
+"""What is kept of the training logs of a study."""
+
 
 def table(schema: pa.Schema, columns: dict[str, Sequence[object]] | list[dict[str, object]]) -> pa.Table:
     """A table of `schema` from columns or from rows; raises InputError where a value does not fit."""

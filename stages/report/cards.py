@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stages.report import style
-from stages.report.claims import ABOVE, BACKTRACK, Claim, Finding, State
+from stages.report.claims import BACKTRACK, Claim, Finding, State
 from stages.report.display import MARKS, Cell, Table, gap, signed
+from stages.report.gaps import ABOVE
 from stages.report.settings import ReportStudy
 from stages.report.style import Look
 from stages.report.verdict import Verdict
@@ -56,6 +57,13 @@ def cards(study: ReportStudy, look: Look, verdict: Verdict) -> list[Card]:
             f"The number is the mean reward gap between the two frontiers. Shown where its {level} interval lies above "
             f"zero, every training seed agrees, and the frontier is the higher one over at least {ABOVE:.0%} of the "
             "diversities that both reach.",
+        ),
+        (
+            verdict.parts_company,
+            f"Trained longer, {reference} goes on gaining {look.metric(study.study.reward)} while "
+            f"{look.metric(study.truth or study.study.reward)} falls.",
+            f"{style.method_name(study.report.long or '')} against {reference}, both tuned only, on the training seeds "
+            "that both have; judged as in the first claim.",
         ),
     ]
     return [_card(study, look, claim, text, rule) for claim, text, rule in found if claim]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stages.report.load import BASE, Evaluation, Point
 from stages.report.settings import ReportStudy
 
@@ -105,10 +103,3 @@ def middle(curve: Curve) -> Point:
     """The own point in the middle of a curve (the lower of two): shown where there is room for one only."""
     own = [stop.point for stop in curve.stops if stop.own and stop.point.strategy == curve.strategy]
     return own[(len(own) - 1) // 2]
-
-
-def scores(
-    evaluation: Evaluation, points: Iterable[Point], diversity: str, reward: str
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(diversity, reward) scores of shape (seeds, prompts) of every point."""
-    return [(evaluation.scores(point, diversity), evaluation.scores(point, reward)) for point in points]

@@ -162,8 +162,8 @@ def _intervals(evaluation: Evaluation, bootstrap: Bootstrap, points: Sequence[Po
     base, found = evaluation.scores(evaluation.base, metric), []
     for point in points:
         scores = evaluation.scores(point, metric)
-        mean = float(claims.means(bootstrap.weights[:1], scores)[0])
-        away = Interval.of(claims.difference(bootstrap.weights, scores, base), bootstrap.level)
+        mean = float(claims.means(bootstrap.draws, scores)[0])
+        away = Interval.of(claims.difference(bootstrap.draws, scores, base), bootstrap.level)
         found.append(Interval(mean, mean + away.low - away.mean, mean + away.high - away.mean))
     return found
 

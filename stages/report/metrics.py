@@ -19,17 +19,19 @@ def headline(study: ReportStudy, evaluation: Evaluation, verdict: Verdict) -> di
     """Nested by what a number is about.
 
     `claims`: parts shown, and parts, of each claim. `gap`: mean reward gap of the candidate's combined generation to
-    the reference's at equal diversity. `base`, and `runs`: rewards and diversities of the base and of every run, tuned
-    only and at the middle setting of combined generation.
+    the reference's at equal diversity, `area` the area between the two frontiers. `base`, and `runs`: rewards and
+    diversities of the base and of every run, tuned only and at the middle setting of combined generation.
     """
     found: dict[str, Any] = {
         "claims": {claim.key: {"shown": claim.shown, "of": len(claim.findings)} for claim in verdict.claims}
     }
     if verdict.above:
         found["gap"] = {reward: {} for reward in study.report.rewards}
+        found["area"] = {reward: {} for reward in study.report.rewards}
         for finding in verdict.above.findings:
             reward, diversity = finding.axes
             found["gap"][reward][diversity] = _number(finding.interval.mean)
+            found["area"][reward][diversity] = _number(finding.area.mean) if finding.area else None
     found["base"] = _scores(study, evaluation, evaluation.base, 0)
     found["runs"] = {run: _run(study, evaluation, run) for run in study.runs}
     return found

@@ -45,7 +45,7 @@ def estimates(evaluation: Evaluation, bootstrap: Bootstrap) -> list[Estimate]:
     for (point, metric), summary in evaluation.summaries.items():
         interval = summary
         if (point, metric) in evaluation.arrays:
-            statistic = claims.means(bootstrap.weights, evaluation.arrays[point, metric])
+            statistic = claims.means(bootstrap.draws, evaluation.arrays[point, metric])
             interval = Interval.of(statistic, bootstrap.level)
         found.append(Estimate(point, metric, interval, evaluation.costs[point]))
     return found
@@ -59,7 +59,7 @@ def differences(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap
         for metric in evaluation.metrics:
             if (point, metric) in evaluation.arrays and (other, metric) in evaluation.arrays:
                 mine, theirs = evaluation.scores(point, metric), evaluation.scores(other, metric)
-                statistic = claims.difference(bootstrap.weights, mine, theirs)
+                statistic = claims.difference(bootstrap.draws, mine, theirs)
                 found.append(Difference(point, metric, name, Interval.of(statistic, bootstrap.level)))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,7 +25,15 @@ class ReportSettings(Settings):
     rewards: tuple[str, ...] = Field(min_length=1, description="measured rewards, one row of panels each")
     diversities: tuple[str, ...] = Field(min_length=1, description="measured diversities, one column of panels each")
     candidate: str = Field("imagerefl", description="the method whose frontier is compared with the reference method's")
-    bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
+    long: str | None = Field(None, description="the reference method trained longer, looked at for over-optimisation")
+    truth: str | None = Field(
+        None, description="the reward that long training must not lower; null: the held-out reward of the study"
+    )
+    ablations: tuple[str, ...] = Field((), description="variants of the candidate, each compared with the candidate")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples")
+    resample: Literal["prompts", "prompts_and_seeds"] = Field(
+        "prompts", description="what the resamples of the claims draw anew; a single training seed is always kept"
+    )
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
 
 
@@ -83,7 +92,19 @@ class ReportStudy(_View):
         if methods and self.study.reference not in methods:
             name = self.study.reference
             raise ValueError(f"study.reference {name!r} is no method that has a run{nearest(name, methods)}")
+        for key, names in (("long", (self.report.long,)), ("ablations", self.report.ablations)):
+            for name in names:
+                if name and methods and name not in methods:
+                    raise ValueError(f"report.{key} {name!r} is no method that has a run{nearest(name, methods)}")
+        if self.truth and self.truth not in self.report.rewards:
+            known = nearest(self.truth, self.report.rewards)
+            raise ValueError(f"report.truth {self.truth!r} is none of report.rewards{known}")
         return self
+
+    @property
+    def truth(self) -> str | None:
+        """The reward that stands for the truth where over-optimisation is looked for; None where none is."""
+        return (self.report.truth or self.study.heldout) if self.report.long else None
 
     @property
     def methods(self) -> tuple[str, ...]:

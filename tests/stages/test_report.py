@@ -21,7 +21,8 @@ import yaml
 from PIL import Image
 from report_fixture import arguments, write_study
 
-from stages.report import grids, load, settings, style, timeline, training
+from stages import tables
+from stages.report import grids, load, results, settings, style, timeline, training
 from stages.report.__main__ import OUTPUTS, Folders, write_report
 from stages.report.claims import Interval
 from stages.report.load import Point, Series
@@ -136,6 +137,33 @@ def test_a_study_of_one_run_reports_what_it_can(tmp_path: Path) -> None:
     assert set(numbers["claims"]) == {"raises"}
     assert "gap" not in numbers
     assert list(numbers["runs"]["refl-s0"]) == ["tuned"]
+
+
+def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
+    made = write_study(tmp_path, runs=("refl-s0", "refl-s1", "imagerefl-s0", "imagerefl-s1", "draftlv-s1", "draft1-s1"))
+    study = yaml.safe_load(made.read_text())
+    study["report"] |= {"long": "draftlv", "truth": "oracle", "ablations": ["draft1"], "resample": "prompts_and_seeds"}
+    made.write_text(yaml.safe_dump(study))
+    out = report(made)
+    # the made-up DRaFT-LV gains less than ReFL: training it "longer" lowers every reward
+    assert json.loads((out / "metrics.json").read_text())["claims"]["parts_company"] == {"shown": 1, "of": 2}
+
+    kept = tmp_path / "kept"
+    results.keep(settings.read(made), out.parent, kept)
+    found = tables.read(kept / "findings.parquet", tables.FINDINGS).to_pylist()
+    parts = {row["metric"]: row for row in found if row["about"] == "parts_company"}
+    assert {metric: row["state"] for metric, row in parts.items()} == {"proxy": "opposite", "oracle": "shown"}
+    scores = tables.read(kept / "scores.parquet", tables.RESULTS).to_pylist()
+    tuned = [r for r in scores if (r["strategy"], r["train_seed"], r["metric"]) == ("tuned", 1, "oracle")]
+    long, short = (np.mean([r["score"] for r in tuned if r["method"] == name]) for name in ("draftlv", "refl"))
+    assert parts["oracle"]["per_seed"] == pytest.approx([long - short])
+    ablation = [row for row in found if row["about"] == "ablation"]
+    assert len(ablation) == 9
+    assert all(len(row["per_seed"]) == 1 and row["against"] == "imagerefl" for row in ablation)
+    assert {path.name for path in kept.iterdir()} == {
+        "scores.parquet", "findings.parquet", "training.parquet", "frontier.png", "strategies.png", "training.png",
+        "grid.png",
+    }  # fmt: skip
 
 
 def test_numbers_are_means_over_samples_then_prompts_then_seeds(params: Path) -> None:

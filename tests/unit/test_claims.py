@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from stages.measure import bootstrap
-from stages.report import claims
-from stages.report.claims import Claim, Finding, Interval, State
+from stages.report import claims, gaps
+from stages.report.claims import Claim, Draws, Finding, Interval, State
 
 PROMPTS = 24
-WEIGHTS = claims.prompt_weights(PROMPTS, 400, seed=3)
+DRAWS = Draws.of(PROMPTS, 400, seed=3)
 LEVEL = 0.95
 
 
@@ -32,10 +32,10 @@ def test_an_interval_is_the_one_that_measure_computes() -> None:
     scores, other = noise(1, PROMPTS), noise(1, PROMPTS, seed=1)
     named = {f"p{index:02d}": float(value) for index, value in enumerate(scores[0])}
     against = {f"p{index:02d}": float(value) for index, value in enumerate(other[0])}
-    mine = Interval.of(claims.means(WEIGHTS, scores), LEVEL)
+    mine = Interval.of(claims.means(DRAWS, scores), LEVEL)
     theirs = bootstrap.interval(named, n=400, level=LEVEL, seed=3)
     assert (mine.mean, mine.low, mine.high) == pytest.approx((theirs.mean, theirs.low, theirs.high))
-    mine = Interval.of(claims.difference(WEIGHTS, scores, other), LEVEL)
+    mine = Interval.of(claims.difference(DRAWS, scores, other), LEVEL)
     theirs = bootstrap.paired_interval(named, against, n=400, level=LEVEL, seed=3)
     assert (mine.mean, mine.low, mine.high) == pytest.approx((theirs.mean, theirs.low, theirs.high))
 
@@ -45,9 +45,9 @@ def test_a_prompt_without_a_score_is_left_out() -> None:
     scores[:, 5] = np.nan
     scores[0, 7] = np.nan
     kept = np.delete(np.where(np.isnan(scores[0]), scores[1], scores.mean(axis=0)), 5)
-    statistic = claims.means(WEIGHTS, scores)
+    statistic = claims.means(DRAWS, scores)
     assert statistic[0] == pytest.approx(kept.mean())
-    row = np.delete(WEIGHTS[1], 5)
+    row = np.delete(DRAWS.prompts[1], 5)
     assert statistic[1] == pytest.approx((row * kept).sum() / row.sum())
 
 
@@ -58,13 +58,13 @@ def test_a_change_counts_beyond_its_interval(shift: float, sign: int, state: Sta
     prompt = noise(PROMPTS, seed=9)  # far larger than the shift: only pairing can see it
     base, tuned = 5 * prompt + 0.1 * noise(1, PROMPTS), 5 * prompt + shift + 0.1 * noise(2, PROMPTS, seed=4)
     tuned -= (tuned.mean() - base.mean() - shift) if shift == 0 else 0
-    assert claims.changes(WEIGHTS, LEVEL, "reward", tuned, base, sign).state is state
+    assert claims.changes(DRAWS, LEVEL, "reward", tuned, base, sign).state is state
 
 
 def test_seeds_that_disagree_show_nothing() -> None:
     base = np.zeros((1, PROMPTS))
     tuned = np.stack([np.full(PROMPTS, 1.0), np.full(PROMPTS, -0.1)])
-    finding = claims.changes(WEIGHTS, LEVEL, "reward", tuned, base, 1)
+    finding = claims.changes(DRAWS, LEVEL, "reward", tuned, base, 1)
     assert finding.interval.low > 0
     assert finding.per_seed == pytest.approx((1.0, -0.1))
     assert finding.state is State.NOT_SHOWN
@@ -75,17 +75,17 @@ def path(*means: float) -> list[np.ndarray]:
 
 
 def test_a_steady_trade_is_shown_in_its_direction_only() -> None:
-    assert claims.monotone(WEIGHTS, LEVEL, "r", path(3, 2, 1, 0), -1).state is State.SHOWN
-    assert claims.monotone(WEIGHTS, LEVEL, "r", path(3, 2, 1, 0), 1).state is State.OPPOSITE
-    assert claims.monotone(WEIGHTS, LEVEL, "r", path(0, 1, 2, 3), 1).note == "3 of 3 steps forward, 3 clearly"
+    assert claims.monotone(DRAWS, LEVEL, "r", path(3, 2, 1, 0), -1).state is State.SHOWN
+    assert claims.monotone(DRAWS, LEVEL, "r", path(3, 2, 1, 0), 1).state is State.OPPOSITE
+    assert claims.monotone(DRAWS, LEVEL, "r", path(0, 1, 2, 3), 1).note == "3 of 3 steps forward, 3 clearly"
 
 
 def test_a_clear_step_back_or_no_change_is_no_trade() -> None:
-    dipped = claims.monotone(WEIGHTS, LEVEL, "r", path(0, 2, 1, 3), 1)
+    dipped = claims.monotone(DRAWS, LEVEL, "r", path(0, 2, 1, 3), 1)
     assert dipped.state is State.NOT_SHOWN
     assert "1 clearly back" in dipped.note
     assert "33% of the change lost" in dipped.note
-    assert claims.monotone(WEIGHTS, LEVEL, "r", path(1, 1, 1, 1), 1).state is not State.SHOWN
+    assert claims.monotone(DRAWS, LEVEL, "r", path(1, 1, 1, 1), 1).state is not State.SHOWN
 
 
 def test_steps_back_are_forgiven_up_to_a_tenth_of_the_change() -> None:
@@ -94,7 +94,7 @@ def test_steps_back_are_forgiven_up_to_a_tenth_of_the_change() -> None:
     ends = np.zeros((1, PROMPTS)), np.ones((1, PROMPTS))
     for back, state in ((0.08, State.SHOWN), (0.2, State.NOT_SHOWN)):
         points = [ends[0], 0.5 + loose[0], 0.5 - back + loose[1], ends[1]]
-        assert claims.monotone(WEIGHTS, LEVEL, "r", points, 1).state is state
+        assert claims.monotone(DRAWS, LEVEL, "r", points, 1).state is state
 
 
 def test_pareto_points_are_those_that_nothing_beats() -> None:
@@ -104,7 +104,7 @@ def test_pareto_points_are_those_that_nothing_beats() -> None:
         for index in range(40)
         if not any(diversity[j] >= diversity[index] and reward[j] >= reward[index] and j != index for j in range(40))
     ]
-    found_d, found_r = claims.pareto(diversity, reward)
+    found_d, found_r = gaps.pareto(diversity, reward)
     assert sorted(diversity[kept]) == pytest.approx(list(found_d))
     assert all(np.diff(found_d) > 0)
     assert all(np.diff(found_r) < 0)
@@ -112,13 +112,13 @@ def test_pareto_points_are_those_that_nothing_beats() -> None:
 
 def test_the_gap_of_known_frontiers() -> None:
     d = np.array([0.0, 1.0])
-    shifted = claims.gap(d, np.array([1.5, 0.5]), d, np.array([1.0, 0.0]))
+    shifted = gaps.gap(d, np.array([1.5, 0.5]), d, np.array([1.0, 0.0]))
     assert (shifted.gap, shifted.area, shifted.above) == pytest.approx((0.5, 0.5, 1.0))
     # A bent frontier over a straight one, both from (0, 1) to (2, 0): a triangle of area 1/2.
-    bent = claims.gap(np.array([0, 1, 2]), np.array([1.0, 1.0 - 1e-12, 0.0]), np.array([0, 2]), np.array([1.0, 0.0]))
+    bent = gaps.gap(np.array([0, 1, 2]), np.array([1.0, 1.0 - 1e-12, 0.0]), np.array([0, 2]), np.array([1.0, 0.0]))
     assert (bent.area, bent.gap) == pytest.approx((0.5, 0.25))
     # Crossing at d = 1 of [0, 4]: above over one quarter.
-    crossing = claims.gap(np.array([0, 4]), np.array([4.0, 0.0]), np.array([0, 4]), np.array([3.0, 3.0 - 1e-9]))
+    crossing = gaps.gap(np.array([0, 4]), np.array([4.0, 0.0]), np.array([0, 4]), np.array([3.0, 3.0 - 1e-9]))
     assert crossing.above == pytest.approx(0.25, abs=1e-6)
 
 
@@ -126,9 +126,9 @@ def test_the_gap_against_fine_sums_on_the_common_range() -> None:
     rng = np.random.default_rng(8)
     for _ in range(20):
         a, b = rng.uniform(size=(2, 9)), rng.uniform(size=(2, 7))
-        (ad, ar), (bd, br) = claims.pareto(*a), claims.pareto(*b)
+        (ad, ar), (bd, br) = gaps.pareto(*a), gaps.pareto(*b)
         low, high = max(ad[0], bd[0]), min(ad[-1], bd[-1])
-        found = claims.gap(*a, *b)
+        found = gaps.gap(*a, *b)
         if low >= high:
             assert np.isnan(found.gap)
             continue
@@ -141,7 +141,7 @@ def test_the_gap_against_fine_sums_on_the_common_range() -> None:
 
 @pytest.mark.parametrize(("offset", "state"), [(0.1, State.SHOWN), (-0.1, State.OPPOSITE)])
 def test_a_frontier_above_another(offset: float, state: State) -> None:
-    finding = claims.lies_above(WEIGHTS, LEVEL, ("r", "d"), frontier(offset), frontier(0.0))
+    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), frontier(offset), frontier(0.0))
     assert finding.state is state
     # Lifted by the offset on [0.2, 0.8], then running down to the common end; the ends are those of both sets.
     assert finding.interval.mean == pytest.approx(offset * 0.7 / 0.8, abs=0.15 * abs(offset))
@@ -152,14 +152,14 @@ def test_equal_frontiers_show_nothing() -> None:
     same = frontier(0.0, seeds=1, spread=0.02)
     shaken = [(d, r + 0.02 * noise(1, PROMPTS, seed=50 + i)) for i, (d, r) in enumerate(same)]
     centred = [(d, r - r.mean() + same[i][1].mean()) for i, (d, r) in enumerate(shaken)]
-    assert claims.lies_above(WEIGHTS, LEVEL, ("r", "d"), centred, same).state is State.NOT_SHOWN
-    assert claims.lies_above(WEIGHTS, LEVEL, ("r", "d"), same, same).interval.mean == 0
+    assert gaps.lies_above(DRAWS, LEVEL, ("r", "d"), centred, same).state is State.NOT_SHOWN
+    assert gaps.lies_above(DRAWS, LEVEL, ("r", "d"), same, same).interval.mean == 0
 
 
 def test_a_frontier_that_crosses_is_not_above() -> None:
     high = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), r)) for d, r in ((0.0, 9.0), (0.5, 0.9), (1.0, 0.0))]
     low = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), r)) for d, r in ((0.0, 1.2), (0.5, 1.1), (1.0, 0.5))]
-    finding = claims.lies_above(WEIGHTS, LEVEL, ("r", "d"), high, low)
+    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), high, low)
     assert finding.interval.low > 0
     assert finding.state is State.NOT_SHOWN
 
@@ -167,7 +167,7 @@ def test_a_frontier_that_crosses_is_not_above() -> None:
 def test_frontiers_without_common_diversities_are_not_compared() -> None:
     left = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), 1 - d)) for d in (0.1, 0.2)]
     right = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), 1 - d)) for d in (0.5, 0.6)]
-    finding = claims.lies_above(WEIGHTS, LEVEL, ("r", "d"), left, right)
+    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), left, right)
     assert finding.state is State.NOT_SHOWN
     assert finding.note == "no common diversities"
 
@@ -180,3 +180,38 @@ def test_a_claim_is_as_good_as_its_parts() -> None:
     assert claim(State.SHOWN, State.OPPOSITE).state is State.PARTLY
     assert claim(State.NOT_SHOWN, State.OPPOSITE).state is State.NOT_SHOWN
     assert claim(State.OPPOSITE).state is State.OPPOSITE
+
+
+def test_drawing_training_seeds_widens_an_interval_by_what_the_seeds_differ() -> None:
+    effects = np.array([1.0, 2.0, 3.0])
+    scores = np.repeat(effects[:, None], PROMPTS, axis=1)
+    fixed = claims.means(DRAWS, scores)
+    assert np.allclose(fixed, 2.0)
+    both = claims.means(Draws.of(PROMPTS, 4000, seed=3, training_seeds=True), scores)
+    assert both[0] == pytest.approx(2.0)
+    # the mean of three draws from {1, 2, 3}: variance (2/3) / 3, and 1 of 27 draws each at the ends
+    assert both[1:].var() == pytest.approx(2 / 9, rel=0.1)
+    assert (both[1:] == 1.0).mean() == pytest.approx(1 / 27, abs=0.015)
+
+
+def test_training_seeds_are_drawn_in_pairs() -> None:
+    draws = Draws.of(PROMPTS, 400, seed=3, training_seeds=True)
+    effect = np.repeat(np.array([[0.0], [5.0], [9.0]]), PROMPTS, axis=1)
+    assert np.allclose(claims.difference(draws, effect + 1, effect), 1.0)
+    single = effect[:1]  # the base has one seed, which every draw keeps
+    assert np.allclose(claims.means(draws, single), 0.0)
+
+
+def test_a_missing_score_of_a_drawn_seed_is_left_out() -> None:
+    draws = Draws(np.full((3, 2), 0.5), seed=1)
+    scores = np.array([[1.0, np.nan], [3.0, 4.0]])
+    weights = draws.seeds(2)
+    for drawn, found in zip(weights, claims.by_prompt(draws, scores), strict=True):
+        assert found[0] == pytest.approx(drawn @ scores[:, 0])
+        assert found[1] == pytest.approx(4.0) if drawn[1] else np.isnan(found[1])
+
+
+def test_the_area_is_the_gap_times_the_common_range() -> None:
+    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), frontier(0.1, spread=0.0), frontier(0.0, spread=0.0))
+    assert finding.area is not None
+    assert finding.area.mean == pytest.approx(finding.interval.mean * 0.8)

@@ -1,0 +1,150 @@
+"""One frontier above another at equal diversity: Pareto points, the area between two frontiers, and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.report.claims import Draws, Finding, Interval, State, judge, means, seed_mean
+
+ABOVE = 0.9
+"""A frontier lies above another when it does so over at least this share of the diversities that both reach."""
+
+MAX_UNDEFINED = 0.05
+"""Share of resamples in which two frontiers may fail to overlap before nothing is said about them."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far one frontier lies above another: `gap` is the mean difference of reward over the common diversities,
+    `area` its integral, `above` the share of those diversities at which the difference is positive."""
+
+    gap: float
+    area: float
+    low: float
+    high: float
+    above: float
+
+
+UNDEFINED = Gap(*[float("nan")] * 5)
+
+
+def pareto(diversity: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points that no other point beats in both, by ascending diversity (so descending reward)."""
+    order = np.lexsort((-reward, -diversity))
+    kept, best = [], -np.inf
+    for index in order:
+        if reward[index] > best:
+            kept.append(index)
+            best = reward[index]
+    kept.reverse()
+    return diversity[kept], reward[kept]
+
+
+def gap(diversity: np.ndarray, reward: np.ndarray, against_diversity: np.ndarray, against_reward: np.ndarray) -> Gap:
+    """How far the frontier of one set of points lies above that of another, at equal diversity.
+
+    The frontier R(d) of a set is the straight-line interpolation of reward over diversity through its Pareto points.
+    Both are defined between `low`, the larger of their smallest diversities, and `high`, the smaller of their largest:
+
+        area = integral from low to high of R(d) - R'(d),    gap = area / (high - low),
+
+    exact, since the difference is linear between the knots of both. Undefined (NaN) where low >= high.
+    """
+    mine_d, mine_r = pareto(diversity, reward)
+    other_d, other_r = pareto(against_diversity, against_reward)
+    low, high = max(mine_d[0], other_d[0]), min(mine_d[-1], other_d[-1])
+    if not high > low:
+        return UNDEFINED
+    inner = np.concatenate([mine_d, other_d])
+    knots = np.unique(np.concatenate([[low, high], inner[(inner > low) & (inner < high)]]))
+    delta = np.interp(knots, mine_d, mine_r) - np.interp(knots, other_d, other_r)
+    area = float(np.trapezoid(delta, knots))
+    above = _positive_length(knots, delta) / (high - low)
+    return Gap(float(area / (high - low)), area, float(low), float(high), float(above))
+
+
+def gaps(
+    draws: Draws, mine: Sequence[tuple[np.ndarray, np.ndarray]], other: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> list[Gap]:
+    """The gap of the data as they are, then that of every resample.
+
+    `mine` and `other` list (diversity, reward) scores of shape (seeds, prompts), one pair a point of the frontier.
+    """
+    sides = (*_stack(draws, mine), *_stack(draws, other))
+    return [gap(*drawn) for drawn in zip(*sides, strict=True)]
+
+
+def lies_above(
+    draws: Draws,
+    level: float,
+    axes: tuple[str, str],
+    mine: Sequence[tuple[np.ndarray, np.ndarray]],
+    other: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> Finding:
+    """Whether one frontier lies above another at equal diversity (points as in `gaps`; `axes` names reward, diversity).
+
+    Shown when the mean gap is above zero with its interval and in every seed alone, and the frontier is the higher one
+    over at least ABOVE of the common diversities.
+    """
+    found = gaps(draws, mine, other)
+    plain, statistic = found[0], np.array([one.gap for one in found])
+    undefined = float(np.isnan(statistic).mean())
+    if not np.isfinite(plain.gap) or undefined > MAX_UNDEFINED:
+        nothing = Interval(plain.gap, float("nan"), float("nan"))
+        note = f"hardly any common diversities ({undefined:.0%} of the resamples have none)"
+        return Finding(axes, State.NOT_SHOWN, nothing, (), "no common diversities" if undefined == 1 else note)
+    interval = Interval.of(statistic, level)
+    per_seed = _seed_gaps(mine, other)
+    state = judge(interval, per_seed, 1)
+    if state is State.SHOWN and plain.above < ABOVE:
+        state = State.NOT_SHOWN
+    note = f"above over {plain.above:.0%} of the common diversities {plain.low:.3g} to {plain.high:.3g}"
+    area = Interval.of(np.array([one.area for one in found]), level)
+    return Finding(axes, state, interval, per_seed, note, area)
+
+
+def _seed_gaps(
+    mine: Sequence[tuple[np.ndarray, np.ndarray]], other: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[float, ...]:
+    """The plain gap of every seed alone: seed i against seed i, or against the other's mean where the numbers differ.
+
+    A point that has one seed only (the base, the common end of both frontiers) serves for every seed.
+    """
+    seeds = max(len(np.atleast_2d(diversity)) for diversity, _ in mine)
+    same = seeds == max(len(np.atleast_2d(diversity)) for diversity, _ in other)
+    found = []
+    for seed in range(seeds):
+        a, b = _of_seed(mine, seed)
+        c, d = _of_seed(other, seed if same else None)
+        found.append(float(gap(a, b, c, d).gap))
+    return tuple(found)
+
+
+def _of_seed(points: Sequence[tuple[np.ndarray, np.ndarray]], seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def one(scores: np.ndarray) -> float:
+        scores = np.atleast_2d(scores)
+        row = scores if seed is None or len(scores) == 1 else scores[seed : seed + 1]
+        return float(np.nanmean(seed_mean(row)))
+
+    return np.array([one(d) for d, _ in points]), np.array([one(r) for _, r in points])
+
+
+def _stack(draws: Draws, points: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Diversity and reward of every point under all draws, each of shape (1 + resamples, points)."""
+    diversity = np.stack([means(draws, d) for d, _ in points], axis=1)
+    reward = np.stack([means(draws, r) for _, r in points], axis=1)
+    return diversity, reward
+
+
+def _positive_length(knots: np.ndarray, delta: np.ndarray) -> float:
+    """Length over which the piecewise-linear function through (knots, delta) is above zero."""
+    length = 0.0
+    for width, left, right in zip(np.diff(knots), delta, delta[1:], strict=False):
+        if left >= 0 and right >= 0:
+            length += width * (left > 0 or right > 0)
+        elif left > 0 or right > 0:
+            length += width * max(left, right) / (abs(left) + abs(right))
+    return float(length)
