@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import os
+import platform
+import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from stages.errors import InputError
+from stages.errors import DiskError, InputError, Stopped
 
 if TYPE_CHECKING:
     import torch
@@ -20,25 +25,67 @@ T = TypeVar("T")
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; an InputError becomes one line on stderr and exit code 2."""
+    """Run a stage's `main`; an InputError becomes one line on stderr and exit code 2, a signal that the job heeded
+    one line and 128 + its number.
+    """
     try:
         main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(f"error: {line.encode(errors='backslashreplace').decode()}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        name = signal.Signals(stop.number).name
+        print(f"stopped by {name}; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the name `path` only when the block ends without an exception."""
+    """A path beside `path` to write to; it takes the name `path` only when the block ends without an exception.
+
+    Raises DiskError, an InputError, where the disk is full or refuses to be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         yield partial
         partial.replace(path)
+    except Exception as error:
+        if problem := _refusal(error, path):
+            raise DiskError(f"{path}: cannot be written: {problem}") from None
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that is not there or not ours holds nothing to take away
+            partial.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Take away what processes of this machine left beside `path` when they were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.tmp"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and int(number) != os.getpid() and not Path("/proc", number).exists():
+            left.unlink(missing_ok=True)
+
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+SMALL = 1 << 20  # a disk with less left, in bytes, is full
+
+
+def _refusal(error: Exception, path: Path) -> str:
+    """Why the disk would not take `path`; empty for any other error."""
+    if isinstance(error, InputError):
+        return ""
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        named = Path(os.fsdecode(error.filename)) if error.filename else path
+        ours = named in path.parents or named.parent == path.parent  # and not an input that cannot be read
+        return os.strerror(error.errno) if ours else ""
+    # safetensors and torch raise errors of their own
+    if "No space left" in str(error) or (path.parent.exists() and shutil.disk_usage(path.parent).free < SMALL):
+        return os.strerror(errno.ENOSPC)
+    return ""
 
 
 def threads() -> int:

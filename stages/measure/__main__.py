@@ -6,12 +6,15 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stages import lineage
+from stages import lineage, resume
 from stages.measure.settings import MeasureSettings, StudySeed
 from stages.params import read_study, section
 from stages.runtime import device, run_stage
+
+if TYPE_CHECKING:
+    from stages.measure.judges import Judges
 
 
 def main() -> None:
@@ -47,7 +50,9 @@ def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
     ) as job:
         only = [] if settings.space is None else [settings.space]
         judges = load_judges(settings, args.models, device(), only)
-        job.metrics(write_reference(settings, judges, args.images, args.features))
+        read = _read(settings, judges)
+        with resume.keep(args.params, "measure", "reference", args.features, read, [args.images]) as state:
+            job.metrics(write_reference(settings, judges, args.images, args.features, state))
 
 
 def _samples(args: argparse.Namespace, settings: MeasureSettings) -> None:
@@ -61,12 +66,22 @@ def _samples(args: argparse.Namespace, settings: MeasureSettings) -> None:
         inputs=[args.samples, args.reference], outputs=[args.measures, args.summary],
     ) as job:  # fmt: skip
         judges = load_judges(settings, args.models, device())
-        rows = measure(
-            settings, judges, seed, args.run, args.samples, args.reference, args.measures, args.summary,
-            _sampling(args.params),
-        )  # fmt: skip
+        sampling = _sampling(args.params)
+        read = _read(settings, judges) | {"seed": seed, "sampling": sampling}
+        inputs = [args.samples, args.reference]
+        with resume.keep(args.params, "measure", args.run, args.measures, read, inputs) as state:
+            rows = measure(
+                settings, judges, seed, args.run, args.samples, args.reference, args.measures, args.summary, sampling,
+                state,
+            )  # fmt: skip
         job.parameters({"evaluation": evaluation_of(args.summary)})
         lineage.evaluation(args.params, run=args.run, metrics=_final(rows))
+
+
+def _read(settings: MeasureSettings, judges: Judges) -> dict[str, object]:
+    """Everything of the study that decides what is measured, and the models that judge."""
+    models = {name: judges.identity(name) for name in judges.models}
+    return {"measure": settings.model_dump(), "models": models}
 
 
 def _sampling(params: Path) -> dict[str, object]:

@@ -15,6 +15,7 @@ from stages.errors import InputError
 from stages.measure.settings import MeasureSettings
 from stages.measure.statistics import Gaussian, Reference, directions, reference
 from stages.pictures import decode
+from stages.resume import State, Unit
 from stages.runtime import progress, whole_file
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 _TENSORS = ("features", "mean", "covariance", "radii", "kernel_mean")
 
 
-def write_reference(settings: MeasureSettings, judges: Judges, images: Path, features: Path) -> dict[str, float]:
-    """Write the reference features of the study; returns counts.
+def write_reference(
+    settings: MeasureSettings, judges: Judges, images: Path, features: Path, state: State | None = None
+) -> dict[str, float]:
+    """Write the reference features of the study; returns counts. Batches that `state` holds are not judged again.
 
     Where the study has no embedding, and so no set metrics, the file holds no tensors.
     """
@@ -34,7 +37,7 @@ def write_reference(settings: MeasureSettings, judges: Judges, images: Path, fea
     content: dict[str, np.ndarray] = {}
     seen = ""
     if space is not None:
-        found, seen = _features(settings, judges, images, space)
+        found, seen = _features(settings, judges, images, space, state or State())
         if len(found) <= settings.neighbours:
             raise InputError(
                 f"{images}: {len(found)} captioned images, expected over measure.neighbours ({settings.neighbours})"
@@ -85,14 +88,24 @@ def _identity(settings: MeasureSettings, judges: Judges) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str) -> tuple[np.ndarray, str]:
+def _features(
+    settings: MeasureSettings, judges: Judges, path: Path, space: str, state: State
+) -> tuple[np.ndarray, str]:
     """Features [N, D] of the chosen images, in the order of the table, and a digest of those images."""
+    from torch import from_numpy
+
     rows = tables.read(path, tables.IMAGES, ["image_id", "split"]).to_pylist()
     ids = [row["image_id"] for row in rows if row["split"] != "pairs"]  # images of pairs may be poor on purpose
     chosen = _chosen(ids, settings.reference_images)
-    parts: list[np.ndarray] = []
     size, digest = settings.batch_size, hashlib.sha256()
-    for batch in progress(_batches(path, chosen, size), -(-len(rows) // size), "reference"):
+
+    def digested() -> Iterator[list[np.ndarray]]:
+        for batch in _batches(path, chosen, size):
+            for image in batch:
+                digest.update(image.tobytes())
+            yield batch
+
+    def make(batch: list[np.ndarray]) -> Unit:
         made = [np.empty(0)] * len(batch)
         sizes: dict[tuple[int, ...], list[int]] = {}
         for row, image in enumerate(batch):
@@ -100,10 +113,11 @@ def _features(settings: MeasureSettings, judges: Judges, path: Path, space: str)
         for same in sizes.values():
             for row, values in zip(same, judges.embed(space, np.stack([batch[r] for r in same])), strict=True):
                 made[row] = values
-        parts += made
-        for image in batch:
-            digest.update(image.tobytes())
-    return np.stack(parts) if parts else np.empty((0, 0), np.float32), digest.hexdigest()[:16]
+        return {"features": from_numpy(np.stack(made))} if made else {}
+
+    units = progress(state.results("reference", digested(), make), -(-len(rows) // size), "reference")
+    parts = [unit["features"].numpy() for unit in units if unit]
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32), digest.hexdigest()[:16]
 
 
 def _chosen(ids: list[str], most: int) -> set[str]:

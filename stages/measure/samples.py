@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,9 +18,11 @@ from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite
 from stages.measure.judged import Judged, join
 from stages.measure.reference import for_sets, read_reference
+from stages.measure.setting import Ledger, Setting
 from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
 from stages.measure.statistics import Reference
 from stages.pictures import decode
+from stages.resume import State
 from stages.runtime import progress
 
 if TYPE_CHECKING:
@@ -64,33 +66,14 @@ def load_metrics(settings: MeasureSettings) -> Metrics:
     return Metrics(**scopes, ranges=ranges)
 
 
-@dataclass
-class Setting:
-    """The images of one run under one strategy and setting, as they arrive."""
-
-    key: tuple[object, ...]
-    left: Counter[str]
-    """Images still to come, a prompt."""
-    waiting: dict[str, list[Judged]] = field(default_factory=dict)
-    rows: list[tuple[str | None, int | None, str, float]] = field(default_factory=list)
-    """(prompt_id, sample, metric, score)."""
-    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Metric to prompt id to values."""
-    features: list[np.ndarray] = field(default_factory=list)
-    owners: list[str] = field(default_factory=list)
-    """Prompt id of every row of `features`."""
-
-    def add(self, metric: str, prompt: str, sample: int | None, score: float) -> None:
-        """Take in one value of a metric of an image, or of a prompt where `sample` is None."""
-        self.rows.append((prompt, sample, metric, score))
-        self.values.setdefault(metric, {}).setdefault(prompt, []).append(score)
-
-
 def measure(
     settings: MeasureSettings, judges: Judges, seed: int, run: str, samples: Path, reference: Path,
-    measures: Path, summary: Path, sampling: Mapping[str, object] | None = None,
+    measures: Path, summary: Path, sampling: Mapping[str, object] | None = None, state: State | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure every image of `samples`, write both tables, and return the rows of the summary."""
+    """Measure every image of `samples`, write both tables, and return the rows of the summary.
+
+    Goes on after the batches that `state` holds.
+    """
     metrics = load_metrics(settings)
     real, images = read_reference(settings, judges, reference) if metrics.set else (None, "")
     sets = {"space": settings.space, "directions": settings.directions, "neighbours": settings.neighbours}
@@ -104,7 +87,7 @@ def measure(
     done: list[dict[str, Any]] = []
 
     def tables_of_settings() -> Iterator[Any]:
-        for setting in _finished(settings, judges, metrics, samples, expected, evaluation.resolution):
+        for setting in _finished(settings, judges, metrics, samples, expected, evaluation.resolution, state or State()):
             done.extend(_finish(setting, settings, metrics, real, seed))
             yield _measures(setting)
 
@@ -162,13 +145,18 @@ def _finished(
     path: Path,
     expected: Mapping[tuple[object, ...], Counter[str]],
     size: tuple[int, int],
+    state: State,
 ) -> Iterator[Setting]:
     """Every setting, as soon as its last image has been judged. What waits in memory are incomplete prompts."""
     open_settings = {key: Setting(key, Counter(counts)) for key, counts in expected.items()}
+    ledger = Ledger(list(expected), state)
+    yield from ledger.resume(open_settings)
     total = sum(sum(counts.values()) for counts in expected.values())
     columns = [*KEY, "prompt_id", "prompt", "sample", "image"]
     batches = tables.stream(path, tables.SAMPLES, settings.batch_size, columns)
-    for part in progress(batches, -(-total // settings.batch_size), "measure"):
+    for number, part in enumerate(progress(batches, -(-total // settings.batch_size), "measure")):
+        if number < ledger.batches:
+            continue
         rows = part.to_pylist()
         judged = judges.judge(_pixels(rows, path, size), [row["prompt"] for row in rows])
         values = _values(metrics.image, judged)
@@ -185,7 +173,9 @@ def _finished(
             if not setting.left[prompt]:
                 _finish_prompt(setting, prompt, metrics, settings.space)
             if not setting.left.total():
+                ledger.close(setting)
                 yield open_settings.pop(key)
+        ledger.end_batch(open_settings)
 
 
 def _pixels(rows: list[dict[str, Any]], path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from stages.runtime import run_stage
 if TYPE_CHECKING:
     from stages.prepare.loop import Log
     from stages.prepare.pictures import Pictures
+    from stages.resume import State
 
 LOG = "train_log.parquet"
 
@@ -76,35 +77,37 @@ def _import(args: argparse.Namespace) -> None:
 
 def _vae(args: argparse.Namespace) -> None:
     settings = section(args.params, f"prepare.train.vae.{args.name}", VaeSettings)
-    with _job(args, settings, [args.images]) as job:
+    with _job(args, settings, [args.images]) as (job, state):
         from stages.prepare import vae
         from stages.runtime import device
 
         pictures, held_out = _pictures(args, settings)
-        _finish(args, job, vae.train(settings, pictures, held_out, args.out, device()), "diffusers")
+        _finish(args, job, vae.train(settings, pictures, held_out, args.out, device(), state), "diffusers")
 
 
 def _base(args: argparse.Namespace) -> None:
     settings = section(args.params, f"prepare.train.base.{args.name}", BaseSettings)
-    with _job(args, settings, [args.images, args.vae / "diffusion_pytorch_model.safetensors"]) as job:
+    codec_files = [args.vae / name for name in ("config.json", "diffusion_pytorch_model.safetensors")]
+    with _job(args, settings, [args.images, *codec_files]) as (job, state):
         from stages.prepare import base, vae
         from stages.runtime import device
 
         codec = vae.load(args.vae)
         pictures, held_out = _pictures(args, settings)
-        _finish(args, job, base.train(settings, pictures, held_out, codec, args.out, device()), "diffusers")
+        log = base.train(settings, pictures, held_out, codec, args.out, device(), state)
+        _finish(args, job, log, "diffusers")
 
 
 def _clip(args: argparse.Namespace) -> None:
     settings = section(args.params, f"prepare.train.clip.{args.name}", ClipSettings)
-    with _job(args, settings, [args.images, args.pairs]) as job:
+    with _job(args, settings, [args.images, args.pairs]) as (job, state):
         from stages.prepare import clip
         from stages.prepare.pictures import read_pictures
         from stages.runtime import device
 
         pictures, held_out = (read_pictures(args.images, split, pairs=True) for split in ("train", "val"))
         pictures.of(settings.source, str(args.images))
-        log = clip.train(settings, pictures, held_out, args.pairs, args.out, device())
+        log = clip.train(settings, pictures, held_out, args.pairs, args.out, device(), state)
         _finish(args, job, log, "open_clip")
 
 
@@ -124,23 +127,23 @@ def _pictures(args: argparse.Namespace, settings: Training) -> tuple[Pictures, P
 
 
 @contextmanager
-def _job(args: argparse.Namespace, settings: Training, inputs: list[Path]) -> Iterator[Job]:
-    """The record of a training job, with its few first settings."""
+def _job(args: argparse.Namespace, settings: Training, inputs: list[Path]) -> Iterator[tuple[Job, State]]:
+    """The record of a training job, with its few first settings, and what it goes on from when it was interrupted."""
+    from stages import resume
+
     outputs = [args.record or args.out / "config.json", args.out / LOG]
     with lineage.job(params=args.params, stage="prepare", name=args.name, inputs=inputs, outputs=outputs) as job:
         job.parameters({name: getattr(settings, name) for name in ("seed", "steps", "batch", "lr", "ema")})
-        yield job
+        read = settings.model_dump(exclude={"save_every"})
+        with resume.keep(args.params, "prepare", args.name, args.out / LOG, read, inputs) as state:
+            yield job, state
 
 
 def _finish(args: argparse.Namespace, job: Job, log: Log, kind: str) -> None:
-    """Write the log, drop what was kept to resume, and last of all the record that says the model is there."""
-    import shutil
-
+    """Write the log, and last of all the record that says the model is there."""
     from stages.models import record
-    from stages.prepare.loop import STATE
 
     log.write(args.out / LOG)
-    shutil.rmtree(args.out / STATE, ignore_errors=True)
     if args.record:
         record.save(record.describe(args.name, kind, args.out), args.record)
     for step, term, value in log.rows:

@@ -25,10 +25,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from stages.models.diffusion import Autoencoder
 from stages.prepare import quality
 from stages.prepare import tokenizer as tokens
-from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator, place
+from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator, place
 from stages.prepare.pictures import Pictures
 from stages.prepare.settings import BaseSettings
 from stages.prepare.vae import to_model
+from stages.resume import State
 from stages.runtime import seed_from
 from stages.world.scene import SHAPES, evaluation_prompts, read_caption
 
@@ -131,17 +132,23 @@ def squared_errors(parts: Parts, steps: Timesteps, latents: Tensor, noise: Tenso
 
 
 def train(
-    settings: BaseSettings, pictures: Pictures, held_out: Pictures, vae: AutoencoderKL, out: Path, device: torch.device
+    settings: BaseSettings,
+    pictures: Pictures,
+    held_out: Pictures,
+    vae: AutoencoderKL,
+    out: Path,
+    device: torch.device,
+    state: State | None = None,
 ) -> Log:
     """Train on `pictures`, probe with `held_out`, save a StableDiffusionPipeline folder at `out`; returns the log."""
     vocabulary = [*pictures.captions, *held_out.captions, *evaluation_prompts()]
     place(vae, device)
     parts = build(settings, vae, tokens.build(vocabulary, settings.text.context))
-    lesson = Lesson(settings, parts, pictures, held_out, device)
-    log = lesson.run("base", settings, out)
+    lesson = Lesson(settings, parts, pictures, held_out, device, state)
+    log = lesson.run("base", settings)
     if settings.polish.steps:
         changes = {"steps": settings.polish.steps, "lr": settings.polish.lr, "hold": 0.0}
-        then = lesson.run("polish", settings.model_copy(update=changes), out, settings.polish.words)
+        then = lesson.run("polish", settings.model_copy(update=changes), settings.polish.words)
         log.rows += [(settings.steps + step, term, value) for step, term, value in then.rows]
     parts.pipeline().save_pretrained(out)
     return log
@@ -151,9 +158,15 @@ class Lesson:
     """Latents and captions to train on, and the loss of one step."""
 
     def __init__(
-        self, settings: BaseSettings, parts: Parts, pictures: Pictures, held_out: Pictures, device: torch.device
+        self,
+        settings: BaseSettings,
+        parts: Parts,
+        pictures: Pictures,
+        held_out: Pictures,
+        device: torch.device,
+        state: State | None = None,
     ) -> None:
-        self.settings, self.parts, self.pictures, self.device = settings, parts, pictures, device
+        self.settings, self.parts, self.pictures, self.device, self.state = settings, parts, pictures, device, state
         place(parts.unet, device)
         place(parts.text, device)
         self.steps = Timesteps(parts.scheduler, settings.log_snr_mean, settings.log_snr_std, device)
@@ -163,12 +176,12 @@ class Lesson:
         self.weights = torch.ones(len(pictures))
         self.probe = BaseProbe(parts, self.steps, held_out, device) if in_world(held_out) else None
 
-    def run(self, name: str, settings: BaseSettings, out: Path, words: dict[str, float] | None = None) -> Log:
+    def run(self, name: str, settings: BaseSettings, words: dict[str, float] | None = None) -> Log:
         """One run of the trainer from the present weights; leaves the averaged ones in their place."""
         self.weights = word_weights(self.pictures.captions, words or {})
         modules = {"unet": self.parts.unet.train(), "text": self.parts.text.train()}
         factors = {"text": settings.text.lr_factor}
-        trainer = Trainer(name, modules, settings, out / STATE / f"{name}.pt", self.pictures.digest, factors)
+        trainer = Trainer(name, modules, settings, self.state, factors)
         trainer.run(self.terms, Probe(settings.probe_every, self.probe) if self.probe else None)
         return trainer.finish()
 

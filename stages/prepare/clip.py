@@ -23,12 +23,13 @@ from transformers import CLIPTokenizer
 
 from stages.prepare import quality
 from stages.prepare import tokenizer as tokens
-from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator
+from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator
 from stages.prepare.pictures import Pictures
 from stages.prepare.quality import Pairs
 from stages.prepare.settings import ClipSettings
 from stages.prepare.vae import to_model
-from stages.runtime import seed_from, sha256, whole_file
+from stages.resume import State
+from stages.runtime import seed_from, whole_file
 
 CONFIG, WEIGHTS, TOKENIZER = "open_clip_config.json", "open_clip_model.safetensors", "tokenizer"
 MAX_SCALE = math.log(100)
@@ -167,23 +168,28 @@ class Lesson:
 
 
 def train(
-    settings: ClipSettings, pictures: Pictures, held_out: Pictures, pairs: Path | None, out: Path, device: torch.device
+    settings: ClipSettings,
+    pictures: Pictures,
+    held_out: Pictures,
+    pairs: Path | None,
+    out: Path,
+    device: torch.device,
+    state: State | None = None,
 ) -> Log:
     """Train on `pictures` (and on `pairs`), save the model folder at `out`; returns the log of both parts."""
     lesson = Lesson(settings, pictures, held_out, pairs, device)
     model = lesson.model.train()
-    data = pictures.digest + (sha256(pairs) if pairs else "")
 
     def contrastive(step: int) -> Terms:
         return {"loss": lesson.contrastive(step, settings.batch)}
 
-    first = Trainer("contrastive", {"clip": model}, settings, out / STATE / "contrastive.pt", data)
+    first = Trainer("contrastive", {"clip": model}, settings, state)
     first.run(contrastive, Probe(max(1, settings.steps // 4), lesson.measure))
     log = first.finish()
     if settings.preference_steps:
         changes = {"steps": settings.preference_steps, "lr": settings.preference_lr}
         then = settings.model_copy(update=changes)
-        second = Trainer("preference", {"clip": model.train()}, then, out / STATE / "preference.pt", data)
+        second = Trainer("preference", {"clip": model.train()}, then, state)
         second.run(lesson.preference, Probe(max(1, then.steps // 3), lesson.measure))
         log.rows += [(settings.steps + step, term, value) for step, term, value in second.finish().rows]
     save(model.eval(), lesson.tokenizer, settings, out)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stages import tables
+from stages.errors import InputError
 from stages.prepare.settings import Training
-from stages.runtime import seed_from, whole_file
-
-STATE = "state"
-"""Folder below a model's own in which a run keeps what it needs to resume; it goes away with the run's end."""
+from stages.resume import State
+from stages.runtime import seed_from
 
 Terms = dict[str, Tensor]
 """Named terms of one step; `loss` is what is minimised."""
@@ -75,9 +76,8 @@ class Trainer:
     Parameters
     ----------
     state
-        File to resume from, and to save to every `settings.save_every` steps; None keeps no state.
-    data
-        What tells the data apart (a digest). A state that was saved with other settings or other data is not resumed.
+        Where the run is kept under its name, to go on from: when it is time to, every `settings.save_every` steps and
+        at its end (another run of the same job may follow). Without one nothing is kept.
     factors
         Learning rate of a module relative to `settings.lr`; 1 where it is not named.
     """
@@ -87,40 +87,37 @@ class Trainer:
         name: str,
         modules: dict[str, nn.Module],
         settings: Training,
-        state: Path | None = None,
-        data: str = "",
+        state: State | None = None,
         factors: dict[str, float] | None = None,
     ) -> None:
-        self.modules, self.settings, self.state, self.name = modules, settings, state, name
-        self.identity = f"{settings.model_dump_json()} {data}"
-        self.log, self.step, self.seconds = Log(), 0, 0.0
+        self.modules, self.settings, self.state, self.name = modules, settings, state or State(), name
+        self.log, self.step = Log(), 0
         self.factors = [(factors or {}).get(key, 1.0) for key in modules]
         groups = [{"params": [p for p in m.parameters() if p.requires_grad]} for m in modules.values()]
         self.optimizer = torch.optim.AdamW(
             groups, lr=settings.lr, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay
         )
         self.average = {k: {n: v.detach().clone() for n, v in m.state_dict().items()} for k, m in modules.items()}
-        if state and state.exists():
-            self._resume(state)
+        if kept := self.state.load(name):
+            self._resume(kept)
 
     def run(self, terms: Callable[[int], Terms], probe: Probe | None = None) -> None:
         """Take the steps that are left."""
         started, first, told = time.monotonic(), self.step, 0.0
-        before = self.seconds
         while self.step < self.settings.steps:
             values = self._update(terms(self.step))
             self.step += 1
             passed = time.monotonic() - started
-            self.seconds = before + passed
             if self._due(self.settings.log_every):
-                self.log.add(self.step, {k: float(v) for k, v in values.items()} | {"seconds": self.seconds})
+                self.log.add(self.step, {k: float(v) for k, v in values.items()})
             if passed - told > 15 or self._due(self.settings.steps):
                 told = passed
                 self._tell(values, passed / (self.step - first))
             if probe and probe.every <= self.settings.steps and self._due(probe.every):
                 self._probe(probe.measure)
-            if self.state and self._due(self.settings.save_every):
-                self._save(self.state)
+            if self._due(self.settings.save_every):
+                self.state.save(self.name, self._content())
+            self.state.offer(self.name, self._content)
 
     def finish(self) -> Log:
         """Put the averaged weights in place for use, and return the log."""
@@ -151,6 +148,12 @@ class Trainer:
         terms["loss"].backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+        if not math.isfinite(float(norm)) or not math.isfinite(float(terms["loss"].detach())):
+            found = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items())
+            raise InputError(
+                f"{self.name}: step {self.step}: {found}, gradient norm {float(norm):.4g}, expected finite numbers;"
+                " the step was not taken; lower the lr?"
+            )
         self.optimizer.step()
         if self.settings.ema:
             # A young average follows quickly: the first steps would otherwise weigh on it for 1 / (1 - ema) steps.
@@ -174,26 +177,18 @@ class Trainer:
         shown = "  ".join(f"{k} {v:.3f}" for k, v in found.items())
         print(f"{self.name} probe at {self.step}: {shown}", file=sys.stderr, flush=True)
 
-    def _save(self, path: Path) -> None:
-        content = {
-            "identity": self.identity,
+    def _content(self) -> dict[str, object]:
+        """Everything that changes during training; batches and noise are functions of the step."""
+        return {
             "step": self.step,
-            "seconds": self.seconds,
             "modules": {k: m.state_dict() for k, m in self.modules.items()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "log": self.log.rows,
         }
-        with whole_file(path) as partial:
-            torch.save(content, partial)
 
-    def _resume(self, path: Path) -> None:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["identity"] != self.identity:
-            print(f"{self.name}: {path} is of other settings or data, starting anew", file=sys.stderr, flush=True)
-            return
-        self.step, self.seconds = content["step"], content["seconds"]
-        self.log.rows = [tuple(row) for row in content["log"]]
+    def _resume(self, content: dict[str, Any]) -> None:
+        self.step, self.log.rows = content["step"], [tuple(row) for row in content["log"]]
         for key, module in self.modules.items():
             module.load_state_dict(content["modules"][key])
             for name, value in content["average"][key].items():

@@ -30,7 +30,9 @@ class Training(Settings):
     weight_decay: float = Field(default=1e-3, ge=0, description="decoupled weight decay")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
     ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the averaged weights; 0 keeps the last weights")
-    save_every: int = Field(default=500, ge=1, description="steps between two saves of the state to resume from")
+    save_every: int = Field(
+        default=500, ge=1, description="steps after which the state is saved, beside the saves by time"
+    )
     log_every: int = Field(default=20, ge=1, description="steps between two rows of each term in the training log")
 
 

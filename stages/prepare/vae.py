@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from stages.errors import InputError
 from stages.models.diffusion import Autoencoder
 from stages.prepare import quality
-from stages.prepare.loop import STATE, Log, Probe, Terms, Trainer, draw_rows, generator, place
+from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator, place
 from stages.prepare.pictures import Pictures
 from stages.prepare.settings import VaeSettings
+from stages.resume import State
 from stages.runtime import seed_from
 
 PILOT = 3.0
@@ -131,7 +132,14 @@ def reconstruction_terms(target: Tensor, made: Tensor) -> Terms:
     }
 
 
-def train(settings: VaeSettings, pictures: Pictures, held_out: Pictures, out: Path, device: torch.device) -> Log:
+def train(
+    settings: VaeSettings,
+    pictures: Pictures,
+    held_out: Pictures,
+    out: Path,
+    device: torch.device,
+    state: State | None = None,
+) -> Log:
     """Train on `pictures`, probe on `held_out`, save a diffusers folder at `out`; returns the training log."""
     vae = build(settings, pictures.images.shape[1])
     place(vae, device)
@@ -152,7 +160,7 @@ def train(settings: VaeSettings, pictures: Pictures, held_out: Pictures, out: Pa
         images = held_out.images[:512]
         return {"probe_psnr": quality.psnr(images, quality.reconstruct(vae, images, device))}
 
-    trainer = Trainer("vae", {"vae": vae}, settings, out / STATE / "vae.pt", pictures.digest)
+    trainer = Trainer("vae", {"vae": vae}, settings, state)
     every = max(1, settings.steps // 3)
     trainer.run(terms, Probe(every, probe))
     log = trainer.finish()

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from stages import lineage, tables
+from stages import lineage, resume, tables
 from stages.errors import InputError
 from stages.params import nearest, section
 from stages.runtime import device, run_stage, whole_file
@@ -28,10 +28,11 @@ def main() -> None:
     if args.reward not in settings.rewards:
         raise InputError(f"--reward: {args.reward!r} is not in score.rewards{nearest(args.reward, settings.rewards)}")
 
-    with lineage.job(
-        params=args.params, stage="score", name=args.reward,
-        inputs=[args.model, args.images, args.pairs], outputs=[args.scores, args.accuracy],
-    ) as job:  # fmt: skip
+    inputs, outputs = [args.model, args.images, args.pairs], [args.scores, args.accuracy]
+    with (
+        lineage.job(params=args.params, stage="score", name=args.reward, inputs=inputs, outputs=outputs) as job,
+        resume.keep(args.params, "score", args.reward, args.scores, {"batch": settings.batch_size}, inputs) as state,
+    ):
         from stages.models.record import load
         from stages.rewards.base import load_reward
         from stages.score.accuracy import pair_accuracy
@@ -39,7 +40,8 @@ def main() -> None:
 
         pairs = read_pairs(args.pairs)
         record = load(args.model)
-        rows = score_rows(load_reward(record, device()), args.reward, args.images, pairs, settings.batch_size)
+        reward = load_reward(record, device())
+        rows = score_rows(reward, args.reward, args.images, pairs, settings.batch_size, state)
         tables.write(args.scores, rows, tables.SCORES)
         found = {"reward": args.reward, "model": record.digest, **pair_accuracy(pairs)}
         with whole_file(args.accuracy) as partial:

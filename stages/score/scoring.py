@@ -13,6 +13,7 @@ import torch
 from stages import tables
 from stages.errors import InputError
 from stages.pictures import decode
+from stages.resume import State, Unit, packed, unpacked
 from stages.rewards.base import Reward
 from stages.runtime import device, progress
 
@@ -73,7 +74,9 @@ class _Question:
     side: int = -1
 
 
-def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size: int) -> Iterator[pa.Table]:
+def score_rows(
+    reward: Reward, name: str, images: Path, pairs: Pairs, batch_size: int, state: State | None = None
+) -> Iterator[pa.Table]:
     """Tables of SCORES: every captioned image as it streams by, then both sides of every pair.
 
     Images that only pairs brought (split `pairs`) have no caption of their own and stand in the rows of pairs alone.
@@ -82,16 +85,16 @@ def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size
     wanted = pairs.wanted()
     known = tables.read(images, tables.IMAGES, ["image_id"])["image_id"].to_pylist()
     for image in sorted(wanted.keys() - set(known)):
-        first = pairs.ids[wanted[image][0][0]]
-        raise InputError(f"{pairs.path}: pair {first} names image {image!r}, which is not in {images}")
-    columns = ["image_id", "caption", "image", "split"]
-    parts = tables.stream(images, tables.IMAGES, batch_size, columns)
-    for part in progress(parts, -(-len(known) // batch_size), f"score {name}"):
-        rows = part.to_pylist()
+        pair = pairs.ids[wanted[image][0][0]]
+        raise InputError(f"{pairs.path}: pair {pair} names image {image!r}, which is not in {images}")
+    first = {image: row for row, image in reversed(list(enumerate(known)))}
+
+    def make(part: tuple[int, pa.Table]) -> Unit:
+        start, rows = part[0], part[1].to_pylist()
         captioned = [index for index, row in enumerate(rows) if row["split"] != "pairs"]
         questions = [_Question(index, rows[index]["caption"]) for index in captioned]
         for index, row in enumerate(rows):
-            places = wanted.pop(row["image_id"], ())
+            places = wanted.get(row["image_id"], ()) if first[row["image_id"]] == start + index else ()
             questions += [_Question(index, pairs.prompts[pair], pair, side) for pair, side in places]
         pixels = [decode(row["image"], f"{images}: image {row['image_id']}") for row in rows]
         scores = _answers(reward, pixels, questions, batch_size)
@@ -100,9 +103,19 @@ def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size
             raise InputError(
                 f"reward {name!r}: gave no finite number for image {rows[bad.row]['image_id']} and text {bad.text!r}"
             )
-        for question, score in zip(questions[len(captioned) :], scores[len(captioned) :], strict=True):
-            pairs.scores[question.pair, question.side] = score
-        yield _table(name, [("image", rows[i]["image_id"], "", scores[n]) for n, i in enumerate(captioned)])
+        own = [("image", rows[i]["image_id"], "", scores[n]) for n, i in enumerate(captioned)]
+        sides = [(question.pair, question.side) for question in questions[len(captioned) :]]
+        return {
+            "images": packed(_table(name, own)),
+            "sides": torch.tensor(sides, dtype=torch.long).reshape(-1, 2),
+            "scores": torch.from_numpy(scores[len(captioned) :].copy()),
+        }
+
+    units = (state or State()).results("images", _parts(images, batch_size), make)
+    for unit in progress(units, -(-len(known) // batch_size), f"score {name}"):
+        pair, side = unit["sides"].numpy().T
+        pairs.scores[pair, side] = unit["scores"].numpy()
+        yield unpacked(unit["images"])
     yield _table(
         name,
         [
@@ -111,6 +124,14 @@ def score_rows(reward: Reward, name: str, images: Path, pairs: Pairs, batch_size
             for k, side in enumerate(SIDES)
         ],
     )
+
+
+def _parts(images: Path, size: int) -> Iterator[tuple[int, pa.Table]]:
+    """The images table in pieces of at most `size` rows, each with the number of its first row."""
+    start = 0
+    for part in tables.stream(images, tables.IMAGES, size, ["image_id", "caption", "image", "split"]):
+        yield start, part
+        start += part.num_rows
 
 
 def _answers(reward: Reward, pixels: list[np.ndarray], questions: list[_Question], batch_size: int) -> np.ndarray:

@@ -1,0 +1,280 @@
+"""What an interrupted job goes on from.
+
+A job saves every `EVERY` seconds, and when it is told to stop, into `out/<study>/.state/<stage>-<name>/`, which no
+runner knows and so none deletes. A state belongs to one key, a digest of everything that decides the job's result:
+settings, inputs, code, versions, kind of device. A state with another key is thrown away, and so is any state when the
+job has ended well. Two shapes of state: a loop that saves the whole of its mutable state (`offer`, `load`), and a
+sequence of independent results of which the finished ones are kept (`results`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from stages.errors import InputError, Stopped
+from stages.params import read_study
+from stages.runtime import device, sha256, whole_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+W = TypeVar("W")
+Unit = dict[str, "Tensor"]
+"""One result of a sequence: named tensors (a table is one too, see `packed`)."""
+
+EVERY = 30.0
+"""Seconds between two saves; the environment variable SAVE_EVERY overrides it."""
+SHARE = 20
+"""A save that takes long is followed by a pause of this many times its own duration."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What a job scheduler sends a while before it kills."""
+FOLDER, KEY = ".state", "key.json"
+CODE = Path(__file__).resolve().parent
+OBSERVERS = ("lineage", "parity", "report")
+"""Packages in here that decide nothing about the results of a job that can be resumed."""
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "pyarrow")
+
+
+class State:
+    """The state of one job in `folder`; without a folder nothing is kept, and nothing found."""
+
+    def __init__(self, folder: Path | None = None, key: str = "", every: float = EVERY) -> None:
+        self.folder, self.key, self.every = folder, key, every
+        self.told: int | None = None
+        """The signal that asked the job to stop."""
+        self._due = time.monotonic() + every
+        self._pending: dict[str, tuple[int, list[Unit]]] = {}
+        self._warned = False
+        if folder is not None and folder.exists() and not self._ours(folder):
+            _say(f"{folder}: of other settings, inputs or code; starting anew")
+            self.clear()
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """What was saved as `name`, on the CPU; None when nothing was, or when it cannot be read."""
+        import torch
+
+        if self.folder is None or not (path := self.folder / f"{name}.pt").exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file raises almost anything
+            _say(f"{path}: not readable, starting anew ({' '.join(str(error).split())[:200]})")
+            return None
+
+    def offer(self, name: str, content: Callable[[], dict[str, Any]]) -> None:
+        """Save `content()` as `name` when it is time to; raises Stopped afterwards if the job was told to stop.
+
+        `content` holds tensors, numbers, texts, and lists and dictionaries of them.
+        """
+        if self.due():
+            self.save(name, content())
+        self.rest()
+
+    def save(self, name: str, content: dict[str, Any]) -> None:
+        """Save `content` as `name` now, whole or not at all."""
+        import torch
+
+        self._write(f"{name}.pt", lambda path: torch.save(content, path))
+
+    def results(self, name: str, work: Iterable[W], make: Callable[[W], Unit]) -> Iterator[Unit]:
+        """The results of `make` over `work`, in order; `make` is not called for those that an earlier try kept.
+
+        Every item of `work` is drawn nonetheless. Raises Stopped when the job was told to stop.
+        """
+        rest, first = iter(work), 0
+        for unit in self._kept(name):
+            next(rest)
+            first += 1
+            yield unit
+        if first:
+            _say(f"{name}: {first} results kept, going on from there")
+        waiting: list[Unit] = []
+        self._pending[name] = (first, waiting)
+        for item in rest:
+            unit = make(item)
+            if self.folder is not None:
+                self._pending[name][1].append(unit)
+            if self.due():
+                self._flush()
+            self.rest()
+            yield unit
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self.folder is not None and (self.told is not None or time.monotonic() >= self._due)
+
+    def rest(self) -> None:
+        """Raise Stopped when the job was told to stop."""
+        if self.told is not None:
+            raise Stopped(self.told)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._pending.clear()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _flush(self) -> None:
+        from safetensors.torch import save_file
+
+        for name, (first, units) in self._pending.items():
+            if not units:
+                continue
+            parts = {f"{place}/{key}": value for place, unit in enumerate(units) for key, value in unit.items()}
+            about = {"count": str(len(units))}
+            tensors = {key: value.detach().contiguous().cpu() for key, value in parts.items()}
+            if self._write(f"{name}-{first:08d}.safetensors", lambda path, t=tensors, a=about: save_file(t, path, a)):
+                self._pending[name] = (first + len(units), [])
+
+    def _kept(self, name: str) -> Iterator[Unit]:
+        from safetensors import safe_open
+
+        count = 0
+        while self.folder is not None and (path := self.folder / f"{name}-{count:08d}.safetensors").exists():
+            try:
+                with safe_open(path, "pt") as file:
+                    size = int((file.metadata() or {})["count"])
+                    units: list[Unit] = [{} for _ in range(size)]
+                    for part in file.keys():  # noqa: SIM118 (not a mapping)
+                        place, _, key = part.partition("/")
+                        units[int(place)][key] = file.get_tensor(part)
+            except Exception as error:  # safetensors raises its own untyped errors
+                _say(f"{path}: not readable, going on before it ({error})")
+                return
+            count += size
+            yield from units
+
+    def _ours(self, folder: Path) -> bool:
+        try:
+            return (folder / KEY).read_text() == self.key
+        except OSError:
+            return False
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> bool:
+        """Write one file of the state and see that it is on the disk; a disk that refuses costs a warning only."""
+        if self.folder is None or not _first_process():
+            return False
+        begin, done = time.monotonic(), False
+        try:
+            if not self._ours(self.folder):
+                _whole(self.folder / KEY, lambda path: path.write_text(self.key))
+            _whole(self.folder / name, write)
+            done = True
+        except Exception as error:  # a full disk shows itself in as many ways as there are writers
+            if not self._warned:
+                _say(f"warning: {self.folder / name}: not saved, so nothing to resume from ({error})")
+            self._warned = True
+        now = time.monotonic()
+        self._due = now + max(self.every, SHARE * (now - begin) if self.every else 0.0)
+        return done
+
+
+@contextmanager
+def keep(
+    params: Path, stage: str, name: str, output: Path, settings: Mapping[str, Any], inputs: Sequence[Path]
+) -> Iterator[State]:
+    """The state of one job of the study at `params`; it goes away when the block ends without an exception.
+
+    `output` is any file that the job writes, `settings` is what it reads of the study (anything JSON knows), `inputs`
+    are the files it reads. Within the block SIGTERM and SIGUSR1 make the job save and stop at its next step.
+    """
+    state = State(_folder(params, stage, name, output), _key(stage, name, settings, inputs), _every())
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, lambda found, _: setattr(state, "told", found)) for number in SIGNALS}
+    try:
+        yield state
+        state.clear()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def packed(table: pa.Table) -> Tensor:
+    """A table as a tensor of bytes, uint8 [n]."""
+    import pyarrow as pa
+    import torch
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return torch.frombuffer(bytearray(sink.getvalue()), dtype=torch.uint8)
+
+
+def unpacked(content: Tensor) -> pa.Table:
+    """The table in a tensor that `packed` made."""
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(pa.py_buffer(content.numpy())).read_all()
+
+
+def _key(stage: str, name: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> str:
+    """Everything that decides the job's result, as JSON."""
+    files = [sha256(path) if path.is_file() else "missing" for path in inputs]
+    content = {
+        "job": [stage, name], "settings": settings, "inputs": files, "code": code_digest(),
+        "versions": {package: _version(package) for package in PACKAGES}, "device": device().type,
+    }  # fmt: skip
+    return json.dumps(content, sort_keys=True, indent=1, default=str) + "\n"
+
+
+def code_digest() -> str:
+    """SHA-256 over the names and bytes of the Python files that may decide a result."""
+    digest = hashlib.sha256()
+    for path in sorted(CODE.rglob("*.py")):
+        inside = path.relative_to(CODE)
+        if inside.parts[0] not in OBSERVERS:
+            digest.update(inside.as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _folder(params: Path, stage: str, name: str, output: Path) -> Path:
+    """`.state/<stage>-<name>` in the nearest folder above `output` that is called like the study, else beside it."""
+    study = (read_study(params).get("study") or {}).get("name")
+    above = next((parent for parent in output.absolute().parents if parent.name == study), output.absolute().parent)
+    stem = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in f"{stage}-{name}")
+    return above / FOLDER / stem
+
+
+def _every() -> float:
+    given = os.environ.get("SAVE_EVERY", "")
+    try:
+        return max(0.0, float(given)) if given else EVERY
+    except ValueError:
+        raise InputError(f"SAVE_EVERY: {given!r} is not a number of seconds between two saves") from None
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    with whole_file(path) as partial:
+        write(partial)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _first_process() -> bool:
+    """Whether this is the process of a distributed job that writes."""
+    return os.environ.get("RANK", "0") in ("", "0")
+
+
+def _say(message: str) -> None:
+    print(f"resume: {message}", file=sys.stderr, flush=True)
