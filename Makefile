@@ -9,7 +9,7 @@ ARGS ?=
 VENV := .venv
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke test bench lint format schema clean-venv
+.PHONY: help study claims smoke doctor test bench lint format schema clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -25,6 +25,9 @@ claims: $(VENV)/.study  ## run the claims study and keep its results in docs/res
 
 smoke:  ## run the study in miniature
 	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml
+
+doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and lacks
+	@$(IN) python -m workflow.doctor $(STUDY)
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(ARGS)

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from stages.errors import InputError
@@ -12,6 +13,7 @@ from stages.params import read_study
 from stages.study import load
 from workflow.dvc_sync import Agreement, Beside, commit
 from workflow.layout import REPORT_FILES, Layout, one_of
+from workflow.refusals import PREFIX, Refusals
 from workflow.triggers import all_code, code, stamp, stamps, values
 
 min_version("9.27")
@@ -30,6 +32,10 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/report.smk"
+
+
+localrules:
+    prepare_import,  # a second's work, and nodes of a cluster rarely reach a hub
 
 
 rule all:

@@ -22,6 +22,11 @@ try:
 except InputError as error:
     refuse(error)
 
+if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ:
+    shell.prefix(PREFIX)
+elif workflow.is_main_process and not workflow.dryrun:
+    logger.addHandler(Refusals(workflow))
+
 # Jobs on this machine share it one core each; a job on a node of a cluster may use what it was granted.
 THREADS = 1 if workflow.is_main_process else int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
 
