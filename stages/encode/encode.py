@@ -1,8 +1,9 @@
-"""Texts and captioned images to tensors: text embeddings and VAE posteriors."""
+"""Texts and captioned images to tensors: conditioning on texts, and VAE posteriors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from stages import pictures, tables
 from stages.encode.settings import EncodeSettings
-from stages.encode.store import EMPTY, MEANS, STDS, TEXTS
+from stages.encode.store import MEANS, STDS, columns
+from stages.models.conditioning import Conditioning, sizes
 from stages.models.diffusion import DiffusionModel
 from stages.runtime import progress, whole_file
 
@@ -31,10 +33,12 @@ def encode(
         if row["split"] in SPLITS
     ]
     texts = list(dict.fromkeys([row["prompt"] for row in prompt_rows] + [row["caption"] for row in image_rows]))
-    embeddings, truncated = _embeddings(model, texts, settings.batch_size)
-    means, stds = _posteriors(model, images, len(image_rows), settings.batch_size)
-    empty, _ = _embeddings(model, [""], 1)
-    parts = {TEXTS: embeddings, EMPTY: empty, MEANS: means, STDS: stds}
+    given, truncated = _conditioning(model, texts, settings.batch_size)
+    means, stds, side = _posteriors(model, images, len(image_rows), settings.batch_size)
+    empty = model.text.empty().to("cpu")
+    if model.layout.sized:
+        given, empty = (replace(one, size=sizes(len(one), *side)) for one in (given, empty))
+    parts = columns(given, empty=False) | columns(empty, empty=True) | {MEANS: means, STDS: stds}
 
     place = {text: row for row, text in enumerate(texts)}
     rows = [
@@ -56,25 +60,26 @@ def _entry(kind: str, item_id: str, text: str, row: int, split: str) -> dict[str
     return {"kind": kind, "item_id": item_id, "text": text, "row": row, "split": split}
 
 
-def _embeddings(model: DiffusionModel, texts: list[str], size: int) -> tuple[Tensor, int]:
-    """Embeddings [N, length, width] on the CPU, and how many texts were truncated."""
+def _conditioning(model: DiffusionModel, texts: list[str], size: int) -> tuple[Conditioning, int]:
+    """Conditioning [N] on the CPU, and how many texts were truncated."""
     parts, truncated = [], 0
     starts = range(0, len(texts), size)
     for start in progress(starts, len(starts), "encode texts"):
-        ids, cut = model.text.tokens(texts[start : start + size])
-        parts.append(model.text.hidden(ids.to(model.device)).cpu())
+        given, cut = model.text.encode(texts[start : start + size])
+        parts.append(given.to("cpu"))
         truncated += cut
-    return torch.cat(parts), truncated
+    return Conditioning.cat(parts), truncated
 
 
-def _posteriors(model: DiffusionModel, images: Path, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Posterior means and standard deviations [N, C, h, w] on the CPU."""
-    means, stds = [], []
+def _posteriors(model: DiffusionModel, images: Path, count: int, size: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Posterior means and standard deviations [N, C, h, w] on the CPU, and height and width of the images."""
+    means, stds, sides = [], [], (0, 0)
     for batch in progress(_batches(images, size), -(-count // size), "encode images"):
         mean, std = model.vae.posterior(batch.to(model.device))
         means.append(mean.cpu())
         stds.append(std.cpu())
-    return torch.cat(means), torch.cat(stds)
+        sides = (batch.shape[2], batch.shape[3])
+    return torch.cat(means), torch.cat(stds), sides
 
 
 def _batches(images: Path, size: int) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""The encodings of a study: VAE posteriors of the images and text embeddings, each made once and memory-mapped."""
+"""The encodings of a study: VAE posteriors of images and conditioning on texts, each made once and memory-mapped."""
 
 from __future__ import annotations
 
@@ -12,8 +12,20 @@ from torch import Tensor
 
 from stages import tables
 from stages.errors import InputError
+from stages.models.conditioning import FIELDS, Conditioning
 
 TEXTS, EMPTY, MEANS, STDS = "text_embeddings", "empty_embedding", "posterior_mean", "posterior_std"
+
+
+def columns(given: Conditioning, empty: bool) -> dict[str, Tensor]:
+    """The tensors of a conditioning by the names they are stored under: of the texts, or of the `empty` prompt."""
+    return {_column(field, empty): value for field, value in given.tensors().items()}
+
+
+def _column(field: str, empty: bool) -> str:
+    if field == "text":
+        return EMPTY if empty else TEXTS
+    return f"empty_{field}" if empty else f"text_{field}"
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,15 @@ class Encodings:
             raise InputError(f"encodings: no image of split {split!r}")
         return [Item(r["item_id"], r["text"], captions[r["item_id"]], r["row"]) for r in rows]
 
-    def text(self, items: Sequence[Item]) -> Tensor:
-        """Text embeddings [B, length, width], float32."""
-        return self._take(TEXTS, [item.text_row for item in items])
+    def text(self, items: Sequence[Item]) -> Conditioning:
+        """Conditioning [B] on the items' texts, float32."""
+        rows = [item.text_row for item in items]
+        return Conditioning(**{field: self._take(_column(field, False), rows) for field in self._fields()})
 
-    def empty(self) -> Tensor:
-        """Embedding of the empty prompt, [1, length, width], float32."""
-        return self._file.get_tensor(EMPTY).float().to(self._device)
+    def empty(self) -> Conditioning:
+        """Conditioning [1] on the empty prompt, float32."""
+        values = {field: self._file.get_tensor(_column(field, True)) for field in self._fields()}
+        return Conditioning(**values).to(torch.float32).to(self._device)
 
     def posterior(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, C, h, w] of the images' VAE posteriors, unscaled, float32."""
@@ -69,6 +83,10 @@ class Encodings:
         """(C, h, w) of the latents."""
         _, *shape = self._file.get_slice(MEANS).get_shape()
         return tuple(shape)  # type: ignore[return-value]
+
+    def _fields(self) -> list[str]:
+        stored = set(self._file.keys())
+        return [field for field in FIELDS if _column(field, True) in stored]
 
     def _take(self, name: str, rows: Sequence[int]) -> Tensor:
         part = self._file.get_slice(name)

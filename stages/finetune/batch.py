@@ -11,12 +11,13 @@ from torch import Tensor
 
 from stages.finetune.settings import MethodSettings
 from stages.finetune.tools import Tools
+from stages.models.conditioning import Conditioning
 from stages.models.noise import Noise
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: `prompts` [B] with their embeddings `text` [B, length, width] and the noise of each row.
+    """One micro-batch: `prompts` [B], the conditioning on them, `text` [B], and the noise of each row.
 
     `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, None for methods that need no
     images.
@@ -24,7 +25,7 @@ class Batch:
     """
 
     prompts: Sequence[str]
-    text: Tensor
+    text: Conditioning
     noise: Noise
     rng: random.Random
     micro: int

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stages.finetune.trainer import Decode, RewardFunction
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import Noise
 from stages.models.sampler import Sampler, finish
@@ -18,10 +19,10 @@ from stages.models.similarity import pairwise_diversity
 
 @dataclass(frozen=True)
 class Probe:
-    """Prompts [N] (each repeated `samples` times, adjacent) with embeddings [N, length, width], and who judges."""
+    """Prompts [N] (each repeated `samples` times, adjacent), the conditioning on them, `text` [N], and who judges."""
 
     prompts: list[str]
-    text: Tensor
+    text: Conditioning
     noise: Noise
     samples: int
     rewards: Mapping[str, RewardFunction]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.sampler import Sampler, step, walk
 from stages.models.schedule import Grid
@@ -20,15 +21,37 @@ if TYPE_CHECKING:
 class Tools:
     """The policy on its grid. Index i runs from noise (0) to image (len(grid) - 1).
 
-    `extra_step` is the released code's: a rollout without any step to make makes one (`sampler.walk`).
+    `extra_step` is the released code's: a rollout without any step to make makes one (`sampler.walk`). `reference` is
+    the frozen base, for methods that keep the policy near it, `student` a consistency model distilled from it.
     """
 
     policy: Denoiser
     grid: Grid
-    empty: Tensor
+    empty: Conditioning
     guidance: float = 1.0
     sampler: Sampler = "ddpm"
     extra_step: bool = False
+    reference: Denoiser | None = None
+    student: Denoiser | None = None
+
+    @property
+    def denoisers(self) -> list[Denoiser]:
+        """Every network that is evaluated, the policy first."""
+        return [self.policy, *(found for found in (self.reference, self.student) if found is not None)]
+
+    @property
+    def base(self) -> Denoiser:
+        """The frozen base, from which the policy's divergence is taken."""
+        if self.reference is None:
+            raise ValueError("these tools have no reference")
+        return self.reference
+
+    @property
+    def distilled(self) -> Denoiser:
+        """The distilled consistency model."""
+        if self.student is None:
+            raise ValueError("these tools have no distilled model")
+        return self.student
 
     def without_guidance(self) -> Tools:
         """The same tools with guidance switched off."""
@@ -62,17 +85,17 @@ class Tools:
         return self.x0(batch, walk(self.grid, self.predict(batch), x, start, last, batch.noise, self.sampler), last)
 
     def noised(self, batch: Batch, i: int) -> tuple[Tensor, Tensor]:
-        """Real latents noised to index i, and the noise."""
+        """Real latents noised to index i, and what the prediction should be there: the noise, or the velocity."""
         if batch.clean is None:
             raise ValueError("this micro-batch has no real images")
         noise = batch.noise.extra("forward")
-        return self.grid.noised(batch.clean, noise, i), noise
+        return self.grid.noised(batch.clean, noise, i), self.grid.schedule.target(batch.clean, noise)
 
     def unguided(self, batch: Batch, x: Tensor, i: int) -> Tensor:
         """The policy's conditional noise prediction, whatever the guidance of the rollouts."""
         return self.policy.epsilon(x, self.grid.timesteps[i], batch.text)
 
     def diffusion_error(self, batch: Batch, i: int) -> Tensor:
-        """Mean squared error of the noise prediction on real images at index i; a scalar."""
-        x, noise = self.noised(batch, i)
-        return (self.unguided(batch, x, i) - noise).square().mean()
+        """Mean squared error of the prediction on real images at index i; a scalar."""
+        x, target = self.noised(batch, i)
+        return (self.unguided(batch, x, i) - target).square().mean()

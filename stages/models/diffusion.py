@@ -1,12 +1,11 @@
 """A latent diffusion model as the stages use it: networks in, noise predictions and images out.
 
-Loads what a stage needs of a diffusers folder, part by part, always in float32 unless asked otherwise.
+Loads what a stage needs of a base model, part by part, always in float32.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,17 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import InputError
+from stages.models.bases.layout import SCHEDULER, Layout, read_json
+from stages.models.bases.loading import Folder, SingleFile, Source, load_part, load_texts, text_encoder
+from stages.models.bases.texts import TextEncoder, Texts
+from stages.models.calls import network_output
+from stages.models.conditioning import Conditioning
+from stages.models.flow import make_schedule
 from stages.models.record import ModelRecord
 from stages.models.schedule import Grid, Schedule
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 
 class Predict(Protocol):
-    """A noise prediction with everything but the state fixed: (latents x [B, C, h, w], index i of the grid) to eps."""
+    """A prediction with everything but the state fixed: (latents x [B, C, h, w], index i of the grid) to eps."""
 
     def __call__(self, x: Tensor, i: int, /) -> Tensor: ...
 
@@ -46,39 +50,57 @@ class Denoiser:
         self.evaluations = 0
         self.backward = 0
 
-    def epsilon(self, x: Tensor, t: Tensor, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Tensor:
-        """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), text [B, length, width].
+    def epsilon(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: Conditioning | Tensor,
+        empty: Conditioning | Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), given text [B].
 
-        With `scale` other than 1, classifier-free guidance: eps(empty) + scale (eps(text) - eps(empty)), both in one
-        call; `empty` [1, length, width]. Scale 1 is the conditional prediction itself, at half the cost.
+        Of a flow-matching model it is the velocity. With `scale` other than 1, classifier-free guidance:
+        eps(empty) + scale (eps(text) - eps(empty)), both in one call; `empty` has one row. Scale 1 is the conditional
+        prediction itself, at half the cost. A tensor [B, length, width] stands for token embeddings alone.
         """
+        text, empty = Conditioning.of(text), Conditioning.of(empty)
         if scale == 1.0:
             eps = self._evaluate(x, t, text)
         elif empty is None:
             raise ValueError("guidance needs the encoding of the empty prompt")
         else:
             twice = torch.cat([t, t]) if t.ndim else t
-            both = self._evaluate(torch.cat([x, x]), twice, torch.cat([empty.expand_as(text), text]))
+            both = self._evaluate(torch.cat([x, x]), twice, Conditioning.cat([empty.expand(len(text)), text]))
             plain, wanted = both.chunk(2)
             eps = plain + scale * (wanted - plain)
         if self.seen is not None:
             self.seen(x, t, eps)
         return eps
 
-    def predict(self, grid: Grid, text: Tensor, empty: Tensor | None = None, scale: float = 1.0) -> Predict:
-        """The prediction on `grid` for `text` [B, length, width], guided by `scale`."""
+    def predict(
+        self,
+        grid: Grid,
+        text: Conditioning | Tensor,
+        empty: Conditioning | Tensor | None = None,
+        scale: float = 1.0,
+    ) -> Predict:
+        """The prediction on `grid` given `text` [B], guided by `scale`."""
         return lambda x, i: self.epsilon(x, grid.timesteps[i], text, empty, scale)
 
-    def _evaluate(self, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+    def _evaluate(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         self.evaluations += len(x)
-        output = self.network(x, t, encoder_hidden_states=text, return_dict=False)[0]
+        output = network_output(self.network, x, t, text)
         self.backward += len(x) if output.requires_grad else 0
         return self.schedule.epsilon(output, x, t)
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The VAE with its scaling factor; latents outside are always scaled, images always in [0, 1] (or beyond, raw)."""
+    """The VAE with its scaling factor, and its shift where there is one (SD3).
+
+    Latents outside are always scaled, images always in [0, 1] (or beyond, raw).
+    """
 
     network: AutoencoderKL
 
@@ -87,47 +109,29 @@ class Autoencoder:
         """Latents of the diffusion model are VAE latents times this."""
         return float(self.network.config.scaling_factor)  # type: ignore[attr-defined]
 
+    @property
+    def shift(self) -> float:
+        """What is taken off VAE latents before they are scaled."""
+        return float(getattr(self.network.config, "shift_factor", None) or 0.0)
+
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [B, C, h, w], unscaled, of images [B, 3, H, W] in [0, 1]."""
+        """Mean (less the shift) and standard deviation [B, C, h, w], unscaled, of images [B, 3, H, W] in [0, 1]."""
         posterior = self.network.encode(2 * images - 1, return_dict=False)[0]
-        return posterior.mean, posterior.std
+        return posterior.mean - self.shift if self.shift else posterior.mean, posterior.std
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The decoder's own output, about [-1, 1], for scaled latents [B, C, h, w]."""
-        return self.network.decode(latents / self.scale, return_dict=False)[0]  # type: ignore[arg-type]
+        unscaled = latents / self.scale + self.shift if self.shift else latents / self.scale
+        return self.network.decode(unscaled, return_dict=False)[0]  # type: ignore[arg-type]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [B, 3, H, W] clamped to [0, 1] for scaled latents [B, C, h, w]; differentiable inside the range."""
         return (self.decode_raw(latents) / 2 + 0.5).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class TextEncoder:
-    """Tokenizer and text model; prompts in, last hidden states out. Token ids need no tokenizer."""
-
-    tokenizer: CLIPTokenizer | None
-    network: CLIPTextModel
-
-    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, int]:
-        """Token ids [B, length], padded and truncated to the model's length, and how many prompts were truncated."""
-        if self.tokenizer is None:
-            raise InputError("the base model has no tokenizer/ folder, which prompts need")
-        length = self.tokenizer.model_max_length
-        ids = self.tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)["input_ids"]
-        full = self.tokenizer(list(prompts))["input_ids"]
-        return torch.tensor(ids), sum(len(row) > length for row in full)
-
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Last hidden state [B, length, width] (after the final layer norm) of token ids [B, length]."""
-        return self.network(ids, return_dict=False)[0]
-
-
 def posterior_sample(mean: Tensor, std: Tensor, noise: Tensor, scale: float) -> Tensor:
     """Scaled latents scale (mean + std noise), each [B, C, h, w]; mean and std unscaled."""
     return scale * (mean + std * noise)
-
-
-PARTS = ("unet", "vae", "text_encoder", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -136,16 +140,17 @@ class DiffusionModel:
 
     record: ModelRecord
     schedule: Schedule
+    layout: Layout
     parts: dict[str, object]
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.schedule.alphas_cumprod.device
+        return self.schedule.device
 
     @property
     def unet(self) -> UNet2DConditionModel:
-        """The denoising network, frozen."""
+        """The denoising network, frozen; a transformer in some families."""
         return self._part("unet")  # type: ignore[return-value]
 
     @property
@@ -154,8 +159,8 @@ class DiffusionModel:
         return self._part("vae")  # type: ignore[return-value]
 
     @property
-    def text(self) -> TextEncoder:
-        """The text encoder with its tokenizer, frozen."""
+    def text(self) -> Texts:
+        """The text encoders with their tokenizers, frozen."""
         return self._part("text_encoder")  # type: ignore[return-value]
 
     def _part(self, name: str) -> object:
@@ -165,53 +170,60 @@ class DiffusionModel:
 
 
 def load_diffusion(record: ModelRecord, device: torch.device, parts: Collection[str]) -> DiffusionModel:
-    """Load `parts` (of `unet`, `vae`, `text_encoder`) of a diffusers folder, frozen and in float32, in evaluation mode.
+    """Load `parts` (of `unet`, `vae`, `text_encoder`) of a base model, frozen and in float32, in evaluation mode.
 
-    Every file that is read is checked against the record. Raises InputError naming what a folder lacks.
+    The record names a diffusers folder, or a single checkpoint file with the folder of its configurations in
+    `options.config`; `options.variant` may name other weights (`fp16`) and `options.empty` say what guidance takes for
+    no prompt in SDXL (`model` or `encoded`). Every file that is read is checked against the record. Raises InputError
+    naming what a folder lacks.
     """
-    if record.kind != "diffusers":
-        raise InputError(f"model {record.name!r} is of kind {record.kind!r}, expected a diffusers folder")
-    folder = record.folder()
-    missing = [part for part in (*parts, "scheduler") if not (folder / part).is_dir()]
-    if missing:
-        raise InputError(f"{folder}: not a complete diffusers folder; missing {', '.join(missing)}")
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    source = _source(record, parts)
+    layout = source.layout
     loaded: dict[str, object] = {}
     for part in parts:
-        loaded[part] = LOADERS[part](folder, device)
-    return DiffusionModel(record, Schedule.from_config(config, device), loaded)
+        if part == "text_encoder":
+            loaded[part] = load_texts(source, lambda network: _frozen(network, device), record.options)
+        else:
+            network = _frozen(source.part(layout.folders(part)[0]), device)
+            loaded[part] = Autoencoder(network) if part == "vae" else network  # type: ignore[arg-type]
+    schedule = make_schedule(read_json(layout.folder / SCHEDULER), device)
+    return DiffusionModel(record, schedule, layout, loaded)
 
 
 def load_unet(folder: Path, device: torch.device, subfolder: str = "unet") -> nn.Module:
     """The denoising network in `folder`/`subfolder`, in float32, frozen."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    network = UNet2DConditionModel.from_pretrained(
-        folder, subfolder=subfolder, torch_dtype=torch.float32, local_files_only=True
-    )
-    return _frozen(network, device)
+    return _frozen(load_part(folder, subfolder), device)
 
 
 def load_vae(folder: Path, device: torch.device) -> Autoencoder:
     """The autoencoder in `folder`/vae, in float32, frozen."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-    network = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, local_files_only=True)
-    return Autoencoder(_frozen(network, device))  # type: ignore[arg-type]
+    return Autoencoder(_frozen(load_part(folder, "vae"), device))  # type: ignore[arg-type]
 
 
 def load_text(folder: Path, device: torch.device) -> TextEncoder:
     """The text encoder in `folder`/text_encoder, in float32, frozen, with the tokenizer where there is one."""
-    from transformers import CLIPTextModel, CLIPTokenizer
+    return text_encoder(folder, _frozen(load_part(folder, "text_encoder"), device))
 
-    network = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
-    words = folder / "tokenizer"
-    tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True) if words.is_dir() else None
-    return TextEncoder(tokenizer, _frozen(network, device))  # type: ignore[arg-type]
+
+def _source(record: ModelRecord, parts: Collection[str]) -> Source:
+    """Where the parts come from, after checking that it holds them and that they are the recorded ones."""
+    if record.kind != "diffusers":
+        raise InputError(f"model {record.name!r} is of kind {record.kind!r}, expected a diffusers folder")
+    options = record.options
+    config, variant = options.get("config"), options.get("variant")
+    layout = Layout(Path(str(config or record.path)), str(variant) if variant else None)
+    layout.check(parts, configs_only=config is not None)
+    if config is not None:
+        record.folder()
+        return SingleFile(Path(record.path) / next(iter(record.files)), layout)
+    needed = {folder for part in parts for folder in layout.folders(part)} | {"scheduler", "model_index.json"}
+    record.check(name for name in record.files if name.split("/")[0] in needed)
+    for folder in needed - {"scheduler", "model_index.json"}:
+        for path in layout.weights(folder).files if (layout.folder / folder).is_dir() else ():
+            if path.relative_to(layout.folder).as_posix() not in record.files:
+                raise InputError(f"{path}: not among the files of model {record.name!r}; run prepare again")
+    return Folder(layout)
 
 
 def _frozen(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device).eval().requires_grad_(False)
-
-
-LOADERS = {"unet": load_unet, "vae": load_vae, "text_encoder": load_text}

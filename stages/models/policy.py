@@ -24,7 +24,7 @@ from stages.runtime import whole_file
 
 Trainable = Literal["norm_affine", "lora", "full"]
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-NORMS = (nn.GroupNorm, nn.LayerNorm)
+NORMS = ("GroupNorm", "LayerNorm", "RMSNorm")  # RMSNorm is torch's, or diffusers' own
 # The one entry of a checkpoint's metadata: diffusers reads `unet.r`, `unet.lora_alpha` and the layers from it, and
 # with a second entry the order of the two, so the bytes of the file, would be random.
 METADATA = "lora_adapter_metadata"
@@ -60,7 +60,12 @@ class Policy:
         """Trained parameters by the name they are saved under."""
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
-                yield _saved_name(name), parameter
+                yield _saved_name(name, self.prefix), parameter
+
+    @property
+    def prefix(self) -> str:
+        """What the names of LoRA's weights start with: `unet`, or `transformer`."""
+        return "transformer" if "Transformer" in type(self.network).__name__ else "unet"
 
     def save(self, path: str | Path, base_digest: str, values: dict[str, Tensor] | None = None) -> None:
         """Write the trained part (or `values` in its place, an average say) as safetensors, with what it belongs to."""
@@ -69,8 +74,9 @@ class Policy:
         about: dict[str, object] = {"kind": self.kind, "base": base_digest}
         if self.kind == "lora":
             about["lora"] = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
-            layers = sorted({name.removeprefix("unet.").split(".lora_")[0] for name in tensors})
-            about |= {"unet.r": self.rank, "unet.lora_alpha": self.alpha, "unet.target_modules": layers}
+            part = self.prefix
+            layers = sorted({name.removeprefix(f"{part}.").split(".lora_")[0] for name in tensors})
+            about |= {f"{part}.r": self.rank, f"{part}.lora_alpha": self.alpha, f"{part}.target_modules": layers}
         with whole_file(path) as partial:
             save_file(tensors, partial, {METADATA: json.dumps(about)})
 
@@ -135,13 +141,18 @@ def _trained_weights(network: nn.Module, kind: Trainable) -> list[nn.Parameter]:
     if kind == "full":
         return list(network.parameters())
     if kind == "norm_affine":
-        return [p for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)]
+        found = [p for m in network.modules() if type(m).__name__ in NORMS for p in m.parameters(recurse=False)]
+        if not found:
+            raise InputError("norm_affine: no normalisation of this network has a scale or shift; train lora or full")
+        return found
     return []
 
 
-def _saved_name(name: str) -> str:
-    """`...to_q.parametrizations.weight.0.lora_A` is saved as `unet....to_q.lora_A.weight`, the name diffusers reads."""
+def _saved_name(name: str, prefix: str) -> str:
+    """`...to_q.parametrizations.weight.0.lora_A` is saved as `unet....to_q.lora_A.weight`, the name diffusers reads;
+    `prefix` is `unet` or `transformer`.
+    """
     if ".parametrizations.weight.0." in name:
         layer, matrix = name.split(".parametrizations.weight.0.")
-        return f"unet.{layer}.{matrix}.weight"
+        return f"{prefix}.{layer}.{matrix}.weight"
     return name

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stages.errors import InputError
 from stages.runtime import sha256, whole_file
@@ -17,7 +18,8 @@ class ModelRecord:
 
     `kind` names the loader (`diffusers`, or a module of `stages.rewards`). `path` is the folder, relative to the
     working directory where possible, empty for a model without files. `files` maps each file's path below `path` to its
-    SHA-256. `source` and `revision` say where it came from; `options` are passed to the loader.
+    SHA-256. `source` and `revision` say where it came from; `options` are passed to the loader. `parts` are the models
+    that this one is made of, a weighted sum of rewards say.
     """
 
     name: str
@@ -27,13 +29,17 @@ class ModelRecord:
     revision: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
+    parts: Mapping[str, ModelRecord] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """One digest of the whole model: of its kind, options and the digests of its files (16 hexadecimal digits)."""
+        """One digest of the whole model: of its kind, options, files and parts (16 hexadecimal digits)."""
         import hashlib
 
-        text = json.dumps([self.kind, dict(self.options), sorted(self.files.items())], sort_keys=True)
+        content = [self.kind, dict(self.options), sorted(self.files.items())]
+        if self.parts:
+            content.append(sorted((name, part.digest) for name, part in self.parts.items()))
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def file(self, name: str) -> Path:
@@ -46,9 +52,13 @@ class ModelRecord:
 
     def folder(self) -> Path:
         """The folder of the model, after checking every recorded file."""
-        for name, digest in self.files.items():
-            self._check(Path(self.path) / name, digest)
+        self.check(self.files)
         return Path(self.path)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise InputError unless the named files are still the recorded ones."""
+        for name in names:
+            self._check(Path(self.path) / name, self.files[name])
 
     def _check(self, path: Path, digest: str) -> None:
         if not path.is_file():
@@ -66,14 +76,19 @@ def describe(name: str, kind: str, path: str | Path, **more: object) -> ModelRec
     base = root.parent if root.is_file() else root
     names = [p.relative_to(base).as_posix() for p in found]
     hidden = {n for n in names if any(part.startswith(".") for part in n.split("/"))}
-    files = {n: sha256(base / n) for n in names if n not in hidden}
+    return describe_files(name, kind, base, [n for n in names if n not in hidden], **more)
+
+
+def describe_files(name: str, kind: str, base: Path, names: Iterable[str], **more: object) -> ModelRecord:
+    """The record of a model that consists of the named files below `base`."""
+    files = {n: sha256(base / n) for n in names}
     return ModelRecord(name=name, kind=kind, path=str(base), files=files, **more)  # type: ignore[arg-type]
 
 
 def save(record: ModelRecord, path: str | Path) -> None:
     """Write a record, whole or not at all."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(asdict(record) | {"digest": record.digest}, indent=1, sort_keys=True) + "\n")
+        partial.write_text(json.dumps(_plain(record) | {"digest": record.digest}, indent=1, sort_keys=True) + "\n")
 
 
 def load(path: str | Path) -> ModelRecord:
@@ -81,8 +96,19 @@ def load(path: str | Path) -> ModelRecord:
     try:
         values = json.loads(Path(path).read_text())
         values.pop("digest")
-        return ModelRecord(**values)
+        return _from_plain(values)
     except FileNotFoundError:
         raise InputError(f"{path}: no such model record (expected the JSON that prepare writes)") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a model record: {error}") from None
+
+
+def _plain(record: ModelRecord) -> dict[str, object]:
+    """A record as JSON has it; `parts` stands there only where there are some."""
+    values = {name: value for name, value in vars(record).items() if name != "parts"}
+    return values | ({"parts": {name: _plain(part) for name, part in record.parts.items()}} if record.parts else {})
+
+
+def _from_plain(values: Mapping[str, Any]) -> ModelRecord:
+    parts = {name: _from_plain(part) for name, part in values.get("parts", {}).items()}
+    return ModelRecord(**{**values, "parts": parts})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.errors import InputError
 
-Prediction = Literal["epsilon", "v_prediction"]
+Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Schedule:
             betas = torch.linspace(start, end, count, dtype=torch.float32)
         else:
             raise InputError(f"scheduler config: beta_schedule {kind!r} is not known; known: linear, scaled_linear")
+        if odd := [key for key in ("trained_betas", "rescale_betas_zero_snr") if config.get(key)]:
+            raise InputError(f"scheduler config: {odd[0]} is not known here; known: beta_schedule as it is")
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction"):
             raise InputError(f"scheduler config: prediction_type {prediction!r}; known: epsilon, v_prediction")
@@ -53,6 +55,11 @@ class Schedule:
             spacing=config.get("timestep_spacing", "leading"),
             offset=int(config.get("steps_offset", 0)),
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the coefficients are."""
+        return self.alphas_cumprod.device
 
     def grid(self, steps: int) -> Grid:
         """The grid of `steps` timesteps, noisiest first (976, 951, ..., 1 for 40 leading steps with offset 1)."""
@@ -72,6 +79,10 @@ class Schedule:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) n; `t` is a scalar or [B]."""
         alpha = self._at(t, clean)
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+
+    def target(self, clean: Tensor, noise: Tensor) -> Tensor:
+        """What the prediction is compared with in the diffusion loss: the noise."""
+        return noise
 
     def epsilon(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The network's output as a noise prediction: itself, or sqrt(abar) v + sqrt(1 - abar) x for v prediction."""

@@ -46,7 +46,7 @@ def _preferences(reference: ParitySet, tag: str) -> Iterator[Check]:
     )
     noisy = reference.schedule.noised(clean, noise, t)
     policy, parameters = _policy(reference)
-    both = torch.cat([text, text])
+    both = text.repeat(2)
     errors = denoising_errors(policy.epsilon(noisy, t, both), noise)
     with torch.no_grad():
         others = denoising_errors(Denoiser(reference.base, reference.schedule).epsilon(noisy, t, both), noise)

@@ -50,7 +50,7 @@ def _texts(reference: ParitySet) -> Iterator[Check]:
     prompts, empty = reference.embeddings()
     words = reference.reward.encode_tokens(reference.inputs["reward_ids"])
     for name, found in (
-        ("text.prompt_embeds", prompts), ("text.uncond_embeds", empty), ("reward.text_features", words),
+        ("text.prompt_embeds", prompts.text), ("text.uncond_embeds", empty.text), ("reward.text_features", words),
     ):  # fmt: skip
         yield compare(name, found, reference.expected.array(name), VALUE)
 

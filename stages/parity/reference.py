@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.errors import InputError
-from stages.models.diffusion import Autoencoder, TextEncoder, load_text, load_unet, load_vae
+from stages.models.bases.texts import TextEncoder
+from stages.models.conditioning import Conditioning
+from stages.models.diffusion import Autoencoder, load_text, load_unet, load_vae
 from stages.models.record import describe
 from stages.models.schedule import Schedule
 from stages.parity import pixelwise
@@ -98,10 +100,11 @@ class ParitySet:
         """Images [B, 3, H, W] in [0, 1] from an input of bytes."""
         return self.inputs[name].float() / 255
 
-    def embeddings(self) -> tuple[Tensor, Tensor]:
-        """Text embeddings [B, length, width] of the prompts, and [1, length, width] of the empty one."""
+    def embeddings(self) -> tuple[Conditioning, Conditioning]:
+        """Conditioning on the text embeddings [B, length, width] of the prompts, and [1, ...] of the empty one."""
         with torch.no_grad():
-            return self.text.hidden(self.inputs["prompt_ids"]), self.text.hidden(self.inputs["uncond_ids"])
+            ids = (self.inputs["prompt_ids"], self.inputs["uncond_ids"])
+            return Conditioning(self.text.hidden(ids[0])), Conditioning(self.text.hidden(ids[1]))
 
 
 def load(folder: Path) -> ParitySet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ from pydantic import Field, model_validator
 
 from stages.errors import InputError
 from stages.models import record
+from stages.models.bases.layout import Layout
+from stages.models.bases.weights import check_safetensors, is_weights
 from stages.params import Settings, nearest
 from stages.plugins import names
 
 BASE_KINDS = ("diffusers",)
+BASE_OPTIONS = ("variant", "config", "empty")
+BASE_FILES = ("model_index.json", "scheduler/*", "unet/*", "transformer/*", "vae/*", "text_encoder*/*", "tokenizer*/*")
+"""What is fetched of a base model on a hub."""
+OTHER_FORMATS = ("*.msgpack", "*.onnx*", "*openvino*", "*.h5", "*non_ema*", "*flax*")
 
 
 class ImportSettings(Settings):
@@ -47,7 +54,40 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
         return record.ModelRecord(name=name, kind=settings.kind, options=settings.options)
     if not Path(place).exists():
         raise InputError(f"{where}: {place}: no such {'folder' if settings.folder else 'file'}")
+    if settings.kind in BASE_KINDS:
+        return _base(name, settings, Path(place), where, source=place)
     return record.describe(name, settings.kind, place, source=place, options=settings.options)
+
+
+def _base(name: str, settings: ImportSettings, place: Path, where: str, **about: str) -> record.ModelRecord:
+    """The record of a base model: of the files that are read, all of which must be there and whole."""
+    options = settings.options
+    if odd := [key for key in options if key not in BASE_OPTIONS]:
+        raise InputError(f"{where}.options.{odd[0]}: unknown key{nearest(odd[0], BASE_OPTIONS)}")
+    variant, config = options.get("variant"), options.get("config")
+    if options.get("empty", "model") not in ("model", "encoded"):
+        raise InputError(f"{where}.options.empty: expected model or encoded, found {options['empty']!r}")
+    if place.is_file() and not config:
+        raise InputError(
+            f"{where}: {place}: a single file holds weights only; name in options.config the diffusers folder of the "
+            "same family whose configurations and tokenizers go with it"
+        )
+    layout = Layout(Path(str(config)) if config else place, str(variant) if variant else None)
+    if config and not layout.folder.is_dir():
+        raise InputError(f"{where}.options.config: {config}: no such folder")
+    layout.check(("unet", "vae", "text_encoder"), configs_only=bool(config))
+    base = place.parent if place.is_file() else place
+    names = [
+        os.path.relpath(layout.folder / file, base)
+        for file in layout.files()
+        if not (config and is_weights(Path(file)))
+    ]
+    if place.is_file():
+        names = [place.name, *names]
+    for file in names:
+        if file.endswith(".safetensors"):
+            check_safetensors(base / file)
+    return record.describe_files(name, settings.kind, base, names, options=options, **about)
 
 
 def _from_hub(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
@@ -56,11 +96,18 @@ def _from_hub(name: str, settings: ImportSettings, where: str) -> record.ModelRe
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     assert settings.hub is not None
+    wanted: dict[str, Any] = {}
+    if settings.kind in BASE_KINDS:
+        variant = settings.options.get("variant")
+        other = () if variant else ("*.fp16.*", "*.fp16-*")
+        wanted = {"allow_patterns": [*BASE_FILES], "ignore_patterns": [*OTHER_FORMATS, *other]}
     try:
-        folder = snapshot_download(settings.hub, revision=settings.revision)
+        folder = snapshot_download(settings.hub, revision=settings.revision, **wanted)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().split("\n")[0]
         raise InputError(f"{where}: {settings.hub} at {settings.revision}: cannot be fetched: {first}") from None
+    if settings.kind in BASE_KINDS:
+        return _base(name, settings, Path(folder), where, source=settings.hub, revision=str(settings.revision))
     return record.describe(
         name, settings.kind, folder, source=settings.hub, revision=str(settings.revision), options=settings.options
     )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.schedule import Grid
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks on one grid; `text` [B, length, width] and `empty` [1, length, width] are the batch's
-    embeddings.
-    """
+    """The two networks on one grid; `text` [B] and `empty` [1] are what the batch is conditioned on."""
 
     grid: Grid
-    text: Tensor
-    empty: Tensor
+    text: Conditioning
+    empty: Conditioning
     base_network: Denoiser
     tuned_network: Denoiser
 

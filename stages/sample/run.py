@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages import pictures, tables
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.policy import Policy
 from stages.models.sampler import finish, walk
@@ -64,15 +65,15 @@ class Painter:
     plan: Plan
     suite: Suite
     grid: Grid
-    empty: Tensor
+    empty: Conditioning
 
     @classmethod
     def of(cls, model: DiffusionModel, plan: Plan, suite: Suite) -> Painter:
         """The painter of a study's sampling settings."""
         return cls(model, plan, suite, model.schedule.grid(plan.sample.steps), suite.encodings.empty())
 
-    def text(self, batch: Batch) -> Tensor:
-        """Text embeddings [B, length, width] of a batch."""
+    def text(self, batch: Batch) -> Conditioning:
+        """What a batch is conditioned on."""
         return self.suite.encodings.text(batch.items)
 
     def paint(

@@ -12,6 +12,7 @@ import torch
 
 from stages import pictures, tables
 from stages.encode.store import Encodings
+from stages.models.bases.texts import TextEncoder
 from stages.models.diffusion import load_diffusion
 from stages.models.record import load, save
 from tests import tiny
@@ -61,10 +62,11 @@ def test_values_are_the_networks_own(encoded: Path) -> None:
     encodings = Encodings(encoded / "encodings.safetensors", encoded / "index.parquet", tiny.CPU)
     model = load_diffusion(load(encoded / "base.json"), tiny.CPU, ("vae", "text_encoder"))
     items = encodings.images("train")
+    assert isinstance(model.text, TextEncoder)
     assert model.text.tokenizer is not None
     ids = model.text.tokenizer([item.text for item in items], padding="max_length", max_length=8, return_tensors="pt")
     expected = model.text.network(ids["input_ids"]).last_hidden_state
-    torch.testing.assert_close(encodings.text(items), expected)
+    torch.testing.assert_close(encodings.text(items).text, expected)
     rows = {row["image_id"]: row["image"] for row in tables.read(encoded / "images.parquet", tables.IMAGES).to_pylist()}
     pixels = pictures.tensor([rows[item.item_id] for item in items], "test")
     posterior = model.vae.network.encode(2 * pixels - 1, return_dict=False)[0]

@@ -59,12 +59,12 @@ def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     from stages.finetune.batch import Judged
 
     tools = tools.without_guidance()
-    x, noise = tools.noised(batch, start)
+    x, target = tools.noised(batch, start)
     if not diffusion_weight:
         x = tools.rollout(batch, x, start, m)
         return Judged(tools.x0(batch, x, m), batch.prompts)
     eps = tools.unguided(batch, x, start)
-    penalties = {"diffusion": (diffusion_weight, (eps - noise).square().mean())}
+    penalties = {"diffusion": (diffusion_weight, (eps - target).square().mean())}
     if m == start and not tools.extra_step:
         return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
     x = tools.rollout(batch, x, start, m, first=eps.detach())

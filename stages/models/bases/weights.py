@@ -1,0 +1,95 @@
+"""Weight files of one part of a model: which are there, in which variant, whole or in pieces. Torch-free."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.errors import InputError
+
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+"""File names of diffusers, of transformers, and of transformers before safetensors."""
+ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".pb")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`files` of a part in one `variant` (None: the plain one), and what is `missing` of them."""
+
+    files: tuple[Path, ...]
+    variant: str | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def safetensors(self) -> bool:
+        """Whether they are safetensors files, not torch's own."""
+        return all(path.suffix == ".safetensors" for path in self.files)
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file holds weights, or says where pieces of weights are."""
+    return path.suffix in ENDINGS or ".index." in path.name
+
+
+def find_weights(folder: Path, variant: str | None = None) -> Weights:
+    """The weights in `folder`, safetensors before torch's own format.
+
+    Without `variant` the plain files, or the only variant there is. What is lacking stands in `missing`.
+    """
+    variants = [variant] if variant else [None, *_variants(folder)]
+    for ending in ("safetensors", "bin"):
+        for asked in variants:
+            if found := _one(folder, asked, ending) or _pieces(folder, asked, ending):
+                return found
+    stem = "model" if folder.name.startswith("text_encoder") else STEMS[0]
+    return Weights((), variant, (f"{stem}{f'.{variant}' if variant else ''}.safetensors",))
+
+
+def check_safetensors(path: Path) -> None:
+    """Raise InputError where a safetensors file is shorter or longer than its header says; reads the header only."""
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length) if length < size else b"")
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (struct.error, ValueError, AttributeError, KeyError, TypeError):
+        raise InputError(f"{path}: not a safetensors file, or cut off in its header") from None
+    if size != 8 + length + end:
+        raise InputError(f"{path}: holds {size} bytes, but its header speaks of {8 + length + end}; cut off?")
+
+
+def _variants(folder: Path) -> list[str]:
+    """Variants by the names of files (`model.fp16.safetensors`), those with a full name only."""
+    found = set()
+    for path in folder.glob("*.*"):
+        parts = path.name.split(".")
+        if len(parts) == 3 and parts[0] in STEMS and is_weights(path) and "index" not in parts:
+            found.add(parts[1])
+        if path.name.endswith(".json") and len(parts) == 5 and parts[2] == "index":
+            found.add(parts[3])
+    return sorted(found - {"non_ema"})
+
+
+def _one(folder: Path, variant: str | None, ending: str) -> Weights | None:
+    for stem in STEMS:
+        path = folder / ".".join(part for part in (stem, variant, ending) if part)
+        if path.is_file():
+            return Weights((path,), variant)
+    return None
+
+
+def _pieces(folder: Path, variant: str | None, ending: str) -> Weights | None:
+    for stem in STEMS:
+        index = folder / ".".join(part for part in (stem, ending, "index", variant, "json") if part)
+        if not index.is_file():
+            continue
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise InputError(f"{index}: not an index of weights") from None
+        missing = tuple(name for name in names if not (folder / name).is_file())
+        return Weights((index, *(folder / name for name in names)), variant, missing)
+    return None
