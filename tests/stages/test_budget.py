@@ -1,0 +1,101 @@
+"""Budgets in steps and in compute: what is foreseen is what training then does."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from stages import tables
+from stages.errors import InputError
+from stages.finetune.budget import Cost, costs, steps_within
+from stages.finetune.resolve import resolve
+from stages.finetune.run import finetune
+from stages.lineage import Job
+from stages.models import record
+from tests import tiny
+
+METHODS: dict[str, dict[str, Any]] = {
+    "refl": {"kind": "refl", "middle": [2, 4]},
+    "guided": {"kind": "refl", "middle": [3, 4], "train": {"guidance": 2.0}},
+    "draft2": {"kind": "draft_k", "k": 2},
+    "imagerefl": {"kind": "imagerefl", "start": 1, "middle": [1, 4], "diffusion_weight": 0.1, "refl_every": 3},
+}
+
+
+class Quiet:
+    """A job that nobody listens to."""
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        pass
+
+
+def write(folder: Path, **train: object) -> Path:
+    study = {
+        "study": {"seed": 1, "reward": "proxy", "heldout": "heldout"},
+        "finetune": {
+            "steps": 3, "batch_size": 4, "accumulate": 2, "sampling_steps": 4,
+            "probe": {"every": 100, "prompts": 1, "samples": 2}, **train,
+        },
+        "methods": METHODS,
+        "runs": {f"{name}-s0": {"method": name, "seed": 0} for name in METHODS},
+    }  # fmt: skip
+    (folder / "params.yaml").write_text(yaml.safe_dump(study))
+    return folder / "params.yaml"
+
+
+@pytest.mark.parametrize(("method", "forward", "backward"), [("guided", 4 * (3 * 2 + 2), 4 * 2), ("draft2", 4 * 4, 8)])
+def test_a_step_costs_what_its_definition_says(tmp_path: Path, method: str, forward: int, backward: int) -> None:
+    plan = resolve(write(tmp_path), f"{method}-s0")  # batches of 4; a guided prediction evaluates twice
+    assert list(islice(costs(plan, tiny.schedule()), 2)) == [Cost(forward, backward)] * 2
+    assert Cost(forward, backward).compute == forward + 2 * backward
+
+
+@pytest.mark.parametrize("compute", [200.0, 333.0])
+def test_a_compute_budget_is_spent_but_not_overspent(tmp_path: Path, compute: float) -> None:
+    for method in METHODS:
+        plan = resolve(write(tmp_path), f"{method}-s0")
+        steps = steps_within(plan, tiny.schedule(), compute)
+        spent = [cost.compute for cost in islice(costs(plan, tiny.schedule()), steps + 1)]
+        assert sum(spent[:-1]) <= compute < sum(spent)
+
+
+def test_training_makes_the_steps_and_the_evaluations_that_were_foreseen(tmp_path: Path) -> None:
+    path = write(tmp_path, budget={"compute": 150})
+    record.save(tiny.diffusion_folder(tmp_path / "base"), tmp_path / "base.json")
+    record.save(tiny.clip_folder(tmp_path / "proxy", 1, "proxy"), tmp_path / "proxy.json")
+    record.save(tiny.clip_folder(tmp_path / "heldout", 2, "heldout"), tmp_path / "heldout.json")
+    tiny.encodings(tmp_path)
+    plan = resolve(path, "imagerefl-s0")
+    finetune(
+        plan, tmp_path / "base.json", tmp_path / "proxy.json", tmp_path / "heldout.json",
+        tmp_path / "encodings.safetensors", tmp_path / "index.parquet", tmp_path / "policy.safetensors",
+        tmp_path / "log.parquet", cast(Job, Quiet()),
+    )  # fmt: skip
+    rows = tables.read(tmp_path / "log.parquet", tables.TRAIN_LOG).to_pylist()
+    log = {(row["step"], row["term"]): row["value"] for row in rows}
+    steps = steps_within(plan, tiny.schedule(), 150)
+    foreseen = list(islice(costs(plan, tiny.schedule()), steps))
+    assert [log[step, "nfe"] for step in range(steps)] == [cost.forward for cost in foreseen]
+    assert log[steps - 1, "forward"] == sum(cost.forward for cost in foreseen)
+    assert log[steps - 1, "backward"] == sum(cost.backward for cost in foreseen)
+    assert (steps, "nfe") not in log
+
+
+def test_a_budget_of_steps_is_that_many_steps(tmp_path: Path) -> None:
+    from stages.finetune.budget import within_budget
+
+    plan = resolve(write(tmp_path, budget={"steps": 7}), "refl-s0")
+    assert within_budget(plan, tiny.schedule()).train.steps == 7
+    poor = resolve(write(tmp_path, budget={"compute": 3}), "refl-s0")
+    with pytest.raises(InputError, match="compute 3 does not pay for one step"):
+        within_budget(poor, tiny.schedule())
+
+
+@pytest.mark.parametrize("budget", [{}, {"steps": 3, "compute": 4}])
+def test_a_budget_says_one_thing(tmp_path: Path, budget: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"finetune\.budget: expected either steps or compute"):
+        resolve(write(tmp_path, budget=budget), "refl-s0")

@@ -1,0 +1,56 @@
+"""The rule that chooses a learning rate, and what the sweep is allowed to be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from stages import tables
+from stages.tune.__main__ import table_rows
+from stages.tune.choice import Trial, choose
+from stages.tune.settings import TuneSettings
+
+
+def trial(lr: float, heldout: float, diversity: float = 0.9, reward: float = 0.5) -> Trial:
+    return Trial("refl", lr, reward, heldout, diversity)
+
+
+def test_the_highest_heldout_reward_wins_whatever_the_training_reward() -> None:
+    trials = [trial(1e-4, 0.6, reward=0.9), trial(2e-4, 0.7, reward=0.5), trial(4e-4, 0.65, reward=0.99)]
+    assert choose(trials, 1.0, 0.5).lr == 2e-4
+
+
+def test_a_rate_that_leaves_too_little_diversity_is_not_chosen() -> None:
+    trials = [trial(1e-4, 0.6, 0.8), trial(2e-4, 0.7, 0.5), trial(4e-4, 0.9, 0.49)]
+    assert choose(trials, 1.0, 0.5).lr == 2e-4
+    assert choose(trials, 1.0, 0.9).lr == 1e-4  # none leaves 0.9: the one that leaves most
+
+
+def test_of_equal_rates_the_smallest_is_chosen() -> None:
+    assert choose([trial(1e-4, 0.7), trial(2e-4, 0.7)], 1.0, 0.5).lr == 1e-4
+
+
+def test_a_rate_at_which_training_broke_down_is_not_chosen() -> None:
+    broken = trial(4e-4, math.nan, math.nan)
+    assert choose([trial(1e-4, 0.1), broken], 1.0, 0.5).lr == 1e-4
+    with pytest.raises(ValueError, match="broke down at every rate"):
+        choose([broken], 1.0, 0.5)
+
+
+def test_the_table_marks_one_rate_a_method_and_starts_with_the_base() -> None:
+    base = Trial("base", 0.0, 0.4, 0.4, 1.0)
+    other = [Trial("draft1", lr, 0.5, heldout, 0.8) for lr, heldout in ((1e-4, 0.5), (2e-4, 0.6))]
+    rows = table_rows([base, trial(1e-4, 0.6), trial(2e-4, 0.5), *other], {"refl": 3, "draft1": 4}, 0.5)
+    assert [(row["method"], row["lr"], row["steps"]) for row in rows if row["chosen"]] == [
+        ("refl", 1e-4, 3), ("draft1", 2e-4, 4),
+    ]  # fmt: skip
+    assert rows[0]["method"] == "base"
+    assert tables.table(tables.TUNE, rows).num_rows == 5
+
+
+@pytest.mark.parametrize("rates", [[2e-4, 1e-4], [1e-4, 1e-4], [0.0], []])
+def test_rates_are_positive_and_ascend(rates: list[float]) -> None:
+    with pytest.raises(ValidationError):
+        TuneSettings.model_validate({"rates": rates})
