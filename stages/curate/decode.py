@@ -65,11 +65,15 @@ def pixel_digest(image: Image.Image) -> str:
     return hashlib.sha256(size + image.tobytes()).hexdigest()
 
 
-def square(image: Image.Image, data: bytes, side: int) -> tuple[Image.Image, bytes]:
-    """Image and bytes scaled and cut about the centre to `side` x `side`; unchanged when they are of that size."""
+def square(image: Image.Image, data: bytes, side: int, squash: bool = False) -> tuple[Image.Image, bytes]:
+    """Image and bytes scaled and cut about the centre to `side` x `side`; unchanged when they are of that size.
+
+    With `squash` nothing is cut, and width and height are scaled each by its own factor.
+    """
     if image.size == (side, side):
         return image, data
-    fitted = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+    size, way = (side, side), Image.Resampling.LANCZOS
+    fitted = image.resize(size, way) if squash else ImageOps.fit(image, size, way)
     return fitted, encode(np.asarray(fitted))
 
 

@@ -133,7 +133,7 @@ class Curation:
             self.catalogue.keep(row)
             split = "pairs" if row.for_pairs else row.split
             if self.settings.side and not row.for_pairs:
-                row.image, row.data = square(row.pixels, row.data, self.settings.side)
+                row.image, row.data = square(row.pixels, row.data, self.settings.side, self.settings.as_released.squash)
             tally.splits[split] = tally.splits.get(split, 0) + 1
             yield {
                 "image_id": row.image_id, "caption": row.text, "image": row.data, "width": row.pixels.width,

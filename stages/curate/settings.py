@@ -166,6 +166,12 @@ class Filters(Settings):
         return self
 
 
+class AsReleased(Settings):
+    """What the released ImageReFL code does and its paper does not say; off. See docs/reproduction.md."""
+
+    squash: bool = Field(False, description="make images square by scaling each side by its own factor, not by cutting")
+
+
 class CurateSettings(Settings):
     """Section `curate` of a study."""
 
@@ -176,6 +182,7 @@ class CurateSettings(Settings):
     side: int | None = Field(
         None, ge=8, description="scale captioned images and cut them to squares of so many pixels; null leaves them"
     )
+    as_released: AsReleased = Field(AsReleased(), description="habits of the released code")
     val_share: float = Field(0.1, ge=0, lt=1, description="share of groups kept for validation")
 
     @model_validator(mode="after")

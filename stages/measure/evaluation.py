@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -38,6 +38,8 @@ class Evaluation:
     sets: Mapping[str, object]
     """What set metrics compare with and how; empty where there are none."""
     formulas: int = FORMULAS
+    released: Mapping[str, object] = field(default_factory=dict)
+    """Habits of the released code that summaries follow."""
 
     @property
     def id(self) -> str:
@@ -50,7 +52,10 @@ class Evaluation:
         return schema.with_metadata({**(schema.metadata or {}), **more})
 
     def _text(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, default=str)
+        specification = asdict(self)
+        if not self.released:
+            del specification["released"]  # so that an evaluation without such habits keeps the id it always had
+        return json.dumps(specification, sort_keys=True, default=str)
 
 
 def prompt_suite(prompts: Iterable[tuple[str, str]]) -> str:

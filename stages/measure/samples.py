@@ -18,6 +18,7 @@ from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite
 from stages.measure.judged import Judged, join
 from stages.measure.reference import for_sets, read_reference
+from stages.measure.released import mean_of_batches
 from stages.measure.setting import Ledger, Setting
 from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
 from stages.measure.statistics import Reference
@@ -83,6 +84,7 @@ def measure(
         _evaluation(rows, expected, samples, judges, seed),
         sampling=sampling or {},
         sets=sets | {"images": images} if real else {},
+        released={key: value for key, value in settings.as_released.model_dump().items() if value is not None},
     )
     done: list[dict[str, Any]] = []
 
@@ -219,6 +221,9 @@ def _finish(
             found[name] = interval(by_prompt, settings.bootstrap, settings.interval, seed)
         except InputError as error:
             raise InputError(f"metric {name!r}: {error}") from None
+    batch = settings.as_released.bfloat16_means
+    if batch is not None:
+        found = {name: _released(setting, name, value, batch) for name, value in found.items()}
     if real is not None and len(setting.owners) > 1:
         features = for_sets(settings, np.concatenate(setting.features))
         for name, metric in metrics.set.items():
@@ -226,6 +231,12 @@ def _finish(
             found[name] = value.within(*metrics.ranges[name])
             setting.rows.append((None, None, name, found[name].mean))
     return [_summary_row(setting.key, name, value) for name, value in found.items()]
+
+
+def _released(setting: Setting, metric: str, found: Interval, batch: int) -> Interval:
+    """The released code's mean in place of a metric's own, where it is one of images."""
+    scores = [score for _, sample, name, score in setting.rows if name == metric and sample is not None]
+    return replace(found, mean=mean_of_batches(scores, batch)) if scores else found
 
 
 def _summary_row(key: tuple[object, ...], metric: str, found: Interval) -> dict[str, Any]:

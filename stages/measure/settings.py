@@ -12,6 +12,17 @@ from stages.params import Settings, nearest
 PACKAGE, GROUP = "stages.measure.metrics", "imagerefl.metrics"
 
 
+class AsReleased(Settings):
+    """What the released ImageReFL code does and its paper does not say; off. See docs/reproduction.md."""
+
+    bfloat16_means: int | None = Field(
+        None,
+        ge=1,
+        description="summaries of scores of images are plain means over batches of so many images (30 there), "
+        "scores and batch means in bfloat16; intervals stay as they are",
+    )
+
+
 class MeasureSettings(Settings):
     """What is measured of every image, of the images of every prompt, and of all images of every setting."""
 
@@ -28,6 +39,7 @@ class MeasureSettings(Settings):
         3, ge=1, le=50, description="neighbour whose distance is the radius in precision and recall"
     )
     reference_images: int = Field(10_000, ge=2, description="curated images that set metrics compare with, at most")
+    as_released: AsReleased = Field(AsReleased(), description="habits of the released code")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
     batch_size: int = Field(256, ge=1, description="images a network call; does not change the result")

@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 
 from stages import tables
+from stages.curate.decode import square
 from stages.curate.text import prompt_id
 from stages.errors import InputError
 from stages.runtime import sha256
@@ -238,6 +239,16 @@ def test_sides_are_made_equal(tmp_path: Path) -> None:
     assert {(row["width"], row["height"]) for row in square.images} == {(16, 16)}
     assert all(Image.open(io.BytesIO(row["image"])).size == (16, 16) for row in square.images)
     assert captions(square) == captions(plain)  # an image keeps its id
+
+
+def test_squashing_keeps_the_edges_that_cutting_takes_away() -> None:
+    wide = np.zeros((16, 32, 3), np.uint8)
+    wide[:, :8], wide[:, 24:] = (255, 0, 0), (0, 0, 255)
+    image = Image.fromarray(wide)
+    cut, squashed = (np.asarray(square(image, b"", 16, squash)[0]) for squash in (False, True))
+    assert not cut[8, [2, 13]].any()
+    assert squashed[8, 1, 0] > 250
+    assert squashed[8, 14, 2] > 250
 
 
 def test_no_group_stands_in_two_splits(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from stages.measure.metrics import attribute_diversity, caption, clipscore, cove
 from stages.measure.metrics import recall as recall_metric
 from stages.measure.metrics.vendi import metric as vendi_metric
 from stages.measure.metrics.vendi import vendi_score
+from stages.measure.released import bfloat16, mean_of_batches
 from stages.measure.samples import load_metrics
 from stages.measure.settings import MeasureSettings
 from stages.measure.statistics import Gaussian, cubic_kernel, directions, gaussian, neighbour_radii, reference
@@ -304,3 +305,19 @@ def test_documented_metric_works(documented_metric: str) -> None:
     assert metric(Judged(prompts=("",) * 3, pixels=grey)) == {"pixel_spread": 0.0}
     assert metric(Judged(prompts=("",) * 2, pixels=ends)) == {"pixel_spread": 0.5}
     assert metric(Judged(prompts=("",), pixels=grey[:1])) == {}
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    import torch
+
+    values = np.random.default_rng(2).normal(size=1000).astype(np.float32) * 20
+    expected = torch.from_numpy(values).bfloat16().float().numpy()
+    assert (bfloat16(values) == expected).all()
+
+
+def test_the_released_mean_weighs_batches_and_not_images() -> None:
+    # exactly representable: batches [1, 1], [1, 1], [4]; the mean over images is 8/5, the mean of batch means is 2
+    assert mean_of_batches([1.0, 1.0, 1.0, 1.0, 4.0], 2) == 2.0
+    # near 20 bfloat16 has steps of 1/8: PickScore's means live on that grid
+    assert mean_of_batches([20.05] * 30, 30) == 20.0
+    assert mean_of_batches([20.07] * 30, 30) == 20.125
