@@ -21,6 +21,7 @@ from stages.finetune.batch import Batch
 from stages.finetune.data import Data
 from stages.finetune.tools import Tools
 from stages.finetune.trajectory_trainer import TrajectoryTrainer
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.schedule import Schedule
 
@@ -87,7 +88,7 @@ def costs(plan: Plan, schedule: Schedule) -> Iterator[Cost]:
     policy = Denoiser(_Echo(), schedule)
     device = schedule.device
     others = {name: Denoiser(_Echo(), schedule) for name in ("reference", "student")}
-    tools = Tools(policy, grid, torch.zeros(1, 1, 1, device=device), train.guidance, train.sampler,
+    tools = Tools(policy, grid, Conditioning(torch.zeros(1, 1, 1, device=device)), train.guidance, train.sampler,
                   train.as_released.extra_step, **others)  # fmt: skip
     item = Item("counted", "", 0, 0)
     data = Data(cast(Encodings, _Nothing(device)), [item], plan.seed, train.batch_size, train.accumulate, 1.0, device,

@@ -11,6 +11,7 @@ from stages.encode.store import Encodings, Item
 from stages.finetune.batch import Batch
 from stages.models.diffusion import posterior_sample
 from stages.models.noise import KeyedNoise
+from stages.processes import ALONE, Processes
 from stages.runtime import seed_from
 
 
@@ -18,7 +19,8 @@ from stages.runtime import seed_from
 class Data:
     """Training items (prompts, or captioned images when `posterior`) and how batches are drawn from them.
 
-    `scale` is the VAE's scaling factor. Items come in a new random order every epoch.
+    `scale` is the VAE's scaling factor. Items come in a new random order every epoch, each `repeat` times in a row.
+    Of every micro-batch each of `processes` has an equal share, in order.
     """
 
     encodings: Encodings
@@ -29,13 +31,16 @@ class Data:
     scale: float
     device: object
     posterior: bool
+    repeat: int = 1
+    processes: Processes = ALONE
 
     def batch(self, step: int, micro: int) -> Batch:
-        """Micro-batch `micro` of optimizer step `step` (both from 0)."""
+        """This process's share of micro-batch `micro` of optimizer step `step` (both from 0)."""
         size = self.batch_size // self.accumulate
         first = step * self.batch_size + micro * size
-        items = [self._item(place) for place in range(first, first + size)]
-        keys = [("train", place) for place in range(first, first + size)]
+        places = [first + row for row in self.processes.rows(size, "finetune: a micro-batch")]
+        items = [self._item(place // self.repeat) for place in places]
+        keys = [("train", place) for place in places]
         noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)  # type: ignore[arg-type]
         return Batch(
             prompts=[item.text for item in items],

@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from stages import tables
 from stages.encode.store import Encodings
+from stages.errors import InputError
 from stages.finetune.budget import Cost, within_budget
+from stages.finetune.course import Course
 from stages.finetune.data import Data
+from stages.finetune.judge import Counted, require_enough
+from stages.finetune.learner import Learner
 from stages.finetune.probe import Probe
 from stages.finetune.resolve import Plan
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
+from stages.finetune.trajectory_settings import TrajectorySettings
+from stages.finetune.trajectory_trainer import TrajectoryTrainer
 from stages.models import record
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
-from stages.rewards.base import load_reward, require_embedding, require_gradient
+from stages.processes import ALONE, Processes
+from stages.resume import State
+from stages.rewards.base import load_reward, require_embedding
 from stages.runtime import device, progress
 
 if TYPE_CHECKING:
@@ -32,14 +40,19 @@ LOG_EVERY = 10  # optimizer steps between two points of the tracked curves; the 
 
 
 def finetune(
-    plan: Plan, base: Path, reward: Path, heldout: Path, tensors: Path, index: Path, weights: Path, log: Path, job: Job
-) -> None:
-    """Train the policy of `plan` and write `weights` (the trained part only), then `log`."""
+    plan: Plan, base: Path, reward: Path, heldout: Path, tensors: Path, index: Path, weights: Path, log: Path, job: Job,
+    state: State | None = None, processes: Processes = ALONE,
+) -> None:  # fmt: skip
+    """Train the policy of `plan` and write `weights` (the trained part only), then `log`.
+
+    Goes on from `state` where it holds a run. Of several `processes` the first one probes and writes. Raises NonFinite
+    for a step that has no finite loss, unless skipped, and InputError for a method that cannot be shared out.
+    """
     where = device()
     model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
     plan = within_budget(plan, model.schedule)
-    judges = {plan.study.reward: load_reward(record.load(reward), where)}
-    require_gradient(judges[plan.study.reward])
+    judges = {plan.study.reward: require_enough(plan, load_reward(record.load(reward), where))}
+    counted = Counted(judges[plan.study.reward])
     judges[plan.study.heldout] = load_reward(record.load(heldout), where)
     if plan.train.probe.oracle:
         oracle = record.ModelRecord(name="oracle", kind=plan.train.probe.oracle)
@@ -47,32 +60,43 @@ def finetune(
     encodings = Encodings(tensors, index, where)
     policy = make_policy(model.unet, plan.train.trainable, plan.seed, plan.train.lora.rank, plan.train.lora.alpha,
                          plan.train.lora.targets)  # fmt: skip
-    trainer = start(plan, model, policy, encodings, judges[plan.study.reward])
-    data = training_data(plan, model, encodings, where)
+    trainer = start(plan, model, policy, encodings, counted)
+    if processes.count > 1 and isinstance(trainer, TrajectoryTrainer):
+        raise InputError(f"run {plan.name!r}: method {plan.method!r} compares rollouts and trains in one process only")
+    trainer.processes = processes
+    data = training_data(plan, model, encodings, where, processes)
     probe = fixed_probe(plan, encodings, judges, where)
 
-    rows: list[dict[str, object]] = []
-    for step in progress(range(plan.train.steps + 1), plan.train.steps + 1, f"finetune {plan.name}"):
+    course = Course(trainer, state or State(), plan.train.nonfinite == "skip", f"finetune {plan.name}")
+    for step, terms in course.resume():
+        _track(job, plan, step, terms)
+    left = range(course.step, plan.train.steps + 1)
+    for step in progress(left, len(left), course.name):
         terms: dict[str, float] = {}
         # once in a while, and before the first and after the last step: judge a few fixed prompts
-        if step % plan.train.probe.every == 0 or step == plan.train.steps:
+        if processes.first and (step % plan.train.probe.every == 0 or step == plan.train.steps):
             judged = Denoiser(policy.network, model.schedule)
             terms |= probe.measure(judged, trainer.tools.grid, model.vae.decode, plan.train.sampler)
         # a single optimizer step
         if step < plan.train.steps:
-            before = Cost.of(trainer.tools.policy)
-            terms |= trainer.train_step([data.batch(step, micro) for micro in range(plan.train.accumulate)])
-            spent = Cost.of(trainer.tools.policy)
-            terms |= {"nfe": (spent - before).forward, "forward": spent.forward, "backward": spent.backward}
-        rows += [{"step": step, "term": name, "value": float(value)} for name, value in terms.items()]
-        if step % LOG_EVERY == 0 or any(name.startswith("probe_") for name in terms):
-            job.metrics({_tracked(name, plan): value for name, value in terms.items()}, step=step)
+            before, asked = Cost.of(trainer.tools), counted.queries
+            terms |= course.take([data.batch(step, micro) for micro in range(plan.train.accumulate)])
+            spent = Cost.of(trainer.tools)
+            cost = {"nfe": (spent - before).forward, "forward": spent.forward, "backward": spent.backward}
+            cost["queries"] = counted.queries - asked
+            terms |= {name: value * processes.count for name, value in cost.items()}
+        _track(job, plan, step, terms)
+        course.end_step(terms)
 
-    policy.save(weights, model.record.digest, trainer.average)
-    tables.write(log, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)
+    course.require_finite()
+    if processes.first:
+        policy.save(weights, model.record.digest, trainer.average)
+        rows: list[dict[str, object]] = [{"step": n, "term": term, "value": value} for n, term, value in course.rows]
+        tables.write(log, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)
+    processes.wait()
 
 
-def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encodings, reward: Reward) -> Trainer:
+def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encodings, reward: Counted) -> Learner:
     """The trainer of a plan before its first step."""
     if plan.train.gradient_checkpointing:
         policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -84,18 +108,27 @@ def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encoding
         guidance=plan.train.guidance,
         sampler=plan.train.sampler,
         extra_step=plan.train.as_released.extra_step,
+        reference=Denoiser(model.unet, model.schedule),
     )
+    parameters = dict(policy.parameters())
+    if hasattr(plan.module, "start"):
+        method = plan.module.start(plan.method_settings, plan.train)
+        return TrajectoryTrainer.start(tools, model.vae.decode, reward, method, parameters, plan.train,
+                                       cast(TrajectorySettings, plan.method_settings).eta)  # fmt: skip
     step = partial(plan.module.step, settings=plan.method_settings)
-    return Trainer.start(tools, model.vae.decode, reward, step, dict(policy.parameters()), plan.train)
+    return Trainer.start(tools, model.vae.decode, reward, step, parameters, plan.train)
 
 
-def training_data(plan: Plan, model: DiffusionModel, encodings: Encodings, where: torch.device) -> Data:
+def training_data(
+    plan: Plan, model: DiffusionModel, encodings: Encodings, where: torch.device, processes: Processes = ALONE
+) -> Data:
     """The prompts, or the captioned images, that the method trains on."""
     needs_images = plan.method_settings.data == "images"
     items = encodings.images("train") if needs_images else encodings.prompts("train")
     return Data(
         encodings=encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,
         accumulate=plan.train.accumulate, scale=model.vae.scale, device=where, posterior=needs_images,
+        repeat=plan.method_settings.group, processes=processes,
     )  # fmt: skip
 
 
@@ -109,6 +142,12 @@ def fixed_probe(plan: Plan, encodings: Encodings, judges: Mapping[str, Reward], 
     noise = KeyedNoise(plan.study.seed, keys, encodings.latent_shape(), where)
     embed = require_embedding(judges[plan.study.heldout]).embed
     return Probe([item.text for item in items], encodings.text(items), noise, size.samples, dict(judges), embed)
+
+
+def _track(job: Job, plan: Plan, step: int, terms: Mapping[str, float]) -> None:
+    """Some steps of the log, for those who watch while training goes on."""
+    if step % LOG_EVERY == 0 or any(name.startswith("probe_") for name in terms):
+        job.metrics({_tracked(name, plan): value for name, value in terms.items()}, step=step)
 
 
 def _tracked(name: str, plan: Plan) -> str:

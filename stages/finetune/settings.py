@@ -103,6 +103,9 @@ class FinetuneSettings(Settings):
     gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
     judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    nonfinite: Literal["stop", "skip"] = Field(
+        default="stop", description="a step whose loss or gradient is NaN or infinite ends the run, or is left out"
+    )
     as_released: AsReleased = Field(default_factory=AsReleased)
 
     @model_validator(mode="after")
@@ -126,6 +129,16 @@ class MethodSettings(Settings):
     def data(self) -> Literal["prompts", "images"]:
         """Whether batches are training prompts, or captioned real images with their posteriors."""
         return "prompts"
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the reward's gradient is followed; a method that sees the reward as a number says no."""
+        return True
+
+    @property
+    def group(self) -> int:
+        """Images of one prompt that stand side by side in a batch."""
+        return 1
 
     def check(self, train: FinetuneSettings) -> None:
         """Raise ValueError when these settings do not go with `train`."""

@@ -249,7 +249,7 @@ def test_real_latents_are_scaled_posterior_samples(tmp_path: Path):
     mean, std = store.posterior(items)
     assert batch.clean is not None
     torch.testing.assert_close(batch.clean, 0.5 * (mean + std * batch.noise.extra("posterior")))
-    assert torch.equal(batch.text, store.text(items))
+    assert torch.equal(batch.text.text, store.text(items).text)
 
 
 def test_prompts_go_with_their_images_through_the_slices():

@@ -30,14 +30,26 @@ class Transition:
         """Mean over C, h, w of (other mean - mean)^2 / std^2, [B]: twice the KL divergence a number (SQDF's code)."""
         return ((other - self.mean).square() / self.std.square()).mean((1, 2, 3))
 
+    def kl(self, other: Transition) -> Tensor:
+        """KL divergence [B] from `other`, a Gaussian of the same deviation, in nats a number: of an image it is C h w
+        times this.
+
+        The one normalisation of every method here. SQDF's code has twice this (`divergence`), DDPO+KL's code this.
+        """
+        return self.divergence(other.mean) / 2
+
 
 def ddim_transition(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor, step: int, eta: float = 1.0) -> Transition:
     """The step from timesteps t [B] to max(t - step, 0) (Song et al. 2021, equations 12 and 16).
 
     The step never ends at clean latents, where its deviation would be 0: past timestep 0 it ends there.
     """
-    alpha = schedule.alphas_cumprod[t].reshape(-1, 1, 1, 1)
-    prev = schedule.alphas_cumprod[(t - step).clamp(min=0)].reshape(-1, 1, 1, 1)
+    return between(x, eps, schedule.alphas_cumprod[t], schedule.alphas_cumprod[(t - step).clamp(min=0)], eta)
+
+
+def between(x: Tensor, eps: Tensor, alpha: Tensor, prev: Tensor, eta: float = 1.0) -> Transition:
+    """The same step between cumulative products `alpha` and `prev`, each [B]."""
+    alpha, prev = alpha.reshape(-1, 1, 1, 1), prev.reshape(-1, 1, 1, 1)
     variance = eta**2 * (1 - prev) / (1 - alpha) * (1 - alpha / prev)
     clean = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
     return Transition(prev.sqrt() * clean + (1 - prev - variance).sqrt() * eps, variance.sqrt())

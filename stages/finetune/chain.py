@@ -1,0 +1,128 @@
+"""The one stochastic sampler of the trajectory methods, and what it records.
+
+A policy is the Markov chain p(x_{i+1} | x_i) of Gaussian steps (DDIM with eta; eta 1 is the ancestral sampler). The
+last step ends at timestep 0 of the training schedule and not at clean latents, where it would have no deviation and so
+no density; what is decoded is that last state, as in the released code of DDPO and SQDF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.finetune.batch import Batch
+from stages.finetune.losses.transition import Transition, between
+from stages.finetune.tools import Tools
+from stages.models.conditioning import Conditioning
+from stages.models.diffusion import Denoiser
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Rollouts of B images over T steps, without gradient.
+
+    `states` [T + 1, B, C, h, w] enter the steps, the last one is judged; `means` [T, B, C, h, w] and `std` [T] are
+    those of the steps, `log_density` [T, B] is each step's under the policy that made it (a mean over C, h, w). `text`
+    are the conditions of the prompts, a row an image.
+    """
+
+    states: Tensor
+    means: Tensor
+    std: Tensor
+    log_density: Tensor
+    text: Conditioning
+    prompts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def noise(self) -> Tensor:
+        """The standard normal draws [T, B, C, h, w] of the steps."""
+        return (self.states[1:] - self.means) / self.std.reshape(-1, 1, 1, 1, 1)
+
+    @property
+    def last(self) -> Tensor:
+        """What is decoded and judged, [B, C, h, w]."""
+        return self.states[-1]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all tensors: about 8 T C h w bytes an image in float32, and its conditions."""
+        own = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        return sum(value.numel() * value.element_size() for value in [*own, *self.text.tensors().values()])
+
+    def state(self) -> dict[str, Any]:
+        """What to save."""
+        return vars(self) | {"text": self.text.tensors(), "prompts": list(self.prompts)}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], device: torch.device) -> Trajectory:
+        """What was saved, on `device`."""
+        states, means, std, density = (state[name].to(device) for name in ("states", "means", "std", "log_density"))
+        return cls(states, means, std, density, Conditioning(**state["text"]).to(device), state["prompts"])
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The steps of the policy's grid; index i goes from state i to state i + 1, i from 0 to T - 1.
+
+    `alpha` and `prev` [T] are the cumulative products before and after a step.
+    """
+
+    tools: Tools
+    eta: float
+    alpha: Tensor
+    prev: Tensor
+
+    @classmethod
+    def of(cls, tools: Tools, eta: float = 1.0) -> Chain:
+        """The chain on the grid of `tools`. Raises InputError where the grid ends at timestep 0: no step leaves it."""
+        grid = tools.grid
+        final = grid.schedule.alphas_cumprod[:1]
+        if not grid.alpha[-1] < final[0]:
+            raise InputError(
+                "a trajectory method needs a last sampling step with noise, but the scheduler's grid ends at "
+                "timestep 0; expected steps_offset 1 in its configuration"
+            )
+        return cls(tools, eta, grid.alpha, torch.cat([grid.alpha[1:], final]))
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    def epsilon(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+        """Noise prediction [B, C, h, w] for states x that enter the steps i [B], guided as the study says."""
+        tools = self.tools
+        return denoiser.epsilon(x, tools.grid.timesteps[i], text, tools.empty, tools.guidance)
+
+    def step(self, x: Tensor, eps: Tensor, i: Tensor) -> Transition:
+        """The Gaussian over states i + 1 that noise predictions eps at states x, entering i [B], imply."""
+        return between(x, eps, self.alpha[i], self.prev[i], self.eta)
+
+    def transition(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Transition:
+        """The Gaussian over states i + 1 that `denoiser` predicts for states x entering i [B]."""
+        return self.step(x, self.epsilon(denoiser, x, i, text), i)
+
+    def index(self, i: int, count: int) -> Tensor:
+        """The index i for each of `count` states."""
+        return torch.full((count,), i, device=self.alpha.device)
+
+    @torch.no_grad()
+    def roll(self, batch: Batch, first: Tensor | None = None) -> Trajectory:
+        """One rollout of the policy for a micro-batch; `first` [B, C, h, w] in place of the batch's own noise."""
+        x = batch.noise.initial() if first is None else first
+        states, means, densities, deviations = [x], [], [], []
+        for i in range(len(self)):
+            found = self.transition(self.tools.policy, x, self.index(i, len(x)), batch.text)
+            x = found.sample(batch.noise.step(i))
+            states.append(x)
+            means.append(found.mean)
+            densities.append(found.log_density(x))
+            deviations.append(found.std[0].flatten())
+        return Trajectory(torch.stack(states), torch.stack(means), torch.cat(deviations), torch.stack(densities),
+                          Conditioning.of(batch.text), batch.prompts)  # fmt: skip

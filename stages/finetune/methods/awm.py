@@ -1,0 +1,31 @@
+"""AWM (advantage weighted matching, Xue et al. 2025): the diffusion loss on own images, weighted by their advantage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.finetune.settings import FinetuneSettings
+from stages.finetune.trajectory_settings import AdvantageSettings
+
+if TYPE_CHECKING:
+    from stages.finetune.trajectory_trainer import Method
+
+
+class Settings(AdvantageSettings):
+    """AWM's own keys."""
+
+    clip: float = Field(
+        default=0.1, gt=0, description="the ratio exp(old error - new error) is clipped to 1 plus and minus this"
+    )
+    kl_weight: float = Field(
+        default=0.0, ge=0, description="weight of the mean squared difference between predictions of policy and base"
+    )
+
+
+def start(settings: Settings, train: FinetuneSettings) -> Method:
+    """The method before its first step."""
+    from stages.finetune.matching import Awm
+
+    return Awm(settings, train.accumulate)

@@ -1,0 +1,34 @@
+"""HRF (hierarchical reward fine-tuning; Barcelo et al. 2024): DDPO on a window of steps that moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.finetune.settings import FinetuneSettings
+from stages.finetune.trajectory_settings import AdvantageSettings
+
+if TYPE_CHECKING:
+    from stages.finetune.trajectory_trainer import Method
+
+
+class Settings(AdvantageSettings):
+    """HRF's own keys."""
+
+    window: int = Field(default=5, ge=1, description="sampling steps that are learnt from at a time")
+    move: int = Field(default=5, ge=1, description="sampling steps by which the window moves, from noise to image")
+    hold: int = Field(default=5, ge=1, description="collections of rollouts before the window moves")
+
+    def check(self, train: FinetuneSettings) -> None:
+        """The window lies on the grid."""
+        super().check(train)
+        if self.window > train.sampling_steps:
+            raise ValueError(f"window {self.window} is more than sampling_steps {train.sampling_steps}")
+
+
+def start(settings: Settings, train: FinetuneSettings) -> Method:
+    """The method before its first step."""
+    from stages.finetune.clipped import Hrf
+
+    return Hrf(settings, train.accumulate)

@@ -1,0 +1,32 @@
+"""TailorPO (Ren et al. 2025): at a step, the better of two next states drawn from one state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from stages.finetune.settings import FinetuneSettings
+from stages.finetune.trajectory_settings import CollectionSettings
+
+if TYPE_CHECKING:
+    from stages.finetune.trajectory_trainer import Method
+
+
+class Settings(CollectionSettings):
+    """TailorPO's own keys. `steps_per_trajectory` says at how many steps pairs are drawn and judged; null: all."""
+
+    beta: float = Field(
+        default=1.0, gt=0, description="how strongly a preferred step must be more likely than the other"
+    )
+    clip: float = Field(default=0.1, gt=0, lt=1, description="ratios to the base are clipped to 1 plus and minus this")
+    follow: Literal["better", "random"] = Field(
+        default="better", description="the next state that a rollout goes on from"
+    )
+
+
+def start(settings: Settings, train: FinetuneSettings) -> Method:
+    """The method before its first step."""
+    from stages.finetune.pairs import TailorPo
+
+    return TailorPo(settings, train.accumulate)

@@ -1,0 +1,38 @@
+"""A consistency model: one evaluation from any noise level to the clean latents (Song et al. 2023; Luo et al. 2023).
+
+f(x, t) = c_skip(t) x + c_out(t) x0(x, eps(x, t)), the boundary factors of latent consistency models: c_skip falls from
+1 at t = 0 within a few timesteps, so that f(x, 0) = x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stages.models.conditioning import Conditioning
+from stages.models.diffusion import Denoiser
+
+SIGMA_DATA = 0.5
+SCALING = 10.0  # of timesteps in the boundary factors
+
+
+@dataclass(frozen=True)
+class Student:
+    """A denoiser read as a consistency model. It takes no guidance: that of its teacher is in its weights."""
+
+    denoiser: Denoiser
+
+    def __call__(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
+        """Clean latents [B, C, h, w] from latents x [B, C, h, w] at timesteps t [B]."""
+        alpha = self.denoiser.schedule.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+        eps = self.denoiser.epsilon(x, t, text)
+        skip, out = boundary(t)
+        return skip * x + out * (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+
+
+def boundary(t: Tensor) -> tuple[Tensor, Tensor]:
+    """c_skip and c_out at timesteps t [B], each [B, 1, 1, 1]."""
+    scaled = (SCALING * t.float()).reshape(-1, 1, 1, 1)
+    total = scaled.square() + SIGMA_DATA**2
+    return SIGMA_DATA**2 / total, scaled / total.sqrt()

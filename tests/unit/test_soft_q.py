@@ -1,0 +1,264 @@
+"""SQDF against closed forms, DRaFT-1, and its own parts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages.finetune.chain import Chain
+from stages.finetune.methods import draft_k, sqdf
+from stages.finetune.predictors import Predictor, Steps
+from stages.finetune.replay import Drawn, Replay
+from stages.finetune.settings import FinetuneSettings
+from stages.finetune.soft_q import SoftQ
+from stages.finetune.tools import Tools
+from stages.finetune.trajectory_trainer import TrajectoryTrainer
+from stages.models.conditioning import Conditioning
+from stages.models.diffusion import Denoiser
+from stages.models.noise import GivenNoise
+from stages.models.schedule import Schedule
+from tests import tiny
+
+DOUBLE = torch.float64
+
+
+def method(predictor: Predictor | None = None, **values: Any) -> SoftQ:
+    settings = sqdf.Settings.model_validate({"kind": "sqdf", "gamma_steps": None, **values})
+    return SoftQ(settings, 1, predictor or Steps(1))
+
+
+def learner(
+    tools: Tools, parameters: dict[str, nn.Parameter], reward: Any, own: SoftQ, decode: Any = None
+) -> TrajectoryTrainer:
+    return TrajectoryTrainer.start(tools, decode or (lambda x0: x0), reward, own, parameters, FinetuneSettings())
+
+
+class Line(nn.Module):
+    """The exact noise prediction for data N(0, 1), sqrt(1 - abar) x, plus a shift for every timestep."""
+
+    def __init__(self, on: Schedule, times: Tensor) -> None:
+        super().__init__()
+        self.on, self.times = on, times
+        self.shift = nn.Parameter(torch.zeros(len(times), dtype=DOUBLE))
+
+    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
+        places = (self.times[None] == t.reshape(-1, 1)).double()
+        shift = (places @ self.shift).reshape(-1, 1, 1, 1)
+        return ((1 - self.on.alphas_cumprod[t]).sqrt().reshape(-1, 1, 1, 1) * x + shift,)
+
+
+def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return images.mean((1, 2, 3))
+
+
+def gaussian_mean(predictor: Predictor, gamma: float) -> float:
+    """The mean of the policy that minimises SQDF's loss for data N(0, 1), r(x) = x, alpha 1, 50 steps of SD's schedule.
+
+    The loss is a parabola in every shift, so that two gradients give its minimum.
+    """
+    on = tiny.schedule()
+    on = Schedule(on.alphas_cumprod.to(DOUBLE), on.prediction, on.spacing, on.offset)
+    grid = on.grid(50)
+    policy, base = Line(on, grid.timesteps), Line(on, grid.timesteps)
+    empty = Conditioning(torch.zeros(1, 1, 1, dtype=DOUBLE))
+    tools = Tools(Denoiser(policy, on), grid, empty, reference=Denoiser(base, on))
+    own = method(predictor, gamma=gamma, alpha=1.0)
+    made = learner(tools, {"shift": policy.shift}, brightness, own)
+    zeros = torch.zeros(50, 1, 1, 1, dtype=DOUBLE)
+    drawn = Drawn(zeros, torch.arange(50), empty.expand(50), [""] * 50)
+    slopes = []
+    for value in (0.0, 1.0):
+        policy.shift.data.fill_(value)
+        root = own.piece(made, made.chain, drawn, zeros).root
+        slopes.append(torch.autograd.grad(root, policy.shift)[0])
+    policy.shift.data = -slopes[0] / (slopes[1] - slopes[0])
+    noise = GivenNoise(zeros[:1], torch.zeros(50, 1, 1, 1, 1, dtype=DOUBLE), {})
+    batch = replace(tiny.batch(count=1, images=False), text=empty, noise=noise)
+    return float(made.chain.roll(batch).last)
+
+
+def endpoint(chain: Chain, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+    """Where the deterministic flow ends for data N(0, 1): every marginal is N(0, 1), so it stays where it is."""
+    return x
+
+
+@pytest.mark.parametrize(
+    ("predictor", "gamma", "expected"),
+    [(Steps(1), 1.0, 0.888), (endpoint, 1.0, 1.674), (Steps(1), 0.9, 0.177), (endpoint, 0.9, 0.222)],
+)
+def test_gaussian_closed_forms(predictor: Predictor, gamma: float, expected: float):
+    assert gaussian_mean(predictor, gamma) == pytest.approx(expected, abs=6e-4)
+
+
+def small() -> tuple[Tools, dict[str, nn.Parameter]]:
+    torch.manual_seed(0)
+    network = tiny.unet().double().requires_grad_(True)
+    base = tiny.unet().double()
+    tools = tiny.tools(network, 5, dtype=DOUBLE)
+    return replace(tools, reference=Denoiser(base, tools.policy.schedule)), dict(network.named_parameters())
+
+
+def gradients(root: Tensor, parameters: dict[str, nn.Parameter]) -> Tensor:
+    found = torch.autograd.grad(root, list(parameters.values()), allow_unused=True)
+    return torch.cat([g.flatten() for g in found if g is not None])
+
+
+def last_states(chain: Chain, batch: Any) -> Drawn:
+    made = chain.roll(batch)
+    count = len(batch.prompts)
+    return Drawn(made.states[len(chain) - 1], chain.index(len(chain) - 1, count), made.text, list(batch.prompts))
+
+
+def test_without_discount_and_divergence_it_is_the_gradient_of_draft_1():
+    """On the same state and noise, of the step as the chain makes it, and of DRaFT-1's own where it ends clean."""
+    tools, parameters = small()
+    batch = tiny.batch(count=3, steps=5, dtype=DOUBLE, images=False)
+    own = method(gamma=0.0, alpha=0.0)
+    made = learner(tools, parameters, tiny.reward, own, lambda x0: torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2))
+    noise = batch.noise.step(4)
+    found = gradients(own.piece(made, made.chain, last_states(made.chain, batch), noise).root, parameters)
+
+    state = made.chain.roll(batch).states[4]
+    step = made.chain.transition(tools.policy, state, made.chain.index(4, 3), Conditioning.of(batch.text))
+    reward = tiny.reward(made.decode(step.mean + step.std * noise), batch.prompts).mean()
+    torch.testing.assert_close(found, gradients(-reward, parameters), rtol=1e-9, atol=1e-12)
+
+    clean = replace(made.chain, prev=torch.cat([made.chain.prev[:-1], torch.ones(1, dtype=DOUBLE)]))
+    found = own.piece(made, clean, last_states(made.chain, batch), noise)
+    assert float(found.terms["reward"]) == pytest.approx(
+        float(tiny.reward(made.decode(draft_k.judge(tools, batch, 1).x0), batch.prompts).mean().detach()), rel=1e-9
+    )
+    judged = draft_k.judge(tools, batch, 1)
+    reward = tiny.reward(made.decode(judged.x0), batch.prompts).mean()
+    expected = gradients(-reward, parameters)
+    # the divergence of a step without noise is 0 / 0; DRaFT-1 has none
+    root = own_reward_only(own, made, clean, last_states(made.chain, batch))
+    torch.testing.assert_close(gradients(root, parameters), expected, rtol=1e-7, atol=1e-10)
+
+
+def own_reward_only(own: SoftQ, made: Any, chain: Chain, drawn: Drawn) -> Tensor:
+    found = chain.transition(chain.tools.policy, drawn.x, drawn.i, drawn.text)
+    x0 = own.predictor(chain, found.mean, drawn.i + 1, drawn.text)
+    _, gradient = made.pull(x0, drawn.prompts, 1.0)
+    return (gradient * x0).sum()
+
+
+def test_a_state_before_the_end_has_no_part_in_it_without_discount():
+    tools, parameters = small()
+    own = method(gamma=0.0, alpha=0.0)
+    made = learner(tools, parameters, tiny.reward, own, lambda x0: torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2))
+    batch = tiny.batch(count=2, steps=5, dtype=DOUBLE, images=False)
+    drawn = replace(last_states(made.chain, batch), i=made.chain.index(2, 2))
+    assert not gradients(own.piece(made, made.chain, drawn, batch.noise.step(0)).root, parameters).any()
+
+
+def test_the_loss_in_one_graph():
+    """Discounted reward of the base's prediction at x', and the divergence there, by autograd through everything."""
+    tools, parameters = small()
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.mul_(1.01)
+    own = method(gamma=0.8, alpha=0.3)
+    made = learner(tools, parameters, tiny.reward, own, lambda x0: torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2))
+    batch = tiny.batch(count=3, steps=5, dtype=DOUBLE, images=False)
+    states, steps, text = batch.noise.initial(), torch.tensor([0, 3, 4]), Conditioning.of(batch.text)
+    noise = batch.noise.step(1)
+    found = own.piece(made, made.chain, Drawn(states, steps, text, list(batch.prompts)), noise)
+    chain = made.chain
+    ours, base = (chain.transition(d, states, steps, text) for d in tools.denoisers)
+    after = ours.mean + ours.std * noise
+    times = steps + 1
+    rows = times < 5
+    eps = chain.epsilon(tools.base, after[rows], times[rows], text[rows])
+    alpha = tools.grid.alpha[times[rows]].reshape(-1, 1, 1, 1)
+    clean = torch.cat([(after[rows] - (1 - alpha).sqrt() * eps) / alpha.sqrt(), after[~rows]])
+    rewards = tiny.reward(made.decode(clean), batch.prompts)
+    kl = ((ours.mean - base.mean) ** 2 / (2 * ours.std**2)).mean((1, 2, 3))
+    loss = (-(torch.tensor([0.8**4, 0.8, 1.0], dtype=DOUBLE) * rewards) + 0.3 * kl).mean()
+    torch.testing.assert_close(found.terms["loss"], loss.detach())
+    torch.testing.assert_close(gradients(found.root, parameters), gradients(loss, parameters), rtol=1e-8, atol=1e-12)
+
+
+def test_two_deterministic_steps_are_the_samplers():
+    """From an even distance to the end: one DDIM step half way, and the prediction there."""
+    tools, _ = small()
+    chain = Chain.of(tools)
+    batch = tiny.batch(count=2, steps=5, dtype=DOUBLE, images=False)
+    x, text = batch.noise.initial(), Conditioning.of(batch.text)
+    found = Steps(2)(chain, x, torch.tensor([1, 5]), text)
+    eps = tools.base.epsilon(x, tools.grid.timesteps[1], text)
+    clean, after = tools.grid.x0(x, eps, 1), tools.grid.alpha[3]
+    half = after.sqrt() * clean + (1 - after).sqrt() * eps
+    expected = tools.grid.x0(half, tools.base.epsilon(half, tools.grid.timesteps[3], text), 3)
+    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(found[1], x[1])
+
+
+def test_released_switches():
+    tools, parameters = small()
+    batch = tiny.batch(count=4, steps=5, dtype=DOUBLE, images=False)
+    seen: list[Tensor] = []
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        seen.append(images.detach())
+        return images.mean((1, 2, 3)) - 0.5
+
+    found = {}
+    for released in ({}, {"denormalise_twice": True}, {"positive_only": True}):
+        own = method(gamma=1.0, alpha=0.5, as_released=released)
+        made = learner(tools, parameters, reward, own, torch.sigmoid)
+        drawn = last_states(made.chain, batch)
+        found[str(released)] = own.piece(own.judging(made), made.chain, drawn, batch.noise.step(1))
+    torch.testing.assert_close(seen[1], seen[0] / 2 + 0.5)
+    rewards = seen[0].mean((1, 2, 3)) - 0.5
+    assert (rewards > 0).any()
+    assert (rewards <= 0).any()
+    expected = -(rewards * (rewards > 0)).mean()
+    assert float(found["{'positive_only': True}"].terms["loss"]) == pytest.approx(float(expected), rel=1e-6, abs=1e-3)
+
+
+def trajectory(n: int) -> Any:
+    tools = tiny.tools(tiny.unet(), 4)
+    batch = tiny.batch(count=2, steps=4, seed=n, images=False)
+    return Chain.of(tools).roll(replace(batch, prompts=[f"{n} a", f"{n} b"]))
+
+
+def test_the_buffer_is_first_in_first_out_and_keeps_what_belongs_together():
+    buffer, made = Replay(3, "uniform", 0.9), [trajectory(n) for n in range(2)]
+    for n, found in enumerate(made):
+        buffer.add(found, torch.tensor([n + 0.25, n + 0.5]))
+    assert [kept.prompt for kept in buffer.kept] == ["0 b", "1 a", "1 b"]
+    drawn = buffer.draw(3, random.Random(0))
+    assert sorted(drawn.prompts) == ["0 b", "1 a", "1 b"]
+    for x, i, prompt, text in zip(drawn.x, drawn.i.tolist(), drawn.prompts, drawn.text.text, strict=True):
+        n, row = int(prompt[0]), "ab".index(prompt[2])
+        assert torch.equal(x, made[n].states[i, row])
+        assert torch.equal(text, made[n].text.text[row])
+    assert buffer.bytes == 3 * 4 * 256 * 4
+
+
+def test_prioritised_draws_go_by_positive_reward_and_discount():
+    buffer = Replay(4, "prioritised", 0.5)
+    buffer.add(trajectory(0), torch.tensor([3.0, -1.0]))
+    buffer.add(trajectory(1), torch.tensor([1.0, 0.0]))
+    drawn = buffer.draw(6000, random.Random(1))
+    assert set(drawn.prompts) == {"0 a", "1 a"}
+    assert drawn.prompts.count("0 a") / 6000 == pytest.approx(0.75, abs=0.03)
+    shares = [(drawn.i == i).float().mean().item() for i in range(4)]
+    assert shares == pytest.approx([1 / 15, 2 / 15, 4 / 15, 8 / 15], abs=0.03)
+    buffer = Replay(2, "prioritised", 0.5)
+    buffer.add(trajectory(0), torch.tensor([-3.0, -1.0]))
+    assert set(buffer.draw(50, random.Random(1)).prompts) == {"0 a", "0 b"}
+
+
+def test_discount_on_other_grids():
+    settings = sqdf.Settings(kind="sqdf", gamma=0.9)
+    assert settings.discount(50) == pytest.approx(0.9)
+    assert settings.discount(20) == pytest.approx(0.768, abs=1e-3)
+    assert sqdf.Settings(kind="sqdf", gamma=0.9, gamma_steps=None).discount(20) == 0.9
