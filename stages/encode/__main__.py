@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stages import lineage
+from stages import lineage, resume
 from stages.encode.settings import EncodeSettings
 from stages.params import section
 from stages.runtime import device, run_stage
@@ -27,12 +27,13 @@ def main() -> None:
     from stages.models.diffusion import load_diffusion
     from stages.models.record import load
 
-    with lineage.job(
-        params=args.params, stage="encode", name="encode",
-        inputs=[args.prompts, args.images, args.base], outputs=[args.tensors, args.index],
-    ) as job:  # fmt: skip
+    inputs, outputs = [args.prompts, args.images, args.base], [args.tensors, args.index]
+    with (
+        lineage.job(params=args.params, stage="encode", name="encode", inputs=inputs, outputs=outputs) as job,
+        resume.keep(args.params, "encode", "encode", args.tensors, settings.model_dump(), inputs) as state,
+    ):
         model = load_diffusion(load(args.base), device(), parts=("vae", "text_encoder"))
-        counts = encode(model, args.prompts, args.images, args.tensors, args.index, settings)
+        counts = encode(model, args.prompts, args.images, args.tensors, args.index, settings, state)
         job.metrics(counts)
 
 

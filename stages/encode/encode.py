@@ -15,17 +15,25 @@ from stages.encode.settings import EncodeSettings
 from stages.encode.store import MEANS, STDS, columns
 from stages.models.conditioning import Conditioning, sizes
 from stages.models.diffusion import DiffusionModel
+from stages.resume import State, Unit
 from stages.runtime import progress, whole_file
 
 SPLITS = ("train", "val")
 """Images of other splits are there for pairs only; no method trains on them."""
+CUT = "cut"
+"""Name of the count of truncated texts among what is kept of a batch."""
 
 
 @torch.no_grad()
 def encode(
-    model: DiffusionModel, prompts: Path, images: Path, tensors: Path, index: Path, settings: EncodeSettings
-) -> dict[str, float]:
-    """Write the encodings of every prompt and captioned image, then their index; returns what was counted."""
+    model: DiffusionModel, prompts: Path, images: Path, tensors: Path, index: Path, settings: EncodeSettings,
+    state: State | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Write the encodings of every prompt and captioned image, then their index; returns what was counted.
+
+    Batches that `state` holds are not encoded again.
+    """
+    state = state or State()
     prompt_rows = tables.read(prompts, tables.PROMPTS).to_pylist()
     image_rows = [
         row
@@ -33,8 +41,8 @@ def encode(
         if row["split"] in SPLITS
     ]
     texts = list(dict.fromkeys([row["prompt"] for row in prompt_rows] + [row["caption"] for row in image_rows]))
-    given, truncated = _conditioning(model, texts, settings.batch_size)
-    means, stds, side = _posteriors(model, images, len(image_rows), settings.batch_size)
+    given, truncated = _conditioning(model, texts, settings.batch_size, state)
+    means, stds, side = _posteriors(model, images, len(image_rows), settings.batch_size, state)
     empty = model.text.empty().to("cpu")
     if model.layout.sized:
         given, empty = (replace(one, size=sizes(len(one), *side)) for one in (given, empty))
@@ -60,31 +68,37 @@ def _entry(kind: str, item_id: str, text: str, row: int, split: str) -> dict[str
     return {"kind": kind, "item_id": item_id, "text": text, "row": row, "split": split}
 
 
-def _conditioning(model: DiffusionModel, texts: list[str], size: int) -> tuple[Conditioning, int]:
+def _conditioning(model: DiffusionModel, texts: list[str], size: int, state: State) -> tuple[Conditioning, int]:
     """Conditioning [N] on the CPU, and how many texts were truncated."""
-    parts, truncated = [], 0
-    starts = range(0, len(texts), size)
-    for start in progress(starts, len(starts), "encode texts"):
+
+    def make(start: int) -> Unit:
         given, cut = model.text.encode(texts[start : start + size])
-        parts.append(given.to("cpu"))
-        truncated += cut
-    return Conditioning.cat(parts), truncated
+        return given.to("cpu").tensors() | {CUT: torch.tensor(cut)}
+
+    starts = range(0, len(texts), size)
+    units = list(progress(state.results("texts", starts, make), len(starts), "encode texts"))
+    truncated = sum(int(unit.pop(CUT)) for unit in units)
+    return Conditioning.cat([Conditioning(**unit) for unit in units]), truncated
 
 
-def _posteriors(model: DiffusionModel, images: Path, count: int, size: int) -> tuple[Tensor, Tensor, tuple[int, int]]:
+def _posteriors(
+    model: DiffusionModel, images: Path, count: int, size: int, state: State
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Posterior means and standard deviations [N, C, h, w] on the CPU, and height and width of the images."""
-    means, stds, sides = [], [], (0, 0)
-    for batch in progress(_batches(images, size), -(-count // size), "encode images"):
-        mean, std = model.vae.posterior(batch.to(model.device))
-        means.append(mean.cpu())
-        stds.append(std.cpu())
-        sides = (batch.shape[2], batch.shape[3])
-    return torch.cat(means), torch.cat(stds), sides
+
+    def make(batch: list[bytes]) -> Unit:
+        pixels = pictures.tensor(batch, str(images))
+        mean, std = model.vae.posterior(pixels.to(model.device))
+        return {"mean": mean.cpu(), "std": std.cpu(), "side": torch.tensor(pixels.shape[2:])}
+
+    units = list(progress(state.results("images", _batches(images, size), make), -(-count // size), "encode images"))
+    height, width = units[-1]["side"].tolist() if units else (0, 0)
+    return torch.cat([unit["mean"] for unit in units]), torch.cat([unit["std"] for unit in units]), (height, width)
 
 
-def _batches(images: Path, size: int) -> Iterator[Tensor]:
-    """Batches [B, 3, H, W] in [0, 1] of the captioned images, in table order."""
+def _batches(images: Path, size: int) -> Iterator[list[bytes]]:
+    """Batches of the captioned images as bytes, in table order."""
     for part in tables.stream(images, tables.IMAGES, rows=size, columns=["image", "split"]):
         rows = [row["image"] for row in part.to_pylist() if row["split"] in SPLITS]
         if rows:
-            yield pictures.tensor(rows, str(images))
+            yield rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ class Ledger:
         if kept is None or None in finished.values():
             return
         self.batches, self.closed = kept["batches"], kept["closed"]
+        print(f"measure: {self.batches} batches kept, going on from there", file=sys.stderr, flush=True)
         for place, content in kept["open"].items():
             settings[self.keys[place]] = Setting.of(self.keys[place], content)
         for place, content in finished.items():

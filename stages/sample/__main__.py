@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages import lineage
+from stages import lineage, processes, resume
 from stages.params import section
 from stages.runtime import device, run_stage
 from stages.sample.resolve import Plan, resolve
@@ -35,6 +36,7 @@ def main() -> None:
     run.add_argument("--policy", type=Path, required=True, help="policy.safetensors of finetune")
     args = parser.parse_args()
     plan = resolve(args.params)
+    processes.spread("stages.sample", sys.argv[1:])
     if args.what == "base":
         base_images(args, plan)
     else:
@@ -47,8 +49,12 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
     with lineage.job(params=args.params, stage="sample", name="base", inputs=inputs, outputs=outputs) as job:
         from stages.sample.run import sample_base
 
-        _, painter = _painter(args, plan)
-        job.metrics({"images": sample_base(painter, args.samples, args.latents)})
+        with (
+            processes.joined() as several,
+            resume.keep(args.params, "sample", "base", args.samples, plan.identity(), inputs) as state,
+        ):
+            _, painter = _painter(args, plan)
+            job.metrics({"images": sample_base(painter, args.samples, args.latents, state, several)})
 
 
 def run_images(args: argparse.Namespace, plan: Plan) -> None:
@@ -59,10 +65,15 @@ def run_images(args: argparse.Namespace, plan: Plan) -> None:
         from stages.models.policy import load_policy
         from stages.sample.run import Identity, sample_run
 
-        model, painter = _painter(args, plan)
-        policy = load_policy(model.unet, args.policy, model.record.digest)
-        whose = Identity(args.run, run.method, run.seed)
-        job.metrics({"images": sample_run(painter, policy, whose, args.latents, args.samples)})
+        read = plan.identity() | {"run": run.model_dump()}
+        with (
+            processes.joined() as several,
+            resume.keep(args.params, "sample", args.run, args.samples, read, inputs) as state,
+        ):
+            model, painter = _painter(args, plan)
+            policy = load_policy(model.unet, args.policy, model.record.digest)
+            whose = Identity(args.run, run.method, run.seed)
+            job.metrics({"images": sample_run(painter, policy, whose, args.latents, args.samples, state, several)})
 
 
 def _painter(args: argparse.Namespace, plan: Plan) -> tuple[DiffusionModel, Painter]:

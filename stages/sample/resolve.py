@@ -10,6 +10,7 @@ from typing import Any
 from stages import plugins
 from stages.errors import InputError
 from stages.params import section, validate
+from stages.runtime import sha256
 from stages.sample.settings import SampleSettings, StrategySettings, StudySeed
 
 STRATEGIES, GROUP = "stages.sample.strategies", "imagerefl.strategies"
@@ -31,6 +32,13 @@ class Plan:
     seed: int
     sample: SampleSettings
     strategies: list[Strategy]
+
+    def identity(self) -> dict[str, object]:
+        """Everything of the study that decides the images, and the code of installed strategies."""
+        files = [s.module.__file__ for s in self.strategies]
+        return {
+            "seed": self.seed, "sample": self.sample.model_dump(), "code": [sha256(file) for file in files if file],
+        }  # fmt: skip
 
     def switches(self) -> dict[float, list[int]]:
         """Steps at which latents of the base are kept, by the base's guidance scale."""

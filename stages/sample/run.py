@@ -17,6 +17,8 @@ from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.policy import Policy
 from stages.models.sampler import finish, walk
 from stages.models.schedule import Grid
+from stages.processes import ALONE, Processes
+from stages.resume import State, Unit, packed, unpacked
 from stages.runtime import progress
 from stages.sample import latents
 from stages.sample.networks import Networks
@@ -34,6 +36,8 @@ class Identity:
 
 
 BASE = Identity("base", "base", 0)
+IMAGES = "images"
+"""Name of the rows of a batch among what is kept of it; the other names are those of latents."""
 
 
 @dataclass(frozen=True)
@@ -104,52 +108,88 @@ class Painter:
 
 
 @torch.no_grad()
-def sample_base(painter: Painter, samples: Path, kept: Path) -> int:
+def sample_base(
+    painter: Painter, samples: Path, kept: Path, state: State | None = None, processes: Processes = ALONE
+) -> int:
     """Images of the base at every guidance scale, and its latents at every switch step; returns the number of
-    images.
+    images. Batches that `state` holds are not made again; the others are shared out among `processes`, of which the
+    first one writes.
     """
     asked, switches = painter.plan.sample.guidance, painter.plan.switches()
     work = [(scale, batch) for scale in dict.fromkeys([*asked, *switches]) for batch in painter.suite.batches()]
     store: dict[str, list[Tensor]] = {}
 
+    def make(item: tuple[float, Batch]) -> Unit:
+        scale, batch = item
+        unit: Unit = {}
+
+        def keep(i: int, x: Tensor) -> None:
+            if i > 0 and i in switches.get(scale, ()):
+                unit[latents.key(scale, i)] = x.cpu()
+
+        base = Denoiser(painter.model.unet, painter.model.schedule)
+        predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
+        images = painter.paint(batch, predict, [base], seen=keep)
+        for k in {0, len(painter.grid)}.intersection(switches.get(scale, ())):
+            unit[latents.key(scale, k)] = painter.released(batch, predict, k).cpu()
+        if scale in asked:
+            unit[IMAGES] = packed(images.table(batch, BASE, "guidance", f"g={scale:g}", scale))
+        return unit
+
     def parts() -> Iterator[pa.Table]:
-        for scale, batch in progress(work, len(work), "sample base"):
+        units = (state or State()).results("base", range(len(work)), processes.turns(work, make))
+        for unit in progress(units, len(work), "sample base"):
+            for name, x in unit.items():
+                if name == IMAGES:
+                    yield unpacked(x)
+                else:
+                    store.setdefault(name, []).append(x)
 
-            def keep(i: int, x: Tensor, scale: float = scale) -> None:
-                if i > 0 and i in switches.get(scale, ()):
-                    store.setdefault(latents.key(scale, i), []).append(x.cpu())
-
-            base = Denoiser(painter.model.unet, painter.model.schedule)
-            predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
-            images = painter.paint(batch, predict, [base], seen=keep)
-            for k in {0, len(painter.grid)}.intersection(switches.get(scale, ())):
-                store.setdefault(latents.key(scale, k), []).append(painter.released(batch, predict, k).cpu())
-            if scale in asked:
-                yield images.table(batch, BASE, "guidance", f"g={scale:g}", scale)
-
-    count = tables.write(samples, parts(), tables.SAMPLES)
-    latents.save(kept, {name: torch.cat(pieces) for name, pieces in store.items()})
+    count = _written(samples, parts(), processes)
+    if processes.first:
+        latents.save(kept, {name: torch.cat(pieces) for name, pieces in store.items()})
+    processes.wait()
     return count
 
 
 @torch.no_grad()
-def sample_run(painter: Painter, policy: Policy, whose: Identity, kept: Path, samples: Path) -> int:
-    """Images of one run by every strategy at every setting; returns the number of images."""
+def sample_run(
+    painter: Painter, policy: Policy, whose: Identity, kept: Path, samples: Path, state: State | None = None,
+    processes: Processes = ALONE,
+) -> int:  # fmt: skip
+    """Images of one run by every strategy at every setting; returns the number of images. Batches that `state` holds
+    are not made again; the others are shared out among `processes`, of which the first one writes.
+    """
     points = [(s, label, value) for s in painter.plan.strategies for label, value in s.settings.points()]
     work = [(*point, batch) for point in points for batch in painter.suite.batches()]
     policy.network.eval()
 
-    def parts() -> Iterator[pa.Table]:
-        for strategy, label, value, batch in progress(work, len(work), f"sample {whose.run}"):
-            base = Denoiser(painter.model.unet, painter.model.schedule)
-            tuned = Denoiser(policy.network, painter.model.schedule)
-            networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
-            predict = strategy.module.predict(networks, strategy.settings, value)
-            prefix, prefix_nfe = shared_prefix(strategy, value, batch, kept, painter.suite.device)
-            images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe)
-            yield images.table(batch, whose, strategy.name, label, value)
+    def make(item: tuple[Strategy, str, float, Batch]) -> Unit:
+        strategy, label, value, batch = item
+        base = Denoiser(painter.model.unet, painter.model.schedule)
+        tuned = Denoiser(policy.network, painter.model.schedule)
+        networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
+        predict = strategy.module.predict(networks, strategy.settings, value)
+        prefix, prefix_nfe = shared_prefix(strategy, value, batch, kept, painter.suite.device)
+        images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe)
+        return {IMAGES: packed(images.table(batch, whose, strategy.name, label, value))}
 
-    return tables.write(samples, parts(), tables.SAMPLES)
+    def parts() -> Iterator[pa.Table]:
+        units = (state or State()).results("run", range(len(work)), processes.turns(work, make))
+        for unit in progress(units, len(work), f"sample {whose.run}"):
+            if IMAGES in unit:
+                yield unpacked(unit[IMAGES])
+
+    count = _written(samples, parts(), processes)
+    processes.wait()
+    return count
+
+
+def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes) -> int:
+    """The number of images written: all of them by the first process, which gets the batches of the others."""
+    if processes.first:
+        return tables.write(samples, parts, tables.SAMPLES)
+    return sum(part.num_rows for part in parts)
 
 
 def shared_prefix(
