@@ -189,12 +189,14 @@ def keep(
     """The state of one job of the study at `params`; it goes away when the block ends without an exception.
 
     `output` is any file that the job writes, `settings` is what it reads of the study (anything JSON knows), `inputs`
-    are the files it reads. Within the block SIGTERM and SIGUSR1 make the job save and stop at its next step.
+    are the files it reads. Within the block SIGTERM and SIGUSR1 make the job save and stop at its next step; of several
+    processes the first one does, and the others go with it.
     """
     state = State(_folder(params, stage, name, output), _key(stage, name, settings, inputs), _every())
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, lambda found, _: setattr(state, "told", found)) for number in SIGNALS}
+        heed = (lambda found, _: setattr(state, "told", found)) if _first_process() else signal.SIG_IGN
+        before = {number: signal.signal(number, heed) for number in SIGNALS}
     try:
         yield state
         state.clear()
