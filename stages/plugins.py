@@ -19,7 +19,10 @@ from stages.params import nearest
 
 
 def names(package: str, group: str, besides: Collection[str] = ()) -> tuple[str, ...]:
-    """Every known kind: the modules of `package` except those named in `besides`, then the entry points of `group`."""
+    """Every known kind: the modules of `package` except those named in `besides`, then the entry points of `group`.
+
+    A package inside `package` is no kind: it holds what kinds share.
+    """
     return tuple(sorted({*_files(package, frozenset(besides)), *_entry_points(group)}))
 
 
@@ -44,7 +47,8 @@ def load(package: str, group: str, kind: str, what: str, besides: Collection[str
 def _files(package: str, besides: frozenset[str]) -> frozenset[str]:
     spec = find_spec(package)
     folders = spec.submodule_search_locations if spec else None
-    return frozenset(module.name for module in pkgutil.iter_modules(folders or [])) - besides
+    found = pkgutil.iter_modules(folders or [])
+    return frozenset(module.name for module in found if not module.ispkg) - besides
 
 
 @lru_cache

@@ -27,6 +27,8 @@ class Judged:
     """Model name to float32 [n, D], not normalised."""
     patches: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model name to float32 [n, N, D], not normalised, N places in reading order."""
+    distances: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Model name to float32 [n, D], whose squared Euclidean distances are the model's distances of images."""
     seen: Parsed | None = None
     """What the oracle of the shapes world sees; None in other worlds."""
 
@@ -45,6 +47,7 @@ class Judged:
             clipscore=None if self.clipscore is None else self.clipscore[index],
             embeddings={name: values[index] for name, values in self.embeddings.items()},
             patches={name: values[index] for name, values in self.patches.items()},
+            distances={name: values[index] for name, values in self.distances.items()},
             seen=None if self.seen is None else oracle.take(self.seen, index),
         )
 
@@ -62,6 +65,7 @@ def join(parts: Sequence[Judged]) -> Judged:
         clipscore=np.concatenate(scores) if scores else None,
         embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in first.embeddings},
         patches={name: np.concatenate([part.patches[name] for part in parts]) for name in first.patches},
+        distances={name: np.concatenate([part.distances[name] for part in parts]) for name in first.distances},
         seen=_join_parsed([part.seen for part in parts if part.seen is not None]),
     )
 

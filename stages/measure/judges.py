@@ -45,11 +45,8 @@ class Judges:
                     rewards[name] = model(images, prompts)
             text = self.settings.text_image
             clipscore = None if text is None else require_text(self.models[text]).compare(embeddings[text], prompts)
-            patches = {
-                name: require_patches(self.models[name]).patches(images)
-                for name, kind in self.settings.features.items()
-                if kind == "patches"
-            }
+            patches = {name: require_patches(self.models[name]).patches(images) for name in self._spaces("patches")}
+            distances = {name: self._embed(name, images) for name in self._spaces("distance")}
         return Judged(
             prompts=tuple(prompts),
             pixels=pixels,
@@ -57,6 +54,7 @@ class Judges:
             clipscore=None if clipscore is None else _scores(clipscore, str(text)),
             embeddings={name: _features(embeddings[name], name) for name in self._spaces("embedding")},
             patches={name: _features(values, name) for name, values in patches.items()},
+            distances={name: _features(values, name) for name, values in distances.items()},
             seen=seen,
         )
 
@@ -96,7 +94,7 @@ def load_judges(
         require_text(models[settings.text_image])
     for name, kind in settings.features.items():
         if name in models:
-            require_embedding(models[name]) if kind == "embedding" else require_patches(models[name])
+            require_patches(models[name]) if kind == "patches" else require_embedding(models[name])
     return Judges(settings, records, models, device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stages import plugins
 from stages.params import Settings, nearest
@@ -28,9 +28,10 @@ class MeasureSettings(Settings):
 
     rewards: tuple[str, ...] = Field(min_length=1, description="models whose reward every image gets")
     text_image: str | None = Field(None, description="model whose cosine is reported as CLIPScore; null leaves it out")
-    features: dict[str, Literal["embedding", "patches"]] = Field(
-        {}, description="models whose features span a space to be diverse in; set metrics use the first embedding"
+    features: dict[str, Literal["embedding", "patches", "distance"]] = Field(
+        {}, description="models whose features span a space to be diverse in: by cosine, or by distance (lpips)"
     )
+    set_space: str | None = Field(None, description="embedding in `features` that set metrics compare; null: the first")
     set_metrics: tuple[str, ...] = Field((), description="metrics of sets of images, by file name in measure/metrics")
     directions: bool = Field(
         True, description="set metrics compare features scaled to one length; false compares them as they are"
@@ -53,6 +54,15 @@ class MeasureSettings(Settings):
                 raise ValueError(f"unknown metric {name!r}{nearest(name, known)}")
         return names
 
+    @model_validator(mode="after")
+    def _space_is_an_embedding(self) -> MeasureSettings:
+        if self.set_space is not None and self.features.get(self.set_space) != "embedding":
+            known = [name for name, kind in self.features.items() if kind == "embedding"]
+            raise ValueError(
+                f"set_space {self.set_space!r} is no embedding in features{nearest(self.set_space, known)}"
+            )
+        return self
+
     @property
     def models(self) -> tuple[str, ...]:
         """Names of all models that measuring needs, each once."""
@@ -62,6 +72,8 @@ class MeasureSettings(Settings):
     @property
     def space(self) -> str | None:
         """The model whose embedding set metrics compare, None where there is no embedding."""
+        if self.set_space is not None:
+            return self.set_space
         return next((name for name, kind in self.features.items() if kind == "embedding"), None)
 
 

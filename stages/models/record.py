@@ -103,7 +103,7 @@ def load(path: str | Path) -> ModelRecord:
         raise InputError(f"{path}: not a model record: {error}") from None
 
 
-def _plain(record: ModelRecord) -> dict[str, object]:
+def _plain(record: ModelRecord) -> dict[str, Any]:
     """A record as JSON has it; `parts` stands there only where there are some."""
     values = {name: value for name, value in vars(record).items() if name != "parts"}
     return values | ({"parts": {name: _plain(part) for name, part in record.parts.items()}} if record.parts else {})

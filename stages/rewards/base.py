@@ -83,6 +83,24 @@ def load_reward(record: ModelRecord, device: torch.device | str = "cpu") -> Rewa
     return module.load(record, device)
 
 
+def load_parts(record: ModelRecord, device: torch.device | str = "cpu") -> dict[str, Reward]:
+    """The models that the one in `record` is made of (`of` in the study file), by name; at least one.
+
+    Raises InputError where the study names none.
+    """
+    if not record.parts:
+        raise InputError(f"model {record.name!r}: kind {record.kind} is made of other models; name them under `of`")
+    return {name: load_reward(part, device) for name, part in record.parts.items()}
+
+
+def load_one(record: ModelRecord, device: torch.device | str = "cpu") -> Reward:
+    """The one model that the one in `record` is made of; raises InputError where there is none, or several."""
+    parts = load_parts(record, device)
+    if len(parts) > 1:
+        raise InputError(f"model {record.name!r}: kind {record.kind} is made of one model, found {', '.join(parts)}")
+    return next(iter(parts.values()))
+
+
 def require_gradient(reward: Reward) -> Reward:
     """`reward` itself; raises InputError where it gives images no gradient."""
     if not reward.differentiable:

@@ -22,96 +22,64 @@ from torch.nn import functional
 from stages.errors import InputError
 from stages.models.record import ModelRecord
 from stages.params import nearest
+from stages.rewards.networks.checkpoint import one_line
+from stages.rewards.networks.contrastive import Contrastive, exact, plain
 from stages.rewards.preprocess import Preprocess, from_config
 
 CONFIG, WEIGHTS, TOKENIZER = "open_clip_config.json", "open_clip_model.safetensors", "tokenizer"
 CLIP_VOCABULARY = 49408
 
 
-class OpenClip:
-    """A frozen CLIP model as reward, as embedding of images and texts, and as features of patches.
+class OpenClip(Contrastive):
+    """A frozen CLIP model as reward, as embedding of images and texts, and as features of patches."""
 
-    Everything is computed in the dtype of the weights (float32 when loaded by `load`), outside of any autocast region:
-    the differences that matter are smaller than the steps of a half-precision cosine.
-    """
-
-    differentiable = True
+    model: CLIP
 
     def __init__(
-        self, name: str, model: CLIP, preprocess: Preprocess, tokenize: Callable[[Sequence[str]], Tensor] | None = None
+        self,
+        name: str,
+        model: CLIP,
+        preprocess: Preprocess,
+        tokenize: Callable[[Sequence[str]], Tensor] | None = None,
+        factor: float = 1.0,
     ) -> None:
-        self.name = name
-        self.preprocess = preprocess
-        self.model = model.eval().requires_grad_(False)
+        super().__init__(name, model, preprocess, factor)
         self._tokenize = tokenize
-        self._texts: dict[str, Tensor] = {}
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Cosine [B] in [-1, 1] of images [B, 3, H, W] in [0, 1], each with its own prompt."""
-        return self.compare(self.embed(images), prompts)
-
-    def embed(self, images: Tensor) -> Tensor:
+    def see(self, pixels: Tensor) -> Tensor:
         """Image features [B, D], not normalised."""
-        with self._plain(images):
-            return self.model.encode_image(self._input(images))
+        return self.model.encode_image(pixels)
+
+    def read(self, prompts: Sequence[str]) -> Tensor:
+        """Text features [B, D], not normalised; the text is pooled at the largest id."""
+        if self._tokenize is None:
+            raise InputError(
+                f"model {self.name!r}: no {TOKENIZER}/ folder, and {self.model.vocab_size} words are not those of "
+                "CLIP's own tokenizer; expected the files of a CLIPTokenizer beside the weights"
+            )
+        return self.model.encode_text(self._tokenize(prompts).to(self._device))
 
     def patches(self, images: Tensor) -> Tensor:
         """Features [B, N, D] of the last layer: a ViT's patch tokens after its norm, or a ResNet's last map."""
-        with self._plain(images):
-            pixels, visual = self._input(images), self.model.visual
+        with plain(images):
+            pixels, visual = self.pixels(images), self.model.visual
             if hasattr(visual, "ln_post"):
                 found = visual.forward_intermediates(
                     pixels, indices=1, normalize_intermediates=True, intermediates_only=True, output_fmt="NLC"
                 )
-                return found["image_intermediates"][-1]
+                return exact(found["image_intermediates"][-1])
             found = visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
-            return found["image_intermediates"][-1].flatten(2).transpose(1, 2)
-
-    def compare(self, embeddings: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Cosine [B] of image features [B, D] with the text features of their prompts."""
-        if len(prompts) != len(embeddings):
-            raise ValueError(f"{len(embeddings)} images but {len(prompts)} prompts")
-        return self._cosine(embeddings, self.encode_text(prompts))
-
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text features [B, D] of unit length; each distinct prompt is encoded once and kept."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
-        if missing:
-            if self._tokenize is None:
-                raise InputError(
-                    f"model {self.name!r}: no {TOKENIZER}/ folder, and {self.model.vocab_size} words are not those of "
-                    "CLIP's own tokenizer; expected the files of a CLIPTokenizer beside the weights"
-                )
-            for start in range(0, len(missing), 256):
-                part = missing[start : start + 256]
-                self._texts |= zip(part, self.encode_tokens(self._tokenize(part)).unbind(), strict=True)
-        return torch.stack([self._texts[prompt] for prompt in prompts])
+            return exact(found["image_intermediates"][-1].flatten(2).transpose(1, 2))
 
     def score_tokens(self, images: Tensor, token_ids: Tensor) -> Tensor:
         """The reward [B] with token ids [B, L] in place of prompts; the text is pooled at the largest id."""
-        return self._cosine(self.embed(images), self.encode_tokens(token_ids))
-
-    def describe(self) -> dict[str, object]:
-        """What identifies the computation beside the weights."""
-        return {"preprocess": self.preprocess.describe()}
-
-    def _input(self, images: Tensor) -> Tensor:
-        return self.preprocess(images.to(self.model.logit_scale.dtype))
+        return self.against(self.embed(images), self.encode_tokens(token_ids))
 
     def encode_tokens(self, token_ids: Tensor) -> Tensor:
         """Text features [B, D] of unit length of token ids [B, L]; the text is pooled at the largest id."""
-        # Kept features outlive the caller's mode: made under inference mode they could never meet a gradient.
-        with torch.inference_mode(False), torch.no_grad(), self._plain(token_ids):
-            features = self.model.encode_text(token_ids.clone().to(self.model.logit_scale.device))
-            return functional.normalize(features, dim=-1)
-
-    def _cosine(self, embeddings: Tensor, texts: Tensor) -> Tensor:
-        with self._plain(embeddings):
-            return (functional.normalize(embeddings, dim=-1) * texts).sum(-1)
-
-    @staticmethod
-    def _plain(tensor: Tensor) -> torch.autocast:
-        return torch.autocast(tensor.device.type, enabled=False)
+        with torch.no_grad(), plain(token_ids):
+            features = self.model.encode_text(token_ids.to(self._device))
+            return functional.normalize(exact(features), dim=-1)
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
@@ -131,7 +99,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     except (TypeError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG}: model_cfg: not a configuration of open_clip's CLIP: {error}") from None
     except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"{folder / WEIGHTS}: not weights of this model_cfg: {_one_line(error)}") from None
+        raise InputError(f"{folder / WEIGHTS}: not weights of this model_cfg: {one_line(error)}") from None
     preprocess = from_config(
         {"size": model.visual.image_size} | (config.get("preprocess_cfg") or {}), f"{folder / CONFIG}: preprocess_cfg"
     )
@@ -141,7 +109,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
             raise InputError(f"{where}: unknown key {key!r}{nearest(key, ['normalise'])}")
     if "normalise" in record.options:
         preprocess = preprocess.normalised(record.options["normalise"], where)
-    return OpenClip(record.name, model.to(device), preprocess, _tokenizer(folder, model))
+    return OpenClip(record.name, model.to(device), preprocess, tokenizer(folder, model))
 
 
 def _config(path: Path) -> dict[str, dict[str, Any]]:
@@ -154,7 +122,7 @@ def _config(path: Path) -> dict[str, dict[str, Any]]:
     raise InputError(f"{path}: expected JSON with an object model_cfg and optionally an object preprocess_cfg")
 
 
-def _tokenizer(folder: Path, model: CLIP) -> Callable[[Sequence[str]], Tensor] | None:
+def tokenizer(folder: Path, model: CLIP) -> Callable[[Sequence[str]], Tensor] | None:
     """Texts to ids [B, L], padded and cut to the model's length; None where there is no tokenizer that fits."""
     length = model.context_length
     if (folder / TOKENIZER).is_dir():
@@ -163,7 +131,7 @@ def _tokenizer(folder: Path, model: CLIP) -> Callable[[Sequence[str]], Tensor] |
         try:
             words = CLIPTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder / TOKENIZER}: not a CLIPTokenizer: {_one_line(error)}") from None
+            raise InputError(f"{folder / TOKENIZER}: not a CLIPTokenizer: {one_line(error)}") from None
         if len(words) > model.vocab_size:
             raise InputError(f"{folder / TOKENIZER}: {len(words)} words, but the model has only {model.vocab_size}")
         cut = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
@@ -174,7 +142,3 @@ def _tokenizer(folder: Path, model: CLIP) -> Callable[[Sequence[str]], Tensor] |
         own = SimpleTokenizer(context_length=length)
         return lambda prompts: own(list(prompts))
     return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

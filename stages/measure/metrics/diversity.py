@@ -1,4 +1,4 @@
-"""Pairwise-cosine diversity of the images of a prompt, in every feature space of `measure.features`."""
+"""Pairwise diversity of the images of a prompt, in every feature space of `measure.features`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,22 @@ SCOPE = "prompt"
 
 
 def metric(images: Judged) -> Mapping[str, float]:
-    """`<model>_diversity` for every space, in [0, 2]; nothing for a single image."""
+    """`<model>_diversity` for every space: by cosine in [0, 2], by distance at least 0; nothing for a single image."""
     if len(images) < 2:
         return {}
     spaces = {name: values[:, None] for name, values in images.embeddings.items()} | dict(images.patches)
-    return {f"{name}_diversity": pairwise_diversity(values) for name, values in spaces.items()}
+    found = {name: pairwise_diversity(values) for name, values in spaces.items()}
+    found |= {name: mean_distance(values) for name, values in images.distances.items()}
+    return {f"{name}_diversity": value for name, value in found.items()}
+
+
+def mean_distance(vectors: np.ndarray) -> float:
+    """Mean over pairs i < j of |v_i - v_j|^2, of vectors [n, D]: with those of `lpips`, the mean LPIPS of a prompt.
+
+    The sum over pairs is n times the sum of squared distances from the mean vector.
+    """
+    values = np.asarray(vectors, np.float64)
+    return float(2 * np.square(values - values.mean(0)).sum() / (len(values) - 1))
 
 
 def pairwise_diversity(features: np.ndarray) -> float:

@@ -1,0 +1,94 @@
+"""What all models with one space for images and texts share: the cosine, in single precision, of features kept once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.rewards.preprocess import Preprocess
+
+TEXTS = 256  # texts a network call
+
+
+class Contrastive(ABC):
+    """A frozen model of images and texts: `factor` times the cosine of their features is its reward.
+
+    Networks compute in the dtype of their weights, outside of any autocast region. Features are normalised and
+    multiplied in single precision whatever that dtype: the differences that matter between cosines (0.01) are hardly
+    larger than the steps of half-precision numbers of that size.
+    """
+
+    differentiable = True
+
+    def __init__(self, name: str, model: nn.Module, preprocess: Preprocess, factor: float = 1.0) -> None:
+        self.name = name
+        self.preprocess = preprocess
+        self.factor = factor
+        self.model = model.eval().requires_grad_(False)
+        self._texts: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def see(self, pixels: Tensor) -> Tensor:
+        """Image features [B, D] of preprocessed images, as the network gives them."""
+
+    @abstractmethod
+    def read(self, prompts: Sequence[str]) -> Tensor:
+        """Text features [B, D] as the network gives them."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Reward [B] of images [B, 3, H, W] in [0, 1], each with its own prompt: `factor` times a cosine."""
+        return self.compare(self.embed(images), prompts)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Image features [B, D], not normalised."""
+        with plain(images):
+            return exact(self.see(self.pixels(images)))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] as the network takes them: resized in single precision, then in its dtype."""
+        dtype = next(self.model.parameters()).dtype
+        return self.preprocess(images.to(torch.promote_types(exact(images).dtype, dtype))).to(dtype)
+
+    def compare(self, embeddings: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Reward [B] of image features [B, D] with their prompts."""
+        if len(prompts) != len(embeddings):
+            raise ValueError(f"{len(embeddings)} images but {len(prompts)} prompts")
+        return self.against(embeddings, self.encode_text(prompts))
+
+    def against(self, embeddings: Tensor, texts: Tensor) -> Tensor:
+        """Reward [B] of image features [B, D] with text features [B, D], which are taken as long as they are."""
+        with plain(embeddings):
+            return self.factor * (functional.normalize(exact(embeddings), dim=-1) * texts).sum(-1)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text features [B, D] of unit length; each distinct prompt is encoded once and kept."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        for start in range(0, len(missing), TEXTS):
+            part = missing[start : start + TEXTS]
+            # Kept features outlive the caller's mode: made under inference mode they could never meet a gradient.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+                found = functional.normalize(exact(self.read(part)), dim=-1)
+            self._texts |= zip(part, found.unbind(), strict=True)
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def describe(self) -> dict[str, object]:
+        """What identifies the computation beside the weights."""
+        return {"preprocess": self.preprocess.describe()}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """`tensor` in single precision, or in double where it has that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def plain(tensor: Tensor) -> torch.autocast:
+    """A region in which no autocast reaches computations on the device of `tensor`."""
+    return torch.autocast(tensor.device.type, enabled=False)

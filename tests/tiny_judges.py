@@ -1,0 +1,228 @@
+"""Tiny random rewards and feature networks in the files, key names, dtypes and quirks of the released ones."""
+
+from __future__ import annotations
+
+import json
+import string
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from stages.models.record import ModelRecord, describe
+from stages.prepare.tokenizer import build
+from tests.tiny import WORDS
+
+T = TypeVar("T")
+SIDE = 28  # images of two patches of ViT-H/14 a side
+CLIP_CFG = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 160, "head_width": 80, "patch_size": 14},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}  # fmt: skip
+"""ViT-H-14 of open_clip in small: the same patches, head widths, activation and vocabulary."""
+
+
+def seeded(make: Callable[[], T], seed: int = 0) -> T:
+    """What `make` makes, with random parameters of its own that keep signals, and so gradients, at their size."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = make()
+    if isinstance(made, nn.Module):
+        with torch.no_grad():
+            for parameter in made.parameters():
+                noise = torch.randn(parameter.shape, generator=draw)
+                if parameter.ndim > 1:
+                    parameter.copy_(noise / parameter[0].numel() ** 0.5)
+                elif parameter.ndim:
+                    parameter.add_(0.1 * noise)
+    return made
+
+
+def hps(folder: Path, name: str = "HPS_v2_compressed.pt") -> ModelRecord:
+    """As `xswu/HPSv2`: {iterations, name, state_dict in half precision}; the configuration stands beside it."""
+    from open_clip.model import CLIP
+
+    model = seeded(lambda: CLIP(**CLIP_CFG))  # type: ignore[arg-type]
+    folder.mkdir(parents=True, exist_ok=True)
+    state = OrderedDict((key, value.half()) for key, value in model.state_dict().items())
+    torch.save({"iterations": 4000, "name": "hps", "state_dict": state}, folder / name)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CLIP_CFG}))
+    return describe("hps", "hps", folder)
+
+
+def clip_config(act: str = "gelu", vocabulary: int = 49408, eos: int = 49407) -> Any:
+    """A small CLIPConfig with the head widths of ViT-H/14."""
+    from transformers import CLIPConfig
+
+    text = {
+        "hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 96,
+        "vocab_size": vocabulary, "max_position_embeddings": 16, "projection_dim": 64, "hidden_act": act,
+        "bos_token_id": eos - 1, "eos_token_id": eos, "pad_token_id": eos,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 160, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 96,
+        "image_size": SIDE, "patch_size": 14, "projection_dim": 64, "hidden_act": act,
+    }  # fmt: skip
+    return CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+
+
+def clip_folder(folder: Path, kind: str, seed: int = 0, words: bool = True, **config: Any) -> ModelRecord:
+    """A CLIPModel folder with model.safetensors; with `words`, a tokenizer of its own beside it."""
+    from transformers import CLIPModel
+
+    tokenizer = build(WORDS, 16)
+    if words:
+        config |= {"vocabulary": len(tokenizer), "eos": tokenizer.eos_token_id}
+    seeded(lambda: CLIPModel(clip_config(**config)), seed).save_pretrained(folder)
+    if words:
+        tokenizer.save_pretrained(folder)
+    return describe(kind, kind, folder)
+
+
+def as_bin(folder: Path) -> None:
+    """Turn model.safetensors into the older pytorch_model.bin, position ids included."""
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "model.safetensors")
+    for tower, length in (("text_model", 16), ("vision_model", 5)):
+        state[f"{tower}.embeddings.position_ids"] = torch.arange(length)[None]
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def image_reward(folder: Path) -> ModelRecord:
+    """As `THUDM/ImageReward`: a flat float32 state_dict with BLIP's own names, unused projections included."""
+    from stages.rewards.networks import blip
+
+    vision = {
+        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 1,
+        "image_size": 32, "patch_size": 16, "layer_norm_eps": 1e-6, "hidden_act": "gelu",
+    }  # fmt: skip
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, *WORDS]
+    text = {
+        "vocab_size": len(vocabulary) + 2, "hidden_size": 128, "encoder_hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 40, "is_decoder": True,
+    }  # fmt: skip
+    model = seeded(lambda: blip.BlipReward(vision, text, (128, 24, 12, 8, 4, 1)))
+    state = {_blip_name(name): value for name, value in model.state_dict().items()}
+    state |= {"blip.vision_proj.weight": torch.zeros(8, 64), "blip.text_proj.bias": torch.zeros(8)}
+    state["blip.text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(OrderedDict(state), folder / "ImageReward.pt")
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "med_config.json").write_text(json.dumps({"hidden_size": 128, "vocab_size": len(vocabulary) + 2}))
+    return describe("image_reward", "image_reward", folder)
+
+
+def _blip_name(name: str) -> str:
+    """transformers' name of a tensor as BLIP's, written the other way round than the loader has it."""
+    part, _, rest = name.partition(".")
+    if part == "head":
+        return f"mlp.layers.{rest}"
+    if part == "text":
+        return f"blip.text_encoder.{rest}"
+    fixed = {
+        "embeddings.class_embedding": "cls_token", "embeddings.position_embedding": "pos_embed",
+        "embeddings.patch_embedding.weight": "patch_embed.proj.weight",
+        "embeddings.patch_embedding.bias": "patch_embed.proj.bias",
+        "post_layernorm.weight": "norm.weight", "post_layernorm.bias": "norm.bias",
+    }  # fmt: skip
+    if rest not in fixed:
+        rest = rest.replace("encoder.layers", "blocks").replace("layer_norm", "norm").replace("self_attn", "attn")
+        rest = rest.replace("attn.projection", "attn.proj")
+    return f"blip.visual_encoder.{fixed.get(rest, rest)}"
+
+
+def aesthetic_head(path: Path, width: int = 64) -> dict[str, Tensor]:
+    """As sac+logos+ava1-l14-linearMSE.pth: an OrderedDict `layers.{0,2,4,6,7}`; returns its tensors."""
+    draw = torch.Generator().manual_seed(3)
+    widths = (width, 24, 12, 8, 4, 1)
+    state = OrderedDict()
+    for place, given, made in zip((0, 2, 4, 6, 7), widths[:-1], widths[1:], strict=True):
+        state[f"layers.{place}.weight"] = torch.randn(made, given, generator=draw) / given**0.5
+        state[f"layers.{place}.bias"] = torch.randn(made, generator=draw)
+    torch.save(state, path)
+    return state
+
+
+def dino(folder: Path) -> ModelRecord:
+    """As `facebook/dino-vits16`: a ViTModel without pooling layer."""
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=16
+    )
+    seeded(lambda: ViTModel(config, add_pooling_layer=False)).save_pretrained(folder)
+    return describe("dino", "dino", folder)
+
+
+def dinov2(folder: Path) -> ModelRecord:
+    """As `facebook/dinov2-small`: positions for a larger side than the one used."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=56, patch_size=14
+    )
+    seeded(lambda: Dinov2Model(config)).save_pretrained(folder)
+    return describe("dinov2", "dinov2", folder, options={"size": 28})
+
+
+def inception(path: Path) -> ModelRecord:
+    """As weights-inception-2015-12-05: the names and shapes of torchvision's inception_v3 with 1008 classes."""
+    from torchvision.models import inception_v3
+
+    model = seeded(lambda: inception_v3(weights=None, aux_logits=False, num_classes=1008, init_weights=False))
+    torch.save(model.state_dict(), path)
+    return describe("inception", "inception", path)
+
+
+def lpips(folder: Path) -> ModelRecord:
+    """torchvision's alexnet, classifier left out, and layer weights as the lpips package ships them."""
+    from torchvision.models import alexnet
+
+    trunk = seeded(lambda: alexnet(weights=None).features)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({f"features.{n}": t for n, t in trunk.state_dict().items()}, folder / "alexnet-owt-7be5be79.pth")
+    draw = torch.Generator().manual_seed(1)
+    widths = (64, 192, 384, 256, 256)
+    heads = {f"lin{n}.model.1.weight": torch.rand(1, w, 1, 1, generator=draw) for n, w in enumerate(widths)}
+    torch.save(OrderedDict(heads), folder / "alex.pth")
+    return describe("lpips", "lpips", folder)
+
+
+def mps(path: Path, extra: object = None) -> ModelRecord:
+    """As MPS_overall_checkpoint.pth: torch.save of a half-precision module whose classes cannot be imported.
+
+    The older transformers that it was saved with kept position ids as buffers. `extra` is pickled with the module.
+    """
+    from transformers import CLIPModel
+
+    from stages.rewards.networks.cross import CrossModel
+
+    package = types.ModuleType("trainer")
+    vars(package)["models"] = inner = types.ModuleType("trainer.models")
+    vars(inner)["clip_model"] = home = types.ModuleType("trainer.models.clip_model")
+    outer: Any = type("CLIPModel", (nn.Module,), {"__module__": home.__name__})
+    vars(home)["CLIPModel"] = outer
+    module: Any = outer()
+    module.model = seeded(lambda: CLIPModel(clip_config()))
+    for tower, length in ((module.model.text_model, 16), (module.model.vision_model, 5)):
+        del tower.embeddings.position_ids
+        tower.embeddings.register_buffer("position_ids", torch.arange(length)[None])
+    module.cross_model = seeded(lambda: CrossModel(64, 2, 2), 1)
+    module.extra = extra
+    added = {name.__name__: name for name in (package, inner, home)}
+    sys.modules.update(added)
+    try:
+        torch.save(module.half(), path)
+    finally:
+        for name in added:
+            del sys.modules[name]
+    return describe("mps", "mps", path)
