@@ -5,8 +5,10 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from stages.errors import InputError
+from stages.models.flow import FlowSchedule, make_schedule
 from stages.models.schedule import Schedule
 from tests import tiny
 
@@ -114,3 +116,84 @@ def test_refuses_impossible_numbers_of_steps(steps: int):
 def test_refuses_configurations_it_does_not_know(key: str, value: str):
     with pytest.raises(InputError, match=value):
         tiny.schedule(**{key: value})
+
+
+# flow matching
+
+
+def flow(**changes: object) -> tuple[FlowMatchEulerDiscreteScheduler, FlowSchedule]:
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0} | changes
+    theirs, ours = FlowMatchEulerDiscreteScheduler.from_config(config), make_schedule(config, tiny.CPU)
+    assert isinstance(theirs, FlowMatchEulerDiscreteScheduler) and isinstance(ours, FlowSchedule)
+    return theirs, ours
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28, 1000])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_levels_of_flow_matching(steps: int, shift: float):
+    theirs, ours = flow(shift=shift)
+    theirs.set_timesteps(steps)
+    grid = ours.grid(steps)
+    torch.testing.assert_close(grid.sigma, theirs.sigmas[:-1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(grid.timesteps, theirs.timesteps, rtol=1e-6, atol=0)
+
+
+def test_levels_of_stable_diffusion_3():
+    """The first levels of 28 steps with shift 3, by hand: s' = 3 s / (1 + 2 s) for s from 1 to 0.003/1.002."""
+    s = np.linspace(1, 0.003 / 1.002, 28)
+    np.testing.assert_allclose(flow()[1].grid(28).sigma.numpy(), 3 * s / (1 + 2 * s), rtol=1e-6)
+
+
+def test_euler_steps_along_the_velocity():
+    theirs, ours = flow()
+    theirs.set_timesteps(6)
+    grid = ours.grid(6)
+    x, v = draws()
+    for i, t in enumerate(theirs.timesteps):
+        expected = theirs.step(v, t, x).prev_sample  # type: ignore[arg-type]
+        torch.testing.assert_close(grid.ddim(x, v, i), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grid.ddim(x, v, 5), grid.x0(x, v, 5))
+
+
+def test_noising_start_and_x0_of_flow_matching():
+    theirs, ours = flow()
+    theirs.set_timesteps(6)
+    grid = ours.grid(6)
+    clean, noise = draws()
+    for i in range(6):
+        x = grid.noised(clean, noise, i)
+        expected = theirs.scale_noise(clean, theirs.timesteps[i : i + 1].expand(2), noise)  # type: ignore[arg-type]
+        torch.testing.assert_close(x, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.noised(clean, noise, grid.timesteps[i]), x, rtol=1e-5, atol=1e-5)
+        target = ours.target(clean, noise)
+        torch.testing.assert_close(grid.x0(x, target, i), clean, rtol=1e-4, atol=1e-5)
+        # the true velocity leads to the same path at the next level
+        following = grid.noised(clean, noise, i + 1) if i < 5 else clean
+        torch.testing.assert_close(grid.ddim(x, target, i), following, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grid.noised(clean, noise, 0), noise)
+
+
+@pytest.mark.parametrize("i", [0, 2, 5])
+def test_ancestral_steps_of_flow_matching_keep_the_marginal(i: int):
+    """From x_s of a known x_0, a step with the true velocity ends in the distribution of x at the next level."""
+    grid = flow()[1].grid(6)
+    draw = torch.Generator().manual_seed(i)
+    noise, fresh = (torch.randn(40_000, 1, 1, 1, generator=draw, dtype=torch.float64) for _ in range(2))
+    clean = torch.full_like(noise, 0.7)
+    x = grid.noised(clean, noise, i)
+    made = grid.ddpm(x, noise - clean, i, fresh)
+    after = float(grid.following[i])
+    assert abs(float(made.mean()) - (1 - after) * 0.7) < 4 * after / 200 + 1e-6
+    assert abs(float(made.std()) - after) < 4 * after / 280 + 1e-6
+
+
+def test_flow_matching_has_no_cumulative_products():
+    schedule = flow()[1]
+    with pytest.raises(InputError, match="flow-matching model, which has no cumulative products"):
+        _ = schedule.alphas_cumprod
+    with pytest.raises(InputError, match="whose grid has no cumulative products"):
+        _ = schedule.grid(4).alpha
+    with pytest.raises(InputError, match="use_dynamic_shifting True of flow matching is not known"):
+        flow(use_dynamic_shifting=True)
+    with pytest.raises(InputError, match="rescale_betas_zero_snr is not known"):
+        tiny.schedule(rescale_betas_zero_snr=True)

@@ -157,21 +157,26 @@ def refuse_pickles(path: Path) -> None:
 
 @contextmanager
 def readable(place: Path) -> Iterator[None]:
-    """Errors of the libraries while they load `place`, as one line."""
+    """Errors of the libraries while they load `place`, whatever their kind, as one line; no warnings, no bars."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     loggers = (diffusers_logging, transformers_logging)
-    before = [logger.get_verbosity() for logger in loggers]
+    before = [(logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
     try:
         for logger in loggers:
             logger.set_verbosity_error()
+            logger.disable_progress_bar()
         yield
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(f"{place}: cannot be loaded: {_first_line(error)}") from None
     finally:
-        for logger, level in zip(loggers, before, strict=True):
+        for logger, (level, bars) in zip(loggers, before, strict=True):
             logger.set_verbosity(level)
+            if bars:
+                logger.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

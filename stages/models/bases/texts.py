@@ -171,6 +171,6 @@ class Sd3Texts:
 def tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], length: int) -> tuple[Tensor, Tensor, int]:
     """Token ids and mask [B, length], padded and truncated to `length`, and how many prompts were truncated."""
     made = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True)
-    full = tokenizer(list(prompts))["input_ids"]
+    full = tokenizer(list(prompts), verbose=False)["input_ids"]
     cut = sum(len(row) > length for row in full)  # type: ignore[arg-type]
     return torch.tensor(made["input_ids"]), torch.tensor(made["attention_mask"]), cut

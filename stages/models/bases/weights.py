@@ -25,7 +25,7 @@ class Weights:
     @property
     def safetensors(self) -> bool:
         """Whether they are safetensors files, not torch's own."""
-        return all(path.suffix == ".safetensors" for path in self.files)
+        return all(path.suffix in (".safetensors", ".json") for path in self.files)
 
 
 def is_weights(path: Path) -> bool:
