@@ -161,6 +161,12 @@ class StudySettings(Settings):
     heldout: str
 
 
+def check_stochastic(kl_weight: float, train: FinetuneSettings) -> None:
+    """Raise ValueError where a divergence of sampling steps is asked for, but they are deterministic."""
+    if kl_weight and train.sampler != "ddpm":
+        raise ValueError(f"kl_weight needs stochastic steps, expected finetune.sampler ddpm, found {train.sampler}")
+
+
 def check_window(name: str, window: tuple[int, int], steps: int, low: int = 0) -> None:
     """Raise ValueError unless `low` <= window[0] < window[1] <= steps."""
     first, last = window

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
-from stages.models.sampler import Sampler, step, walk
+from stages.models.sampler import Sampler, Seen, step, walk
 from stages.models.schedule import Grid
 
 if TYPE_CHECKING:
@@ -62,10 +62,12 @@ class Tools:
         return self.policy.predict(self.grid, batch.text, self.empty, self.guidance)
 
     @torch.no_grad()
-    def rollout(self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None) -> Tensor:
+    def rollout(
+        self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None, seen: Seen | None = None
+    ) -> Tensor:
         """Latents entering index `stop` from those entering `start`, by the policy, without gradient.
 
-        `first` is the prediction at `start`, where it is already at hand.
+        `first` is the prediction at `start`, where it is already at hand. `seen` is called as by `sampler.walk`.
         """
         if first is not None and start < stop:
             x = step(self.grid, x, first, start, batch.noise, self.sampler)
@@ -73,16 +75,19 @@ class Tools:
             if start == stop:
                 return x
         predict = self.predict(batch)
-        return walk(self.grid, predict, x, start, stop, batch.noise, self.sampler, extra_step=self.extra_step)
+        return walk(self.grid, predict, x, start, stop, batch.noise, self.sampler, seen, self.extra_step)
 
     def x0(self, batch: Batch, x: Tensor, i: int) -> Tensor:
         """Clean latents that the policy predicts at index i, with gradient."""
         return self.grid.x0(x, self.predict(batch)(x, i), i)
 
-    def chain(self, batch: Batch, x: Tensor, start: int) -> Tensor:
+    def chain(self, batch: Batch, x: Tensor, start: int, seen: Seen | None = None) -> Tensor:
         """Clean latents by every step from `start` to the end, with gradient through all of them."""
         last = len(self.grid) - 1
-        return self.x0(batch, walk(self.grid, self.predict(batch), x, start, last, batch.noise, self.sampler), last)
+        x = walk(self.grid, self.predict(batch), x, start, last, batch.noise, self.sampler, seen)
+        if seen is not None:
+            seen(last, x)
+        return self.x0(batch, x, last)
 
     def noised(self, batch: Batch, i: int) -> tuple[Tensor, Tensor]:
         """Real latents noised to index i, and what the prediction should be there: the noise, or the velocity."""

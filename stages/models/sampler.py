@@ -14,6 +14,8 @@ from stages.models.noise import Noise
 from stages.models.schedule import Grid
 
 Sampler = Literal["ddpm", "ddim"]
+Seen = Callable[[int, Tensor], None]
+"""Called with an index and the latents that enter it."""
 
 
 def step(grid: Grid, x: Tensor, eps: Tensor, i: int, noise: Noise, sampler: Sampler) -> Tensor:
@@ -29,7 +31,7 @@ def walk(
     stop: int,
     noise: Noise,
     sampler: Sampler = "ddpm",
-    seen: Callable[[int, Tensor], None] | None = None,
+    seen: Seen | None = None,
     extra_step: bool = False,
 ) -> Tensor:
     """Latents entering index `stop`, from latents `x` entering index `start`; no step at all when they are equal.
@@ -52,7 +54,7 @@ def finish(
     start: int,
     noise: Noise,
     sampler: Sampler = "ddpm",
-    seen: Callable[[int, Tensor], None] | None = None,
+    seen: Seen | None = None,
 ) -> Tensor:
     """Clean latents from latents `x` entering index `start`: all steps but the last, then the x0 of the last
     prediction. From len(grid) on there is no step left, and x0 is predicted as at the last index.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from stages.finetune.settings import FinetuneSettings, MethodSettings
+from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic
 
 if TYPE_CHECKING:
     from stages.finetune.batch import Batch, Judged
@@ -17,22 +17,36 @@ class Settings(MethodSettings):
     """DRaFT-K's own keys."""
 
     k: int = Field(default=1, ge=1, description="last steps that carry gradient")
+    kl_weight: float = Field(
+        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+    )
 
     def check(self, train: FinetuneSettings) -> None:
-        """There are at least K steps."""
+        """There are at least K steps, and they are stochastic where their divergence is asked for."""
+        check_stochastic(self.kl_weight, train)
         if self.k > train.sampling_steps:
             raise ValueError(f"k {self.k} is more than sampling_steps {train.sampling_steps}")
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """One micro-batch of DRaFT-K."""
-    return judge(tools, batch, settings.k)
+    return judge(tools, batch, settings.k, settings.kl_weight)
 
 
-def judge(tools: Tools, batch: Batch, k: int) -> Judged:
-    """Roll out to the last K steps without gradient, then K steps with gradient; the last one gives x0."""
+def judge(tools: Tools, batch: Batch, k: int, kl_weight: float = 0.0) -> Judged:
+    """Roll out to the last K steps without gradient, then K steps with gradient; the last one gives x0.
+
+    With a weight, the divergence from the base at one of all steps is a penalty (DRaFT+KL).
+    """
     from stages.finetune.batch import Judged
 
     start = len(tools.grid) - k
-    x = tools.rollout(batch, batch.noise.initial(), 0, start)
-    return Judged(tools.chain(batch, x, start), batch.prompts)
+    if not kl_weight:
+        x = tools.rollout(batch, batch.noise.initial(), 0, start)
+        return Judged(tools.chain(batch, x, start), batch.prompts)
+    from stages.finetune.nearness import Watched
+
+    watched = Watched.draw(batch, len(tools.grid))
+    x = tools.rollout(batch, batch.noise.initial(), 0, start, seen=watched)
+    x0 = tools.chain(batch, x, start, watched)
+    return Judged(x0, batch.prompts, watched.penalty(tools, batch, kl_weight))

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
+from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic, check_window
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stages.finetune.batch import Batch, Judged
     from stages.finetune.tools import Tools
 
@@ -23,26 +25,51 @@ class Settings(MethodSettings):
         default=0.0, ge=0, description="weight of the diffusion loss on real images at index m"
     )
 
+    kl_weight: float = Field(
+        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+    )
+
     @property
     def data(self) -> Literal["prompts", "images"]:
         """Real images are needed for the diffusion loss only."""
         return "images" if self.diffusion_weight else "prompts"
 
     def check(self, train: FinetuneSettings) -> None:
-        """The window lies on the grid."""
+        """The window lies on the grid, whose steps are stochastic where their divergence is asked for."""
+        check_stochastic(self.kl_weight, train)
         check_window("middle", self.middle, train.sampling_steps)
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """One micro-batch of ReFL."""
-    return judge(tools, batch, batch.draw(settings.middle), settings.diffusion_weight)
+    m = batch.draw(settings.middle)
+    if settings.kl_weight:
+        return near(tools, batch, m, settings)
+    return judge(tools, batch, m, settings.diffusion_weight)
 
 
 def judge(tools: Tools, batch: Batch, m: int, diffusion_weight: float) -> Judged:
     """Roll out to index m without gradient, predict x0 there with gradient; ImageReFL's code, refl_trainer.py."""
+    return judged(tools, batch, tools.rollout(batch, batch.noise.initial(), 0, m), m, diffusion_weight)
+
+
+def near(tools: Tools, batch: Batch, m: int, settings: Settings) -> Judged:
+    """The same with the divergence from the base at one of the steps up to m as a penalty (ReFL+KL)."""
+    from dataclasses import replace
+
+    from stages.finetune.nearness import Watched
+
+    watched = Watched.draw(batch, m + 1)
+    x = tools.rollout(batch, batch.noise.initial(), 0, m, seen=watched)
+    watched(m, x)
+    found = judged(tools, batch, x, m, settings.diffusion_weight)
+    return replace(found, penalties=found.penalties | watched.penalty(tools, batch, settings.kl_weight))
+
+
+def judged(tools: Tools, batch: Batch, x: Tensor, m: int, diffusion_weight: float) -> Judged:
+    """The prediction from latents x that enter index m, and the diffusion loss there where it has a weight."""
     from stages.finetune.batch import Judged
 
-    x = tools.rollout(batch, batch.noise.initial(), 0, m)
     x0 = tools.x0(batch, x, m)
     if not diffusion_weight:
         return Judged(x0, batch.prompts)

@@ -1,0 +1,52 @@
+"""How well an image compresses: minus its size as a JPEG file, in kilobytes; or plus, with the option `large`.
+
+The first two rewards of DDPO (Black et al. 2024, section 5.1), which no gradient explains and no prompt changes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.models.record import ModelRecord
+from stages.params import nearest
+
+OPTIONS = {"quality": 95, "large": False}
+
+
+class Jpeg:
+    """Sizes of JPEG files of `quality`, negative unless `large`."""
+
+    differentiable = False
+
+    def __init__(self, name: str, quality: int = 95, large: bool = False) -> None:
+        self.name, self.quality, self.sign = name, quality, 1 if large else -1
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Reward [B] float32 of images [B, 3, H, W] in [0, 1]."""
+        levels = (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return torch.tensor([self.sign * self._size(pixels) for pixels in levels], device=images.device)
+
+    def _size(self, pixels: object) -> float:
+        written = io.BytesIO()
+        Image.fromarray(pixels).save(written, format="JPEG", quality=self.quality)  # type: ignore[arg-type]
+        return written.tell() / 1000
+
+
+def load(record: ModelRecord, device: torch.device | str = "cpu") -> Jpeg:
+    """From the options `quality` (1 to 95, 95) and `large` (false); raises InputError for others."""
+    where = f"model {record.name!r}: options"
+    if unknown := [key for key in record.options if key not in OPTIONS]:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], OPTIONS)}")
+    given = OPTIONS | dict(record.options)
+    quality, large = given["quality"], given["large"]
+    if not (isinstance(quality, int) and 1 <= quality <= 95):
+        raise InputError(f"{where}.quality: {quality!r}, expected a number from 1 to 95")
+    if not isinstance(large, bool):
+        raise InputError(f"{where}.large: {large!r}, expected true or false")
+    return Jpeg(record.name, quality, large)
