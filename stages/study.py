@@ -73,6 +73,11 @@ class PrepareSettings(Settings):
         return [*self.import_, *self.train.base, *self.train.clip]
 
     @property
+    def everything(self) -> list[tuple[str, ImportSettings]]:
+        """Every imported model and all that it is made of, each with its dotted name."""
+        return [item for name, model in self.import_.items() for item in model.everything(name)]
+
+    @property
     def rewards(self) -> list[str]:
         """Models that can judge an image."""
         bases = {name for name, model in self.import_.items() if model.kind in source.BASE_KINDS} | {*self.train.base}
@@ -115,7 +120,7 @@ def _check_models(study: Study, where: str) -> None:
     """Every model that a section names is prepared, once, and is of the right sort."""
     prepare = study.prepare
     kinds = (*source.BASE_KINDS, *rewards.known_kinds())
-    for name, model in prepare.import_.items():
+    for name, model in prepare.everything:
         if model.kind not in kinds:
             spot = f"{where}prepare.import.{name}.kind"
             raise InputError(f"{spot}: unknown kind {model.kind!r}{nearest(model.kind, kinds)}")
@@ -161,7 +166,7 @@ def _check_report(study: Study, where: str) -> None:
 
 def _check_files(study: Study, where: str) -> None:
     """Files and folders that the study names are there; a hub is not asked."""
-    for name, model in study.prepare.import_.items():
+    for name, model in study.prepare.everything:
         for key in ("folder", "file"):
             place = getattr(model, key)
             if place is not None and not Path(place).exists():

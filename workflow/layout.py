@@ -13,6 +13,7 @@ from typing import Any
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.params import read_study
+from stages.prepare.source import ImportSettings
 
 MODEL_FILES = {
     "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -148,8 +149,9 @@ class Layout:
         if stage == "curate":
             paths = CurateSettings.model_validate(self.study["curate"]).paths()
         elif stage == "prepare_import":
-            model = self.study["prepare"]["import"][name]
-            paths = [model[key] for key in ("folder", "file") if model.get(key)]
+            model = ImportSettings.model_validate(self.study["prepare"]["import"][name])
+            every = [part for _, part in model.everything(name)]
+            paths = [place for part in every for place in (part.folder, part.file) if place]
         else:
             paths = []
         return sorted({str(file) for path in paths for file in _files(path)})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ class ImportSettings(Settings):
     file: str | None = Field(default=None, description="a local file")
     hub: str | None = Field(default=None, description="a hub id, `owner/name`; needs `revision`")
     revision: str | None = Field(default=None, description="commit on the hub, so that the model cannot change unseen")
+    only: tuple[str, ...] = Field(
+        default=(), description="patterns of the files to take of a hub or folder, `HPS_v2.1*.pt` say; empty takes all"
+    )
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="digest that the one file of weights must have"
+    )
+    of: dict[str, ImportSettings] = Field(
+        default_factory=dict, description="models that this one is made of, for kinds such as weighted_sum"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="passed on to the loader of this kind")
 
     @model_validator(mode="after")
@@ -39,7 +50,15 @@ class ImportSettings(Settings):
             raise ValueError(f"{' and '.join(given)} are both given, expected one place")
         if self.hub is not None and self.revision is None:
             raise ValueError(f"hub {self.hub!r} has no revision; name the commit to use")
+        if self.kind in BASE_KINDS and (self.only or self.sha256 or self.of):
+            raise ValueError("a base model takes none of only, sha256 and of")
         return self
+
+    def everything(self, name: str) -> Iterator[tuple[str, ImportSettings]]:
+        """This model and all that it is made of, each with its dotted name."""
+        yield name, self
+        for inner, settings in self.of.items():
+            yield from settings.everything(f"{name}.of.{inner}")
 
 
 def import_model(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
@@ -47,6 +66,8 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
     known = (*BASE_KINDS, *names("stages.rewards", "imagerefl.rewards", ("base", "preprocess")))
     if settings.kind not in known:
         raise InputError(f"{where}.kind: unknown kind {settings.kind!r}{nearest(settings.kind, known)}")
+    if settings.kind not in BASE_KINDS:
+        return _judge(name, settings, where)
     if settings.hub is not None:
         return _from_hub(name, settings, where)
     place = settings.folder or settings.file
@@ -54,9 +75,58 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
         return record.ModelRecord(name=name, kind=settings.kind, options=settings.options)
     if not Path(place).exists():
         raise InputError(f"{where}: {place}: no such {'folder' if settings.folder else 'file'}")
-    if settings.kind in BASE_KINDS:
-        return _base(name, settings, Path(place), where, source=place)
-    return record.describe(name, settings.kind, place, source=place, options=settings.options)
+    return _base(name, settings, Path(place), where, source=place)
+
+
+def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
+    """The record of a reward or feature network: its files, whole, and those of the models that it is made of."""
+    parts = {inner: import_model(inner, given, f"{where}.of.{inner}") for inner, given in settings.of.items()}
+    about: dict[str, Any] = {"options": settings.options, "parts": parts}
+    place = settings.folder or settings.file
+    if settings.hub is not None:
+        place = _fetched(settings, where, {"allow_patterns": [*settings.only]} if settings.only else {})
+        about |= {"source": settings.hub, "revision": str(settings.revision)}
+    elif place is None:
+        return record.ModelRecord(name=name, kind=settings.kind, **about)
+    elif not Path(place).exists():
+        raise InputError(f"{where}: {place}: no such {'folder' if settings.folder else 'file'}")
+    else:
+        about["source"] = place
+    files = _files(Path(place), settings.only, where)
+    for file in files:
+        if file.suffix == ".safetensors":
+            check_safetensors(file)
+    base = Path(place).parent if Path(place).is_file() else Path(place)
+    made = record.describe_files(name, settings.kind, base, [f.relative_to(base).as_posix() for f in files], **about)
+    _check_digest(made, settings.sha256, where)
+    return made
+
+
+def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
+    """The file, or the files below a folder whose names match, hidden ones left out."""
+    if place.is_file():
+        return [place]
+    below = [(path, path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()]
+    found = [
+        path
+        for path, name in below
+        if not any(part.startswith(".") for part in name.split("/"))
+        and (not only or any(fnmatch(name, pattern) for pattern in only))
+    ]
+    if not found:
+        raise InputError(f"{where}: {place}: no file matches {', '.join(only) or 'anything'}")
+    return found
+
+
+def _check_digest(made: record.ModelRecord, wanted: str | None, where: str) -> None:
+    if wanted is None:
+        return
+    weights = {name: digest for name, digest in made.files.items() if is_weights(Path(name))}
+    if len(weights) != 1:
+        raise InputError(f"{where}.sha256: is of one file, but {len(weights)} hold weights; name one in `only`")
+    [(name, digest)] = weights.items()
+    if digest != wanted:
+        raise InputError(f"{where}: {name} is another file: its sha256 is {digest}, expected {wanted}")
 
 
 def _base(name: str, settings: ImportSettings, place: Path, where: str, **about: str) -> record.ModelRecord:
@@ -91,23 +161,21 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
 
 
 def _from_hub(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
-    """A hub model at its pinned revision; HF_HUB_OFFLINE makes the local cache the only place looked at."""
+    """The record of a base model on a hub."""
+    other = () if settings.options.get("variant") else ("*.fp16.*", "*.fp16-*")
+    wanted = {"allow_patterns": [*BASE_FILES], "ignore_patterns": [*OTHER_FORMATS, *other]}
+    folder = Path(_fetched(settings, where, wanted))
+    return _base(name, settings, folder, where, source=str(settings.hub), revision=str(settings.revision))
+
+
+def _fetched(settings: ImportSettings, where: str, wanted: Mapping[str, Any]) -> str:
+    """The folder of a hub model at its pinned revision; with HF_HUB_OFFLINE only the local cache is looked at."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     assert settings.hub is not None
-    wanted: dict[str, Any] = {}
-    if settings.kind in BASE_KINDS:
-        variant = settings.options.get("variant")
-        other = () if variant else ("*.fp16.*", "*.fp16-*")
-        wanted = {"allow_patterns": [*BASE_FILES], "ignore_patterns": [*OTHER_FORMATS, *other]}
     try:
-        folder = snapshot_download(settings.hub, revision=settings.revision, **wanted)
+        return snapshot_download(settings.hub, revision=settings.revision, **wanted)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().split("\n")[0]
         raise InputError(f"{where}: {settings.hub} at {settings.revision}: cannot be fetched: {first}") from None
-    if settings.kind in BASE_KINDS:
-        return _base(name, settings, Path(folder), where, source=settings.hub, revision=str(settings.revision))
-    return record.describe(
-        name, settings.kind, folder, source=settings.hub, revision=str(settings.revision), options=settings.options
-    )

