@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from stages import lineage
+from stages import lineage, processes
 from stages.finetune.resolve import resolve
 from stages.runtime import run_stage
 
@@ -24,15 +25,25 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
     args = parser.parse_args()
     plan = resolve(args.params, args.run)
+    processes.spread("stages.finetune", sys.argv[1:])
 
     with lineage.job(
         params=args.params, stage="finetune", name=args.run,
         inputs=[args.base, args.reward, args.heldout, args.tensors, args.index], outputs=[args.weights, args.log],
     ) as job:  # fmt: skip
+        from stages import resume
         from stages.finetune.run import finetune
 
         job.parameters(plan.parameters())
-        finetune(plan, args.base, args.reward, args.heldout, args.tensors, args.index, args.weights, args.log, job)
+        inputs = [args.base, args.reward, args.heldout, args.tensors, args.index]
+        with (
+            processes.joined() as several,
+            resume.keep(args.params, "finetune", args.run, args.weights, plan.identity(), inputs) as state,
+        ):
+            finetune(
+                plan, args.base, args.reward, args.heldout, args.tensors, args.index, args.weights, args.log, job,
+                state, several,
+            )  # fmt: skip
         job.model(args.run, args.weights, data=[args.tensors, args.index])
 
 

@@ -12,6 +12,7 @@ from stages import plugins
 from stages.errors import InputError
 from stages.finetune.settings import FinetuneSettings, MethodSettings, RunSettings, StudySettings
 from stages.params import nearest, read_study, section, validate
+from stages.runtime import sha256
 
 METHODS, GROUP = "stages.finetune.methods", "imagerefl.methods"
 
@@ -38,6 +39,15 @@ class Plan:
             "trainable": t.trainable,
         }  # fmt: skip
         return shared | own
+
+    def identity(self) -> dict[str, object]:
+        """Everything of the study that decides the result of the run, and the code of an installed method."""
+        train = self.train.model_dump(exclude={"nonfinite"})  # a run that stopped there may go on by skipping
+        code = sha256(self.module.__file__) if self.module.__file__ else ""
+        return {
+            "method": self.method_settings.model_dump(exclude={"train"}), "seed": self.seed, "train": train,
+            "study": self.study.model_dump(), "code": code,
+        }  # fmt: skip
 
 
 def method(settings: Mapping[str, Any], where: str) -> tuple[ModuleType, MethodSettings]:
