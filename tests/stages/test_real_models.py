@@ -1,0 +1,139 @@
+"""The stages on tiny random base models of every family: encode, fine-tune, sample; and from raw data to the report."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from stages import tables
+from stages.models import record
+from stages.models.diffusion import load_diffusion
+from stages.models.policy import load_policy
+from tests import bases, tiny
+
+FAMILIES = ("sd15", "sdxl", "pixart", "sd3")
+FIELDS = {"sd15": set(), "sdxl": {"pooled", "size"}, "pixart": {"mask"}, "sd3": {"pooled"}}
+METHODS = {
+    "refl": {"kind": "refl", "middle": [2, 4], "train": {"trainable": "lora", "lora": {"rank": 2}}},
+    "imagerefl": {"kind": "imagerefl", "start": 1, "middle": [1, 4], "diffusion_weight": 0.1, "refl_every": 2},
+}
+
+
+def study(folder: Path) -> dict[str, Any]:
+    """A study in miniature, of pictures of 16 x 16."""
+    oracle = {"kind": "shapes_oracle"}
+    imports = {"base": {"kind": "diffusers", "folder": str(folder / "base")}, "oracle": oracle}
+    imports |= {name: {"kind": "open_clip", "folder": str(folder / name)} for name in ("proxy", "heldout")}
+    return {
+        "study": {"name": "tiny", "seed": 0, "reward": "proxy", "heldout": "heldout", "reference": "refl"},
+        "world": {"image_size": 16},
+        "curate": {
+            "images": {"kind": "shapes", "count": 24, "seed": 1}, "pairs": {"kind": "shapes", "count": 24, "seed": 2},
+            "prompts": {"train": {"kind": "shapes", "part": "train", "limit": 8},
+                        "eval": {"kind": "shapes", "part": "eval", "limit": 3}},
+            "filters": {"min_side": 16, "leakage": True}, "val_share": 0.2,
+        },
+        "prepare": {"import": imports, "train": {"vae": {}, "base": {}, "clip": {}}},
+        "score": {"rewards": ["proxy", "heldout", "oracle"]},
+        "encode": {"batch_size": 5},
+        "finetune": {"steps": 2, "batch_size": 4, "accumulate": 2, "sampling_steps": 4, "guidance": 1.5,
+                     "probe": {"every": 2, "prompts": 2, "samples": 2}},
+        "methods": METHODS,
+        "runs": {f"{name}-s0": {"method": name, "seed": 0} for name in METHODS},
+        "sample": {"steps": 4, "samples_per_prompt": 2, "batch_size": 4, "guidance": [1.0, 3.0],
+                   "strategies": {"tuned": {"kind": "tuned"}, "aig": {"kind": "aig", "p": [1]},
+                                  "combined": {"kind": "combined", "k": [2], "base_guidance": 3.0}}},
+        "measure": {"rewards": ["proxy", "heldout", "oracle"], "text_image": "heldout",
+                    "features": {"heldout": "embedding"}, "set_metrics": ["vendi"], "bootstrap": 100},
+        "report": {"grid": {"prompts": 2, "samples": 2}, "rewards": ["proxy", "heldout"],
+                   "diversities": ["heldout_diversity"]},
+    }  # fmt: skip
+
+
+class Place:
+    """A folder with a study of one family; `stage` runs a stage with its command line."""
+
+    def __init__(self, root: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self._patch = root, monkeypatch
+        bases.make(family, root / "base")
+        for seed, name in enumerate(("proxy", "heldout")):
+            tiny.clip_folder(root / name, seed, name)
+        (root / "params.yaml").write_text(yaml.safe_dump(study(root)))
+        monkeypatch.chdir(root)
+
+    def stage(self, line: str, **values: str) -> None:
+        name, *words = line.format(**values).split()
+        self._patch.setattr("sys.argv", [name, *words, "--params", "params.yaml"])
+        importlib.import_module(f"stages.{name}.__main__").main()
+
+    def until_samples(self) -> None:
+        """Everything up to the images."""
+        self.stage(
+            "curate --prompts prompts.parquet --images images.parquet --pairs pairs.parquet --manifest manifest.json"
+        )
+        for model in ("base", "proxy", "heldout", "oracle"):
+            self.stage("prepare import --name {m} --record models/{m}.json", m=model)
+        given = "--base models/base.json --tensors encodings.safetensors --index index.parquet"
+        self.stage(f"encode {given} --prompts prompts.parquet --images images.parquet")
+        self.stage(f"sample base {given} --samples samples/base.parquet --latents latents.safetensors")
+        for run in (f"{name}-s0" for name in METHODS):
+            own = f"{given} --run {run}"
+            self.stage(f"finetune {own} --reward models/proxy.json --heldout models/heldout.json"
+                       f" --weights runs/{run}/policy.safetensors --log runs/{run}/train_log.parquet")  # fmt: skip
+            self.stage(f"sample run {own} --policy runs/{run}/policy.safetensors --latents latents.safetensors"
+                       f" --samples samples/{run}.parquet")  # fmt: skip
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(tmp_path, request.param, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", FAMILIES, indirect=True, ids=FAMILIES)
+def test_from_raw_data_to_the_report(place: Place, request: pytest.FixtureRequest) -> None:
+    place.until_samples()
+    check_images(place.root, request.node.callspec.params["place"])
+    Path("scores").mkdir()
+    for reward in ("proxy", "heldout", "oracle"):
+        place.stage("score --reward {r} --model models/{r}.json --images images.parquet --pairs pairs.parquet"
+                    " --scores scores/{r}.parquet --accuracy scores/{r}.json", r=reward)  # fmt: skip
+    place.stage("measure reference --images images.parquet --models models --features reference.safetensors")
+    for run in ("base", *(f"{name}-s0" for name in METHODS)):
+        place.stage("measure samples --run {r} --samples samples/{r}.parquet --models models --reference"
+                    " reference.safetensors --measures measures/{r}.parquet --summary measures/{r}.summary.parquet",
+                    r=run)  # fmt: skip
+    place.stage("report --data . --scores scores --runs runs --samples samples --measures measures --out report")
+    numbers = json.loads(Path("report/metrics.json").read_text())
+    assert numbers
+    assert "imagerefl" in Path("report/index.html").read_text().lower()
+
+
+def check_images(root: Path, family: str) -> None:
+    """Encodings hold what the family needs, both methods moved the base, and every strategy made its images."""
+    encodings = load_file("encodings.safetensors")
+    found = {name.removeprefix("text_") for name in encodings if name.startswith("text_")} - {"embeddings"}
+    assert found == FIELDS[family]
+    if family == "sdxl":
+        assert encodings["text_size"][0].tolist() == [16, 16, 0, 0, 16, 16]
+
+    base = load_diffusion(record.load("models/base.json"), tiny.CPU, ("unet",))
+    for name in METHODS:
+        policy = load_policy(base.unet, f"runs/{name}-s0/policy.safetensors", base.record.digest)
+        assert any(bool((p != 0).any()) for n, p in policy.parameters() if "lora_B" in n or name == "imagerefl")
+        rows = tables.read(f"samples/{name}-s0.parquet", tables.SAMPLES)
+        assert sorted(set(rows.column("strategy").to_pylist())) == ["aig", "combined", "tuned"]
+        assert rows.num_rows == 3 * 2 * 3
+        combined = rows.filter(pc.equal(rows.column("strategy"), "combined"))
+        assert set(combined.column("nfe").to_pylist()) == {2 * 2 + 2}
+        log = tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist()
+        assert {row["step"] for row in log if row["term"] == "reward"} == {0, 1}
+        assert all(torch.isfinite(torch.tensor(row["value"])) for row in log)
