@@ -1,4 +1,4 @@
-"""Keep what a study came to: scores a prompt, findings and training logs as small tables, and its figures.
+"""Keep what a study came to: scores a prompt, findings and training logs as small tables, a page, and its figures.
 
 The images and models of a long study are too large to keep beside the code; these few files are not, and every
 interval of the page can be computed from them again.
@@ -40,6 +40,7 @@ def main() -> None:
 def keep(study: ReportStudy, results: Path, out: Path) -> None:
     """Write the tables and copy the figures of the study whose results stand in the folder `results`."""
     from stages.report import load
+    from stages.report.account import account
     from stages.report.verdict import Bootstrap, verdict
 
     evaluation = load.evaluation(study, results / "measures", results / "samples")
@@ -51,6 +52,8 @@ def keep(study: ReportStudy, results: Path, out: Path) -> None:
         ("training", tables.TRAINING, training(log)),
     ):
         tables.write(out / f"{name}.parquet", tables.table(schema, list(rows)), schema)
+    with whole_file(out / "README.md") as partial:
+        partial.write_text(account(study, evaluation, found), encoding="utf-8")
     for name in FIGURES:
         with whole_file(out / name) as partial:
             shutil.copyfile(results / "report" / name, partial)

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from stages.curate.settings import CurateSettings
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("curate", "prepare", "score", "encode", "finetune", "sample", "measure", "report")
 
@@ -164,8 +166,11 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     (root / ".dvc").mkdir()
     (root / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n")
     (root / "shipped").mkdir()
+    for place in CurateSettings.model_validate(study["curate"]).paths():
+        if not (root / place).exists():  # a file from outside, which this copy does without
+            (root / place).mkdir(parents=True)
     for name, model in study["prepare"]["import"].items():
-        if str(model.get("folder", "")).startswith("shipped/"):
+        if str(model.get("folder", "")).startswith(("shipped/", "data/")):
             weights = root / model["folder"] / "weights.bin"
             weights.parent.mkdir(parents=True, exist_ok=True)
             weights.write_text(name)
