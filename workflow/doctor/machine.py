@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -89,7 +90,7 @@ def _tracking() -> Finding:
     if os.environ.get("LINEAGE") == "off":
         return Finding("note", "MLflow", "LINEAGE=off: jobs leave records only")
     uri = Store.configured(Path("out/lineage")).uri
-    shown = uri.split("@")[-1] if "@" in uri else uri
+    shown = _without_password(uri)
     if uri.startswith("sqlite:///"):
         file = Path(uri.removeprefix("sqlite:///"))
         if file.exists():
@@ -102,9 +103,14 @@ def _tracking() -> Finding:
     try:
         _search(uri)
     except Exception as error:  # whatever a store, a proxy or a driver raises
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = _without_password(str(error)).strip().splitlines() or [type(error).__name__]
         return Finding("note", "MLflow", f"{shown} does not answer: {reason[0][:120]}; jobs run without it")
     return Finding("ok", "MLflow", f"{shown} answers in {time.monotonic() - began:.1f} s")
+
+
+def _without_password(text: str) -> str:
+    """Addresses in a text without user and password."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
 
 
 def _search(uri: str) -> None:
