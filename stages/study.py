@@ -26,6 +26,7 @@ from stages.finetune.settings import FinetuneSettings, RunSettings
 from stages.measure.settings import MeasureSettings
 from stages.params import Settings, nearest, read_study, validate
 from stages.prepare import source
+from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.prepare.source import ImportSettings
 from stages.report.settings import ReportSettings
@@ -59,6 +60,9 @@ class TrainSettings(Settings):
     vae: dict[Name, VaeSettings] = Field({}, description="autoencoders; the base takes the one called vae")
     base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
     clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
+    consistency: dict[Name, ConsistencySettings] = Field(
+        {}, description="distilled from the base, for predictor consistency of sqdf"
+    )
 
 
 class PrepareSettings(Settings):
@@ -146,11 +150,24 @@ def _check_runs(study: Study, path: str | Path) -> None:
         _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
-        methods.resolve(path, name)
+        _check_predictor(study, methods.resolve(path, name), f"{path}: methods.{run.method}")
     for name, settings in study.methods.items():
         methods.method(settings, f"{path}: methods.{name}")
     trained = {run.method for run in study.runs.values()}
     _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
+
+
+def _check_predictor(study: Study, plan: methods.Plan, where: str) -> None:
+    """A distilled model that a method asks for is trained here, for the rollouts that it is used in."""
+    name = getattr(plan.method_settings, "model", None)
+    if name is None:
+        return
+    known = study.prepare.train.consistency
+    _check_known([name], known, f"{where}.model", "consistency model")
+    for key in ("sampling_steps", "guidance"):
+        ours, theirs = getattr(plan.train, key), getattr(known[name], key)
+        if ours != theirs:
+            raise InputError(f"{where}: {key} {ours}, but its model {name!r} is distilled for {theirs}")
 
 
 def _check_report(study: Study, where: str) -> None:

@@ -35,8 +35,14 @@ MODEL_FILES = {
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
     ),
+    "consistency": ("config.json", "diffusion_pytorch_model.safetensors"),
 }
 """The files of a model trained here, by its kind; a model folder holds these and `train_log.parquet`."""
+
+FOLDERS = {"consistency": "encodings"}
+"""Where models of a kind stand, if not in `models`: with what else was made once of the base and its data. DVC cannot
+say that only some runs depend on a distilled model; all depend on this folder, where the study trains one.
+"""
 
 REPORT_FILES = (
     "index.html",
@@ -96,8 +102,9 @@ class Layout:
         return self.out(f"models/{name}.json")
 
     def model_files(self, kind: str) -> list[str]:
-        """Files of a model trained here (`vae`, `base`, `clip`), with the wildcard `{name}` for its name."""
-        return [self.out(f"models/{{name}}/{file}") for file in (*MODEL_FILES[kind], "train_log.parquet")]
+        """Files of a model trained here (`vae`, `base`, ...), with the wildcard `{name}` for its name."""
+        folder = FOLDERS.get(kind, "models")
+        return [self.out(f"{folder}/{{name}}/{file}") for file in (*MODEL_FILES[kind], "train_log.parquet")]
 
     @property
     def imported(self) -> list[str]:
@@ -105,8 +112,13 @@ class Layout:
         return list(self.study["prepare"]["import"])
 
     def trained(self, kind: str) -> list[str]:
-        """Models of a kind (`vae`, `base`, `clip`) that the study trains itself."""
-        return list(self.study["prepare"]["train"][kind])
+        """Models of a kind (`vae`, `base`, ...) that the study trains itself."""
+        return list(self.study["prepare"]["train"].get(kind, {}))
+
+    @property
+    def predictors(self) -> list[str]:
+        """Records of models distilled from the base for use in fine-tuning."""
+        return [self.out(f"encodings/{name}.json") for name in self.trained("consistency")]
 
     @property
     def models(self) -> list[str]:

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=Path, required=True, help="model record of the held-out reward, only probed")
     parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
     parser.add_argument("--weights", type=Path, required=True, help="written: the trained part of the policy")
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
     args = parser.parse_args()
@@ -42,7 +43,7 @@ def main() -> None:
         ):
             finetune(
                 plan, args.base, args.reward, args.heldout, args.tensors, args.index, args.weights, args.log, job,
-                state, several,
+                state, several, args.predictors,
             )  # fmt: skip
         job.model(args.run, args.weights, data=[args.tensors, args.index])
 

@@ -16,7 +16,7 @@ from stages.finetune.budget import Cost, within_budget
 from stages.finetune.course import Course
 from stages.finetune.data import Data
 from stages.finetune.judge import Counted, require_enough
-from stages.finetune.learner import Learner
+from stages.finetune.learner import Learner, RewardFunction
 from stages.finetune.probe import Probe
 from stages.finetune.resolve import Plan
 from stages.finetune.tools import Tools
@@ -24,6 +24,7 @@ from stages.finetune.trainer import Trainer
 from stages.finetune.trajectory_settings import TrajectorySettings
 from stages.finetune.trajectory_trainer import TrajectoryTrainer
 from stages.models import record
+from stages.models.consistency import load_student
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
@@ -41,7 +42,7 @@ LOG_EVERY = 10  # optimizer steps between two points of the tracked curves; the 
 
 def finetune(
     plan: Plan, base: Path, reward: Path, heldout: Path, tensors: Path, index: Path, weights: Path, log: Path, job: Job,
-    state: State | None = None, processes: Processes = ALONE,
+    state: State | None = None, processes: Processes = ALONE, predictors: Path | None = None,
 ) -> None:  # fmt: skip
     """Train the policy of `plan` and write `weights` (the trained part only), then `log`.
 
@@ -60,7 +61,7 @@ def finetune(
     encodings = Encodings(tensors, index, where)
     policy = make_policy(model.unet, plan.train.trainable, plan.seed, plan.train.lora.rank, plan.train.lora.alpha,
                          plan.train.lora.targets)  # fmt: skip
-    trainer = start(plan, model, policy, encodings, counted)
+    trainer = start(plan, model, policy, encodings, counted, predictors)
     if processes.count > 1 and isinstance(trainer, TrajectoryTrainer):
         raise InputError(f"run {plan.name!r}: method {plan.method!r} compares rollouts and trains in one process only")
     trainer.processes = processes
@@ -96,8 +97,11 @@ def finetune(
     processes.wait()
 
 
-def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encodings, reward: Counted) -> Learner:
-    """The trainer of a plan before its first step."""
+def start(
+    plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encodings, reward: RewardFunction,
+    predictors: Path | None = None,
+) -> Learner:  # fmt: skip
+    """The trainer of a plan before its first step; `predictors` is the folder of distilled models."""
     if plan.train.gradient_checkpointing:
         policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
         model.vae.network.enable_gradient_checkpointing()
@@ -109,6 +113,7 @@ def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encoding
         sampler=plan.train.sampler,
         extra_step=plan.train.as_released.extra_step,
         reference=Denoiser(model.unet, model.schedule),
+        student=distilled(plan, model, predictors),
     )
     parameters = dict(policy.parameters())
     if hasattr(plan.module, "start"):
@@ -117,6 +122,19 @@ def start(plan: Plan, model: DiffusionModel, policy: Policy, encodings: Encoding
                                        cast(TrajectorySettings, plan.method_settings).eta)  # fmt: skip
     step = partial(plan.module.step, settings=plan.method_settings)
     return Trainer.start(tools, model.vae.decode, reward, step, parameters, plan.train)
+
+
+def distilled(plan: Plan, model: DiffusionModel, predictors: Path | None) -> Denoiser | None:
+    """The consistency model that the plan's method names; raises InputError where there is none."""
+    name = getattr(plan.method_settings, "model", None)
+    if name is None:
+        return None
+    if predictors is None:
+        raise InputError(f"run {plan.name!r}: its method needs the distilled model {name!r}, expected --predictors")
+    found = record.load(predictors / f"{name}.json")
+    if found.kind != "consistency":
+        raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
+    return Denoiser(load_student(found.folder(), model.device), model.schedule)
 
 
 def training_data(

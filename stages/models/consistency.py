@@ -7,9 +7,12 @@ f(x, t) = c_skip(t) x + c_out(t) x0(x, eps(x, t)), the boundary factors of laten
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 
@@ -29,6 +32,17 @@ class Student:
         eps = self.denoiser.epsilon(x, t, text)
         skip, out = boundary(t)
         return skip * x + out * (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+
+
+def load_student(folder: Path, device: torch.device) -> nn.Module:
+    """The network of a distilled model, in float32, frozen. Raises InputError where the folder holds none."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    try:
+        network = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: not a distilled UNet: {' '.join(str(error).split())[:300]}") from None
+    return network.to(device).eval().requires_grad_(False)
 
 
 def boundary(t: Tensor) -> tuple[Tensor, Tensor]:

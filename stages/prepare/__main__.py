@@ -47,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
         if kind == "clip":
             command.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
+    distilled = _command(commands, "consistency", "distil a consistency model from a base", _consistency)
+    distilled.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
+    distilled.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
+    distilled.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    distilled.add_argument("--out", type=Path, required=True, help="folder of the model")
+    distilled.add_argument("--record", type=Path, required=True, help="model record to write (JSON)")
     shipped = _command(
         commands, "ship", "write a study's trained models in half precision, with their scores", _ship, ""
     )
@@ -109,6 +115,22 @@ def _clip(args: argparse.Namespace) -> None:
         pictures.of(settings.source, str(args.images))
         log = clip.train(settings, pictures, held_out, args.pairs, args.out, device(), state)
         _finish(args, job, log, "open_clip")
+
+
+def _consistency(args: argparse.Namespace) -> None:
+    from stages.prepare.consistency_settings import ConsistencySettings
+
+    settings = section(args.params, f"prepare.train.consistency.{args.name}", ConsistencySettings)
+    with _job(args, settings, [args.base, args.tensors, args.index]) as (job, state):
+        from stages.encode.store import Encodings
+        from stages.models import record
+        from stages.models.diffusion import load_diffusion
+        from stages.prepare import consistency
+        from stages.runtime import device
+
+        model = load_diffusion(record.load(args.base), device(), parts=("unet", "vae"))
+        encodings = Encodings(args.tensors, args.index, device())
+        _finish(args, job, consistency.train(settings, model, encodings, args.out, state), "consistency")
 
 
 def _ship(args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ ENTRIES = {
     "prepare_vae": ("prepare", ("_vae",)),
     "prepare_base": ("prepare", ("_base",)),
     "prepare_clip": ("prepare", ("_clip",)),
+    "prepare_consistency": ("prepare", ("_consistency",)),
     "score": ("score", ()),
     "encode": ("encode", ()),
     "finetune": ("finetune", ()),

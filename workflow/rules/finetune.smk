@@ -10,6 +10,7 @@ rule finetune:
         heldout=STUDY.model(STUDY.heldout),
         tensors=out("encodings/encodings.safetensors"),
         index=out("encodings/index.parquet"),
+        predictors=STUDY.predictors,
     output:
         weights=out("runs/{run}/policy.safetensors"),
         log=out("runs/{run}/train_log.parquet"),
@@ -25,8 +26,11 @@ rule finetune:
         mem_mb=4000,
         runtime=720,
         gpu=1,
+    params:
+        folder=out("encodings"),
     shell:
         "python -m stages.finetune --params {P} --run {wildcards.run} --base {input.base}"
         " --reward {input.reward} --heldout {input.heldout} --tensors {input.tensors} --index {input.index}"
+        " --predictors {params.folder}"
         " --weights {output.weights} --log {output.log}"
         " > {log} 2>&1"

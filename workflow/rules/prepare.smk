@@ -107,3 +107,33 @@ rule prepare_clip:
         "python -m stages.prepare clip --params {P} --name {wildcards.name} --images {input.images} --pairs {input.pairs}"
         " --out {params.folder} --record {output.record}"
         " > {log} 2>&1"
+
+
+rule prepare_consistency:
+    input:
+        executes("prepare_consistency"),
+        reads("prepare_consistency", "prepare.train.consistency.{name}"),
+        base=out("models/base.json"),
+        tensors=out("encodings/encodings.safetensors"),
+        index=out("encodings/index.parquet"),
+    output:
+        STUDY.model_files("consistency"),
+        record=out("encodings/{name}.json"),
+    log:
+        logs("prepare_consistency/{name}.log"),
+    benchmark:
+        logs("prepare_consistency/{name}.tsv")
+    wildcard_constraints:
+        name=one_of(STUDY.trained("consistency")),
+    priority: 75
+    threads: THREADS
+    resources:
+        mem_mb=8000,
+        runtime=480,
+        gpu=1,
+    params:
+        folder=out("encodings/{name}"),
+    shell:
+        "python -m stages.prepare consistency --params {P} --name {wildcards.name} --base {input.base}"
+        " --tensors {input.tensors} --index {input.index} --out {params.folder} --record {output.record}"
+        " > {log} 2>&1"
