@@ -16,6 +16,7 @@ from stages import plugins, tables
 from stages.errors import InputError
 from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite
+from stages.measure.identity import metric_ids, with_ids
 from stages.measure.judged import Judged, join
 from stages.measure.reference import for_sets, read_reference
 from stages.measure.released import mean_of_batches
@@ -94,7 +95,8 @@ def measure(
             yield _measures(setting)
 
     tables.write(measures, tables_of_settings(), evaluation.schema(tables.MEASURES))
-    tables.write(summary, tables.table(tables.SUMMARY, done), evaluation.schema(tables.SUMMARY))
+    ids = metric_ids(settings, judges, dict.fromkeys(row["metric"] for row in done))
+    tables.write(summary, tables.table(tables.SUMMARY, done), with_ids(evaluation.schema(tables.SUMMARY), ids))
     return done
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from stages.errors import InputError
 from stages.models.record import ModelRecord
 from stages.params import Settings
-from stages.rewards.base import Embedder, load_one, require_embedding
+from stages.rewards.base import Reward, about, load_one, require_embedding
 from stages.rewards.networks import checkpoint
 from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.options import options
@@ -33,8 +33,9 @@ class Aesthetic:
 
     differentiable = True
 
-    def __init__(self, name: str, embedder: Embedder, weight: Tensor, bias: Tensor) -> None:
-        self.name, self.embedder, self.weight, self.bias = name, embedder, weight, bias
+    def __init__(self, name: str, reward: Reward, weight: Tensor, bias: Tensor) -> None:
+        self.name, self.reward, self.embedder = name, reward, require_embedding(reward)
+        self.weight, self.bias = weight, bias
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score [B] of images [B, 3, H, W] in [0, 1], whatever the prompts."""
@@ -49,7 +50,7 @@ class Aesthetic:
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights."""
-        return getattr(self.embedder, "describe", dict)()
+        return about(self.reward)
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Aesthetic:
@@ -57,12 +58,13 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Aesthetic:
     options(record, Settings)
     path = checkpoint.only_file(record)
     weight, bias = affine(checkpoint.read(path), path)
-    embedder = require_embedding(load_one(record, device))
+    inner = load_one(record, device)
+    embedder = require_embedding(inner)
     with torch.no_grad():
         width = embedder.embed(torch.zeros(1, 3, 32, 32, device=device)).shape[-1]
     if width != len(weight):
         raise InputError(f"{path}: scores embeddings of width {len(weight)}, but those of {record.name!r} have {width}")
-    return Aesthetic(record.name, embedder, weight.to(device), bias.to(device))
+    return Aesthetic(record.name, inner, weight.to(device), bias.to(device))
 
 
 def affine(state: Mapping[str, Tensor], where: object) -> tuple[Tensor, Tensor]:

@@ -101,6 +101,11 @@ def load_one(record: ModelRecord, device: torch.device | str = "cpu") -> Reward:
     return next(iter(parts.values()))
 
 
+def about(*parts: Reward) -> dict[str, object]:
+    """By name, what identifies the computation of the models that another one is made of."""
+    return {part.name: getattr(part, "describe", dict)() for part in parts}
+
+
 def require_gradient(reward: Reward) -> Reward:
     """`reward` itself; raises InputError where it gives images no gradient."""
     if not reward.differentiable:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.models.record import ModelRecord
 from stages.params import Settings
-from stages.rewards.base import Reward, load_one
+from stages.rewards.base import Reward, about, load_one
 from stages.rewards.networks.options import options
 
 
@@ -37,7 +37,7 @@ class Hinge:
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights of the networks."""
-        return getattr(self.reward, "describe", dict)()
+        return about(self.reward)
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Hinge:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from stages.errors import InputError
 from stages.models.record import ModelRecord
 from stages.params import Settings
-from stages.rewards.base import load_one
+from stages.rewards.base import about, load_one
 from stages.rewards.networks.checkpoint import only_file
 from stages.rewards.networks.contrastive import Contrastive
 from stages.rewards.networks.options import options
@@ -62,7 +62,7 @@ class Orthogonal:
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights of the networks."""
-        return self.reward.describe()
+        return about(self.reward)
 
 
 def direction(texts: Tensor) -> Tensor:

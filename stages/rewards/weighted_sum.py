@@ -15,7 +15,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.record import ModelRecord
 from stages.params import Settings, nearest
-from stages.rewards.base import Reward, load_parts
+from stages.rewards.base import Reward, about, load_parts
 from stages.rewards.networks.options import options
 
 
@@ -38,7 +38,7 @@ class WeightedSum:
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights of the networks."""
-        return {name: getattr(part, "describe", dict)() for name, part in self.parts.items()}
+        return about(*self.parts.values())
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> WeightedSum:

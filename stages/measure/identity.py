@@ -1,0 +1,93 @@
+"""What a metric is called in full: the model that it rests on, its revision, and how images are given to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from stages.measure.settings import MeasureSettings
+from stages.rewards.preprocess import NORMALISATIONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from stages.measure.judges import Judges
+    from stages.models.record import ModelRecord
+
+_KEY = b"metric_ids"
+OWN_SPACE = ("vendi",)
+"""Metrics that compare the first embedding, whatever embedding set metrics compare."""
+
+
+def model_id(record: ModelRecord, about: Mapping[str, Any]) -> str:
+    """`source@revision (preprocessing)` of a model; its digest is the revision of what comes from no hub.
+
+    `about` is what the loaded model says of itself (`describe`): preprocessing, and options that change its numbers.
+    """
+    place = record.source if record.revision else record.kind
+    parts = [f"{name}={model_id(part, about.get(name, {}))}" for name, part in record.parts.items()]
+    own = {name: value for name, value in about.items() if name not in record.parts and name != "preprocess"}
+    if record.parts:
+        own |= record.options  # of a wrapper: weights, limits
+    how = [*([_preprocessing(about["preprocess"])] if "preprocess" in about else []), *parts]
+    how += [f"{name}={_value(value)}" for name, value in sorted(own.items())]
+    return f"{place}@{record.revision or record.digest}" + (f" ({', '.join(how)})" if how else "")
+
+
+def metric_ids(settings: MeasureSettings, judges: Judges, names: Iterable[str]) -> dict[str, str]:
+    """Name of every metric in `names` to its id; one that rests on no model is its own id."""
+    models = {name: model_id(judges.records[name], _about(judges, name)) for name in judges.models}
+    owners = {name: models[name] for name in settings.rewards}
+    owners |= {f"{name}_diversity": models[name] for name in settings.features}
+    if settings.text_image:
+        owners["clipscore"] = models[settings.text_image]
+    first = next((name for name, kind in settings.features.items() if kind == "embedding"), None)
+    found = {}
+    for name in names:
+        if name in owners:
+            found[name] = f"{name}: {owners[name]}"
+        elif name in OWN_SPACE and first is not None:
+            found[name] = f"{name}: {models[first]}"
+        elif name in settings.set_metrics and settings.space is not None:
+            compared = "directions" if settings.directions else "features"
+            found[name] = f"{name}: {compared} of {models[settings.space]}"
+            if name in ("precision", "recall", "coverage"):
+                found[name] += f", k={settings.neighbours}"
+        else:
+            found[name] = name
+    return found
+
+
+def with_ids(schema: pa.Schema, ids: Mapping[str, str]) -> pa.Schema:
+    """`schema` with metric ids in its metadata, where `ids_of` finds them."""
+    return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(ids, sort_keys=True).encode()})
+
+
+def ids_of(path: str | Path) -> dict[str, str]:
+    """Name of every metric of a summary table to its id; empty for a table without."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(_KEY, b"{}"))
+
+
+def _about(judges: Judges, name: str) -> Mapping[str, Any]:
+    return getattr(judges.models[name], "describe", dict)()
+
+
+def _preprocessing(values: Mapping[str, Any]) -> str:
+    """`224 shortest bicubic clip`: side, fit, interpolation, and whose mean and deviation."""
+    scaling = (tuple(values["mean"]), tuple(values["std"]))
+    named = next((name for name, known in NORMALISATIONS.items() if known == scaling), None)
+    shown = named or "mean " + "/".join(f"{m:.3g}" for m in scaling[0]) + " std " + "/".join(
+        f"{s:.3g}" for s in scaling[1]
+    )
+    return f"{values['size']} {values['resize_mode']} {values['interpolation']} {shown}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_value(inner)}" for name, inner in sorted(value.items())) + "}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
