@@ -30,6 +30,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from stages.models.conditioning import Conditioning, sizes
 from stages.models.record import ModelRecord
 from stages.prepare.source import ImportSettings, import_model
 from stages.prepare.tokenizer import build
@@ -60,6 +61,40 @@ def make(family: str, folder: Path, seed: int = 0, sized: bool = False) -> Path:
         else:
             _sd3(folder)
     return folder
+
+
+def pipeline(folder: Path) -> Any:
+    """The family's own pipeline; ancestral steps where there is a noise schedule."""
+    import diffusers
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    name = made_of(folder)["_class_name"]
+    names = ("safety_checker", "feature_extractor", "text_encoder_3", "tokenizer_3")
+    absent = {part: None for part in names if part in made_of(folder) and not (folder / part).is_dir()}
+    made = getattr(diffusers, name).from_pretrained(
+        folder, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False, **absent
+    )
+    if "FlowMatch" not in type(made.scheduler).__name__:
+        changes = {"clip_sample": False, "variance_type": "fixed_small", "thresholding": False}
+        made.scheduler = DDPMScheduler.from_config(made.scheduler.config, **changes)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def made_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "model_index.json").read_text())
+
+
+def conditions(family: str) -> Conditioning:
+    """Random conditions of one image, for the network of `family`."""
+    draw = torch.Generator().manual_seed(5)
+    wide = WIDTH if family == "sd15" else 2 * WIDTH
+    text = torch.randn(1, LENGTH, wide, generator=draw)
+    if family == "sdxl":
+        return Conditioning(text, pooled=torch.randn(1, WIDTH, generator=draw), size=sizes(1, 16, 16))
+    if family == "sd3":
+        return Conditioning(text, pooled=torch.randn(1, 2 * WIDTH, generator=draw))
+    return Conditioning(text, mask=torch.ones(1, LENGTH) if family == "pixart" else None)
 
 
 def rewrite(file: Path, change: Weights, target: Path | None = None) -> None:

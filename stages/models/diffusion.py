@@ -177,7 +177,7 @@ def load_diffusion(record: ModelRecord, device: torch.device, parts: Collection[
     no prompt in SDXL (`model` or `encoded`). Every file that is read is checked against the record. Raises InputError
     naming what a folder lacks.
     """
-    source = _source(record, parts)
+    source = source_of(record, parts)
     layout = source.layout
     loaded: dict[str, object] = {}
     for part in parts:
@@ -205,7 +205,7 @@ def load_text(folder: Path, device: torch.device) -> TextEncoder:
     return text_encoder(folder, _frozen(load_part(folder, "text_encoder"), device))
 
 
-def _source(record: ModelRecord, parts: Collection[str]) -> Source:
+def source_of(record: ModelRecord, parts: Collection[str]) -> Source:
     """Where the parts come from, after checking that it holds them and that they are the recorded ones."""
     if record.kind != "diffusers":
         raise InputError(f"model {record.name!r} is of kind {record.kind!r}, expected a diffusers folder")

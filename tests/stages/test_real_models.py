@@ -13,11 +13,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from stages import tables
+from stages import pictures, tables
 from stages.models import record
+from stages.models.calls import network_output
 from stages.models.diffusion import load_diffusion
+from stages.models.noise import KeyedNoise
 from stages.models.policy import load_policy
 from tests import bases, tiny
+from tests.bases import pipeline
 
 FAMILIES = ("sd15", "sdxl", "pixart", "sd3")
 FIELDS = {"sd15": set(), "sdxl": {"pooled", "size"}, "pixart": {"mask"}, "sd3": {"pooled"}}
@@ -71,7 +74,8 @@ class Place:
 
     def stage(self, line: str, **values: str) -> None:
         name, *words = line.format(**values).split()
-        self._patch.setattr("sys.argv", [name, *words, "--params", "params.yaml"])
+        study = [] if name == "export" else ["--params", "params.yaml"]
+        self._patch.setattr("sys.argv", [name, *words, *study])
         importlib.import_module(f"stages.{name}.__main__").main()
 
     def until_samples(self) -> None:
@@ -101,7 +105,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("place", FAMILIES, indirect=True, ids=FAMILIES)
 def test_from_raw_data_to_the_report(place: Place, request: pytest.FixtureRequest) -> None:
     place.until_samples()
-    check_images(place.root, request.node.callspec.params["place"])
+    check_images(request.node.callspec.params["place"])
+    check_exports(place, request.node.callspec.params["place"])
     Path("scores").mkdir()
     for reward in ("proxy", "heldout", "oracle"):
         place.stage("score --reward {r} --model models/{r}.json --images images.parquet --pairs pairs.parquet"
@@ -117,7 +122,7 @@ def test_from_raw_data_to_the_report(place: Place, request: pytest.FixtureReques
     assert "imagerefl" in Path("report/index.html").read_text().lower()
 
 
-def check_images(root: Path, family: str) -> None:
+def check_images(family: str) -> None:
     """Encodings hold what the family needs, both methods moved the base, and every strategy made its images."""
     encodings = load_file("encodings.safetensors")
     found = {name.removeprefix("text_") for name in encodings if name.startswith("text_")} - {"embeddings"}
@@ -137,3 +142,54 @@ def check_images(root: Path, family: str) -> None:
         log = tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist()
         assert {row["step"] for row in log if row["term"] == "reward"} == {0, 1}
         assert all(torch.isfinite(torch.tensor(row["value"])) for row in log)
+
+
+@torch.no_grad()
+def check_exports(place: Place, family: str) -> None:
+    """The exported pipeline makes the images of the sample stage, to one level of 255; merged weights are the policy;
+    the LoRA file loads into the family's pipeline.
+    """
+    import diffusers
+
+    for run in ("refl-s0", "imagerefl-s0"):
+        shared = f"--base models/base.json --policy runs/{run}/policy.safetensors"
+        place.stage(f"export combined {shared} --out {run}-combined --switch-step 2 --steps 4 --base-guidance 3")
+        place.stage(f"export merged {shared} --out {run}-merged")
+        made = exported(f"{run}-combined")
+        rows = [r for r in tables.read(f"samples/{run}.parquet", tables.SAMPLES).to_pylist() if r["setting"] == "k=2"]
+        noise = KeyedNoise(0, [("eval", r["prompt_id"], r["sample"]) for r in rows], (4, 8, 8), tiny.CPU)
+        found = made([r["prompt"] for r in rows], height=16, width=16, latents=noise.initial(), step_noise=noise.step,
+                     output_type="pt").images  # fmt: skip
+        expected = pictures.tensor([r["image"] for r in rows], "test")
+        assert float((found - expected).abs().max()) <= 1.5 / 255
+        assert float((made([r["prompt"] for r in rows], switch_step=0, height=16, width=16, latents=noise.initial(),
+                           step_noise=noise.step, output_type="pt").images - found).abs().max()) > 3 / 255  # fmt: skip
+
+        base = load_diffusion(record.load("models/base.json"), tiny.CPU, ("unet",))
+        policy = load_policy(base.unet, f"runs/{run}/policy.safetensors", base.record.digest)
+        plain = diffusers.DiffusionPipeline.from_pretrained(f"{run}-merged", local_files_only=True)
+        network = plain.components[base.layout.family.network]
+        mine = dict(base.unet.named_parameters())
+        assert any(not torch.equal(value, mine[name]) for name, value in network.named_parameters())
+        given = bases.conditions(family)
+        outputs = [
+            network_output(n, torch.ones(1, 4, 8, 8), torch.tensor(400), given) for n in (network, policy.network)
+        ]
+        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
+        if run == "refl-s0" and family != "pixart":  # which has no loader of LoRA files
+            plain = pipeline(Path("base"))
+            plain.load_lora_weights(f"runs/{run}", weight_name="policy.safetensors")
+            network = plain.components[base.layout.family.network]
+            output = network_output(network, torch.ones(1, 4, 8, 8), torch.tensor(400), given)
+            torch.testing.assert_close(output, outputs[1], rtol=1e-5, atol=1e-6)
+
+
+def exported(folder: str) -> Any:
+    """An exported pipeline, loaded as its README says."""
+    from diffusers import DiffusionPipeline
+
+    made = DiffusionPipeline.from_pretrained(
+        folder, custom_pipeline=f"{folder}/pipeline.py", trust_remote_code=True, local_files_only=True
+    )
+    made.set_progress_bar_config(disable=True)
+    return made

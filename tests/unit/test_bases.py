@@ -21,6 +21,7 @@ from stages.models.record import ModelRecord
 from stages.models.sampler import finish
 from stages.prepare.source import ImportSettings, import_model
 from tests import bases
+from tests.bases import pipeline
 
 FAMILIES = ("sd15", "sdxl", "pixart", "pixart-sized", "sd3")
 PROMPTS = ["a red circle", "a small blue cross and a green square and a red circle and more"]
@@ -67,28 +68,6 @@ def sampled(model: DiffusionModel) -> Tensor:
     predict = Denoiser(model.unet, model.schedule).predict(grid, text, empty, SCALE)
     clean = finish(grid, predict, x, 0, GivenNoise(x, z, {}), sampler(model))  # type: ignore[arg-type]
     return model.vae.decode(clean)
-
-
-def pipeline(folder: Path) -> Any:
-    """The family's own pipeline; ancestral steps where there is a noise schedule."""
-    import diffusers
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-    name = made_of(folder)["_class_name"]
-    names = ("safety_checker", "feature_extractor", "text_encoder_3", "tokenizer_3")
-    absent = {part: None for part in names if part in made_of(folder) and not (folder / part).is_dir()}
-    made = getattr(diffusers, name).from_pretrained(
-        folder, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False, **absent
-    )
-    if "FlowMatch" not in type(made.scheduler).__name__:
-        changes = {"clip_sample": False, "variance_type": "fixed_small", "thresholding": False}
-        made.scheduler = DDPMScheduler.from_config(made.scheduler.config, **changes)
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def made_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "model_index.json").read_text())
 
 
 @torch.no_grad()
