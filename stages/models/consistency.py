@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def load_student(folder: Path, device: torch.device) -> nn.Module:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     try:
-        network = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        network: Any = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: not a distilled UNet: {' '.join(str(error).split())[:300]}") from None
     return network.to(device).eval().requires_grad_(False)

@@ -19,6 +19,10 @@ BAD = {
     "methods.refl.midle": ([1, 2], "methods.refl.midle: unknown key; did you mean 'middle'?"),
     "methods.refl.middle": ([15, 25], "methods.refl: middle [15, 25) is not a range of indices"),
     "methods.refl.train": ({"steps": 0}, "methods.refl.train.steps: input should be greater than"),
+    "methods.refl": (
+        {"kind": "sqdf", "predictor": "consistency", "model": "none"}, "methods.refl.model: unknown consistency model 'none'"
+    ),
+    "prepare.train.consistency.student": ({"stepz": 1}, "student.stepz: unknown key; did you mean 'steps'?"),
     "runs.refl-s0.method": ("rfl", "runs.refl-s0.method: unknown method 'rfl'; did you mean 'refl'?"),
     "runs.refl-s0.seed": (7, "runs.refl-s0: a run is called <method>-s<seed>, expected 'refl-s7'"),
     "runs.refl-s0": (None, None),
