@@ -20,7 +20,8 @@ BAD = {
     "methods.refl.middle": ([15, 25], "methods.refl: middle [15, 25) is not a range of indices"),
     "methods.refl.train": ({"steps": 0}, "methods.refl.train.steps: input should be greater than"),
     "methods.refl": (
-        {"kind": "sqdf", "predictor": "consistency", "model": "none"}, "methods.refl.model: unknown consistency model 'none'"
+        {"kind": "sqdf", "predictor": "consistency", "model": "none"},
+        "methods.refl.model: unknown consistency model 'none'",
     ),
     "prepare.train.consistency.student": ({"stepz": 1}, "student.stepz: unknown key; did you mean 'steps'?"),
     "runs.refl-s0.method": ("rfl", "runs.refl-s0.method: unknown method 'rfl'; did you mean 'refl'?"),
