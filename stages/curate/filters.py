@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from stages.curate.catalogue import Catalogue
 from stages.curate.decode import Unreadable
 from stages.curate.decode import decode as decode_bytes
 from stages.curate.near import HashIndex, perceptual_hash
+from stages.curate.near_text import NearTexts, near_earlier
 from stages.curate.quality import quality as own_quality
 from stages.curate.rows import Filter, ImageRow, PairRow, PromptRow, TextRow
-from stages.curate.text import has_text, prompt_id, words
+from stages.curate.text import has_text, words
 from stages.errors import InputError
 
 LIMIT = "limit"
@@ -35,10 +36,26 @@ def leakage(evaluation: Collection[str]) -> Filter[TextRow]:
     """Removes training rows whose text is one of the evaluation prompts, which are given by their `prompt_id`."""
 
     def fault(row: TextRow) -> str:
-        leaks = row.split == "train" and prompt_id(row.text) in evaluation
+        leaks = row.split == "train" and row.prompt_id in evaluation
         return "its text is an evaluation prompt" if leaks else ""
 
     return Filter("leakage", fault)
+
+
+def near_leakage(evaluation: NearTexts, ahead: Sequence[TextRow] = ()) -> Filter[TextRow]:
+    """Removes training rows whose text is nearly an evaluation prompt; rows known `ahead` are judged all at once."""
+    texts = {row.prompt_id: row.text for row in ahead}
+    judged = dict(zip(texts, evaluation.near(list(texts.values())), strict=True))
+
+    def fault(row: TextRow) -> str:
+        if row.split != "train":
+            return ""
+        near = judged.get(row.prompt_id)
+        if near is None:
+            near = evaluation.near([row.text])[0]
+        return "its text is nearly an evaluation prompt" if near else ""
+
+    return Filter("near_leakage", fault)
 
 
 # --- prompts --------------------------------------------------------------------------------------------------------
@@ -55,6 +72,13 @@ def duplicate_prompts() -> Filter[PromptRow]:
         return ""
 
     return Filter("duplicates", fault)
+
+
+def near_duplicate_prompts(rows: Sequence[PromptRow], threshold: float) -> Filter[PromptRow]:
+    """Removes those of `rows` that share at least `threshold` of their neighbouring words with an earlier one."""
+    near = near_earlier([row.text for row in rows], threshold)
+    ids = {row.prompt_id for row, repeats in zip(rows, near, strict=True) if repeats}
+    return Filter("near_duplicates", lambda row: "nearly an earlier prompt" if row.prompt_id in ids else "")
 
 
 def group_leakage(groups: Collection[str]) -> Filter[PromptRow]:
@@ -79,6 +103,11 @@ def limit(rows: Iterable[PromptRow], counts: Mapping[str, int | None]) -> Filter
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
+
+
+def metadata() -> Filter[ImageRow]:
+    """Removes images that the data set's own metadata speak against."""
+    return Filter("metadata", lambda row: row.unfit)
 
 
 def decode(max_pixels: int) -> Filter[ImageRow]:
@@ -185,7 +214,7 @@ def duplicate_pairs() -> Filter[PairRow]:
     seen: set[tuple[str, ...]] = set()
 
     def fault(row: PairRow) -> str:
-        key = (prompt_id(row.text), *sorted((row.a, row.b)))
+        key = (row.prompt_id, *sorted((row.a, row.b)))
         if key in seen:
             return "the same pair as an earlier one"
         seen.add(key)

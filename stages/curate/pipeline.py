@@ -15,27 +15,19 @@ from stages import tables
 from stages.curate import filters, manifest
 from stages.curate.catalogue import Catalogue
 from stages.curate.decode import square
+from stages.curate.near_text import NearTexts
 from stages.curate.rows import Filter, ImageRow, Offer, PairRow, PromptRow, Stream, Tally, TextRow, passes, sift
-from stages.curate.settings import (
-    CurateSettings,
-    FolderImages,
-    ImageSource,
-    PairSource,
-    PromptSource,
-    ShapesImages,
-    ShapesPairs,
-    ShapesPrompts,
-    source_name,
-)
-from stages.curate.sources import file, folder, parquet, shapes
+from stages.curate.settings import CurateSettings, PromptSource, source_name
+from stages.curate.sources import opening
 from stages.curate.split import split_of
-from stages.curate.text import prompt_id
 from stages.errors import InputError
 from stages.runtime import progress, whole_file
 from stages.world.settings import WorldSettings
 
 GROUP_ROWS, GROUP_BYTES = 512, 2**25
 """A row group of images ends at so many rows or bytes, whichever comes first."""
+PAIR_ROWS = 2**16
+"""Pairs in a row group."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,7 @@ class Curation:
         self.tallies: dict[str, Tally] = {}
         self.catalogue = Catalogue()
         self.evaluation: Collection[str] = frozenset()
+        self.near_evaluation: NearTexts | None = None
         self.offered: list[PairRow] = []
         self._streams: list[tuple[str, Stream[ImageRow]]] = []
         self._offers: list[tuple[str, Stream[Offer]]] = []
@@ -68,16 +61,20 @@ class Curation:
             names = ("manifest", "prompts", "images", "pairs")
             partial = {name: stack.enter_context(whole_file(getattr(outputs, name))) for name in names}
             tables.write(partial["prompts"], self.prompts(), tables.PROMPTS)
-            tables.write(partial["images"], _row_groups(self.images()), tables.IMAGES)
-            tables.write(partial["pairs"], self.pairs(), tables.PAIRS)
+            tables.write(partial["images"], _row_groups(self.images(), tables.IMAGES, GROUP_ROWS), tables.IMAGES)
+            tables.write(partial["pairs"], _row_groups(self.pairs(), tables.PAIRS, PAIR_ROWS), tables.PAIRS)
             written = {getattr(outputs, name).name: partial[name] for name in names[1:]}
             digest = manifest.settings_digest(self.settings, self.world, self.study_seed)
             manifest.write(partial["manifest"], digest, self.tallies, written)
 
     def _open(self) -> None:
         """Open every source of images and pairs, so that one that is missing is refused before any work."""
-        self._streams = [(f"images of {source_name(each)}", self._open_images(each)) for each in self.settings.images]
-        self._offers = [(f"pairs of {source_name(each)}", self._open_pairs(each)) for each in self.settings.pairs]
+        for image_source in self.settings.images:
+            stream = opening.images(image_source, self.world, self.study_seed)
+            self._streams.append((f"images of {source_name(image_source)}", stream))
+        for pair_source in self.settings.pairs:
+            offers = opening.pairs(pair_source, self.world, self.study_seed, self.catalogue)
+            self._offers.append((f"pairs of {source_name(pair_source)}", offers))
 
     # --- prompts ----------------------------------------------------------------------------------------------------
 
@@ -86,6 +83,9 @@ class Curation:
         lists = self.settings.prompts
         evaluation = self._prompt_list("eval", lists.eval, ())
         self.evaluation = frozenset(row.prompt_id for row in evaluation)
+        if self.settings.filters.near_duplicate_text is not None:
+            texts = [row.text for row in evaluation]
+            self.near_evaluation = NearTexts(texts, self.settings.filters.near_duplicate_text)
         groups = frozenset(row.group for row in evaluation)
         unseen = (filters.leakage(self.evaluation), filters.group_leakage(groups))
         rows = [*self._prompt_list("train", lists.train, unseen), *evaluation]
@@ -98,8 +98,16 @@ class Curation:
     ) -> list[PromptRow]:
         rules = self.settings.filters
         steps = [filters.text(), filters.duplicate_prompts(), *unseen, filters.caption_words(*rules.caption_words)]
-        tally = self._tally(f"prompts_{split}", [*(step.name for step in steps), filters.LIMIT])
+        near = rules.near_duplicate_text if split == "train" else None
+        late = [*(["near_leakage", "near_duplicates"] if near is not None else []), filters.LIMIT]
+        tally = self._tally(f"prompts_{split}", [*(step.name for step in steps), *late])
         rows = list(sift(self._prompt_rows(split, sources), steps, tally))
+        if near is not None:
+            assert self.near_evaluation is not None, "evaluation prompts come first"
+            leaks = filters.near_leakage(self.near_evaluation, rows)
+            rows = [row for row in rows if passes(row, (leaks,), tally)]
+            repeats = filters.near_duplicate_prompts(rows, near)
+            rows = [row for row in rows if passes(row, (repeats,), tally)]
         limit = filters.limit(rows, {source_name(source): source.limit for source in sources})
         rows = [row for row in rows if passes(row, (limit,), tally)]
         tally.require_rows(f"curate.prompts.{split}")
@@ -108,7 +116,7 @@ class Curation:
 
     def _prompt_rows(self, split: str, sources: list[PromptSource]) -> Iterator[PromptRow]:
         for source in sources:
-            made = shapes.prompts(source, self.world) if isinstance(source, ShapesPrompts) else file.prompts(source)
+            made = opening.prompts(source, self.world)
             for row in progress(made.rows, made.total, f"{split} prompts"):
                 row.split = split
                 yield row
@@ -121,6 +129,7 @@ class Curation:
         steps: list[Filter[ImageRow]] = [
             filters.text(),
             filters.caption_words(*rules.caption_words),
+            *([filters.metadata()] if any(source.kind == "laion" for source in self.settings.images) else []),
             filters.decode(rules.max_pixels),
             filters.min_side(rules.min_side),
             *([] if rules.min_quality is None else [filters.quality(rules.min_quality)]),
@@ -158,49 +167,40 @@ class Curation:
             row.split = split_of(row.group, self.settings.val_share)
             yield row
 
-    def _open_images(self, source: ImageSource) -> Stream[ImageRow]:
-        if isinstance(source, ShapesImages):
-            return shapes.images(source, self.world, self.study_seed)
-        return folder.images(source) if isinstance(source, FolderImages) else parquet.images(source)
-
     # --- pairs ------------------------------------------------------------------------------------------------------
 
-    def _open_pairs(self, source: PairSource) -> Stream[Offer]:
-        if isinstance(source, ShapesPairs):
-            return shapes.pairs(source, self.world, self.study_seed)
-        return file.pairs(source, self.catalogue)
-
-    def pairs(self) -> pa.Table:
-        """The pairs that came by while images were read, now that it is known which images were kept."""
+    def pairs(self) -> Iterator[dict[str, object]]:
+        """Rows of the pairs table: those that came by while images were read, now that it is known which were kept."""
         steps: list[Filter[PairRow]] = [
             filters.text(),
             filters.caption_words(*self.settings.filters.caption_words),
             filters.judged(),
-            *self._leakage(),
+            *self._leakage(self.offered),
             filters.images_kept(self.catalogue),
             filters.one_image(),
             filters.across_splits(self.catalogue),
             filters.duplicate_pairs(),
         ]
         tally = self._tally("pairs", (step.name for step in steps))
-        rows = []
         for row in sift(self._offered_rows(), steps, tally):
             tally.splits[row.split] = tally.splits.get(row.split, 0) + 1
-            rows.append({
+            yield {
                 "pair_id": _pair_id(row), "prompt": row.text, "image_a": row.a, "image_b": row.b,
                 "preference": row.preference, "split": row.split, "source": row.source,
-            })  # fmt: skip
+            }  # fmt: skip
         if self.settings.pairs:
             tally.require_rows("curate.pairs")
-        return tables.table(tables.PAIRS, rows)
 
     def _offered_rows(self) -> Iterator[PairRow]:
         for row in self.offered:
             row.split = self.catalogue.split(row.a)
             yield row
 
-    def _leakage(self) -> list[Filter[TextRow]]:
-        return [filters.leakage(self.evaluation)] if self.settings.filters.leakage else []
+    def _leakage(self, ahead: Sequence[TextRow] = ()) -> list[Filter[TextRow]]:
+        if not self.settings.filters.leakage:
+            return []
+        near = [] if self.near_evaluation is None else [filters.near_leakage(self.near_evaluation, ahead)]
+        return [filters.leakage(self.evaluation), *near]
 
     def _tally(self, table: str, names: Iterable[str]) -> Tally:
         self.tallies[table] = Tally(names)
@@ -209,17 +209,17 @@ class Curation:
 
 def _pair_id(row: PairRow) -> str:
     """First 12 hexadecimal digits of the SHA-256 of prompt and images."""
-    return hashlib.sha256("\x1f".join((prompt_id(row.text), row.a, row.b)).encode()).hexdigest()[:12]
+    return hashlib.sha256("\x1f".join((row.prompt_id, row.a, row.b)).encode()).hexdigest()[:12]
 
 
-def _row_groups(rows: Iterable[dict[str, object]]) -> Iterator[pa.Table]:
-    """Tables of bounded size, so that only one of them is in memory."""
+def _row_groups(rows: Iterable[dict[str, object]], schema: pa.Schema, most: int) -> Iterator[pa.Table]:
+    """Tables of at most `most` rows and about `GROUP_BYTES` of images, so that only one of them is in memory."""
     group: list[dict[str, object]] = []
     size = 0
     for row in chain(rows, (None,)):
         if row is not None:
             group.append(row)
-            size += len(row["image"])  # pyright: ignore
-        if group and (row is None or len(group) >= GROUP_ROWS or size >= GROUP_BYTES):
-            yield tables.table(tables.IMAGES, group)
+            size += len(row.get("image", b""))  # pyright: ignore
+        if group and (row is None or len(group) >= most or size >= GROUP_BYTES):
+            yield tables.table(schema, group)
             group, size = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -16,7 +17,7 @@ EXAMPLES = 5
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(slots=True)
 class PromptRow:
     """One prompt. `name` says where it stands."""
 
@@ -33,11 +34,12 @@ class PromptRow:
         self.group = self.group or self.prompt_id
 
 
-@dataclass
+@dataclass(slots=True)
 class ImageRow:
     """One captioned image; `image` and `digest` are set when it is decoded.
 
-    `name` is what pairs call it. `for_pairs` marks an image that only pairs brought.
+    `name` is what pairs call it. `for_pairs` marks an image that only pairs brought. `unfit` is what the data set's own
+    metadata say against it, such as the probability that it is unsafe; empty for an image to keep.
     """
 
     name: str
@@ -51,10 +53,13 @@ class ImageRow:
     image: Image | None = None
     digest: str = ""
     split: str = ""
+    unfit: str = ""
+    prompt_id: str = ""
 
     def __post_init__(self) -> None:
         self.text = self.text.strip()
-        self.group = self.group or prompt_id(self.text)
+        self.prompt_id = prompt_id(self.text)
+        self.group = self.group or self.prompt_id
 
     @property
     def image_id(self) -> str:
@@ -68,7 +73,7 @@ class ImageRow:
         return self.image
 
 
-@dataclass
+@dataclass(slots=True)
 class PairRow:
     """One comparison: two images by name or image_id, and the share of votes for a, None where nobody judged."""
 
@@ -79,9 +84,12 @@ class PairRow:
     preference: float | None
     source: str
     split: str = ""
+    prompt_id: str = ""
 
     def __post_init__(self) -> None:
-        self.text = self.text.strip()
+        # Prompts and images come back in many pairs; one copy of each is enough for a million of them.
+        self.text, self.prompt_id = sys.intern(self.text.strip()), sys.intern(prompt_id(self.text))
+        self.a, self.b = sys.intern(self.a), sys.intern(self.b)
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,7 @@ class TextRow(Row, Protocol):
 
     text: str
     split: str
+    prompt_id: str
 
 
 R = TypeVar("R", bound=Row)

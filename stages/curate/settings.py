@@ -6,13 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from stages.curate.datasets import Limit, Name, PublishedImages, PublishedPairs, PublishedPrompts, Text
 from stages.params import Settings
-
-Name = Annotated[str, Field(description="what the column `source` says of these rows; empty takes the kind")]
-Limit = Annotated[
-    int | None, Field(ge=1, description="keep this many prompts, the same ones when others are added; null keeps all")
-]
-Text = Annotated[str, Field(min_length=1)]
 
 
 class ShapesImages(Settings):
@@ -115,9 +110,9 @@ def source_name(source: Settings) -> str:
     return getattr(source, "name", "") or getattr(source, "kind", "")
 
 
-ImageSource = Annotated[ShapesImages | FolderImages | ParquetImages, Field(discriminator="kind")]
-PairSource = Annotated[ShapesPairs | FilePairs, Field(discriminator="kind")]
-PromptSource = Annotated[ShapesPrompts | FilePrompts, Field(discriminator="kind")]
+ImageSource = Annotated[ShapesImages | FolderImages | ParquetImages | PublishedImages, Field(discriminator="kind")]
+PairSource = Annotated[ShapesPairs | FilePairs | PublishedPairs, Field(discriminator="kind")]
+PromptSource = Annotated[ShapesPrompts | FilePrompts | PublishedPrompts, Field(discriminator="kind")]
 
 
 def _as_list(value: Any) -> Any:
@@ -149,6 +144,12 @@ class Filters(Settings):
     max_pixels: int = Field(default=100_000_000, ge=1, description="images with more pixels are not decoded")
     near_duplicate_bits: int | None = Field(
         default=None, ge=0, le=12, description="perceptual hashes this many bits apart are one image; null keeps all"
+    )
+    near_duplicate_text: float | None = Field(
+        default=None,
+        ge=0.3,
+        le=1,
+        description="texts that share this much of their neighbouring words (Jaccard) are one prompt; null: only equal",
     )
     caption_words: tuple[int, int] = Field(default=(1, 77), description="fewest and most words of a caption or prompt")
     min_quality: float | None = Field(

@@ -13,15 +13,21 @@ def normalised(text: str) -> str:
     text made of symbols alone, such as emoji, keeps them, so that two of those stay two prompts.
     """
     folded = unicodedata.normalize("NFKC", text).lower()
-    words = " ".join("".join(_kept(letter) for letter in folded).split())
+    words = " ".join(folded.translate(_KEPT).split())
     return words or " ".join(folded.split())
 
 
-def _kept(letter: str) -> str:
-    category = unicodedata.category(letter)
-    if category[0] in "LMN":
-        return letter
-    return "" if category == "Cf" else " "
+class _Kept(dict[int, str]):
+    """What becomes of each character, looked up in Unicode's tables once: `str.translate` is fast, `category` slow."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        category = unicodedata.category(letter)
+        self[code] = letter if category[0] in "LMN" else "" if category == "Cf" else " "
+        return self[code]
+
+
+_KEPT = _Kept()
 
 
 def has_text(text: str) -> bool:

@@ -19,11 +19,13 @@ WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 def prompts(settings: FilePrompts) -> Stream[PromptRow]:
     """The prompts of a list, in its order. Raises InputError for a list that is missing or malformed."""
-    table, source = open_records(settings.path, (settings.key, settings.group)), source_name(settings)
-    rows = (
-        PromptRow(record.where, record.text(settings.key), source, record.label(settings.group))
-        for record in table.rows
-    )
+    table = open_records(settings.path, (settings.key, settings.group))
+    return prompt_rows(table, settings.key, source_name(settings), settings.group)
+
+
+def prompt_rows(table: Stream[Record], key: str, source: str, group: str | None = None) -> Stream[PromptRow]:
+    """A prompt a record: the text at `key`."""
+    rows = (PromptRow(record.where, record.text(key), source, record.label(group)) for record in table.rows)
     return Stream(rows, table.total)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.curate.rows import Stream
-from stages.curate.sources import columnar
+from stages.curate.sources import columnar, json_list
+from stages.curate.sources.json_list import short
 from stages.errors import InputError
 from stages.params import nearest
 
@@ -48,7 +49,7 @@ class Record:
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise InputError(f"{self.where}: {key!r} is {_short(value)}, expected text")
+            raise InputError(f"{self.where}: {key!r} is {short(value)}, expected text")
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -70,7 +71,7 @@ class Record:
         try:
             return float(value)
         except (TypeError, ValueError):
-            raise InputError(f"{self.where}: {key!r} is {_short(value)}, expected a number") from None
+            raise InputError(f"{self.where}: {key!r} is {short(value)}, expected a number") from None
 
     def score(self, key: str | None) -> float | None:
         """The number at `key`; None without a key; an empty cell is NaN, which satisfies no bound."""
@@ -97,23 +98,36 @@ def open_records(path: str, keys: Iterable[str | None]) -> Stream[Record]:
 def _open(path: str, wanted: Sequence[str]) -> Stream[Record]:
     suffix = Path(path).suffix.lower()
     if suffix == ".parquet" or Path(path).is_dir():
-        files = columnar.find(path)
-        return Stream(_parquet(files, wanted), columnar.count(files))
+        return open_parquet(columnar.find(path), wanted)
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: unknown kind of list {suffix!r}; known: {', '.join(SUFFIXES)}")
-    file = Path(path)
+    file, key = Path(path), wanted[0] if wanted else "prompt"
     if not file.is_file():
         raise InputError(f"{path}: no such file, expected a list or table")
     if suffix == ".json":
-        entries = _json_list(file)
-        return Stream(_from_json(file, entries, wanted[0]), len(entries))
+        rows = json_list.entries(file)
+        parts = (_json_record(file, f"{file}, entry {number}", value, key) for number, value in rows)
+        return Stream(parts, json_list.at_most(file, key))
     total = _newlines(file) + 1
     if suffix == ".txt":
-        rows = ((f"{path}, line {number}", {wanted[0]: line.rstrip("\r\n")}) for number, line in _lines(file))
+        rows = ((f"{path}, line {number}", {key: line.rstrip("\r\n")}) for number, line in _lines(file))
         return Stream((Record(where, values, file.parent) for where, values in rows), total)
     if suffix in (".csv", ".tsv"):
         return Stream(_csv(file, "\t" if suffix == ".tsv" else ","), total)
-    return Stream(_json_lines(file, wanted[0]), total)
+    return Stream(_json_lines(file, key), total)
+
+
+def open_parquet(files: Sequence[Path], keys: Sequence[str]) -> Stream[Record]:
+    """The rows of Parquet files; `keys` are those that will be asked for."""
+    return Stream(_parquet(files, keys), columnar.count(files))
+
+
+def open_lenient_tsv(path: str) -> Stream[Record]:
+    """The rows of a table with tabs, in which text may follow a closing quotation mark."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path}: no such file, expected a table")
+    return Stream(_csv(file, "\t", strict=False), _newlines(file) + 1)
 
 
 def _parquet(files: Sequence[Path], keys: Sequence[str]) -> Iterator[Record]:
@@ -122,8 +136,8 @@ def _parquet(files: Sequence[Path], keys: Sequence[str]) -> Iterator[Record]:
             yield Record(f"{file}, row {number}", values, file.parent)
 
 
-def _csv(file: Path, delimiter: str) -> Iterator[Record]:
-    reader = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=True)
+def _csv(file: Path, delimiter: str, strict: bool = True) -> Iterator[Record]:
+    reader = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=strict)
     try:
         header = next(reader, None)
         if header is None:
@@ -153,34 +167,11 @@ def _json_lines(file: Path, key: str) -> Iterator[Record]:
         yield _json_record(file, f"{file}, line {number}", value, key)
 
 
-def _json_list(file: Path) -> list[Any]:
-    data = file.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-        value = json.loads(text)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{file}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8, expected UTF-8 text"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InputError(f"{file}{line}: not valid JSON: {getattr(error, 'msg', error)}") from None
-    if not isinstance(value, list):
-        raise InputError(f"{file}: holds {_short(value)}, expected a list of strings or objects")
-    return value
-
-
-def _from_json(file: Path, entries: list[Any], key: str) -> Iterator[Record]:
-    for number, value in enumerate(entries, 1):
-        yield _json_record(file, f"{file}, entry {number}", value, key)
-
-
 def _json_record(file: Path, where: str, value: Any, key: str) -> Record:
     if isinstance(value, str):
         value = {key: value}
     if not isinstance(value, dict):
-        raise InputError(f"{where}: {_short(value)}, expected a string or an object")
+        raise InputError(f"{where}: {short(value)}, expected a string or an object")
     return Record(where, value, file.parent)
 
 
@@ -198,8 +189,3 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 def _newlines(file: Path) -> int:
     with file.open("rb") as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(2**20), b""))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

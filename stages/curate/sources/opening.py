@@ -1,0 +1,67 @@
+"""From the settings of a source to its rows: which module reads which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stages.curate.catalogue import Catalogue
+from stages.curate.rows import ImageRow, Offer, PromptRow, Stream
+from stages.curate.settings import ImageSource, PairSource, PromptSource, ShapesImages, ShapesPairs, ShapesPrompts
+from stages.curate.sources import (
+    coco,
+    file,
+    folder,
+    hpdv2,
+    image_reward_db,
+    laion,
+    parquet,
+    pick_a_pic,
+    shapes,
+    suites,
+)
+from stages.world.settings import WorldSettings
+
+PROMPTS: dict[str, Callable[[Any], Stream[PromptRow]]] = {
+    "file": file.prompts,
+    "hpdv2": hpdv2.prompts,
+    "image_reward_db": image_reward_db.prompts,
+    "pick_a_pic": pick_a_pic.prompts,
+    "coco": coco.prompts,
+    "laion": laion.prompts,
+    "parti_prompts": suites.parti_prompts,
+    "draw_bench": suites.draw_bench,
+    "hpsv2_benchmark": suites.hpsv2_benchmark,
+}
+IMAGES: dict[str, Callable[[Any], Stream[ImageRow]]] = {
+    "folder": folder.images,
+    "parquet": parquet.images,
+    "coco": coco.images,
+    "laion": laion.images,
+    "hpdv2": hpdv2.images,
+}
+PAIRS: dict[str, Callable[[Any, Catalogue], Stream[Offer]]] = {
+    "file": file.pairs,
+    "hpdv2": hpdv2.pairs,
+    "image_reward_db": image_reward_db.pairs,
+    "pick_a_pic": pick_a_pic.pairs,
+}
+
+
+def prompts(source: PromptSource, world: WorldSettings) -> Stream[PromptRow]:
+    """The prompts of a source; raises InputError for one that is missing or malformed."""
+    return shapes.prompts(source, world) if isinstance(source, ShapesPrompts) else PROMPTS[source.kind](source)
+
+
+def images(source: ImageSource, world: WorldSettings, study_seed: int) -> Stream[ImageRow]:
+    """The captioned images of a source; raises InputError for one that is missing or malformed."""
+    if isinstance(source, ShapesImages):
+        return shapes.images(source, world, study_seed)
+    return IMAGES[source.kind](source)
+
+
+def pairs(source: PairSource, world: WorldSettings, study_seed: int, catalogue: Catalogue) -> Stream[Offer]:
+    """The pairs of a source, with the images that `catalogue` does not know; raises InputError as the others do."""
+    if isinstance(source, ShapesPairs):
+        return shapes.pairs(source, world, study_seed)
+    return PAIRS[source.kind](source, catalogue)
