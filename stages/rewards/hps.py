@@ -2,7 +2,7 @@
 
 Source: tgxs002/HPSv2 (Apache-2.0), hpsv2/img_score.py; weights `xswu/HPSv2`. The record holds one checkpoint: the
 released `.pt`, a dictionary whose `state_dict` is in half precision, or its tensors as safetensors. The published
-package is not needed. Its tables show 100 times this reward.
+package is not needed. Its tables show 100 times this reward, which `factor` can do.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class HpsOptions(Options):
         None, description="the release that the file must be, by its sha256; null takes any weights of this shape"
     )
     model: str = Field("ViT-H-14", description="architecture, by its name in open_clip")
+    factor: float = Field(1.0, gt=0, description="factor of the cosine; 100 gives the numbers of published tables")
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
@@ -54,7 +55,8 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     model: Any = checkpoint.build(lambda: CLIP(**config), checkpoint.read(path), path)
     # Its training padded images to a square with black and did not cut them (hpsv2, ResizeMaxSize).
     preprocess = asked.normalised(Preprocess(model.visual.image_size[0], resize_mode="longest"))
-    return OpenClip(record.name, model.to(device, asked.dtype), preprocess, tokenizer(Path(record.path), model))
+    words = tokenizer(Path(record.path), model)
+    return OpenClip(record.name, model.to(device, asked.dtype), preprocess, words, asked.factor)
 
 
 def _check_release(path: Path, digest: str, wanted: str | None) -> None:

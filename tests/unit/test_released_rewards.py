@@ -156,6 +156,7 @@ def test_hps_is_open_clips_cosine_of_padded_images(
     ids = open_clip.get_tokenizer("ViT-H-14", context_length=16)(PROMPTS)
     wanted = cosine(model.eval().encode_image((square - mean) / std), model.encode_text(ids))
     close(load_reward(records["hps"])(images(height, width), PROMPTS), wanted)
+    close(load_reward(with_options(records["hps"], factor=100.0))(images(height, width), PROMPTS), 100 * wanted, 2e-3)
 
 
 def test_hps_as_safetensors_is_the_same(records: dict[str, ModelRecord], tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ class Contrastive(ABC):
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights."""
-        return {"preprocess": self.preprocess.describe()}
+        factor = {"factor": self.factor} if self.factor != 1 else {}
+        return {"preprocess": self.preprocess.describe(), **factor}
 
     @property
     def _device(self) -> torch.device:

@@ -51,10 +51,6 @@ class TransformersClip(Contrastive):
             found = vision(pixel_values=cast(Any, self.pixels(images))).last_hidden_state[:, 1:]
             return exact(vision.post_layernorm(found))
 
-    def describe(self) -> dict[str, object]:
-        """What identifies the computation beside the weights."""
-        return {**super().describe(), "factor": self.factor}
-
 
 def load_clip(record: ModelRecord, device: torch.device | str, options: Options) -> TransformersClip:
     """The CLIPModel in the folder of `record`, with factor 1; images lose what a centre cut takes.
