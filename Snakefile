@@ -30,6 +30,17 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/encode.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/sample.smk"
+
+
+if STUDY.shards:
+
+    include: "workflow/rules/sample_shards.smk"
+
+else:
+
+    include: "workflow/rules/sample_whole.smk"
+
+
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/report.smk"
 

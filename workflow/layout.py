@@ -151,6 +151,12 @@ class Layout:
         """Trained runs, a method with a training seed each."""
         return list(self.study["runs"])
 
+    @property
+    def shards(self) -> list[str]:
+        """The jobs that share out the images of a run, as `2-of-4`; none where one job makes them all."""
+        count = int(self.study["sample"].get("shards", 1))
+        return [f"{number}-of-{count}" for number in range(1, count + 1)] if count > 1 else []
+
     def method(self, run: str) -> str:
         """The method of a run."""
         return str(self.study["runs"][run]["method"])

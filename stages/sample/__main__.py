@@ -1,4 +1,6 @@
-"""Sample the evaluation prompts: `base` over its guidance scales, or one `run` over the study's strategies."""
+"""Sample the evaluation prompts: `base` over its guidance scales, or one `run` over the study's strategies; `join`
+puts a run together that several jobs sampled.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from stages.params import section
 from stages.runtime import device, run_stage
 from stages.sample.resolve import Plan, resolve
 from stages.sample.settings import RunIdentity
+from stages.sample.shards import Shard, join
 
 if TYPE_CHECKING:
     from stages.models.diffusion import DiffusionModel
@@ -34,13 +37,30 @@ def main() -> None:
     run.add_argument("--latents", type=Path, required=True, help="the latents that `base` wrote")
     run.add_argument("--run", required=True, help="entry of `runs`")
     run.add_argument("--policy", type=Path, required=True, help="policy.safetensors of finetune")
+    run.add_argument("--shard", type=str, default="1/1", help="make a part only: 2/4 is the second of four")
+    parts = kinds.add_parser("join", help="the parts of a run as one file")
+    parts.add_argument("--params", type=Path, required=True, help="study file")
+    parts.add_argument("--run", required=True, help="entry of `runs`")
+    parts.add_argument("--parts", type=Path, nargs="+", required=True, help="the files of all shards, in order")
+    parts.add_argument("--samples", type=Path, required=True, help="written: samples.parquet")
     args = parser.parse_args()
     plan = resolve(args.params)
+    if args.what == "join":
+        joined_images(args)
+        return
     processes.spread("stages.sample", sys.argv[1:])
     if args.what == "base":
         base_images(args, plan)
     else:
         run_images(args, plan)
+
+
+def joined_images(args: argparse.Namespace) -> None:
+    """`sample join`."""
+    with lineage.job(
+        params=args.params, stage="sample", name=args.run, inputs=args.parts, outputs=[args.samples]
+    ) as job:
+        job.metrics({"images": join(args.parts, args.samples)})
 
 
 def base_images(args: argparse.Namespace, plan: Plan) -> None:
@@ -59,21 +79,23 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
 
 def run_images(args: argparse.Namespace, plan: Plan) -> None:
     """`sample run`."""
-    run = section(args.params, f"runs.{args.run}", RunIdentity)
+    run, shard = section(args.params, f"runs.{args.run}", RunIdentity), Shard.parse(args.shard)
+    name = shard.named(args.run)
     inputs, outputs = [args.base, args.policy, args.tensors, args.index, args.latents], [args.samples]
-    with lineage.job(params=args.params, stage="sample", name=args.run, inputs=inputs, outputs=outputs) as job:
+    with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=outputs) as job:
         from stages.models.policy import load_policy
         from stages.sample.run import Identity, sample_run
 
         read = plan.identity() | {"run": run.model_dump()}
         with (
             processes.joined() as several,
-            resume.keep(args.params, "sample", args.run, args.samples, read, inputs) as state,
+            resume.keep(args.params, "sample", name, args.samples, read, inputs) as state,
         ):
             model, painter = _painter(args, plan)
             policy = load_policy(model.unet, args.policy, model.record.digest)
             whose = Identity(args.run, run.method, run.seed)
-            job.metrics({"images": sample_run(painter, policy, whose, args.latents, args.samples, state, several)})
+            images = sample_run(painter, policy, whose, args.latents, args.samples, state, several, shard)
+            job.metrics({"images": images})
 
 
 def _painter(args: argparse.Namespace, plan: Plan) -> tuple[DiffusionModel, Painter]:

@@ -36,9 +36,8 @@ class Plan:
     def identity(self) -> dict[str, object]:
         """Everything of the study that decides the images, and the code of installed strategies."""
         files = [s.module.__file__ for s in self.strategies]
-        return {
-            "seed": self.seed, "sample": self.sample.model_dump(), "code": [sha256(file) for file in files if file],
-        }  # fmt: skip
+        settings = self.sample.model_dump(exclude={"shards"})
+        return {"seed": self.seed, "sample": settings, "code": [sha256(file) for file in files if file]}
 
     def switches(self) -> dict[float, list[int]]:
         """Steps at which latents of the base are kept, by the base's guidance scale."""

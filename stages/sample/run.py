@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages import pictures, tables
+from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.policy import Policy
@@ -23,6 +24,7 @@ from stages.runtime import progress
 from stages.sample import latents
 from stages.sample.networks import Networks
 from stages.sample.resolve import Plan, Strategy
+from stages.sample.shards import WHOLE, Shard
 from stages.sample.suite import Batch, Suite
 
 
@@ -97,7 +99,11 @@ class Painter:
         began = time.monotonic()
         start, x = prefix if prefix is not None else (0, batch.noise.initial())
         clean = finish(self.grid, predict, x, start, batch.noise, self.plan.sample.sampler, seen)
-        png = pictures.png(self.model.vae.decode(clean))
+        decoded = self.model.vae.decode(clean)
+        if not bool(torch.isfinite(decoded).all()):
+            first = next(n for n, image in enumerate(decoded) if not bool(torch.isfinite(image).all()))
+            raise InputError(f"sampling: the image of {batch.items[first].text[:60]!r} is not finite; broken weights?")
+        png = pictures.png(decoded)
         evaluations = sum(counter.evaluations for counter in counters) // len(batch)
         return Images(png, evaluations + prefix_nfe, (time.monotonic() - began) / len(batch))
 
@@ -155,13 +161,14 @@ def sample_base(
 @torch.no_grad()
 def sample_run(
     painter: Painter, policy: Policy, whose: Identity, kept: Path, samples: Path, state: State | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = ALONE, shard: Shard = WHOLE,
 ) -> int:  # fmt: skip
     """Images of one run by every strategy at every setting; returns the number of images. Batches that `state` holds
-    are not made again; the others are shared out among `processes`, of which the first one writes.
+    are not made again; the others are shared out among `processes`, of which the first one writes. Batches of other
+    shards are left out.
     """
     points = [(s, label, value) for s in painter.plan.strategies for label, value in s.settings.points()]
-    work = [(*point, batch) for point in points for batch in painter.suite.batches()]
+    work = shard.of([(*point, batch) for point in points for batch in painter.suite.batches()])
     policy.network.eval()
 
     def make(item: tuple[Strategy, str, float, Batch]) -> Unit:
@@ -180,15 +187,15 @@ def sample_run(
             if IMAGES in unit:
                 yield unpacked(unit[IMAGES])
 
-    count = _written(samples, parts(), processes)
+    count = _written(samples, parts(), processes, shard)
     processes.wait()
     return count
 
 
-def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes) -> int:
+def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes, shard: Shard = WHOLE) -> int:
     """The number of images written: all of them by the first process, which gets the batches of the others."""
     if processes.first:
-        return tables.write(samples, parts, tables.SAMPLES)
+        return tables.write(samples, parts, shard.schema)
     return sum(part.num_rows for part in parts)
 
 

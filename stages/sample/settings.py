@@ -40,6 +40,9 @@ class SampleSettings(Settings):
     sampler: Literal["ddpm", "ddim"] = Field(default="ddpm", description="ancestral or deterministic steps")
     samples_per_prompt: int = Field(default=8, ge=2, description="images a prompt; diversity needs at least two")
     batch_size: int = Field(default=96, ge=1, description="images a network call")
+    shards: int = Field(
+        default=1, ge=1, le=1000, description="jobs that share out the images of a run, under Snakemake; same images"
+    )
     guidance: tuple[float, ...] = Field(
         default=(1.0,), min_length=1, description="scales at which the base alone is sampled"
     )

@@ -32,12 +32,12 @@ SITE = {
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[LocalSlurm]:
-    """A running Slurm of one node with 4 cores and 2 GPUs."""
+    """A running Slurm of one node with 4 cores and 3 GPUs."""
     if missing := local_slurm.missing():
         pytest.skip(f"not installed: {', '.join(missing)} (Debian: slurmctld slurmd slurm-client munge)")
     pytest.importorskip("snakemake_executor_plugin_slurm")
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    cluster = LocalSlurm(folder)
+    cluster = LocalSlurm(folder, gpus=3)
     try:
         cluster.start()
         yield cluster
@@ -96,7 +96,7 @@ def test_every_job_of_a_study_goes_through_slurm(slurm: LocalSlurm, tmp_path: Pa
     copy_files(ROOT, clone)
     (clone / "params.yaml").write_text(yaml.safe_dump(tiny_study()))
     before = len(slurm.jobs())
-    done = snakemake(clone, slurm, SITE)
+    done = snakemake(clone, slurm, SITE | {"rules": {"finetune": {"gpu": 2}}})
     assert done.returncode == 0, done.stdout[-6000:]
     assert (clone / "out/tiny/report/index.html").exists()
 
@@ -108,9 +108,11 @@ def test_every_job_of_a_study_goes_through_slurm(slurm: LocalSlurm, tmp_path: Pa
         assert not again, f"{name} was submitted more than once"
         assert job["JobState"] == "COMPLETED", name
         assert job["Partition"] == ("gpu" if name in gpu else "cpu"), name
-        assert job.get("TresPerJob") == ("gres:gpu:toy:1" if name in gpu else None), name
+        count = 2 if name == "finetune@refl-s0" else 1
+        assert job.get("TresPerJob") == (f"gres:gpu:toy:{count}" if name in gpu else None), name
         assert (job["NumCPUs"], job["TimeLimit"]) == ("1", "00:10:00"), name
         assert "mem=1500M" in job["TRES"], name
+    assert "stages.finetune: 2 processes" in (clone / "logs/tiny/finetune/refl-s0.log").read_text()
 
 
 def test_what_is_tried_again(slurm: LocalSlurm, tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def stamped(stage, wildcards, name, content):
     return stamp(path, content, built=job in AGREEMENT.built, planning=workflow.dryrun)
 
 
-def executes(stage):
-    """An input: the file that changes when code does that the stage executes."""
-    return lambda wildcards: stamped(stage, wildcards, "code", code(stage))
+def executes(stage, as_stage=None):
+    """An input: the file that changes when code does that the stage executes, the code of `as_stage` in dvc.yaml."""
+    return lambda wildcards: stamped(stage, wildcards, "code", code(as_stage or stage))
 
 
 def reads(stage, *keys):
