@@ -14,13 +14,19 @@ Rate = Annotated[float, Field(gt=0)]
 class TuneSettings(Settings):
     """Which learning rates are tried, and what the choice between them looks at; see docs/tuning.md."""
 
-    rates: tuple[Rate, ...] = Field((5e-5, 1e-4, 2e-4, 4e-4), min_length=1, description="learning rates, ascending")
-    seed: int = Field(1000, ge=0, description="training seed of the sweep; no run of the study should have it")
-    steps: int | None = Field(None, ge=1, description="optimizer steps of the sweep; null: as many as the runs make")
-    prompts: int = Field(24, ge=1, description="training prompts that are sampled and judged after the last step")
-    samples: int = Field(4, ge=2, description="images a prompt")
+    rates: tuple[Rate, ...] = Field(
+        default=(5e-5, 1e-4, 2e-4, 4e-4), min_length=1, description="learning rates, ascending"
+    )
+    seed: int = Field(default=1000, ge=0, description="training seed of the sweep; no run of the study should have it")
+    steps: int | None = Field(
+        default=None, ge=1, description="optimizer steps of the sweep; null: as many as the runs make"
+    )
+    prompts: int = Field(
+        default=24, ge=1, description="training prompts that are sampled and judged after the last step"
+    )
+    samples: int = Field(default=4, ge=2, description="images a prompt")
     min_diversity: float = Field(
-        0.5, ge=0, le=1, description="share of the base's diversity that a rate must leave to be chosen"
+        default=0.5, ge=0, le=1, description="share of the base's diversity that a rate must leave to be chosen"
     )
 
     @field_validator("rates")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages.encode.store import Encodings
-from stages.errors import InputError
 from stages.finetune.budget import within_budget
+from stages.finetune.judge import require_enough
+from stages.finetune.nonfinite import NonFinite
 from stages.finetune.probe import Probe
 from stages.finetune.resolve import Plan
 from stages.finetune.run import fixed_probe, start, training_data
@@ -16,7 +17,7 @@ from stages.finetune.settings import ProbeSettings
 from stages.models import record
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.policy import make_policy
-from stages.rewards.base import Reward, load_reward, require_gradient
+from stages.rewards.base import Reward, load_reward
 from stages.runtime import device, progress
 from stages.tune.choice import Trial
 from stages.tune.settings import TuneSettings
@@ -32,7 +33,8 @@ def sweep(
     model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
     study = plans[0].study
     judges = {study.reward: load_reward(record.load(reward), where)}
-    require_gradient(judges[study.reward])
+    for plan in plans:
+        require_enough(plan, judges[study.reward])
     judges[study.heldout] = load_reward(record.load(heldout), where)
     encodings = Encodings(tensors, index, where)
     size = ProbeSettings(prompts=tune.prompts, samples=tune.samples)
@@ -62,7 +64,7 @@ def _trial(
     try:
         for step in range(plan.train.steps):
             trainer.train_step([data.batch(step, micro) for micro in range(plan.train.accumulate)])
-    except InputError:  # the loss is no longer finite
+    except NonFinite:
         return Trial(plan.method, rate, *[float("nan")] * 3)
     return _judged(plan, plan.method, rate, probe, model, Denoiser(policy.network, model.schedule))
 
@@ -70,5 +72,5 @@ def _trial(
 def _judged(plan: Plan, method: str, rate: float, probe: Probe, model: DiffusionModel, policy: Denoiser) -> Trial:
     grid = model.schedule.grid(plan.train.sampling_steps)
     terms = probe.measure(policy, grid, model.vae.decode, plan.train.sampler)
-    rewards = (terms[f"probe_{name}"] for name in (plan.study.reward, plan.study.heldout))
-    return Trial(method, rate, *rewards, terms["probe_diversity"])
+    reward, heldout = (terms[f"probe_{name}"] for name in (plan.study.reward, plan.study.heldout))
+    return Trial(method, rate, reward, heldout, terms["probe_diversity"])
