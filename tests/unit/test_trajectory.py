@@ -17,11 +17,13 @@ from stages.encode.store import Encodings
 from stages.errors import InputError
 from stages.finetune.advantages import History, grouped, normalised
 from stages.finetune.batch import Batch
+from stages.finetune.budget import Cost, costs
 from stages.finetune.chain import Chain
 from stages.finetune.data import Data
 from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, sqdf, tailorpo
-from stages.finetune.settings import FinetuneSettings
+from stages.finetune.resolve import Plan
+from stages.finetune.settings import FinetuneSettings, StudySettings
 from stages.finetune.tools import Tools
 from stages.finetune.trajectory_trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
@@ -406,6 +408,22 @@ def test_a_reward_without_features_gives_no_diversity_of_sets():
     made.reward = tiny.reward
     with pytest.raises(InputError, match="reward has none"):
         made.train_step([batch()])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_budget_counts_what_training_evaluates(name: str):
+    """Where pairs are forked at the last step there is nothing to predict: that method counts by its own indices."""
+    module, values = EVERY[name]
+    if name == "tailorpo":
+        values = values | {"steps_per_trajectory": None}
+    made = trainer(module, values)
+    kind = settings_of(module, values)
+    plan = Plan("x-s0", "x", 0, module, kind, made.settings, StudySettings(reward="r", heldout="h"))
+    counted = costs(plan, tiny.schedule())
+    for step in range(3):
+        before = Cost.of(made.tools)
+        made.train_step([batch(step)])
+        assert next(counted) == Cost.of(made.tools) - before
 
 
 def test_tools_without_a_reference_say_so():
