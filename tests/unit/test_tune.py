@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from stages import tables
 from stages.tune.__main__ import table_rows
 from stages.tune.choice import Trial, choose
 from stages.tune.settings import TuneSettings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def trial(lr: float, heldout: float, diversity: float = 0.9, reward: float = 0.5) -> Trial:
@@ -54,3 +58,19 @@ def test_the_table_marks_one_rate_a_method_and_starts_with_the_base() -> None:
 def test_rates_are_positive_and_ascend(rates: list[float]) -> None:
     with pytest.raises(ValidationError):
         TuneSettings.model_validate({"rates": rates})
+
+
+def test_the_claims_study_has_the_rates_that_its_sweep_chose() -> None:
+    rows = tables.read(ROOT / "docs/results/shapes-claims/tune.parquet", tables.TUNE).to_pylist()
+    study = yaml.safe_load((ROOT / "studies/shapes-claims.yaml").read_text())
+    tune = TuneSettings.model_validate(study["study"]["tune"])
+    base = next(row for row in rows if row["method"] == "base")
+    tried: dict[str, list[Trial]] = {}
+    for row in rows:
+        tried.setdefault(row["method"], []).append(Trial(*(row[name] for name in Trial.__dataclass_fields__)))
+    for method, trials in tried.items():
+        if method != "base":
+            chosen = choose(trials, base["diversity"], tune.min_diversity)
+            assert study["methods"][method]["train"]["optimizer"]["lr"] == chosen.lr
+            assert tuple(trial.lr for trial in trials) == tune.rates
+    assert set(tried) == {"base", "refl", "draft1", "imagerefl", "imagerefl_mix"}
