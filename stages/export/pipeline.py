@@ -16,8 +16,8 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -67,6 +67,11 @@ class CombinedGenerationPipeline(DiffusionPipeline):
         self.scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.scale_factor)
 
+    @property
+    def defaults(self) -> Any:
+        """The values given when the model was exported."""
+        return self.config
+
     @torch.no_grad()
     def __call__(
         self,
@@ -90,7 +95,7 @@ class CombinedGenerationPipeline(DiffusionPipeline):
         Guidance 1 is none. `latents` [B, C, h, w] replace the start noise, `step_noise(i)` the noise of step i; both
         are drawn from `generator` otherwise.
         """
-        config = self.config
+        config = self.defaults
         switch = config.switch_step if switch_step is None else switch_step
         count = config.steps if num_inference_steps is None else num_inference_steps
         scales = (
@@ -102,14 +107,14 @@ class CombinedGenerationPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         device, total = self._execution_device, len(prompts) * num_images_per_prompt
         side = self.network.config.sample_size * self.scale_factor
-        height, width = height or side, width or side
-        given = self._conditions(prompts, num_images_per_prompt, height, width, device)
-        shape = (total, self.network.config.in_channels, height // self.scale_factor, width // self.scale_factor)
+        size = (height or side, width or side)
+        given = self._conditions(prompts, num_images_per_prompt, *size, device)
+        shape = (total, self.network.config.in_channels, *(edge // self.scale_factor for edge in size))
         dtype = self.network.dtype
         x = randn_tensor(shape, generator, device, dtype) if latents is None else latents.to(device, dtype)
 
         step = self._steps(count, device)
-        with self.progress_bar(total=count) as bar:
+        with self.progress_bar(total=count) as bar:  # type: ignore[call-arg]
             for i, t in enumerate(self.scheduler.timesteps):
                 network, scale = (self.base_network, scales[0]) if i < switch else (self.network, scales[1])
                 output = self._predict(network, x, t, given, scale)
@@ -140,7 +145,7 @@ class CombinedGenerationPipeline(DiffusionPipeline):
         return plain + scale * (wanted - plain)
 
     def _call(self, network: Any, x: Tensor, t: Tensor, given: dict[str, Tensor]) -> Tensor:
-        family = self.config.family
+        family = self.defaults.family
         if family == "StableDiffusionPipeline":
             return network(x, t, encoder_hidden_states=given["text"], return_dict=False)[0]
         if family == "StableDiffusionXLPipeline":
@@ -163,7 +168,7 @@ class CombinedGenerationPipeline(DiffusionPipeline):
         self, prompts: list[str], copies: int, height: int, width: int, device: torch.device
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Each condition as (without prompt, with prompt), [B, ...]."""
-        family = self.config.family
+        family = self.defaults.family
         pipeline = self._family_pipeline()
         shared = {"device": device, "num_images_per_prompt": copies, "do_classifier_free_guidance": True}
         nothing = [""] * len(prompts)
@@ -175,7 +180,7 @@ class CombinedGenerationPipeline(DiffusionPipeline):
             given = {"text": (plain, text), "mask": (plain_mask, mask)}
         else:
             others = {"prompt_2": None} if "XL" in family else {"prompt_2": None, "prompt_3": None}
-            negative = None if self.config.zeros_for_empty_prompt else nothing
+            negative = None if self.defaults.zeros_for_empty_prompt else nothing
             found = pipeline.encode_prompt(prompts, **others, negative_prompt=negative, **shared)
             text, plain, pooled, plain_pooled = found
             given = {"text": (plain, text), "pooled": (plain_pooled, pooled)}
@@ -185,19 +190,19 @@ class CombinedGenerationPipeline(DiffusionPipeline):
 
     def _family_pipeline(self) -> Any:
         """The family's own pipeline around the same parts, for its text encoding."""
-        made = getattr(diffusers, self.config.family)
+        made = getattr(diffusers, self.defaults.family)
         parts = {name: getattr(self, name) for name in ("vae", "scheduler", *TEXTS)}
         parts |= {"unet": self.network, "transformer": self.network, "safety_checker": None, "feature_extractor": None}
         wanted = {name: part for name, part in parts.items() if name in made._get_signature_keys(made)[0]}
-        more = {"requires_safety_checker": False} if self.config.family == "StableDiffusionPipeline" else {}
-        if "XL" in self.config.family:
-            more = {"force_zeros_for_empty_prompt": self.config.zeros_for_empty_prompt, "add_watermarker": False}
+        more = {"requires_safety_checker": False} if self.defaults.family == "StableDiffusionPipeline" else {}
+        if "XL" in self.defaults.family:
+            more = {"force_zeros_for_empty_prompt": self.defaults.zeros_for_empty_prompt, "add_watermarker": False}
         return made(**wanted, **more)
 
     def _steps(self, count: int, device: torch.device) -> Steps:
         """Sets the scheduler's timesteps; the function that makes step i from latents, output and a draw of noise."""
         self.scheduler.set_timesteps(count, device=device)
-        ancestral = self.config.sampler == "ddpm"
+        ancestral = self.defaults.sampler == "ddpm"
         if hasattr(self.scheduler, "alphas_cumprod"):
             return self._diffusion_steps(count, device, ancestral)
         sigmas = self.scheduler.sigmas.to(device)

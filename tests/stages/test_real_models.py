@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import pytest
 import torch
 import yaml
@@ -137,8 +136,8 @@ def check_images(family: str) -> None:
         rows = tables.read(f"samples/{name}-s0.parquet", tables.SAMPLES)
         assert sorted(set(rows.column("strategy").to_pylist())) == ["aig", "combined", "tuned"]
         assert rows.num_rows == 3 * 2 * 3
-        combined = rows.filter(pc.equal(rows.column("strategy"), "combined"))
-        assert set(combined.column("nfe").to_pylist()) == {2 * 2 + 2}
+        costs = {(row["strategy"], row["nfe"]) for row in rows.select(["strategy", "nfe"]).to_pylist()}
+        assert ("combined", 2 * 2 + 2) in costs and len(costs) == 3
         log = tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist()
         assert {row["step"] for row in log if row["term"] == "reward"} == {0, 1}
         assert all(torch.isfinite(torch.tensor(row["value"])) for row in log)
@@ -149,7 +148,7 @@ def check_exports(place: Place, family: str) -> None:
     """The exported pipeline makes the images of the sample stage, to one level of 255; merged weights are the policy;
     the LoRA file loads into the family's pipeline.
     """
-    import diffusers
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     for run in ("refl-s0", "imagerefl-s0"):
         shared = f"--base models/base.json --policy runs/{run}/policy.safetensors"
@@ -167,7 +166,7 @@ def check_exports(place: Place, family: str) -> None:
 
         base = load_diffusion(record.load("models/base.json"), tiny.CPU, ("unet",))
         policy = load_policy(base.unet, f"runs/{run}/policy.safetensors", base.record.digest)
-        plain = diffusers.DiffusionPipeline.from_pretrained(f"{run}-merged", local_files_only=True)
+        plain = DiffusionPipeline.from_pretrained(f"{run}-merged", local_files_only=True)
         network = plain.components[base.layout.family.network]
         mine = dict(base.unet.named_parameters())
         assert any(not torch.equal(value, mine[name]) for name, value in network.named_parameters())
@@ -186,7 +185,7 @@ def check_exports(place: Place, family: str) -> None:
 
 def exported(folder: str) -> Any:
     """An exported pipeline, loaded as its README says."""
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     made = DiffusionPipeline.from_pretrained(
         folder, custom_pipeline=f"{folder}/pipeline.py", trust_remote_code=True, local_files_only=True
