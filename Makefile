@@ -22,6 +22,8 @@ CLAIMS := studies/shapes-claims.yaml
 claims: $(VENV)/.study  ## run the claims study and keep its results in docs/results/shapes-claims
 	@$(MAKE) --no-print-directory study STUDY=$(CLAIMS)
 	@$(IN) python -m stages.report.results --params $(CLAIMS) --study out/shapes-claims --out docs/results/shapes-claims
+	@$(IN) python -m stages.report.results --params $(CLAIMS) --study out/shapes-claims \
+	    --between refl_long imagerefl_long --out docs/results/shapes-claims/long
 
 smoke:  ## run the study in miniature
 	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml

@@ -28,7 +28,7 @@ def account(study: ReportStudy, evaluation: Evaluation, verdict: Verdict) -> str
     reference, candidate = (style.method_name(name) for name in (study.study.reference, study.report.candidate))
     intervals = "prompts and training seeds" if study.report.resample == "prompts_and_seeds" else "prompts"
     parts = [
-        f"# {study.study.name}",
+        f"# {study.study.name}: {candidate} and {reference}",
         f"{study.study.description}. Written by `python -m stages.report.results` from the study's measures; intervals "
         f"are {study.report.interval:.0%} bootstraps over {intervals}, in brackets; single training seeds follow.",
         _points(study, evaluation, look),

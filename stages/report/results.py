@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import tables
+from stages.errors import InputError
+from stages.params import nearest
 from stages.report import settings
 from stages.report.claims import Finding
 from stages.runtime import run_stage, whole_file
@@ -33,12 +35,33 @@ def main() -> None:
     parser.add_argument("--params", type=Path, required=True, help="study file")
     parser.add_argument("--study", type=Path, required=True, help="folder of the study's results, with its report")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument(
+        "--between", nargs=2, metavar=("REFERENCE", "CANDIDATE"),
+        help="put the claims to these methods instead, and write the page and the findings alone",
+    )  # fmt: skip
     args = parser.parse_args()
-    keep(settings.read(args.params), args.study, args.out)
+    study = settings.read(args.params)
+    if args.between:
+        keep(between(study, *args.between), args.study, args.out, alone=True)
+    else:
+        keep(study, args.study, args.out)
 
 
-def keep(study: ReportStudy, results: Path, out: Path) -> None:
-    """Write the tables and copy the figures of the study whose results stand in the folder `results`."""
+def between(study: ReportStudy, reference: str, candidate: str) -> ReportStudy:
+    """The study with another reference and candidate, without long training and ablations; InputError for a method
+    without a run.
+    """
+    for name in (reference, candidate):
+        if name not in study.methods:
+            raise InputError(f"--between: {name!r} is no method that has a run{nearest(name, study.methods)}")
+    report = study.report.model_copy(update={"candidate": candidate, "long": None, "ablations": ()})
+    return study.model_copy(update={"study": study.study.model_copy(update={"reference": reference}), "report": report})
+
+
+def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> None:
+    """Write the tables and copy the figures of the study whose results stand in the folder `results`; only the page
+    and the findings where `alone`.
+    """
     from stages.report import load
     from stages.report.account import account
     from stages.report.verdict import Bootstrap, verdict
@@ -46,14 +69,16 @@ def keep(study: ReportStudy, results: Path, out: Path) -> None:
     evaluation = load.evaluation(study, results / "measures", results / "samples")
     log = load.training(study, results / "runs")
     found = verdict(study, evaluation, Bootstrap.of(study, evaluation))
-    for name, schema, rows in (
-        ("scores", tables.RESULTS, scores(study, evaluation)),
-        ("findings", tables.FINDINGS, findings(study, found)),
-        ("training", tables.TRAINING, training(log)),
-    ):
+    written = [("findings", tables.FINDINGS, findings(study, found))]
+    if not alone:
+        written.append(("scores", tables.RESULTS, scores(study, evaluation)))
+        written.append(("training", tables.TRAINING, training(log)))
+    for name, schema, rows in written:
         tables.write(out / f"{name}.parquet", tables.table(schema, list(rows)), schema)
     with whole_file(out / "README.md") as partial:
         partial.write_text(account(study, evaluation, found), encoding="utf-8")
+    if alone:
+        return
     for name in FIGURES:
         with whole_file(out / name) as partial:
             shutil.copyfile(results / "report" / name, partial)

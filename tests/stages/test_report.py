@@ -160,12 +160,17 @@ def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_pa
     ablation = [row for row in found if row["about"] == "ablation"]
     assert len(ablation) == 9
     assert all(len(row["per_seed"]) == 1 and row["against"] == "imagerefl" for row in ablation)
+    other = tmp_path / "other"
+    results.keep(results.between(settings.read(made), "draft1", "imagerefl"), out.parent, other, alone=True)
+    assert {path.name for path in other.iterdir()} == {"README.md", "findings.parquet"}
+    rows = tables.read(other / "findings.parquet", tables.FINDINGS).to_pylist()
+    assert {(row["method"], row["against"]) for row in rows if row["about"] == "above"} == {("imagerefl", "draft1")}
     page = (kept / "README.md").read_text()
     assert "## 4. Proxy and truth part company under long training: partly shown" in page
     assert page.count("| DRaFT-1, combined generation |") == 2  # against the reference, and as an ablation
     assert {path.name for path in kept.iterdir()} == {
-        "README.md", "scores.parquet", "findings.parquet", "training.parquet", "frontier.png", "strategies.png", "training.png",
-        "grid.png",
+        "README.md", "scores.parquet", "findings.parquet", "training.parquet", "frontier.png", "strategies.png",
+        "training.png", "grid.png",
     }  # fmt: skip
 
 
