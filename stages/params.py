@@ -20,9 +20,9 @@ from stages.errors import InputError
 
 
 class Settings(BaseModel):
-    """Base of every settings model: unknown keys are refused, values do not change after reading."""
+    """Base of every settings model: unknown keys are refused, numbers are finite, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,27 @@ from stages.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+FORMATS = ("PNG", "JPEG")
+"""What stages pass on to each other; curate reads more."""
+MAX_PIXELS = 100_000_000
+
 
 def decode(data: bytes, where: str) -> np.ndarray:
     """Image bytes as uint8 [height, width, 3]; raises InputError that starts with `where`."""
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{where}: not a readable image: {error}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # size is checked here, more strictly
+            file = Image.open(io.BytesIO(data), formats=FORMATS)
+        if file.width * file.height > MAX_PIXELS:
+            raise InputError(f"{where}: {file.width}x{file.height} pixels, expected at most {MAX_PIXELS}")
+        return np.asarray(file.convert("RGB"))
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"{where}: its header promises over {MAX_PIXELS} pixels, expected at most that") from None
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        reason = "not one of a known format" if "identify" in str(error) else " ".join(str(error).split())[:160]
+        raise InputError(f"{where}: not a readable image: {reason}") from None
 
 
 def encode(image: np.ndarray) -> bytes:

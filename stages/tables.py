@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -141,25 +142,35 @@ def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.S
 
 def read(path: str | Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read a table and check it against `schema`; `columns` keeps only those."""
-    with _open(path, schema) as file:
+    with _open(path, schema) as file, _readable(path, schema):
         return file.read(columns=columns)
+
+
+def require_unique(path: str | Path, column: str, values: Iterable[str]) -> None:
+    """Raise InputError where one of the `values` of a column of ids of the table at `path` stands there twice."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise InputError(f"{path}: {column} {value!r} stands twice, expected every one once")
+        seen.add(value)
 
 
 def stream(path: str | Path, schema: pa.Schema, rows: int, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Read a table in pieces of at most `rows` rows."""
     with _open(path, schema) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=columns):
+        batches = file.iter_batches(batch_size=rows, columns=columns)
+        while True:
+            with _readable(path, schema):
+                batch = next(batches, None)
+            if batch is None:
+                return
             yield pa.Table.from_batches([batch])
 
 
 def _open(path: str | Path, schema: pa.Schema) -> pq.ParquetFile:
     name, version = _name(schema), schema.metadata[b"version"].decode()
-    try:
+    with _readable(path, schema):
         file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (expected the Parquet table {name!r})") from None
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file (expected table {name!r}): {error}") from None
     found = file.schema_arrow
     metadata = found.metadata or {}
     written = (metadata.get(b"table", b"none").decode(), metadata.get(b"version", b"none").decode())
@@ -170,6 +181,19 @@ def _open(path: str | Path, schema: pa.Schema) -> pq.ParquetFile:
     if not found.equals(schema):
         raise InputError(f"{path}: the columns of table {name!r} are not those of version {version}")
     return file
+
+
+@contextmanager
+def _readable(path: str | Path, schema: pa.Schema) -> Iterator[None]:
+    """What goes wrong while the table at `path` is read becomes an InputError."""
+    name = _name(schema)
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (expected the Parquet table {name!r})") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable Parquet file (expected table {name!r}): {reason}") from None
 
 
 def _refuse_nulls(made: pa.Table, where: str) -> None:

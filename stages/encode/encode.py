@@ -13,6 +13,7 @@ from torch import Tensor
 from stages import pictures, tables
 from stages.encode.settings import EncodeSettings
 from stages.encode.store import MEANS, STDS, columns
+from stages.errors import InputError
 from stages.models.conditioning import Conditioning, sizes
 from stages.models.diffusion import DiffusionModel
 from stages.resume import State, Unit
@@ -40,6 +41,8 @@ def encode(
         for row in tables.read(images, tables.IMAGES, columns=["image_id", "caption", "split"]).to_pylist()
         if row["split"] in SPLITS
     ]
+    tables.require_unique(prompts, "prompt_id", (row["prompt_id"] for row in prompt_rows))
+    tables.require_unique(images, "image_id", (row["image_id"] for row in image_rows))
     texts = list(dict.fromkeys([row["prompt"] for row in prompt_rows] + [row["caption"] for row in image_rows]))
     given, truncated = _conditioning(model, texts, settings.batch_size, state)
     means, stds, side = _posteriors(model, images, len(image_rows), settings.batch_size, state)
@@ -48,6 +51,9 @@ def encode(
         given, empty = (replace(one, size=sizes(len(one), *side)) for one in (given, empty))
     parts = columns(given, empty=False) | columns(empty, empty=True) | {MEANS: means, STDS: stds}
 
+    for name, part in parts.items():
+        if not bool(torch.isfinite(part).all()):
+            raise InputError(f"encode: {name} is not finite; expected a base with sound weights")
     place = {text: row for row, text in enumerate(texts)}
     rows = [
         _entry("prompt", row["prompt_id"], row["prompt"], place[row["prompt"]], row["split"]) for row in prompt_rows

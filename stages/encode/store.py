@@ -48,6 +48,7 @@ class Encodings:
         except Exception as error:  # safetensors raises its own untyped errors
             raise InputError(f"{tensors}: not a readable safetensors file of encodings: {error}") from None
         self._rows = tables.read(index, tables.ENCODINGS).to_pylist()
+        self._check(tensors, index)
 
     def prompts(self, split: str) -> list[Item]:
         """The prompts of a split (`train` or `eval`), in table order; raises InputError when there are none."""
@@ -83,6 +84,18 @@ class Encodings:
         """(C, h, w) of the latents."""
         _, *shape = self._file.get_slice(MEANS).get_shape()
         return tuple(shape)  # type: ignore[return-value]
+
+    def _check(self, tensors: str | Path, index: str | Path) -> None:
+        """Raise InputError where the index names rows that the file does not have."""
+        if lost := sorted({TEXTS, EMPTY, MEANS, STDS} - set(self._file.keys())):
+            raise InputError(f"{tensors}: holds no {lost[0]!r}, expected the encodings that encode writes")
+        counts = {name: self._file.get_slice(name).get_shape()[0] for name in (TEXTS, MEANS)}
+        for row in self._rows:
+            count = counts[MEANS if row["kind"] == "image" else TEXTS]
+            if not 0 <= row["row"] < count:
+                raise InputError(
+                    f"{index}: {row['kind']} {row['item_id']!r} has row {row['row']}, but {tensors} {count}"
+                )
 
     def _fields(self) -> list[str]:
         stored = set(self._file.keys())

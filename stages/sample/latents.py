@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -37,3 +37,5 @@ def load(path: Path, name: str, first: int, count: int, device: torch.device) ->
             return file.get_slice(name)[first : first + count].to(device)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of the base's latents") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable safetensors file of the base's latents: {error}") from None

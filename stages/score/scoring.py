@@ -49,6 +49,7 @@ class Pairs:
 def read_pairs(path: Path) -> Pairs:
     """The pairs at `path`; raises InputError for a preference outside [0, 1]."""
     rows = tables.read(path, tables.PAIRS).to_pylist()
+    tables.require_unique(path, "pair_id", (row["pair_id"] for row in rows))
     for row in rows:
         if not 0 <= row["preference"] <= 1:
             raise InputError(
@@ -84,17 +85,17 @@ def score_rows(
     """
     wanted = pairs.wanted()
     known = tables.read(images, tables.IMAGES, ["image_id"])["image_id"].to_pylist()
+    tables.require_unique(images, "image_id", known)
     for image in sorted(wanted.keys() - set(known)):
         pair = pairs.ids[wanted[image][0][0]]
         raise InputError(f"{pairs.path}: pair {pair} names image {image!r}, which is not in {images}")
-    first = {image: row for row, image in reversed(list(enumerate(known)))}
 
-    def make(part: tuple[int, pa.Table]) -> Unit:
-        start, rows = part[0], part[1].to_pylist()
+    def make(part: pa.Table) -> Unit:
+        rows = part.to_pylist()
         captioned = [index for index, row in enumerate(rows) if row["split"] != "pairs"]
         questions = [_Question(index, rows[index]["caption"]) for index in captioned]
         for index, row in enumerate(rows):
-            places = wanted.get(row["image_id"], ()) if first[row["image_id"]] == start + index else ()
+            places = wanted.get(row["image_id"], ())
             questions += [_Question(index, pairs.prompts[pair], pair, side) for pair, side in places]
         pixels = [decode(row["image"], f"{images}: image {row['image_id']}") for row in rows]
         scores = _answers(reward, pixels, questions, batch_size)
@@ -111,7 +112,8 @@ def score_rows(
             "scores": torch.from_numpy(scores[len(captioned) :].copy()),
         }
 
-    units = (state or State()).results("images", _parts(images, batch_size), make)
+    parts = tables.stream(images, tables.IMAGES, batch_size, ["image_id", "caption", "image", "split"])
+    units = (state or State()).results("images", parts, make)
     for unit in progress(units, -(-len(known) // batch_size), f"score {name}"):
         pair, side = unit["sides"].numpy().T
         pairs.scores[pair, side] = unit["scores"].numpy()
@@ -124,14 +126,6 @@ def score_rows(
             for k, side in enumerate(SIDES)
         ],
     )
-
-
-def _parts(images: Path, size: int) -> Iterator[tuple[int, pa.Table]]:
-    """The images table in pieces of at most `size` rows, each with the number of its first row."""
-    start = 0
-    for part in tables.stream(images, tables.IMAGES, size, ["image_id", "caption", "image", "split"]):
-        yield start, part
-        start += part.num_rows
 
 
 def _answers(reward: Reward, pixels: list[np.ndarray], questions: list[_Question], batch_size: int) -> np.ndarray:

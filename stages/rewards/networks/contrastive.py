@@ -11,8 +11,6 @@ from torch.nn import functional
 
 from stages.rewards.preprocess import Preprocess
 
-TEXTS = 256  # texts a network call
-
 
 class Contrastive(ABC):
     """A frozen model of images and texts: `factor` times the cosine of their features is its reward.
@@ -65,14 +63,18 @@ class Contrastive(ABC):
             return self.factor * (functional.normalize(exact(embeddings), dim=-1) * texts).sum(-1)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text features [B, D] of unit length; each distinct prompt is encoded once and kept."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
-        for start in range(0, len(missing), TEXTS):
-            part = missing[start : start + TEXTS]
+        """Text features [B, D] of unit length; each distinct prompt is encoded once and kept.
+
+        Each by itself: among others, its last bits would depend on them, and a job that goes on after an interruption
+        meets a prompt among others than one that was never interrupted.
+        """
+        for prompt in dict.fromkeys(prompts):
+            if prompt in self._texts:
+                continue
             # Kept features outlive the caller's mode: made under inference mode they could never meet a gradient.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
-                found = functional.normalize(exact(self.read(part)), dim=-1)
-            self._texts |= zip(part, found.unbind(), strict=True)
+                found = functional.normalize(exact(self.read([prompt])), dim=-1)
+            self._texts[prompt] = found[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
     def describe(self) -> dict[str, object]:

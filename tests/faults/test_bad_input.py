@@ -1,0 +1,336 @@
+"""Bad input over all stages: one line that says what, where and what was expected, exit code 2, nothing written, and
+nothing executed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import breaking as b
+import pytest
+import torch
+from world import LINES, World, build, copies
+
+from stages import tables
+from stages.encode.encode import encode
+from stages.encode.settings import EncodeSettings
+from stages.models.diffusion import load_diffusion
+from stages.models.record import load
+from stages.pictures import decode
+
+HUGE = "a red circle " * 8000
+UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+BAD: dict[str, tuple[str, b.Breaking, str]] = {
+    # the study
+    "study: no file": ("encode", b.gone("study.yaml"), "study.yaml: no such study file"),
+    "study: no YAML": ("score", b.text("study.yaml", "a: [1\nb: 2"), r"study.yaml: not valid YAML at line 2"),
+    "study: no text": ("sample", b.text("study.yaml", b"\xff\xfe\x00"), "study.yaml: cannot be read as UTF-8"),
+    "study: a list": ("vae", b.text("study.yaml", "- 1"), "study.yaml: expected a mapping"),
+    "study: unknown key": (
+        "finetune",
+        b.key("finetune.stpes", 3),
+        r"finetune.stpes: unknown key; did you mean 'steps'",
+    ),
+    "study: nested unknown key": ("finetune", b.key("finetune.optimizer", {"rl": 1}), "optimizer.rl: unknown key"),
+    "study: unknown run": ("sample", b.key("runs", {"x": {"method": "refl", "seed": 0}}), "there is no 'refl-s0' here"),
+    "study: unknown kind": ("finetune", b.key("methods.refl.kind", "../../etc"), r"unknown kind '../../etc'"),
+    "study: a unit in a number": (
+        "finetune",
+        b.key("finetune.optimizer", {"lr": "1e-4/step"}),
+        "lr: input should be a",
+    ),
+    "study: pixels with a unit": ("curate", b.key("curate.side", "64px"), "curate.side: input should be a valid int"),
+    "study: per cent for a share": ("curate", b.key("curate.val_share", 30), "val_share: input should be less than 1"),
+    "study: infinite rate": ("finetune", b.key("finetune.optimizer", {"lr": float("inf")}), "finetune.optimizer.lr: "),
+    "study: NaN": ("finetune", b.key("finetune.reward_scale", float("nan")), "finetune.reward_scale: "),
+    # curate
+    "prompts not UTF-8": ("curate", b.text("train.txt", b"a caf\xe9\n"), "train.txt, line 1: byte 0xe9 is not UTF-8"),
+    "prompts of control characters": (
+        "curate",
+        b.text("train.txt", "\x00\x01\n\x1b\x07\n\x7f\n"),
+        "nothing left of 3 rows; removed by text 3",
+    ),
+    "prompt of 100,000 characters": ("curate", b.text("train.txt", HUGE), "nothing left of 1 rows.*words"),
+    "preference in per cent": (
+        "curate",
+        b.text("pairs.csv", "prompt,image_a,image_b,preference\nx,1.png,2.png,85\n"),
+        "'preference' is 85",
+    ),
+    "preference NaN": (
+        "curate",
+        b.text("pairs.csv", "prompt,image_a,image_b,preference\nx,1.png,2.png,nan\n"),
+        "pairs.csv, .*'preference'",
+    ),
+    "pair of no image": (
+        "curate",
+        b.text("pairs.csv", "prompt,image_a,image_b,preference\nx,../1.png,2.png,1\n"),
+        r"names image '../1.png'",
+    ),
+    # tables between stages
+    "images truncated": ("score", b.truncated("d/images.parquet"), "d/images.parquet: not a readable Parquet file"),
+    "images damaged inside": ("encode", b.flipped("d/images.parquet"), "d/images.parquet"),
+    "images empty": ("vae", b.text("d/images.parquet", b""), "d/images.parquet: not a readable Parquet file"),
+    "images missing": ("reference", b.gone("d/images.parquet"), "d/images.parquet: no such file"),
+    "prompts without a column": (
+        "encode",
+        b.other_schema("d/prompts.parquet", lambda t: t.drop_columns(["group"])),
+        "columns of table 'prompts'",
+    ),
+    "another table": (
+        "encode",
+        lambda w: Path("d/pairs.parquet").replace("d/prompts.parquet"),
+        "holds table 'pairs' .*expected 'prompts'",
+    ),
+    "a table of nobody": (
+        "score",
+        b.other_schema("d/pairs.parquet", lambda t: t.replace_schema_metadata(None)),
+        "holds table 'none'",
+    ),
+    "an image twice": (
+        "encode",
+        b.rows("d/images.parquet", lambda r: r.append(r[0])),
+        "d/images.parquet: image_id .* stands twice",
+    ),
+    "a scored image twice": (
+        "score",
+        b.rows("d/images.parquet", lambda r: r.append(r[0])),
+        "d/images.parquet: image_id .* stands twice",
+    ),
+    "a prompt twice": (
+        "encode",
+        b.rows("d/prompts.parquet", lambda r: r.append(r[0])),
+        "d/prompts.parquet: prompt_id .* stands twice",
+    ),
+    "a pair twice": (
+        "score",
+        b.rows("d/pairs.parquet", lambda r: r.append(r[0])),
+        "d/pairs.parquet: pair_id .* stands twice",
+    ),
+    "a pair's preference NaN": ("score", b.cell("d/pairs.parquet", "preference", float("nan")), "preference nan"),
+    "a pair of a missing image": (
+        "score",
+        b.cell("d/pairs.parquet", "image_a", "zz"),
+        "names image 'zz', which is not",
+    ),
+    "an image of no bytes": ("score", b.cell("d/images.parquet", "image", b""), "image .*: not a readable image"),
+    "an image cut off": ("encode", b.cell("d/images.parquet", "image", b.saved("RGB")[:90]), "not a readable image"),
+    "an image that is a bomb": (
+        "vae",
+        b.cell("d/images.parquet", "image", b.bomb(), row=0),
+        "its header promises over 100000000 pixels",
+    ),
+    "images of two sizes": ("encode", b.cell("d/images.parquet", "image", b.saved("RGB", side=24)), "of 2 sizes"),
+    "an image of another format": ("vae", b.cell("d/images.parquet", "image", b"GIF89a", 0), "not a readable image"),
+    "a sample of no bytes": ("measure", b.cell("i/refl-s0.parquet", "image", b""), "sample .*: not a readable image"),
+    "a sample twice": ("measure", b.rows("i/refl-s0.parquet", lambda r: r.append(r[0])), "stands twice under"),
+    "samples of another run": ("measure", b.cell("i/refl-s0.parquet", "run", "x"), "holds images of run 'x'"),
+    "samples truncated": ("measure base", b.truncated("i/base.parquet"), "i/base.parquet: not a readable Parquet file"),
+    "samples without rows": ("measure", b.rows("i/refl-s0.parquet", list.clear), "holds no images"),
+    # models
+    "record missing": ("encode", b.gone("models/base.json"), "models/base.json: no such model record"),
+    "record no JSON": ("sample", b.text("models/base.json", "{"), "models/base.json: not a model record"),
+    "record of another kind": (
+        "score",
+        b.edited("models/proxy.json", lambda r: r.update(kind="diffusers")),
+        "diffusers",
+    ),
+    "weights changed": ("score", b.flipped("models/proxy/open_clip_model.safetensors"), "changed since model 'proxy'"),
+    "weights missing": ("encode", b.gone(f"models/base/{VAE}"), "models/base: .*missing"),
+    "weights NaN, scoring": (
+        "score",
+        b.network("proxy", "open_clip_model.safetensors", "text_projection"),
+        "gave no finite number for image",
+    ),
+    "weights NaN, encoding": ("encode", b.network("base", VAE, "encoder.conv_in.bias"), "not finite"),
+    "weights NaN, sampling": ("sample base", b.network("base", UNET, "conv_out.bias"), "not finite"),
+    "weights NaN, measuring": (
+        "reference",
+        b.network("heldout", "open_clip_model.safetensors", "visual.proj"),
+        "model 'heldout' gave a value that is not finite",
+    ),
+    "reward NaN in training": (
+        "finetune",
+        b.network("proxy", "open_clip_model.safetensors", "text_projection"),
+        "step 0: reward is nan.*prompts '",
+    ),
+    "encodings infinite in training": (
+        "finetune",
+        b.tensors("e/encodings.safetensors", "text_embeddings", lambda v: v + float("inf")),
+        "step 0: .*'a",
+    ),
+    "encodings NaN in training": (
+        "finetune",
+        b.tensors("e/encodings.safetensors", "text_embeddings", lambda v: v * float("nan")),
+        "step 0: .*nan",
+    ),
+    "encodings cut off": ("finetune", b.truncated("e/encodings.safetensors"), "not a readable safetensors file"),
+    "encodings of other rows": ("sample base", b.cell("e/index.parquet", "row", 10**6, row=0), "e/.*row 1000000"),
+    "no evaluation prompts": (
+        "sample base",
+        b.rows("e/index.parquet", lambda r: [x.update(split="train") for x in r]),
+        "no prompt of split 'eval'",
+    ),
+    "policy of another base": ("sample", b.other_base, "trained on base .*, but the base here is"),
+    "policy cut off": ("sample", b.truncated("r/refl-s0/policy.safetensors"), "not a readable safetensors file"),
+    "policy a pickle": ("sample", b.pickled("r/refl-s0/policy.safetensors"), "not a readable safetensors file"),
+    "policy without a word on its base": (
+        "sample",
+        lambda w: Path("i/l.safetensors").replace("r/refl-s0/policy.safetensors"),
+        "trained on base unknown",
+    ),
+    "latents missing": ("sample", b.gone("i/l.safetensors"), "no such file of the base's latents"),
+    "latents cut off": ("sample", b.truncated("i/l.safetensors"), "i/l.safetensors: not a readable safetensors file"),
+    "latents of other steps": ("sample", b.key("sample.strategies.combined.k", [2]), "holds no latents"),
+    "reference a pickle": ("measure", b.pickled("m/reference.safetensors"), "m/reference.safetensors: not readable as"),
+    "reference of other settings": ("measure", b.key("measure.neighbours", 3), "features of another model or other"),
+    "import of changed weights": ("import taken", b.truncated("models/proxy/open_clip_model.safetensors"), "proxy"),
+    "import of no folder": ("import taken", b.key("prepare.import.taken.folder", "no/where"), "no/where"),
+    "report without measures": (
+        "report",
+        b.gone("m/refl-s0.summary.parquet"),
+        "m/refl-s0.summary.parquet: no such file",
+    ),
+    "report of a cut log": ("report", b.truncated("r/refl-s0/train_log.parquet"), "train_log.parquet: not a readable"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    yield from copies(made, tmp_path, monkeypatch)
+
+
+def refused(world: World, job: str, said: str, code: int, message: str) -> None:
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert code == 2, said[-2000:]
+    assert "Traceback" not in said
+    assert len(lines) == 1, said
+    assert said.splitlines()[-1] == lines[0]
+    assert re.search(message, lines[0]), lines[0]
+    assert len(lines[0]) < 900
+    written = [path for path in world.outputs(job) if path.exists() and not path.is_dir()]
+    assert not written, "written in spite of the refusal"
+    assert not list(world.folder.rglob("*.tmp"))
+    assert not (world.folder / "executed").exists(), "something was executed"
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_one_line_and_nothing_written(world: World, case: str) -> None:
+    job, breaking, message = BAD[case]
+    world.forget(job)
+    breaking(world)
+    code, said = world.run(job)
+    refused(world, job, said, code, message)
+
+
+@pytest.mark.parametrize("job", ["curate", "score", "encode", "finetune", "sample base", "measure", "report"])
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(world: World, job: str) -> None:
+    """A file stands where the folder of the outputs should be: nobody, not even root, can write below it."""
+    world.forget(job)
+    folder = world.outputs(job)[0].parent if job != "report" else world.outputs(job)[0]
+    shutil.rmtree(folder / "lineage", ignore_errors=True)
+    taken = folder.with_name("taken")
+    taken.write_text("")
+    changed = {flag[2:]: value.replace(f"{folder.name}/", "taken/") for flag, value in world.written(job).items()}
+    code, said = world.run(job, **(changed if job != "report" else {"out": "taken/report"}))
+    refused(world, job, said, code, "cannot be written: (Not a directory|File exists)")
+
+
+@pytest.mark.parametrize("job", ["curate", "score", "encode", "finetune", "sample base", "measure"])
+def test_a_full_disk_is_said_in_one_line(world: World, full: Path, job: str) -> None:
+    changed = {flag[2:]: str(full / Path(value).name) for flag, value in world.written(job).items()}
+    (full / "filler").write_bytes(b"x" * (shutil.disk_usage(full).free - 4096))
+    code, said = world.run(job, **changed)
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert (code, len(lines)) == (2, 1), said[-2000:]
+    assert "No space left on device" in lines[0]
+    assert {path.name for path in full.iterdir() if path.is_file()} == {"filler"}
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+PICTURES: dict[str, tuple[bytes, bool]] = {
+    "zero bytes": (b"", False),
+    "a bomb": (b.bomb(), False),
+    "cut off": (b.saved("RGB")[:80], False),
+    "CMYK": (b.saved("CMYK", "JPEG"), True),
+    "16 bits": (b.saved("I;16"), True),
+    "animated": (b.animation(), True),
+    "palette": (b.saved("P"), True),
+    "transparent": (b.saved("RGBA"), True),
+}
+"""Odd pictures of a folder, and whether they can be used."""
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_single_odd_pictures_are_turned_to_rgb_or_counted_and_left_out(world: World, case: str) -> None:
+    data, usable = PICTURES[case]
+    b.picture("3.png", data)(world)
+    b.key("curate.pairs", None)(world)
+    code, said = world.run("curate")
+    assert code == 0, said
+    rows = tables.read("d/images.parquet", tables.IMAGES).to_pylist()
+    assert len(rows) == (12 if usable else 11)
+    assert all(decode(row["image"], "here").shape == (16, 16, 3) for row in rows)
+    assert all(row["image"][:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0") for row in rows)
+    removed = json.loads(Path("d/manifest.json").read_text())["tables"]["images"]["filters"]
+    assert sum(each["removed"] for each in removed) == (0 if usable else 1)
+
+
+ODD_PROMPTS = {
+    "a shell command": "a red circle; rm -rf $HOME `touch executed` $(touch executed) && touch executed",
+    "a path": "../../../../etc/passwd and ~/.ssh/id_rsa",
+    "control characters": "a red\x07 circle \x1b[31m and \u202e blue",
+    "markup": "<script>alert('executed')</script> <img src=x onerror=alert(1)>",
+    "a format string": "%s %n {0.__class__} {{wildcards.run}} ${study.name}",
+    "over the token limit": "a red circle and " * 14,
+    "a million characters, nearly": "blue " * 20_000,
+}
+
+
+@pytest.mark.parametrize("case", ODD_PROMPTS)
+def test_odd_prompts_pass_through_as_they_are(world: World, case: str) -> None:
+    """From the list to the images; a prompt is never more than text."""
+    prompt = ODD_PROMPTS[case]
+    (world.folder / "eval.txt").write_text(f"{prompt}\na small circle\n")
+    world.study(lambda content: content["curate"]["filters"].update(caption_words=[1, 100_000]))
+    for job in ("curate", "encode", "sample base"):
+        code, said = world.run(job)
+        assert code == 0, said
+    sampled = {row["prompt"] for row in tables.read("i/base.parquet", tables.SAMPLES).to_pylist()}
+    assert sampled == {prompt.strip(), "a small circle"}
+    assert not (world.folder / "executed").exists()
+
+
+def test_texts_over_the_token_limit_are_cut_with_a_count(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    b.rows("d/prompts.parquet", lambda r: r[0].update(prompt="circle " * 30))(world)
+    model = load_diffusion(load("models/base.json"), torch.device("cpu"), ("vae", "text_encoder"))
+    counted = encode(
+        model, *(Path(f"d/{n}.parquet") for n in ("prompts", "images")), Path("x"), Path("y"), EncodeSettings()
+    )
+    assert counted["truncated"] == 1
+    assert re.search(r"encode: 1 of \d+ texts were cut at the text encoder's token limit", capsys.readouterr().out)
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(BAD) >= 40
+    assert {job.split(" ")[0] for job, *_ in BAD.values()} >= {line.split(" ")[0] for line in LINES} - {"prepare"}
