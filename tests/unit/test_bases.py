@@ -206,6 +206,39 @@ def test_weights_of_torch_and_in_pieces(folders: dict[str, Path], tmp_path: Path
         bases.record(folder)
 
 
+def test_tokenizers_of_sentencepiece(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The real PixArt has spiece.model and no tokenizer.json."""
+    trainer = pytest.importorskip("sentencepiece").SentencePieceTrainer
+    folder = without(folders["pixart"], tmp_path / "base", "tokenizer/tokenizer.json")
+    texts = [f"{a} {b}" for a in bases.WORDS for b in bases.WORDS]
+    with open(folder / "tokenizer" / "spiece.model", "wb") as file:
+        trainer.train(
+            sentence_iterator=iter(texts), model_writer=file, vocab_size=28, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+            minloglevel=2,
+        )  # fmt: skip
+    change(folder / "tokenizer" / "tokenizer_config.json", extra_ids=0, tokenizer_class="T5Tokenizer")
+    torch.testing.assert_close(sampled(load(folder)), theirs(pipeline(folder)), rtol=0, atol=2e-5)
+
+
+def test_a_hub_gives_the_files_of_a_base_at_its_revision(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of the hub leaves out other formats; offline, what is not in the cache is one line."""
+    asked: list[dict[str, Any]] = []
+
+    def fetch(name: str, **more: Any) -> str:
+        asked.append({"name": name, **more})
+        return str(folders["sd15"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    settings = ImportSettings(kind="diffusers", hub="owner/name", revision="abc")
+    record = import_model("base", settings, "study: base")
+    assert (record.source, record.revision) == ("owner/name", "abc")
+    assert record.digest == bases.record(folders["sd15"]).digest
+    assert (asked[0]["name"], asked[0]["revision"]) == ("owner/name", "abc")
+    assert "unet/*" in asked[0]["allow_patterns"] and "*.fp16.*" in asked[0]["ignore_patterns"]
+
+
 def single(folder: Path, file: Path) -> ModelRecord:
     settings = ImportSettings(kind="diffusers", file=str(file), options={"config": str(folder)})
     return import_model("base", settings, "study: base")
