@@ -50,7 +50,7 @@ def cluster(folder: Path = FOLDER, environment: Mapping[str, str] = os.environ) 
         wants_gpu = _merged(own, rule, gpu=False) | _merged(site, rule, gpu=False)
         gpu = bool(wants_gpu.get("gpu") or wants_gpu.get("gres"))
         layers = (_merged(own, rule, gpu), named["all"] | (named["gpu"] if gpu else {}), _merged(site, rule, gpu))
-        rules[rule] = _laid_over(*layers)
+        rules[rule] = {"gpu": 0} | _laid_over(*layers)  # the rule itself may ask for one, which `gpu: null` is to undo
     return Cluster(_laid_over(own["all"], named["all"], site["all"]), rules, own["snakemake"] | site["snakemake"])
 
 

@@ -33,7 +33,14 @@ READ = {read!r}
 stage = Path(__file__).parent.name
 words = sys.argv[1:]
 kind = words.pop(0) if not words[0].startswith("--") else ""
-flags = {{words[i][2:]: words[i + 1] for i in range(0, len(words), 2)}}
+given = {{}}
+for word in words:
+    if word.startswith("--"):
+        values = given.setdefault(word[2:], [])
+    else:
+        values.append(word)
+parts = given.pop("parts", [])
+flags = {{flag: values[0] for flag, values in given.items()}}
 study = yaml.safe_load(Path(flags["params"]).read_text())
 name = flags.get("run") or flags.get("name") or flags.get("reward") or ""
 method = study["runs"].get(name, {{}}).get("method", "")
@@ -52,15 +59,17 @@ digest = hashlib.sha256(Path(__file__).read_bytes())
 digest.update(json.dumps([value(key) for key in READ.get(f"{{stage}} {{kind}}".strip(), ())]).encode())
 outputs = [flag for flag in WRITTEN[f"{{stage}} {{kind}}".strip()] if flag in flags]
 for flag, path in sorted(flags.items()):
-    if flag not in outputs and flag not in ("params", "run", "name", "reward" if stage == "score" else ""):
+    if flag not in outputs and flag not in ("params", "run", "name", "shard", "reward" if stage == "score" else ""):
         for file in files(path):
             digest.update(file.read_bytes())
+for path in parts:
+    digest.update(Path(path).read_bytes())
 if (stage, kind) == ("prepare", "import"):
     folder = study["prepare"]["import"][name].get("folder")
     for file in files(folder) if folder else []:
         digest.update(file.read_bytes())
 with open("ran.txt", "a") as log:
-    print(f"{{stage}} {{kind}} {{name}}".replace("  ", " ").strip(), file=log)
+    print(*filter(None, (stage, kind, name, flags.get("shard"))), file=log)
 if Path("fail.txt").exists() and Path("fail.txt").read_text().strip() == f"{{stage}} {{name}}".strip():
     sys.exit("told to fail")
 for flag in outputs:
@@ -198,6 +207,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "finetune": {"weights": [], "log": []},
         "sample base": {"samples": [], "latents": []},
         "sample run": {"samples": []},
+        "sample join": {"samples": []},
         "measure reference": {"features": []},
         "measure samples": {"measures": [], "summary": []},
         "report": {"out": list(REPORT_FILES)},

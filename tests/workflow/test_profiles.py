@@ -57,7 +57,7 @@ snakemake: {jobs: 7}
     tuned = {"slurm_partition": "'long'", "gpu": 4, "cpus_per_task": 8, "mem_mb": 60000, "runtime": 720}
     assert found.rules["finetune"] == gpu | tuned
     assert found.rules["measure"]["slurm_partition"] == "'main'"
-    assert "gpu" not in found.rules["measure"]
+    assert found.rules["measure"]["gpu"] == 0
     assert (found.snakemake["jobs"], found.snakemake["retries"]) == (7, 2)
 
 
