@@ -9,7 +9,7 @@ ARGS ?=
 VENV := .venv
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor test bench lint format schema clean-venv
+.PHONY: help study claims smoke doctor test faults bench lint format schema clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and l
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(ARGS)
+
+faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moments and compare the results, in minutes
+	@$(IN) FAULTS=1 OMP_NUM_THREADS=1 python -m pytest -m slow -s tests/faults $(ARGS)
 
 bench: $(VENV)/.study  ## run the studies from nothing: seconds and memory of every job (ARGS goes to benchmarks)
 	@$(IN) python -m benchmarks $(ARGS)

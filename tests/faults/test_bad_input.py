@@ -324,9 +324,8 @@ def test_odd_prompts_pass_through_as_they_are(world: World, case: str) -> None:
 def test_texts_over_the_token_limit_are_cut_with_a_count(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     b.rows("d/prompts.parquet", lambda r: r[0].update(prompt="circle " * 30))(world)
     model = load_diffusion(load("models/base.json"), torch.device("cpu"), ("vae", "text_encoder"))
-    counted = encode(
-        model, *(Path(f"d/{n}.parquet") for n in ("prompts", "images")), Path("x"), Path("y"), EncodeSettings()
-    )
+    prompts, images = Path("d/prompts.parquet"), Path("d/images.parquet")
+    counted = encode(model, prompts, images, Path("x"), Path("y"), EncodeSettings())
     assert counted["truncated"] == 1
     assert re.search(r"encode: 1 of \d+ texts were cut at the text encoder's token limit", capsys.readouterr().out)
 

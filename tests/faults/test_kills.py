@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -112,6 +113,7 @@ def test_a_few_interruptions_change_nothing(quiet: Quiet, tmp_path: Path, number
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("FAULTS" not in os.environ, reason="takes minutes: make faults")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1], ids=["kill", "term", "usr1"])
 def test_twenty_interruptions_change_nothing(quiet: Quiet, tmp_path: Path, number: int) -> None:
     check(quiet, tmp_path, EVERYTHING, 20, number)
