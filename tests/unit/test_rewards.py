@@ -117,7 +117,7 @@ def test_every_prompt_is_encoded_once(reward: OpenClip, monkeypatch: pytest.Monk
     reward(images(), PROMPTS)
     reward(images(), [*PROMPTS[:2], "a green square"])
     reward(images(), PROMPTS)
-    assert seen == [2, 1]
+    assert seen == [1, 1, 1]  # each by itself, so that its features do not depend on its company
 
 
 def test_texts_kept_under_inference_mode_still_train(reward: OpenClip) -> None:
