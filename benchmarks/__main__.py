@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.machine import machine
 from benchmarks.study import StudyCost, measure
 
 
@@ -43,18 +41,6 @@ def show(cost: StudyCost) -> None:
     print(f"{cost.repeat_seconds:.1f} s with nothing to do, {cost.memory_mb:.0f} MB in the largest job")
     for job in sorted(cost.jobs, key=lambda job: -job.seconds):
         print(f"  {job.seconds:7.1f} s {job.memory_mb:7.0f} MB  {job.rule} {job.job if job.job != job.rule else ''}")
-
-
-def machine() -> dict[str, object]:
-    """What the numbers depend on: processors, memory, system and library versions."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    versions = {name: version(name) for name in ("torch", "diffusers", "snakemake", "mlflow")}
-    return {
-        "processors": os.cpu_count(),
-        "memory_mb": memory,
-        "python": platform.python_version(),
-        "versions": versions,
-    }
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,14 @@ class Painter:
         evaluations = sum(counter.evaluations for counter in counters) // len(batch)
         return Images(png, evaluations + prefix_nfe, (time.monotonic() - began) / len(batch))
 
+    def pass_on(
+        self, batch: Batch, predict: Predict, switches: Sequence[int], seen: Callable[[int, Tensor], None]
+    ) -> None:
+        """Latents entering every switch step short of T, without the steps after the last of them."""
+        last = max((k for k in switches if k < len(self.grid)), default=0)
+        x = walk(self.grid, predict, batch.noise.initial(), 0, last, batch.noise, self.plan.sample.sampler, seen)
+        seen(last, x)
+
     def released(self, batch: Batch, predict: Predict, k: int) -> Tensor:
         """The base's latents for k = 0 or k = T as the released code makes them: a stray step, or every step."""
         sampler, x = self.plan.sample.sampler, batch.noise.initial()
@@ -135,11 +143,13 @@ def sample_base(
 
         base = Denoiser(painter.model.unet, painter.model.schedule)
         predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
-        images = painter.paint(batch, predict, [base], seen=keep)
+        if scale in asked:
+            images = painter.paint(batch, predict, [base], seen=keep)
+            unit[IMAGES] = packed(images.table(batch, BASE, "guidance", f"g={scale:g}", scale))
+        else:
+            painter.pass_on(batch, predict, switches[scale], keep)
         for k in {0, len(painter.grid)}.intersection(switches.get(scale, ())):
             unit[latents.key(scale, k)] = painter.released(batch, predict, k).cpu()
-        if scale in asked:
-            unit[IMAGES] = packed(images.table(batch, BASE, "guidance", f"g={scale:g}", scale))
         return unit
 
     def parts() -> Iterator[pa.Table]:

@@ -1,0 +1,157 @@
+"""Training steps and the sweep of combined generation, ours against the plain reference, side by side in one process.
+
+Both do the same work on the same numbers: losses, gradients and pictures are compared before anything is timed. Then
+the two take turns, so that what else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.machine import machine
+from benchmarks.networks import Shape
+from benchmarks.plain import Counter
+from benchmarks.sides import METHODS, MIDDLES, Bench, Made, Side
+from stages.runtime import threads, whole_file
+
+LOSS, GRADIENT, PIXEL = 1e-5, 1e-3, 1
+"""How far the two may be apart: losses and gradients relative to their size, pictures in steps of 255."""
+OUT = Path("benchmarks/results/steps.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: seconds of every repetition, evaluations an image (and micro-step), and the largest
+    differences: of losses and gradients relative to their size, of pictures in steps of 255.
+    """
+
+    name: str
+    plain_seconds: list[float]
+    seconds: list[float]
+    plain_evaluations: float
+    evaluations: float
+    differences: dict[str, float]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the plain reference takes, by the medians."""
+        return statistics.median(self.plain_seconds) / statistics.median(self.seconds)
+
+    @property
+    def evaluation_ratio(self) -> float:
+        """How many times as many evaluations the plain reference makes."""
+        return self.plain_evaluations / self.evaluations
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the results file."""
+        return asdict(self) | {"ratio": self.ratio, "evaluation_ratio": self.evaluation_ratio}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="timed repetitions of each side (default: 5)")
+    parser.add_argument("--width", type=int, default=Shape.width, help="channels of the UNet's first block")
+    parser.add_argument("--batch", type=int, default=Shape.batch, help="images a micro-batch")
+    parser.add_argument("--only", nargs="+", default=[*METHODS, "sweep"], choices=[*METHODS, "sweep"])
+    parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
+    args = parser.parse_args()
+    torch.set_num_threads(threads())
+    shape, rows, load = Shape(width=args.width, batch=args.batch), [], os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="steps-") as folder:
+        for row in measure(Bench.of(Path(folder), shape), args.only, args.repeats):
+            show(row)
+            rows.append(row.as_dict())
+    about = machine() | {"threads": threads(), "load_before": load, "shape": shape.as_dict(), "middles": MIDDLES}
+    with whole_file(args.out) as partial:
+        partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+
+
+def measure(bench: Bench, names: Sequence[str], repeats: int) -> Iterator[Row]:
+    """The rows of the named methods, and of the `sweep`; raises SystemExit where the two sides disagree."""
+    for name in names:
+        plain, ours = bench.sampling() if name == "sweep" else bench.training(name)
+        (theirs, plain_evaluations), (made, evaluations) = once(plain), once(ours)
+        found = differences(theirs, made) | gradient_difference(plain, ours)
+        if wrong := [what for what, value in found.items() if not value <= LIMITS[what]]:
+            raise SystemExit(f"error: {name}: ours and the plain reference differ in {wrong[0]} by {found[wrong[0]]:g}")
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for turn in range(2 * repeats):
+            reference = turn % 4 in (0, 3)  # plain, ours, ours, plain: neither always goes first
+            seconds[reference].append(timed(plain if reference else ours))
+        yield Row(name, seconds[True], seconds[False], plain_evaluations, evaluations, found)
+
+
+LIMITS = {"loss": LOSS, "gradient": GRADIENT, "image": PIXEL}
+
+
+def once(side: Side) -> tuple[Made, float]:
+    """What a side makes, and its evaluations an image and micro-step; its gradients stay."""
+    side.clear()
+    counter = Counter(side.networks)
+    made = side.work()
+    counter.close()
+    return made, counter.count / side.units
+
+
+def timed(side: Side) -> float:
+    """Seconds of the work of a side."""
+    side.clear()
+    began = time.perf_counter()
+    side.work()
+    return time.perf_counter() - began
+
+
+def differences(theirs: Made, ours: Made) -> dict[str, float]:
+    """The largest relative difference of losses, or the largest difference of pixels."""
+    if theirs.losses:
+        pairs = zip(theirs.losses, ours.losses, strict=True)
+        return {"loss": max(abs(a - b) / abs(a) for a, b in pairs)}
+    if theirs.images.keys() != ours.images.keys():
+        return {"image": float("inf")}
+    return {"image": max(_apart(theirs.images[name], ours.images[name]) for name in theirs.images)}
+
+
+def gradient_difference(plain: Side, ours: Side) -> dict[str, float]:
+    """Norm of the difference of the gradients over the norm of the plain one; nothing where there are none."""
+    if not plain.parameters:
+        return {}
+    pairs = [(p.grad, ours.parameters[name].grad) for name, p in plain.parameters.items() if p.grad is not None]
+    apart = torch.stack([(a - b).norm() if b is not None else a.norm() for a, b in pairs]).norm()
+    return {"gradient": float(apart / torch.stack([a.norm() for a, _ in pairs]).norm())}
+
+
+def _apart(theirs: Sequence[bytes], ours: Sequence[bytes]) -> float:
+    if len(theirs) != len(ours):
+        return float("inf")
+    return float(max(np.abs(_pixels(a) - _pixels(b)).max() for a, b in zip(theirs, ours, strict=True)))
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data))).astype(int)
+
+
+def show(row: Row) -> None:
+    """Print one line."""
+    apart = ", ".join(f"{what} within {value:.1g}" for what, value in row.differences.items())
+    print(f"{row.name:<10} plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
+          f"   ours {statistics.median(row.seconds):7.2f} s {row.evaluations:6.1f} evaluations"
+          f"   ratio {row.ratio:5.2f} ({row.evaluation_ratio:.2f} of evaluations)   {apart}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
