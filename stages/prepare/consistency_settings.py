@@ -11,7 +11,7 @@ class ConsistencySettings(Training):
     """A copy of the base that predicts, from any state of the sampler's grid, where the deterministic sampler ends."""
 
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
-    lr: float = Field(default=3e-4, gt=0, description="highest learning rate")
+    lr: float = Field(default=3e-5, gt=0, description="highest learning rate")
     hold: float = Field(
         default=0.3, ge=0, le=1, description="share of the steps before the learning rate falls linearly"
     )
