@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from stages.curate.catalogue import Catalogue
 from stages.curate.decode import Unreadable
 from stages.curate.decode import decode as decode_bytes
@@ -42,10 +44,15 @@ def leakage(evaluation: Collection[str]) -> Filter[TextRow]:
     return Filter("leakage", fault)
 
 
-def near_leakage(evaluation: NearTexts, ahead: Sequence[TextRow] = ()) -> Filter[TextRow]:
-    """Removes training rows whose text is nearly an evaluation prompt; rows known `ahead` are judged all at once."""
+def near_leakage(
+    evaluation: NearTexts, ahead: Sequence[TextRow] = (), marks: np.ndarray | None = None
+) -> Filter[TextRow]:
+    """Removes training rows whose text is nearly an evaluation prompt; rows known `ahead` are judged all at once.
+
+    `marks` are the signatures of their texts, if no two are the same prompt.
+    """
     texts = {row.prompt_id: row.text for row in ahead}
-    judged = dict(zip(texts, evaluation.near(list(texts.values())), strict=True))
+    judged = dict(zip(texts, evaluation.near(list(texts.values()), marks).tolist(), strict=True))
 
     def fault(row: TextRow) -> str:
         if row.split != "train":
@@ -74,9 +81,14 @@ def duplicate_prompts() -> Filter[PromptRow]:
     return Filter("duplicates", fault)
 
 
-def near_duplicate_prompts(rows: Sequence[PromptRow], threshold: float) -> Filter[PromptRow]:
-    """Removes those of `rows` that share at least `threshold` of their neighbouring words with an earlier one."""
-    near = near_earlier([row.text for row in rows], threshold)
+def near_duplicate_prompts(
+    rows: Sequence[PromptRow], threshold: float, marks: np.ndarray | None = None
+) -> Filter[PromptRow]:
+    """Removes those of `rows` that share at least `threshold` of their neighbouring words with an earlier one.
+
+    `marks` are the signatures of their texts.
+    """
+    near = near_earlier([row.text for row in rows], threshold, marks)
     ids = {row.prompt_id for row, repeats in zip(rows, near, strict=True) if repeats}
     return Filter("near_duplicates", lambda row: "nearly an earlier prompt" if row.prompt_id in ids else "")
 

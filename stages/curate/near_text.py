@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,9 +32,9 @@ _FACTORS, _OFFSETS = np.random.default_rng(0).integers(2**63, size=(2, HASHES), 
 _FACTORS |= np.uint64(1)
 
 
-def near_earlier(texts: Sequence[str], threshold: float) -> np.ndarray:
-    """Whether each text is at least `threshold` like one that stands before it; bool [n]."""
-    marks = signatures(texts)
+def near_earlier(texts: Sequence[str], threshold: float, marks: np.ndarray | None = None) -> np.ndarray:
+    """Whether each text is at least `threshold` like one that stands before it; bool [n]. `marks`: its signatures."""
+    marks = signatures(texts) if marks is None else marks
     near = np.zeros(len(texts), bool)
     for keys in _bands(marks, threshold):
         order = np.argsort(keys, kind="stable")
@@ -52,16 +53,16 @@ class NearTexts:
     def __init__(self, texts: Sequence[str], threshold: float) -> None:
         self._texts, self._threshold = list(texts), threshold
         self._marks = signatures(self._texts)
-        self._orders = [np.argsort(keys, kind="stable") for keys in _bands(self._marks, threshold)]
+        self._bands = [
+            (keys[order := np.argsort(keys, kind="stable")], order) for keys in _bands(self._marks, threshold)
+        ]
 
-    def near(self, texts: Sequence[str]) -> np.ndarray:
+    def near(self, texts: Sequence[str], marks: np.ndarray | None = None) -> np.ndarray:
         """Whether each of `texts` is at least as like one of the list as the threshold says; bool [n]."""
-        marks = signatures(texts)
+        marks = signatures(texts) if marks is None else marks
         near = np.zeros(len(texts), bool)
-        pairs = zip(_bands(self._marks, self._threshold), _bands(marks, self._threshold), self._orders, strict=True)
-        for listed, asked, order in pairs:
-            low = np.searchsorted(listed[order], asked, "left")
-            high = np.searchsorted(listed[order], asked, "right")
+        for (listed, order), asked in zip(self._bands, _bands(marks, self._threshold), strict=True):
+            low, high = np.searchsorted(listed, asked, "left"), np.searchsorted(listed, asked, "right")
             for step in range(WINDOW):
                 rows = np.flatnonzero((low + step < high) & ~near)
                 if not rows.size:
@@ -118,10 +119,17 @@ def shingles(texts: Sequence[str]) -> Shingles:
 
 def _word_hashes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """A 64-bit hash of each word data[start:end]: a polynomial in its bytes modulo 2^64, from one running sum."""
-    powers = np.cumprod(np.full(len(data), _BASE))
-    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum((data + np.uint64(1)) * powers)])
-    shift = np.concatenate([np.ones(1, np.uint64), np.cumprod(np.full(len(data), _INVERSE))])
-    return _mix((running[ends] - running[starts]) * shift[starts])
+    powers, inverses = _powers(1 << len(data).bit_length())
+    running = np.zeros(len(data) + 1, np.uint64)
+    np.cumsum((data + np.uint64(1)) * powers[: len(data)], out=running[1:])
+    return _mix((running[ends] - running[starts]) * inverses[starts])
+
+
+@lru_cache(maxsize=32)
+def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The powers of the base and of its inverse modulo 2^64, from 0 on."""
+    exponents = (np.full(count, base) for base in (_BASE, _INVERSE))
+    return tuple(np.cumprod(np.concatenate([np.ones(1, np.uint64), factors[1:]])) for factors in exponents)  # type: ignore[return-value]
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
@@ -164,7 +172,7 @@ def _confirm(
         likely = (marks[a] == other_marks[b]).mean(1) >= threshold - doubt
         a, b = a[likely], b[likely]
         if a.size:
-            index = jaccard([texts[row] for row in a.tolist()], [other_texts[row] for row in b.tolist()])
+            index = jaccard([texts[int(row)] for row in a], [other_texts[int(row)] for row in b])
             near[a[index >= threshold - 1e-9]] = True
 
 

@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 import pyarrow as pa
 
 from stages import tables
-from stages.curate import filters, manifest
+from stages.curate import filters, manifest, versions
 from stages.curate.catalogue import Catalogue
 from stages.curate.decode import square
-from stages.curate.near_text import NearTexts
+from stages.curate.near_text import NearTexts, signatures
 from stages.curate.rows import Filter, ImageRow, Offer, PairRow, PromptRow, Stream, Tally, TextRow, passes, sift
 from stages.curate.settings import CurateSettings, PromptSource, source_name
 from stages.curate.sources import opening
@@ -48,6 +48,7 @@ class Curation:
         self.tallies: dict[str, Tally] = {}
         self.catalogue = Catalogue()
         self.evaluation: Collection[str] = frozenset()
+        self.versions: list[versions.Found] = []
         self.near_evaluation: NearTexts | None = None
         self.offered: list[PairRow] = []
         self._streams: list[tuple[str, Stream[ImageRow]]] = []
@@ -65,10 +66,15 @@ class Curation:
             tables.write(partial["pairs"], _row_groups(self.pairs(), tables.PAIRS, PAIR_ROWS), tables.PAIRS)
             written = {getattr(outputs, name).name: partial[name] for name in names[1:]}
             digest = manifest.settings_digest(self.settings, self.world, self.study_seed)
-            manifest.write(partial["manifest"], digest, self.tallies, written)
+            manifest.write(partial["manifest"], digest, self.tallies, written, self.versions)
 
     def _open(self) -> None:
         """Open every source of images and pairs, so that one that is missing is refused before any work."""
+        own = [] if self.settings.versions is None else versions.read(self.settings.versions)
+        known = [*own, *versions.read()]
+        for source in self.settings.sources:
+            if place := getattr(source, "path", None):
+                self.versions += versions.check(source.kind, place, known)
         for image_source in self.settings.images:
             stream = opening.images(image_source, self.world, self.study_seed)
             self._streams.append((f"images of {source_name(image_source)}", stream))
@@ -103,16 +109,22 @@ class Curation:
         tally = self._tally(f"prompts_{split}", [*(step.name for step in steps), *late])
         rows = list(sift(self._prompt_rows(split, sources), steps, tally))
         if near is not None:
-            assert self.near_evaluation is not None, "evaluation prompts come first"
-            leaks = filters.near_leakage(self.near_evaluation, rows)
-            rows = [row for row in rows if passes(row, (leaks,), tally)]
-            repeats = filters.near_duplicate_prompts(rows, near)
-            rows = [row for row in rows if passes(row, (repeats,), tally)]
+            rows = self._unlike(rows, near, tally)
         limit = filters.limit(rows, {source_name(source): source.limit for source in sources})
         rows = [row for row in rows if passes(row, (limit,), tally)]
         tally.require_rows(f"curate.prompts.{split}")
         tally.splits = {split: len(rows)}
         return rows
+
+    def _unlike(self, rows: list[PromptRow], threshold: float, tally: Tally) -> list[PromptRow]:
+        """The rows that are like no evaluation prompt and no earlier row."""
+        assert self.near_evaluation is not None, "evaluation prompts come first"
+        marks = signatures([row.text for row in rows])
+        leaks = filters.near_leakage(self.near_evaluation, rows, marks)
+        kept = [passes(row, (leaks,), tally) for row in rows]
+        rows = list(compress(rows, kept))
+        repeats = filters.near_duplicate_prompts(rows, threshold, marks[kept])
+        return [row for row in rows if passes(row, (repeats,), tally)]
 
     def _prompt_rows(self, split: str, sources: list[PromptSource]) -> Iterator[PromptRow]:
         for source in sources:

@@ -170,7 +170,9 @@ class Filters(Settings):
 class AsReleased(Settings):
     """What the released ImageReFL code does and its paper does not say; off. See docs/reproduction.md."""
 
-    squash: bool = Field(False, description="make images square by scaling each side by its own factor, not by cutting")
+    squash: bool = Field(
+        default=False, description="make images square by scaling each side by its own factor, not by cutting"
+    )
 
 
 class CurateSettings(Settings):
@@ -182,6 +184,9 @@ class CurateSettings(Settings):
     filters: Filters = Field(Filters(), description="what is kept")
     side: int | None = Field(
         None, ge=8, description="scale captioned images and cut them to squares of so many pixels; null leaves them"
+    )
+    versions: str | None = Field(
+        None, description="a table of versions (csv) that files of the sources must fit; null: the shipped one alone"
     )
     as_released: AsReleased = Field(AsReleased(), description="habits of the released code")
     val_share: float = Field(0.1, ge=0, lt=1, description="share of groups kept for validation")
@@ -218,5 +223,5 @@ class CurateSettings(Settings):
     def paths(self) -> list[str]:
         """Files and folders that the sources read, as written in the study file."""
         holders = [holder for source in self.sources for holder in (source, getattr(source, "captions", None))]
-        found = [getattr(holder, key, None) for holder in holders for key in ("path", "folder")]
+        found = [getattr(holder, key, None) for holder in holders for key in ("path", "folder")] + [self.versions]
         return list(dict.fromkeys(path for path in found if path))

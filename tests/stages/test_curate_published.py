@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from stages.curate.text import prompt_id
 from stages.errors import InputError
 from tests.stages import published
-from tests.stages.curating import SHAPES_PROMPTS, Curated, curate
+from tests.stages.curating import ROOT, SHAPES_PROMPTS, Curated, curate
 
 SMALL = {"min_side": 8}
 
@@ -338,3 +340,30 @@ def test_laion_metadata_without_a_key(tmp_path: Path) -> None:
         curate(tmp_path / "out", of("images", kind="laion", path=str(root)))
     section = of("images", kind="laion", path=str(root), max_unsafe=None, max_watermark=None)
     assert len(curate(tmp_path / "all", section).images) == 5
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The section as it stands in the page, on miniatures at the paths that it names; only sizes are made small."""
+    page = (ROOT / "docs" / "bring-your-own-data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    section = next(found for found in map(yaml.safe_load, blocks) if found["study"]["name"] == "published")["curate"]
+    data = tmp_path / "data"
+    published.hpdv2(data / "HPDv2")
+    published.coco(data / "coco_captions")
+    published.pick_a_pic(data / "pickapic_v2")
+    made = published.suites(tmp_path / "suites")
+    (made / "PartiPrompts.tsv").rename(data / "PartiPrompts.tsv")
+    (made / "benchmark").rename(data / "HPDv2" / "benchmark")
+    monkeypatch.chdir(tmp_path)
+    section["filters"]["min_side"] = 16
+    out = curate(tmp_path / "out", section | {"side": 32, "val_share": 0})
+    assert {row["source"] for row in out.prompts} == {"coco", "hpdv2", "parti_prompts", "hpsv2_benchmark"}
+    assert {row["source"] for row in out.pairs} == {"hpdv2", "pick_a_pic"}
+    assert {(row["width"], row["height"]) for row in out.images if row["split"] == "train"} == {(32, 32)}
+    assert {"near_leakage", "near_duplicates"} <= {
+        each["filter"] for each in out.manifest["tables"]["prompts_train"]["filters"]
+    }
+    assert {entry["name"] for entry in out.manifest["versions"]} >= {"HPDv2", "COCO captions", "PartiPrompts"}
