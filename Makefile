@@ -37,8 +37,10 @@ test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest;
 faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moments and compare the results, in minutes
 	@$(IN) FAULTS=1 OMP_NUM_THREADS=1 python -m pytest -m slow -s tests/faults $(ARGS)
 
-bench: $(VENV)/.study  ## run the studies from nothing: seconds and memory of every job (ARGS goes to benchmarks)
-	@$(IN) python -m benchmarks $(ARGS)
+bench: $(VENV)/.test  ## measure steps, the sweep and whole studies, and write docs/benchmarks.md (ARGS: studies)
+	@$(IN) python -m benchmarks.steps
+	@$(IN) python -m benchmarks --out benchmarks/results/studies.json $(ARGS)
+	@$(IN) python -m benchmarks.page
 
 lint: $(VENV)/.test  ## check style and types
 	$(IN) ruff check .

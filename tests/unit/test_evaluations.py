@@ -1,8 +1,8 @@
 """How often the networks are evaluated in the sweep of combined generation: k = 0, 20, 25, 32, 35, 38 of 40 steps.
 
-Counted where the networks are called, with guidance as two evaluations. Alone, from noise on, each k costs 2 k + 40 - k,
-390 in all; the released code makes one guided step more at k = 0. The guided steps up to 38 are common to all: 76. The
-rest is each k's own, 40 - k: 90 a method.
+Counted where the networks are called, with guidance as two evaluations. From noise on, each k costs 2 k + 40 - k, 390
+in all; the released code makes one guided step more at k = 0. The guided steps up to 38 are common to all: 76. The rest
+is each k's own, 40 - k: 90 a method.
 """
 
 from __future__ import annotations

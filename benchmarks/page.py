@@ -1,0 +1,199 @@
+"""Write docs/benchmarks.md from the results in benchmarks/results; every number of the page stands in one of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.runtime import whole_file
+
+RESULTS, PAGE = Path("benchmarks/results"), Path("docs/benchmarks.md")
+Content = Mapping[str, Any]
+
+HEAD = """\
+# Benchmarks
+
+Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures steps and studies anew
+and writes both. Figures are those of the machine named in each section.
+"""
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of results (default: {RESULTS})")
+    parser.add_argument("--out", type=Path, default=PAGE, help=f"the page (default: {PAGE})")
+    args = parser.parse_args()
+    with whole_file(args.out) as partial:
+        partial.write_text(page(args.results))
+
+
+def page(results: Path) -> str:
+    """The page of all results that are there, in the order of `SECTIONS`; raises KeyError for a file of no section."""
+    found = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
+    if unknown := sorted(found.keys() - SECTIONS.keys()):
+        raise KeyError(f"{results}: no section of the page for {unknown[0]}.json; known: {', '.join(SECTIONS)}")
+    parts = ["\n".join(make(found[name])) for name, make in SECTIONS.items() if name in found]
+    return "\n".join([HEAD, *parts])
+
+
+def machine(content: Content) -> str:
+    """The line that names the machine."""
+    about = [f"{content['processors']} processors", f"{content['memory_mb'] / 1024:.0f} GB"]
+    if "processor" in content:
+        about[0] += f" ({content['processor']})"
+    if "threads" in content:
+        about.append(f"{content['threads']} thread{'s' if content['threads'] != 1 else ''} in use")
+    if "load_before" in content:
+        about.append(f"load {content['load_before']:.1f} before")
+    versions = [f"Python {content['python']}", *(f"{name} {number}" for name, number in content["versions"].items())]
+    return f"On {', '.join(about)}; {', '.join(versions)}.\n"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Iterator[str]:
+    """Lines of a table; the first column to the left, the others to the right."""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'|'.join(['---', *['---:'] * (len(head) - 1)])}|"
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+    yield ""
+
+
+def steps(content: Content) -> Iterator[str]:
+    """Training steps and the sweep against the plain reference."""
+    shape = content["shape"]
+    yield "## Steps and the sweep against a plain reference\n"
+    yield machine(content)
+    yield (
+        f"Random networks of the shape of Stable Diffusion 1.5 with {shape['width']} channels in place of 320, latents "
+        f"of {shape['latent']} x {shape['latent']}, batches of {shape['batch']}, float32. The plain reference "
+        "(`benchmarks/plain.py`) does the work the way the released trainer does. Both sides take turns in one process "
+        "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. Evaluations are an "
+        "image and micro-step, of the sweep an image of all six k. Seconds are medians.\n"
+    )
+    median = statistics.median
+    yield from table(
+        ("work", "plain", "ours", "times as fast", "evaluations, plain", "ours", "ratio", "repetitions"),
+        [
+            (row["name"], f"{median(row['plain_seconds']):.2f} s", f"{median(row['seconds']):.2f} s",
+             f"**{row['ratio']:.2f}**", f"{row['plain_evaluations']:g}", f"{row['evaluations']:g}",
+             f"{row['evaluation_ratio']:.2f}", len(row["seconds"]))
+            for row in content["rows"]
+        ],
+    )  # fmt: skip
+    for row in content["rows"]:
+        if row["name"] == "sweep":
+            off = row["ratio"] / row["evaluation_ratio"] - 1
+            yield f"The sweep's ratio of seconds is {100 * off:+.0f} % off its ratio of evaluations.\n"
+
+
+def studies(content: Content) -> Iterator[str]:
+    """Whole studies from nothing."""
+    yield "## Whole studies\n"
+    yield machine(content)
+    for study in content["studies"]:
+        yield (
+            f"**{study['study']}**: {study['seconds']:.0f} s from nothing, {study['planning_seconds']:.1f} s to plan, "
+            f"{study['repeat_seconds']:.1f} s with nothing to do, {study['memory_mb']:.0f} MB in the largest job.\n"
+        )
+        rules: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for job in study["jobs"]:
+            rules[job["rule"]].append(job)
+        busy = sum(job["seconds"] for job in study["jobs"])
+        rows = sorted(rules.items(), key=lambda item: -sum(job["seconds"] for job in item[1]))
+        yield from table(
+            ("stage", "jobs", "seconds in all", "share", "longest job", "largest memory"),
+            [
+                (name, len(jobs), f"{(own := sum(job['seconds'] for job in jobs)):.0f}", f"{100 * own / busy:.0f} %",
+                 f"{max(job['seconds'] for job in jobs):.0f} s", f"{max(job['memory_mb'] for job in jobs):.0f} MB")
+                for name, jobs in rows
+            ],
+        )  # fmt: skip
+
+
+def curation(content: Content) -> Iterator[str]:
+    """Curation in rows."""
+    yield "## Curation in rows\n"
+    yield machine(content)
+    yield f"All text filters on, {content['cores']} cores (`python -m benchmarks.curation`).\n"
+    yield from table(
+        ("rows", "of", "seconds", "CPU seconds", "memory", "kept"),
+        [
+            (f"{run['rows']:,}", run["what"], f"{run['seconds']:.1f}", f"{run['cpu_seconds']:.1f}",
+             f"{run['memory_mb']:.0f} MB", f"{run['kept']:,}")
+            for run in content["runs"]
+        ],
+    )  # fmt: skip
+    yield from powers(content["exponents"])
+
+
+def rows(content: Content) -> Iterator[str]:
+    """Measuring and reporting in rows."""
+    yield "## Measures in rows\n"
+    yield machine(content)
+    yield "What is computed of scores once networks have given them (`python -m benchmarks.rows`).\n"
+    yield from table(
+        ("work", "rows", "seconds", "CPU seconds", "memory"),
+        [
+            (run["what"], f"{run['rows']:,}", f"{run['seconds']:.1f}", f"{run['cpu_seconds']:.1f}",
+             f"{run['memory_mb']:.0f} MB")
+            for run in content["runs"]
+        ],
+    )  # fmt: skip
+    yield from powers(content["exponents"])
+
+
+def powers(exponents: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """The fitted exponents."""
+    for what, found in exponents.items():
+        yield f"{what}: " + "; ".join(f"{name} grow as rows^{power:.2f}" for name, power in found.items()) + ".\n"
+
+
+def planning(content: Content) -> Iterator[str]:
+    """Planning in jobs."""
+    yield "## Planning large studies\n"
+    yield machine(content)
+    yield "A dry run of a generated study, nothing built yet (`python -m benchmarks.planning`).\n"
+    yield from table(
+        ("runner", "jobs", "seconds", "CPU seconds", "memory"),
+        [
+            (plan["runner"], f"{plan['jobs']:,}", f"{plan['seconds']:.1f}", f"{plan['cpu_seconds']:.1f}",
+             f"{plan['memory_mb']:.0f} MB")
+            for plan in content["plans"]
+        ],
+    )  # fmt: skip
+    for runner, power in content["exponents"].items():
+        if power is not None:
+            yield f"{runner}: CPU seconds grow as jobs^{power:.2f} between the two largest.\n"
+
+
+def slurm(content: Content) -> Iterator[str]:
+    """A study through Slurm."""
+    yield "## Through Slurm\n"
+    yield machine(content)
+    yield (
+        f"{content['study']} through a {content['slurm']} of one node: {content['slurm_seconds']} s, without "
+        f"{content['local_seconds']} s (`python -m benchmarks.slurm`).\n"
+    )
+    yield from table(
+        ("job", "state", "waited", "seconds"),
+        [
+            (job["job"], job["state"], f"{job['waited_seconds']:.0f} s", f"{job['seconds']:.0f}")
+            for job in content["jobs"]
+        ],
+    )
+
+
+SECTIONS: dict[str, Callable[[Content], Iterator[str]]] = {
+    "steps": steps, "studies": studies, "curation": curation, "rows": rows, "planning": planning, "slurm": slurm,
+}  # fmt: skip
+"""Results files by name, in the order of the page."""
+
+
+if __name__ == "__main__":
+    main()

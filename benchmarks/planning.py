@@ -1,0 +1,113 @@
+"""What planning a large study costs: dry runs of either runner on generated studies, and their growth with the jobs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.machine import machine
+from benchmarks.study import copy_files
+from stages.runtime import whole_file
+
+SIZES = (100, 1000, 10_000)
+PER_RUN = 3
+"""Jobs of a run: finetune, sample, measure."""
+OUT = Path("benchmarks/results/planning.json")
+STUDY = Path("studies/generated.yaml")
+BEFORE = Path("studies/smoke.yaml")
+COMMANDS = {
+    "snakemake": ["-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all", "--config", f"study={STUDY}"],
+    "dvc": ["-m", "dvc", "status"],
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One dry run: seconds by the clock and of the processor, and the largest resident memory."""
+
+    runner: str
+    jobs: int
+    seconds: float
+    cpu_seconds: float
+    memory_mb: float
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=__doc__)
+    parser.add_argument("--jobs", nargs="+", type=int, default=list(SIZES), help="sizes (default: %(default)s)")
+    parser.add_argument("--runner", nargs="+", choices=COMMANDS, default=["snakemake"])
+    parser.add_argument("--limit", type=int, default=1800, help="seconds after which a dry run is given up")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
+    args = parser.parse_args()
+    plans = []
+    with tempfile.TemporaryDirectory(prefix="planning-") as name:
+        folder = Path(name)
+        copy_files(Path.cwd(), folder)
+        for runner in args.runner:
+            for jobs in sorted(args.jobs):
+                generate(folder, jobs)
+                plans.append(measure(runner, jobs, folder, args.limit))
+                print(f"{runner}, {jobs:,} jobs: {plans[-1].seconds:.1f} s ({plans[-1].cpu_seconds:.1f} s of CPU), "
+                      f"{plans[-1].memory_mb:.0f} MB", flush=True)  # fmt: skip
+    found = {runner: exponent([plan for plan in plans if plan.runner == runner]) for runner in args.runner}
+    content = machine() | {"plans": [asdict(plan) for plan in plans], "exponents": found}
+    with whole_file(args.out) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def generate(folder: Path, jobs: int) -> None:
+    """Write a study of about that many jobs, as many seeds of one method, as the active one and beside it."""
+    study: dict[str, Any] = yaml.safe_load((folder / BEFORE).read_text())
+    method = next(iter(study["methods"]))
+    study["study"] = study["study"] | {"name": "generated"}
+    study["runs"] = {f"{method}-s{seed}": {"method": method, "seed": seed} for seed in range(max(jobs // PER_RUN, 1))}
+    for path in (folder / STUDY, folder / "params.yaml"):
+        path.write_text(yaml.safe_dump(study, sort_keys=False))
+
+
+def measure(runner: str, jobs: int, folder: Path, limit: int) -> Plan:
+    """One dry run in `folder`; raises SystemExit with the last lines where it fails or takes longer than `limit`."""
+    began, log = time.monotonic(), folder / "planning.log"
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(folder)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+            target = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+            os.dup2(target, 1)
+            os.dup2(target, 2)
+            os.execve(sys.executable, [sys.executable, *COMMANDS[runner]], os.environ | {"LINEAGE": "off"})
+        finally:
+            os._exit(127)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise SystemExit(f"error: {runner}, {jobs} jobs: exit code {os.waitstatus_to_exitcode(status)}\n"
+                         + log.read_text()[-2000:])  # fmt: skip
+    seconds, cpu = time.monotonic() - began, usage.ru_utime + usage.ru_stime
+    return Plan(runner, jobs, round(seconds, 2), round(cpu, 2), round(usage.ru_maxrss / 1024, 1))
+
+
+def exponent(plans: Sequence[Plan]) -> float | None:
+    """The power of the number of jobs with which CPU seconds grow between the two largest sizes."""
+    if len(plans) < 2:
+        return None
+    x, y = ([math.log(getattr(plan, name)) for plan in plans[-2:]] for name in ("jobs", "cpu_seconds"))
+    return round(float(np.polyfit(x, y, 1)[0]), 3)
+
+
+if __name__ == "__main__":
+    main()
