@@ -33,7 +33,7 @@ from benchmarks.__main__ import machine
 SIZES = (10_000, 100_000, 1_000_000)
 CORES = 2
 EVALUATION = {"parti": 1632, "hpsv2": 3200, "drawbench": 200, "hpdv2": 400, "image_reward": 466}
-IMAGES = 2000
+IMAGES = 500
 WORDS, CHUNK = 20_000, 50_000
 THRESHOLD = 0.8
 EXACT, NEAR, LEAKED = 0.1, 0.1, 0.001
@@ -42,7 +42,7 @@ EXACT, NEAR, LEAKED = 0.1, 0.1, 0.001
 
 @dataclass(frozen=True)
 class Cost:
-    """One run of the stage."""
+    """One run of the stage. Where `load`, the processes that wanted a core, exceeds the cores, `seconds` say little."""
 
     what: str
     rows: int
@@ -51,6 +51,7 @@ class Cost:
     memory_mb: float
     kept: int
     removed: dict[str, int]
+    load: float | None = None
 
 
 def main() -> None:
@@ -58,21 +59,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.curation", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="rows (default: %(default)s)")
     parser.add_argument("--what", nargs="+", choices=("prompts", "pairs"), default=["prompts", "pairs"])
-    parser.add_argument("--out", type=Path, help="write the numbers to this JSON file too")
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers; keeps runs that are not repeated")
     args = parser.parse_args()
-    costs: list[Cost] = []
+    costs: dict[tuple[str, int], Cost] = {}
+    if args.out and args.out.exists():
+        costs = {(run["what"], run["rows"]): Cost(**run) for run in json.loads(args.out.read_text())["runs"]}
     for what in args.what:
         for size in sorted(args.sizes):
             with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-                costs.append(measure(what, size, Path(folder)))
-            show(costs[-1])
-    found = {what: exponents([cost for cost in costs if cost.what == what]) for what in args.what}
-    for what, powers in found.items():
+                costs[what, size] = measure(what, size, Path(folder))
+            show(costs[what, size])
+            if args.out:
+                write(args.out, list(costs.values()))
+    for what in args.what:
+        powers = exponents([cost for cost in costs.values() if cost.what == what])
         print(f"{what}: " + ", ".join(f"{name} grow as rows^{power:.2f}" for name, power in powers.items()))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        content = machine() | {"cores": CORES, "runs": [asdict(cost) for cost in costs], "exponents": found}
-        args.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def write(path: Path, costs: list[Cost]) -> None:
+    """The numbers so far, with what they depend on."""
+    found = {what: exponents([cost for cost in costs if cost.what == what]) for what in {cost.what for cost in costs}}
+    content = machine() | {"cores": CORES, "runs": [asdict(cost) for cost in costs], "exponents": found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def measure(what: str, size: int, folder: Path) -> Cost:
@@ -89,7 +98,8 @@ def measure(what: str, size: int, folder: Path) -> Cost:
     tally = json.loads((folder / "manifest").read_text())["tables"][table]
     removed = {each["filter"]: each["removed"] for each in tally["filters"] if each["removed"]}
     cpu = usage.ru_utime + usage.ru_stime
-    return Cost(what, size, round(seconds, 2), round(cpu, 2), round(usage.ru_maxrss / 1024, 1), tally["out"], removed)
+    memory, load = round(usage.ru_maxrss / 1024, 1), round(os.getloadavg()[0], 1)
+    return Cost(what, size, round(seconds, 2), round(cpu, 2), memory, tally["out"], removed, load)
 
 
 def run(command: list[str], log: Path) -> tuple[int, resource.struct_rusage]:
@@ -116,6 +126,7 @@ def exponents(costs: list[Cost]) -> dict[str, float]:
     """
     if len(costs) < 2:
         return {}
+    costs = sorted(costs, key=lambda cost: cost.rows)
     rows, seconds = [math.log(cost.rows) for cost in costs], [math.log(cost.cpu_seconds) for cost in costs]
     fit = lambda last: float(np.polyfit(rows[-last:], seconds[-last:], 1)[0])  # noqa: E731
     return {"CPU seconds": round(fit(len(costs)), 3), "CPU seconds between the two largest sizes": round(fit(2), 3)}

@@ -122,8 +122,8 @@ class Curation:
         marks = signatures([row.text for row in rows])
         leaks = filters.near_leakage(self.near_evaluation, rows, marks)
         kept = [passes(row, (leaks,), tally) for row in rows]
-        rows = list(compress(rows, kept))
-        repeats = filters.near_duplicate_prompts(rows, threshold, marks[kept])
+        rows, marks = list(compress(rows, kept)), marks[kept]
+        repeats = filters.near_duplicate_prompts(rows, threshold, marks)
         return [row for row in rows if passes(row, (repeats,), tally)]
 
     def _prompt_rows(self, split: str, sources: list[PromptSource]) -> Iterator[PromptRow]:
