@@ -103,7 +103,7 @@ def _mark(finding: Finding) -> str:
 def _interval(found: Interval | None) -> str:
     if found is None or found.mean != found.mean:
         return "–"
-    places = style.digits((found.high - found.low) / 2, found.mean)
+    places = style.digits((found.high - found.low) / 2, found.mean) + 1  # so that an end near zero shows its side
     mean, low, high = (style.number(v, places, sign=True) for v in (found.mean, found.low, found.high))
     return f"{mean} [{low}, {high}]"
 
