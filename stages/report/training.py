@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PROBE = "probe_"
 DASHES = ("-", "--", ":", "-.")
+ENTRIES = 11  # of the legend in a row; more would run off the figure
 FALL = 0.1
 """A fall from the best probe counts as over-optimisation from this share of the gain on."""
 
@@ -147,5 +148,7 @@ def _legend(figure: Figure, study: ReportStudy, look: Look) -> None:
         styles = zip(seeds, DASHES, strict=False)
         handles += [Line2D([], [], color=style.MUTED, linestyle=dash, label=f"seed {seed}") for seed, dash in styles]
     height = figure.get_size_inches()[1]
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.34 / height), w_pad=1.6)
-    figure.legend(handles=handles, loc="upper center", ncols=len(handles), fontsize=9, columnspacing=1.5, borderpad=0.1)
+    rows = -(-len(handles) // ENTRIES)
+    figure.tight_layout(rect=(0, 0, 1, 1 - (0.22 * rows + 0.12) / height), w_pad=1.6)
+    columns = -(-len(handles) // rows)
+    figure.legend(handles=handles, loc="upper center", ncols=columns, fontsize=9, columnspacing=1.5, borderpad=0.1)
