@@ -32,7 +32,10 @@ doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and l
 	@$(IN) python -m workflow.doctor $(STUDY)
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
-	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm" $(ARGS)
+
+slurm-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
+	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n 0 -m slurm $(ARGS)
 
 faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moments and compare the results, in minutes
 	@$(IN) FAULTS=1 OMP_NUM_THREADS=1 python -m pytest -m slow -s tests/faults $(ARGS)

@@ -215,7 +215,7 @@ def test_training_raises_the_reward():
 def test_a_loss_that_is_not_finite_ends_the_training():
     trainer = norm_trainer()
     trainer.reward = lambda images, prompts: images.mean((1, 2, 3)) * float("nan")
-    with pytest.raises(InputError, match="the loss is nan"):
+    with pytest.raises(InputError, match="loss is nan"):
         trainer.train_step([tiny.batch(steps=STEPS)])
 
 

@@ -96,7 +96,7 @@ class LocalSlurm:
         self.call("munged", "--force", *(f"--{flag}={self.folder}/munge.{end}" for flag, end in own))
         self.call("slurmctld", "-c", "-f", str(self._configuration))
         self.call("slurmd", "-f", str(self._configuration), "-N", self._host)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while "idle" not in self.call("sinfo", "-h", "-o", "%t", check=False):
             if time.monotonic() > deadline:
                 raise RuntimeError("".join(log.read_text() for log in self.folder.glob("*.log")))

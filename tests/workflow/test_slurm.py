@@ -39,7 +39,10 @@ def slurm() -> Iterator[LocalSlurm]:
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     cluster = LocalSlurm(folder, gpus=3)
     try:
-        cluster.start()
+        try:
+            cluster.start()
+        except RuntimeError as error:
+            pytest.skip(f"Slurm is installed but does not start here: {str(error)[-500:]}")
         yield cluster
     finally:
         cluster.stop()
