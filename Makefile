@@ -9,7 +9,7 @@ ARGS ?=
 VENV := .venv
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor test faults bench lint format schema clean-venv
+.PHONY: help study claims smoke doctor test slurm-test faults bench lint format schema clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
