@@ -20,7 +20,7 @@ from stages.errors import InputError
 
 
 class Settings(BaseModel):
-    """Base of every settings model: unknown keys are refused, numbers are finite, values do not change after reading."""
+    """Base of every settings model: unknown keys are refused, numbers are finite, values never change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 

@@ -62,9 +62,7 @@ def test_a_pickled_module_gives_its_state_dict_and_runs_nothing(tmp_path: Path) 
 
 def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"state_dict": STATE, "more": Trap(str(tmp_path / "trap"))}, tmp_path / "x.pt")
-    with pytest.raises(
-        InputError, match=r"x\.pt: holds pickled Python objects, and loading would execute them"
-    ) as e:
+    with pytest.raises(InputError, match=r"x\.pt: holds pickled Python objects, and loading would execute them") as e:
         checkpoint.read(tmp_path / "x.pt")
     assert one_line(e) and not (tmp_path / "trap").exists()
     torch.save({"a": 1}, tmp_path / "y.pt")
