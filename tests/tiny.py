@@ -24,6 +24,7 @@ from stages.finetune.batch import Batch
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.noise import GivenNoise
 from stages.models.record import ModelRecord, describe
@@ -168,7 +169,7 @@ def tools(network: nn.Module, steps: int = 6, guidance: float = 1.0, dtype: torc
     """Tools on a grid of `steps` around a network."""
     on = schedule()
     on = Schedule(on.alphas_cumprod.to(dtype), on.prediction, on.spacing, on.offset)
-    return Tools(Denoiser(network, on), on.grid(steps), text(1, seed=99).to(dtype), guidance)
+    return Tools(Denoiser(network, on), on.grid(steps), Conditioning(text(1, seed=99).to(dtype)), guidance)
 
 
 def batch(
@@ -183,7 +184,7 @@ def batch(
     given = noise(count, steps, seed, dtype)
     clean = 0.5 * torch.randn(count, *LATENT, generator=torch.Generator().manual_seed(seed + 1)).to(dtype)
     return Batch(
-        prompts=[f"prompt {n}" for n in range(count)], text=text(count, seed).to(dtype), noise=given,
+        prompts=[f"prompt {n}" for n in range(count)], text=Conditioning(text(count, seed).to(dtype)), noise=given,
         rng=random.Random(seed), micro=micro, clean=clean if images else None,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
 from stages.models.policy import Trainable, make_policy
+from stages.models.sampler import Seen
 from stages.models.schedule import Grid
 from tests import tiny
 
@@ -84,8 +85,10 @@ class ReplayedGrid(Grid):
 class ReplayedTools(Tools):
     memory: Memory = field(default_factory=Memory)
 
-    def rollout(self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None) -> Tensor:
-        return self.memory.again(lambda: Tools.rollout(self, batch, x, start, stop, first))
+    def rollout(
+        self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None, seen: Seen | None = None
+    ) -> Tensor:
+        return self.memory.again(lambda: Tools.rollout(self, batch, x, start, stop, first, seen))
 
 
 def replayed(tools: Tools, memory: Memory) -> Tools:

@@ -19,6 +19,7 @@ from stages.finetune.methods import draft_k
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.noise import GivenNoise
 from stages.models.sampler import Sampler, finish
@@ -160,7 +161,7 @@ def test_strategies_on_gaussians_are_shifts_of_the_mean(name: str, sampler: Samp
     settings, value, shift = STRATEGIES[name]
     on = tiny.schedule()
     base, tuned = (Denoiser(Gaussian(by), on) for by in (0.0, 0.6))
-    nets = Networks(on.grid(10), tiny.text(COUNT), tiny.text(1), base, tuned)
+    nets = Networks(on.grid(10), Conditioning(tiny.text(COUNT)), Conditioning(tiny.text(1)), base, tuned)
     found = strategy(name, settings, 10, "test")
     predict: Predict = found.module.predict(nets, found.settings, value)
     given = noise(10)
@@ -178,7 +179,7 @@ def trainer(network: Gaussian, step, lr: float, steps: int, sampler: Sampler = "
     """A trainer with the reward direction . x0, averaged over places; latents are the images."""
     settings = FinetuneSettings.model_validate({"optimizer": {"lr": lr, "clip_norm": None}, "judge_batch": 4096})
     on = tiny.schedule()
-    tools = Tools(Denoiser(network, on), on.grid(steps), tiny.text(1), sampler=sampler)
+    tools = Tools(Denoiser(network, on), on.grid(steps), Conditioning(tiny.text(1)), sampler=sampler)
 
     def reward(images: Tensor, prompts: object) -> Tensor:
         return torch.einsum("bchw,c->b", images, DIRECTION) / 4
@@ -189,7 +190,7 @@ def trainer(network: Gaussian, step, lr: float, steps: int, sampler: Sampler = "
 def batch(steps: int, count: int, seed: int = 0) -> Batch:
     import random
 
-    return Batch(["p"] * count, tiny.text(count), noise(steps, count, seed), random.Random(seed), 0)
+    return Batch(["p"] * count, Conditioning(tiny.text(count)), noise(steps, count, seed), random.Random(seed), 0)
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])

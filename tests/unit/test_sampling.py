@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.policy import make_policy
 from stages.models.sampler import Sampler, finish, walk
@@ -27,7 +28,11 @@ def networks() -> Networks:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=draw))
     on = tiny.schedule()
     return Networks(
-        on.grid(STEPS), tiny.text(COUNT), tiny.text(1, seed=9), Denoiser(base, on), Denoiser(tuned.network, on)
+        on.grid(STEPS),
+        Conditioning(tiny.text(COUNT)),
+        Conditioning(tiny.text(1, seed=9)),
+        Denoiser(base, on),
+        Denoiser(tuned.network, on),
     )
 
 
@@ -104,7 +109,7 @@ def test_guidance_is_the_sum_over_two_calls():
     nets = networks()
     x, t = tiny.noise(COUNT, STEPS).initial(), nets.grid.timesteps[1]
     with torch.no_grad():
-        plain = nets.base_network.epsilon(x, t, nets.empty.expand_as(nets.text))
+        plain = nets.base_network.epsilon(x, t, nets.empty.expand(len(nets.text)))
         wanted = nets.base_network.epsilon(x, t, nets.text)
         torch.testing.assert_close(nets.base(4.0)(x, 1), plain + 4 * (wanted - plain), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(nets.base(0.0)(x, 1), plain, rtol=1e-4, atol=1e-5)
