@@ -59,7 +59,7 @@ def main() -> None:
         copy_files(Path.cwd(), folder)
         for runner in args.runner:
             for jobs in sorted(args.jobs):
-                generate(folder, jobs)
+                generate(folder, jobs, runner)
                 plans.append(measure(runner, jobs, folder, args.limit))
                 print(f"{runner}, {jobs:,} jobs: {plans[-1].seconds:.1f} s ({plans[-1].cpu_seconds:.1f} s of CPU), "
                       f"{plans[-1].memory_mb:.0f} MB", flush=True)  # fmt: skip
@@ -69,14 +69,16 @@ def main() -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def generate(folder: Path, jobs: int) -> None:
-    """Write a study of about that many jobs, as many seeds of one method, as the active one and beside it."""
+def generate(folder: Path, jobs: int, runner: str = "snakemake") -> None:
+    """Write a study of about that many jobs, as many seeds of one method, beside the active one; DVC runs the active
+    one, which it then takes the place of.
+    """
     study: dict[str, Any] = yaml.safe_load((folder / BEFORE).read_text())
     method = next(iter(study["methods"]))
     study["study"] = study["study"] | {"name": "generated"}
     study["runs"] = {f"{method}-s{seed}": {"method": method, "seed": seed} for seed in range(max(jobs // PER_RUN, 1))}
-    for path in (folder / STUDY, folder / "params.yaml"):
-        path.write_text(yaml.safe_dump(study, sort_keys=False))
+    path = folder / (STUDY if runner == "snakemake" else "params.yaml")
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
 
 
 def measure(runner: str, jobs: int, folder: Path, limit: int) -> Plan:

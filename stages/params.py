@@ -66,9 +66,12 @@ def validate(model: type[S], values: Any, where: str) -> S:
         raise InputError(describe(error, model, where)) from None
 
 
-def section(path: str | Path, name: str, model: type[S]) -> S:
-    """Section `name` of the study at `path`, validated; `name` may be dotted (`methods.refl`)."""
-    values: Any = read_study(path)
+def section(path: str | Path, name: str, model: type[S], study: dict[str, Any] | None = None) -> S:
+    """Section `name` of the study at `path`, validated; `name` may be dotted (`methods.refl`).
+
+    `study` is what stands in the file, where it was read before.
+    """
+    values: Any = read_study(path) if study is None else study
     for part in name.split("."):
         if not isinstance(values, dict) or part not in values:
             known = values if isinstance(values, dict) else ()

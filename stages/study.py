@@ -113,7 +113,7 @@ def load(path: str | Path) -> Study:
     raw = read_study(path)
     study = validate(Study, raw, f"{path}:")
     _check_models(study, f"{path}: ")
-    _check_runs(study, path)
+    _check_runs(study, path, raw)
     strategies.resolve(path)
     _check_report(study, f"{path}: ")
     _check_files(study, f"{path}: ")
@@ -143,14 +143,17 @@ def _check_models(study: Study, where: str) -> None:
         _check_known(names, prepare.rewards, f"{where}{key}", "model")
 
 
-def _check_runs(study: Study, path: str | Path) -> None:
-    """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together."""
+def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:
+    """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together.
+
+    `raw` is what stands in the file: read once, since a large study has thousands of runs.
+    """
     for name, run in study.runs.items():
         expected = f"{run.method}-s{run.seed}"
         _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
-        _check_predictor(study, methods.resolve(path, name), f"{path}: methods.{run.method}")
+        _check_predictor(study, methods.resolve(path, name, raw), f"{path}: methods.{run.method}")
     for name, settings in study.methods.items():
         methods.method(settings, f"{path}: methods.{name}")
     trained = {run.method for run in study.runs.values()}

@@ -20,8 +20,12 @@ import yaml
 FOLDER = Path(".snakemake/stamps")
 
 
-def code(stage: str) -> dict[str, str]:
-    """Digest of every file of code that a stage executes: what `deps` in dvc.yaml name, folders file by file."""
+@cache
+def code(stage: str) -> Mapping[str, str]:
+    """Digest of every file of code that a stage executes: what `deps` in dvc.yaml name, folders file by file.
+
+    Once a stage and process: a study has thousands of jobs of a stage.
+    """
     files = []
     for path in map(Path, _modules()[stage]):
         found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

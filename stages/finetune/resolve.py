@@ -58,9 +58,12 @@ def method(settings: Mapping[str, Any], where: str) -> tuple[ModuleType, MethodS
     return module, validate(module.Settings, settings, where)
 
 
-def resolve(path: str | Path, name: str) -> Plan:
-    """The plan of run `name` of the study at `path`; raises InputError for anything that does not fit together."""
-    study = read_study(path)
+def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) -> Plan:
+    """The plan of run `name` of the study at `path`; raises InputError for anything that does not fit together.
+
+    `study` is what stands in the file, where it was read before.
+    """
+    study = read_study(path) if study is None else study
     runs = study.get("runs") or {}
     if name not in runs:
         raise InputError(f"{path}: runs: there is no run {name!r}{nearest(name, runs)}")
@@ -69,10 +72,10 @@ def resolve(path: str | Path, name: str) -> Plan:
     if run.method not in methods:
         raise InputError(f"{path}: runs.{name}.method: unknown method {run.method!r}{nearest(run.method, methods)}")
     module, settings = method(methods[run.method], f"{path}: methods.{run.method}")
-    shared = section(path, "finetune", FinetuneSettings)
+    shared = section(path, "finetune", FinetuneSettings, study)
     train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
     try:
         settings.check(train)
     except ValueError as error:
         raise InputError(f"{path}: methods.{run.method}: {error}") from None
-    return Plan(name, run.method, run.seed, module, settings, train, section(path, "study", StudySettings))
+    return Plan(name, run.method, run.seed, module, settings, train, section(path, "study", StudySettings, study))
