@@ -115,4 +115,6 @@ def test_inception_and_alexnet_have_the_names_of_torchvision() -> None:
     assert {n: t.shape for n, t in own.state_dict().items()} == {n: t.shape for n, t in theirs.state_dict().items()}
     assert len(own.state_dict()) == 566
     trunk = on_meta(lambda: alexnet(weights=None)).features.state_dict()
-    assert {n: t.shape for n, t in on_meta(lpips.network).state_dict().items()} == {n: t.shape for n, t in trunk.items()}
+    assert {n: t.shape for n, t in on_meta(lpips.network).state_dict().items()} == {
+        n: t.shape for n, t in trunk.items()
+    }
