@@ -1,0 +1,274 @@
+"""Write docs/scale.md: what the whole grid of experiments would take, estimated from operation counts.
+
+Network evaluations are counted by the code that makes them; what one costs is its floating-point operations at full
+size, counted on networks without weights. Nothing here was timed on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.page import table
+from stages.finetune.budget import costs
+from stages.finetune.resolve import resolve as resolve_run
+from stages.models.diffusion import Denoiser
+from stages.models.noise import GivenNoise
+from stages.models.sampler import finish
+from stages.models.schedule import Grid, Schedule
+from stages.params import read_study
+from stages.runtime import whole_file
+from stages.sample.networks import Networks
+from stages.sample.resolve import Plan
+from stages.sample.resolve import resolve as resolve_sampling
+from workflow.layout import Layout
+
+STUDY, PAGE = Path("studies/sd15-hps.yaml"), Path("docs/scale.md")
+PEAK, SHARE = 790.0, 0.4
+"""Dense bfloat16 of one H200 in TFLOP/s, and the share of it that the estimate assumes."""
+SEEDS, REWARDS = 3, 2
+PROMPTS, IMAGES = 400, 113_287
+"""Evaluation prompts of HPDv2, and training pictures of COCO 2014 in Karpathy's split."""
+COUNTED_STEPS = 25
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """TFLOP of one image (a multiplication and an addition are two): one evaluation, what its backward pass adds,
+    encoding, decoding, decoding and judging with their gradient, judging by all models of a study; gigabytes of the
+    weights in single precision, and numbers of a prompt's encoding.
+    """
+
+    name: str
+    forward: float
+    backward: float
+    encode: float
+    decode: float
+    pull: float
+    judge: float
+    weights: float
+    text: int
+
+
+UNITS = (
+    Unit("Stable Diffusion 1.5", 0.8033, 1.6035, 1.1167, 2.5145, 5.0634 + 0.68, 0.825, 3.44, 77 * 768),
+    Unit("SDXL at 512 pixels", 1.589, 3.178, 1.1167, 2.5145, 5.0634 + 0.68, 0.825, 10.3, 77 * 2048 + 1280 + 6),
+)
+"""Of SDXL's backward pass at this size only its ratio to the forward pass (two) is known."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kind of job: how many there are of it, and the TFLOP of one."""
+
+    name: str
+    count: int
+    work: float
+
+    def hours(self, speed: float) -> float:
+        """GPU-hours of one of them at a speed in TFLOP/s."""
+        return self.work / speed / 3600
+
+
+class Free(nn.Module):
+    """A network that costs nothing and predicts nought."""
+
+    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
+        """Zeros."""
+        return (torch.zeros_like(x),)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--study", type=Path, default=STUDY, help=f"the study that is multiplied (default: {STUDY})")
+    parser.add_argument("--out", type=Path, default=PAGE, help=f"the page (default: {PAGE})")
+    args = parser.parse_args()
+    with whole_file(args.out) as partial:
+        partial.write_text("\n".join(page(args.study)))
+
+
+@cache
+def training(study: Path, run: str) -> tuple[float, float, int]:
+    """Evaluations, and those among them with gradient, of an image; and the images of the whole run."""
+    plan = resolve_run(study, run)
+    found = list(islice(costs(plan, schedule()), COUNTED_STEPS))
+    images = plan.train.batch_size
+    forward, backward = (sum(getattr(cost, name) for cost in found) for name in ("forward", "backward"))
+    return forward / COUNTED_STEPS / images, backward / COUNTED_STEPS / images, images * plan.train.steps
+
+
+def sampling(plan: Plan) -> tuple[int, int, dict[str, int]]:
+    """Evaluations an image of the base's job, how many scales it shows, and evaluations by strategy of a run."""
+    steps, switches = plan.sample.steps, plan.switches()
+    base = sum(steps * (1 if scale == 1 else 2) for scale in plan.sample.guidance)
+    base += sum(max(ks) * (1 if scale == 1 else 2) for scale, ks in switches.items()
+                if scale not in plan.sample.guidance)  # fmt: skip
+    grid, strategies = schedule().grid(steps), {}
+    for strategy in plan.strategies:
+        strategies[strategy.name] = sum(
+            _evaluations(plan, strategy.name, value, grid) for _, value in strategy.settings.points()
+        )
+    return base, len(plan.sample.guidance), strategies
+
+
+def _evaluations(plan: Plan, name: str, value: float, grid: Grid) -> int:
+    strategy = next(each for each in plan.strategies if each.name == name)
+    base, tuned = Denoiser(Free(), grid.schedule), Denoiser(Free(), grid.schedule)
+    one = torch.zeros(1, 1, 1)
+    networks = Networks(grid, _condition(one), _condition(one), base, tuned)
+    noise = GivenNoise(torch.zeros(1, 1, 1, 1), torch.zeros(len(grid), 1, 1, 1, 1), {})
+    start = strategy.settings.shared_steps(value) or 0
+    predict = strategy.module.predict(networks, strategy.settings, value)
+    finish(grid, predict, noise.initial(), start, noise)
+    return base.evaluations + tuned.evaluations
+
+
+def _condition(values: Tensor):
+    from stages.models.conditioning import Conditioning
+
+    return Conditioning(values)
+
+
+def schedule() -> Schedule:
+    """That of Stable Diffusion."""
+    return Schedule.from_config(BETAS, torch.device("cpu"))
+
+
+def jobs(study: Path, unit: Unit) -> list[Job]:
+    """The jobs of one study on one base with one reward, `SEEDS` runs a method."""
+    plan, methods = resolve_sampling(study), _methods(study)
+    images = PROMPTS * plan.sample.samples_per_prompt
+    base, shown, strategies = sampling(plan)
+    points = sum(len(each.settings.points()) for each in plan.strategies)
+    found = [
+        Job("encode", 1, IMAGES * unit.encode),
+        Job("sample_base", 1, images * (base * unit.forward + shown * unit.decode)),
+        Job("measure_base", 1, images * shown * unit.judge),
+        Job("sample", SEEDS * len(methods), images * (sum(strategies.values()) * unit.forward + points * unit.decode)),
+        Job("measure", SEEDS * len(methods), images * points * unit.judge),
+    ]
+    for method, run in methods.items():
+        forward, backward, count = training(study, run)
+        work = count * (forward * unit.forward + backward * unit.backward + unit.pull)
+        found.append(Job(f"finetune {method}", SEEDS, work))
+    return found
+
+
+def _methods(study: Path) -> dict[str, str]:
+    """A run of each method."""
+    return {values["method"]: run for run, values in read_study(study)["runs"].items()}
+
+
+def light_jobs(study: Path) -> int:
+    """Jobs of one study that cost little: curation, models, scores, features of real pictures, the report."""
+    layout = Layout.read(study)
+    return 1 + len(layout.imported) + len(layout.rewards) + 1 + 1
+
+
+def page(study: Path) -> Iterator[str]:
+    """The lines of the page."""
+    plan = resolve_sampling(study)
+    base, _, strategies = sampling(plan)
+    methods = _methods(study)
+    grid = {unit: jobs(study, unit) for unit in UNITS}
+    runs = len(UNITS) * REWARDS * SEEDS * len(methods)
+    yield HEAD.format(study=study, runs=runs, methods=len(methods), seeds=SEEDS, peak=PEAK, share=100 * SHARE,
+                      speed=PEAK * SHARE, prompts=PROMPTS, each=plan.sample.samples_per_prompt)  # fmt: skip
+    yield "## Evaluations, counted by the code\n"
+    counted = [(name, *training(study, run)) for name, run in methods.items()]
+    yield from table(
+        ("training, an image", "evaluations", "with gradient", "images of a run"),
+        [(name, f"{forward:.1f}", f"{backward:.1f}", f"{images:,}") for name, forward, backward, images in counted],
+    )
+    everything = sum(strategies.values())
+    yield from table(
+        ("sampling, an image of each setting", "evaluations", "share of a run"),
+        [("the base's own job", base, ""), *((n, v, f"{100 * v / everything:.0f} %") for n, v in strategies.items())],
+    )
+    yield SAMPLING
+    yield "## GPU-hours\n"
+    for unit, found in grid.items():
+        yield f"{unit.name}, one reward:\n"
+        yield from table(
+            ("job", "jobs", "PFLOP each", "hours each, at the limit", "hours each, estimate", "hours in all, estimate"),
+            [
+                (job.name, job.count, f"{job.work / 1000:,.0f}", f"{job.hours(PEAK):.2f}",
+                 f"{job.hours(PEAK * SHARE):.2f}", f"{job.count * job.hours(PEAK * SHARE):.1f}")
+                for job in found
+            ],
+        )  # fmt: skip
+    hours = {unit: REWARDS * sum(job.count * job.hours(PEAK * SHARE) for job in found) for unit, found in grid.items()}
+    limit = REWARDS * sum(job.count * job.hours(PEAK) for found in grid.values() for job in found)
+    parts = ", ".join(f"{value:,.0f} of them {unit.name}" for unit, value in hours.items())
+    total = sum(hours.values())
+    yield f"The whole grid: **{total:,.0f} GPU-hours** by the estimate ({parts}), {limit:,.0f} at the limit.\n"
+    yield "## Jobs, critical path, storage\n"
+    studies, heavy = len(UNITS) * REWARDS, sum(job.count for job in next(iter(grid.values())))
+    yield f"{studies} studies, {studies * (heavy + light_jobs(study))} jobs, {studies * heavy} of them in the tables.\n"
+    yield from table(
+        ("one study", "critical path, hours", "GPUs that keep it", "policies", "samples", "latents", "encodings"),
+        [_study_row(unit, found, plan) for unit, found in grid.items()],
+    )
+    yield TAIL
+
+
+def _study_row(unit: Unit, found: list[Job], plan: Plan) -> tuple[object, ...]:
+    by_name = {job.name: job for job in found}
+    tuning = [job for job in found if job.name.startswith("finetune")]
+    speed = PEAK * SHARE
+    path = sum(by_name[name].hours(speed) for name in ("encode", "sample", "measure"))
+    path += max(job.hours(speed) for job in tuning)
+    images = PROMPTS * plan.sample.samples_per_prompt
+    points = sum(len(each.settings.points()) for each in plan.strategies)
+    switches = sum(len(ks) for ks in plan.switches().values())
+    number = sum(job.count for job in tuning)
+    return (
+        unit.name, f"{path:.1f}", number, f"{number * unit.weights:.0f} GB",
+        f"{number * images * points * 0.45 / 1000:.0f} GB", f"{images * switches * 65.5e3 / 1e9:.1f} GB",
+        f"{IMAGES * (2 * 4 * 64 * 64 * 2 + unit.text * 2) / 1e9:.0f} GB",
+    )  # fmt: skip
+
+
+HEAD = """\
+# Scale
+
+Written by `python -m benchmarks.scale`. What the grid {{Stable Diffusion 1.5, SDXL}} x {{HPSv2.1, PickScore}} x
+{methods} methods x {seeds} seeds, {runs} runs with every strategy of `{study}`, would take. **These are estimates from
+operation counts; nothing on this page was timed on a GPU.** Evaluations are counted by the stages' own code on networks
+that cost nothing. Operations are those of the full-size networks, counted without weights (a multiplication and an
+addition are two): an evaluation 0.803 TFLOP, with gradient 2.407 (SDXL at 512 pixels 1.589, and three times that is
+assumed), decoding 2.51, decoding and HPSv2.1 with their gradient 5.74, encoding 1.12, judging an image by the study's
+five models 0.83. The limit is {peak:.0f} TFLOP/s, one H200 in dense bfloat16; the estimate assumes {share:.0f} % of it,
+{speed:.0f} TFLOP/s. Full fine-tuning; {prompts} evaluation prompts with {each} images each.
+"""
+
+SAMPLING = """\
+The two annealed arms are most of a run's sampling: the base takes part in every one of their steps, at latents that no
+other setting visits, so nothing of theirs can be shared. A study that wants the frontier only of combined generation
+leaves them out, or gives them fewer powers. The sweep k = 0, 20, 25, 32, 35, 38 of 40 steps takes 166 evaluations an
+image for one method, 392 in the released way. Four methods take 76 for the guided steps that all share and 90 each, 436
+(1568 released), and not fewer: behind the prefix every latent is visited by one setting of one method.
+"""
+
+TAIL = """\
+The critical path is encode, the longest training, one run's sampling and measuring; with a GPU a run (the third column)
+nothing waits. `sample.shards` cuts sampling further. Policies are whole networks in float32 (LoRA: a few MB a run);
+samples are PNGs of 512 x 512 at an assumed 0.45 MB; latents are those at switch steps; encodings are in float16, of
+113,287 pictures with one caption each. DVC's cache holds all of it a second time. What a run keeps of itself to go on
+after an interruption (weights and Adam's moments, three times the policy) is deleted when it ends.
+
+How long runners plan a study of many jobs is measured in [benchmarks](benchmarks.md).
+"""
+
+
+if __name__ == "__main__":
+    main()
