@@ -20,7 +20,7 @@ from stages.errors import InputError
 from stages.finetune.batch import Batch
 from stages.finetune.data import Data
 from stages.finetune.tools import Tools
-from stages.finetune.trajectory_trainer import TrajectoryTrainer
+from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.schedule import Schedule

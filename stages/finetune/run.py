@@ -21,8 +21,8 @@ from stages.finetune.probe import Probe
 from stages.finetune.resolve import Plan
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
-from stages.finetune.trajectory_settings import TrajectorySettings
-from stages.finetune.trajectory_trainer import TrajectoryTrainer
+from stages.finetune.trajectory.settings import TrajectorySettings
+from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models import record
 from stages.models.consistency import load_student
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.chain import Chain
-from stages.finetune.predictors import Distilled
 from stages.finetune.run import distilled
+from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.predictors import Distilled
 from stages.models import record
 from stages.models.conditioning import Conditioning
 from stages.models.consistency import Student, boundary, load_student

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.finetune.chain import Chain
 from stages.finetune.methods import draft_k, sqdf
-from stages.finetune.predictors import Predictor, Steps
-from stages.finetune.replay import Drawn, Replay
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.soft_q import SoftQ
 from stages.finetune.tools import Tools
-from stages.finetune.trajectory_trainer import TrajectoryTrainer
+from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.predictors import Predictor, Steps
+from stages.finetune.trajectory.replay import Drawn, Replay
+from stages.finetune.trajectory.soft_q import SoftQ
+from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise

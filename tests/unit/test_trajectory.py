@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.advantages import History, grouped, normalised
 from stages.finetune.batch import Batch
 from stages.finetune.budget import Cost, costs
-from stages.finetune.chain import Chain
 from stages.finetune.data import Data
 from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, sqdf, tailorpo
 from stages.finetune.resolve import Plan
 from stages.finetune.settings import FinetuneSettings, StudySettings
 from stages.finetune.tools import Tools
-from stages.finetune.trajectory_trainer import TrajectoryTrainer
+from stages.finetune.trajectory.advantages import History, grouped, normalised
+from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.noise import KeyedNoise

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory_settings import CollectionSettings
+from stages.finetune.trajectory.settings import CollectionSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory_trainer import Method
+    from stages.finetune.trajectory.trainer import Method
 
 
 class Settings(CollectionSettings):
@@ -35,6 +35,6 @@ class Settings(CollectionSettings):
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""
-    from stages.finetune.pairs import D3po
+    from stages.finetune.trajectory.pairs import D3po
 
     return D3po(settings, train.accumulate)

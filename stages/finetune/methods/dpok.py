@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory_settings import AdvantageSettings
+from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory_trainer import Method
+    from stages.finetune.trajectory.trainer import Method
 
 
 class Settings(AdvantageSettings):
@@ -30,6 +30,6 @@ class Settings(AdvantageSettings):
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""
-    from stages.finetune.clipped import Dpok
+    from stages.finetune.trajectory.clipped import Dpok
 
     return Dpok(settings, train.accumulate)

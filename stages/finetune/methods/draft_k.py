@@ -44,7 +44,7 @@ def judge(tools: Tools, batch: Batch, k: int, kl_weight: float = 0.0) -> Judged:
     if not kl_weight:
         x = tools.rollout(batch, batch.noise.initial(), 0, start)
         return Judged(tools.chain(batch, x, start), batch.prompts)
-    from stages.finetune.nearness import Watched
+    from stages.finetune.trajectory.nearness import Watched
 
     watched = Watched.draw(batch, len(tools.grid))
     x = tools.rollout(batch, batch.noise.initial(), 0, start, seen=watched)

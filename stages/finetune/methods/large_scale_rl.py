@@ -10,7 +10,7 @@ from stages.finetune.methods import ddpo
 from stages.finetune.settings import FinetuneSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory_trainer import Method
+    from stages.finetune.trajectory.trainer import Method
 
 
 class Settings(ddpo.Settings):
@@ -43,6 +43,6 @@ class Settings(ddpo.Settings):
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""
-    from stages.finetune.clipped import LargeScaleRl
+    from stages.finetune.trajectory.clipped import LargeScaleRl
 
     return LargeScaleRl(settings, train.accumulate)

@@ -57,7 +57,7 @@ def near(tools: Tools, batch: Batch, m: int, settings: Settings) -> Judged:
     """The same with the divergence from the base at one of the steps up to m as a penalty (ReFL+KL)."""
     from dataclasses import replace
 
-    from stages.finetune.nearness import Watched
+    from stages.finetune.trajectory.nearness import Watched
 
     watched = Watched.draw(batch, m + 1)
     x = tools.rollout(batch, batch.noise.initial(), 0, m, seen=watched)

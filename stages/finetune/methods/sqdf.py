@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory_settings import TrajectorySettings
+from stages.finetune.trajectory.settings import TrajectorySettings
 from stages.params import Settings as Section
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory_trainer import Method
+    from stages.finetune.trajectory.trainer import Method
 
 
 class BufferSettings(Section):
@@ -77,8 +77,8 @@ class Settings(TrajectorySettings):
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""
-    from stages.finetune.predictors import Distilled, Steps
-    from stages.finetune.soft_q import SoftQ
+    from stages.finetune.trajectory.predictors import Distilled, Steps
+    from stages.finetune.trajectory.soft_q import SoftQ
 
     predictor = Distilled() if settings.predictor == "consistency" else Steps(2 if settings.predictor == "ddim2" else 1)
     return SoftQ(settings, train.accumulate, predictor)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory_settings import CollectionSettings
+from stages.finetune.trajectory.settings import CollectionSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory_trainer import Method
+    from stages.finetune.trajectory.trainer import Method
 
 
 class Settings(CollectionSettings):
@@ -27,6 +27,6 @@ class Settings(CollectionSettings):
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""
-    from stages.finetune.pairs import TailorPo
+    from stages.finetune.trajectory.pairs import TailorPo
 
     return TailorPo(settings, train.accumulate)

@@ -13,13 +13,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from stages.finetune.advantages import History, grouped, normalised
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain, Trajectory
 from stages.finetune.learner import Learner
 from stages.finetune.losses.transition import Transition
-from stages.finetune.trajectory_settings import AdvantageSettings, CollectionSettings
-from stages.finetune.trajectory_trainer import Piece
+from stages.finetune.trajectory.advantages import History, grouped, normalised
+from stages.finetune.trajectory.chain import Chain, Trajectory
+from stages.finetune.trajectory.settings import AdvantageSettings, CollectionSettings
+from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
 
 MEGABYTE = 2**20

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from stages.finetune.chain import Trajectory
+from stages.finetune.trajectory.chain import Trajectory
 from stages.models.conditioning import Conditioning
 
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain
 from stages.finetune.learner import Learner
 from stages.finetune.losses.ddpo import clipped_loss
 from stages.finetune.methods import awm
-from stages.finetune.policy_gradient import PolicyGradient
-from stages.finetune.trajectory_trainer import Piece
+from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.policy_gradient import PolicyGradient
+from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
 
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain, Trajectory
 from stages.finetune.learner import Learner
 from stages.finetune.losses.sqdf import soft_q_loss
 from stages.finetune.methods.sqdf import Settings
-from stages.finetune.policy_gradient import MEGABYTE, divergences, kl_terms
-from stages.finetune.predictors import Predictor
-from stages.finetune.replay import Drawn, Replay
-from stages.finetune.trajectory_trainer import Piece
+from stages.finetune.trajectory.chain import Chain, Trajectory
+from stages.finetune.trajectory.policy_gradient import MEGABYTE, divergences, kl_terms
+from stages.finetune.trajectory.predictors import Predictor
+from stages.finetune.trajectory.replay import Drawn, Replay
+from stages.finetune.trajectory.trainer import Piece
 
 
 class SoftQ:

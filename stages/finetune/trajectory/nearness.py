@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain
-from stages.finetune.policy_gradient import divergence
 from stages.finetune.tools import Tools
+from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.policy_gradient import divergence
 
 
 @dataclass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.finetune.chain import Chain
+from stages.finetune.trajectory.chain import Chain
 from stages.models.conditioning import Conditioning
 from stages.models.consistency import Student
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain
 from stages.finetune.learner import Decode, Learner, RewardFunction, adamw, first_average
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
+from stages.finetune.trajectory.chain import Chain
 
 
 @dataclass(frozen=True)

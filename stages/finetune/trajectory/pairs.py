@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain, Trajectory
 from stages.finetune.learner import Learner
 from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import d3po, tailorpo
-from stages.finetune.policy_gradient import Collector, Experience, States, kl_terms
-from stages.finetune.trajectory_trainer import Piece
+from stages.finetune.trajectory.chain import Chain, Trajectory
+from stages.finetune.trajectory.policy_gradient import Collector, Experience, States, kl_terms
+from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
 
 

@@ -11,14 +11,14 @@ from torch.nn.functional import normalize
 
 from stages.errors import InputError
 from stages.finetune.batch import Batch
-from stages.finetune.chain import Chain
 from stages.finetune.learner import Learner
 from stages.finetune.losses.ddpo import clipped_loss
 from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import ddpo, dpok, hrf, large_scale_rl
-from stages.finetune.policy_gradient import PolicyGradient, States
-from stages.finetune.trajectory_settings import AdvantageSettings
-from stages.finetune.trajectory_trainer import Piece
+from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.policy_gradient import PolicyGradient, States
+from stages.finetune.trajectory.settings import AdvantageSettings
+from stages.finetune.trajectory.trainer import Piece
 
 A = TypeVar("A", bound=AdvantageSettings)
 

@@ -1,0 +1,1 @@
+"""One recorded sampler, one trainer, and what the methods that follow trajectories are made of."""
