@@ -7,6 +7,7 @@ import json
 import math
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="planning-") as name:
         folder = Path(name)
         copy_files(Path.cwd(), folder)
+        subprocess.run(["git", "init", "--quiet", folder], check=True)  # DVC works in repositories only
         for runner in args.runner:
             for jobs in sorted(args.jobs):
                 generate(folder, jobs, runner)

@@ -35,13 +35,16 @@ OUT = Path("benchmarks/results/steps.json")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: seconds of every repetition, evaluations an image (and micro-step), and the largest
-    differences: of losses and gradients relative to their size, of pictures in steps of 255.
+    """One line of the table: seconds of every repetition by the clock and of the processor, evaluations an image (and
+    micro-step), and the largest differences: of losses and gradients relative to their size, of pictures in steps of
+    255.
     """
 
     name: str
     plain_seconds: list[float]
     seconds: list[float]
+    plain_cpu_seconds: list[float]
+    cpu_seconds: list[float]
     plain_evaluations: float
     evaluations: float
     differences: dict[str, float]
@@ -52,13 +55,19 @@ class Row:
         return statistics.median(self.plain_seconds) / statistics.median(self.seconds)
 
     @property
+    def cpu_ratio(self) -> float:
+        """The same of processor time, which other work on the machine hardly changes."""
+        return statistics.median(self.plain_cpu_seconds) / statistics.median(self.cpu_seconds)
+
+    @property
     def evaluation_ratio(self) -> float:
         """How many times as many evaluations the plain reference makes."""
         return self.plain_evaluations / self.evaluations
 
     def as_dict(self) -> dict[str, Any]:
         """For the results file."""
-        return asdict(self) | {"ratio": self.ratio, "evaluation_ratio": self.evaluation_ratio}
+        ratios = {"ratio": self.ratio, "cpu_ratio": self.cpu_ratio, "evaluation_ratio": self.evaluation_ratio}
+        return asdict(self) | ratios
 
 
 def main() -> None:
@@ -72,13 +81,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(threads())
     shape, rows, load = Shape(width=args.width, batch=args.batch), [], os.getloadavg()[0]
+    about = machine() | {"threads": threads(), "load_before": load, "shape": shape.as_dict(), "middles": MIDDLES}
     with tempfile.TemporaryDirectory(prefix="steps-") as folder:
         for row in measure(Bench.of(Path(folder), shape), args.only, args.repeats):
             show(row)
             rows.append(row.as_dict())
-    about = machine() | {"threads": threads(), "load_before": load, "shape": shape.as_dict(), "middles": MIDDLES}
-    with whole_file(args.out) as partial:
-        partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+            with whole_file(args.out) as partial:  # after every row: what was measured is not lost
+                partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 
 def measure(bench: Bench, names: Sequence[str], repeats: int) -> Iterator[Row]:
@@ -89,11 +98,12 @@ def measure(bench: Bench, names: Sequence[str], repeats: int) -> Iterator[Row]:
         found = differences(theirs, made) | gradient_difference(plain, ours)
         if wrong := [what for what, value in found.items() if not value <= LIMITS[what]]:
             raise SystemExit(f"error: {name}: ours and the plain reference differ in {wrong[0]} by {found[wrong[0]]:g}")
-        seconds: dict[bool, list[float]] = {True: [], False: []}
+        spent: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
         for turn in range(2 * repeats):
             reference = turn % 4 in (0, 3)  # plain, ours, ours, plain: neither always goes first
-            seconds[reference].append(timed(plain if reference else ours))
-        yield Row(name, seconds[True], seconds[False], plain_evaluations, evaluations, found)
+            spent[reference].append(timed(plain if reference else ours))
+        (theirs_wall, theirs_cpu), (wall, cpu) = (map(list, zip(*spent[side], strict=True)) for side in (True, False))
+        yield Row(name, theirs_wall, wall, theirs_cpu, cpu, plain_evaluations, evaluations, found)
 
 
 LIMITS = {"loss": LOSS, "gradient": GRADIENT, "image": PIXEL}
@@ -108,12 +118,12 @@ def once(side: Side) -> tuple[Made, float]:
     return made, counter.count / side.units
 
 
-def timed(side: Side) -> float:
-    """Seconds of the work of a side."""
+def timed(side: Side) -> tuple[float, float]:
+    """Seconds of the work of a side, by the clock and of the processor."""
     side.clear()
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     side.work()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - busy
 
 
 def differences(theirs: Made, ours: Made) -> dict[str, float]:
@@ -150,7 +160,8 @@ def show(row: Row) -> None:
     apart = ", ".join(f"{what} within {value:.1g}" for what, value in row.differences.items())
     print(f"{row.name:<10} plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
           f"   ours {statistics.median(row.seconds):7.2f} s {row.evaluations:6.1f} evaluations"
-          f"   ratio {row.ratio:5.2f} ({row.evaluation_ratio:.2f} of evaluations)   {apart}", flush=True)  # fmt: skip
+          f"   ratio {row.ratio:5.2f} (processor time {row.cpu_ratio:.2f}, evaluations {row.evaluation_ratio:.2f})"
+          f"   {apart}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
