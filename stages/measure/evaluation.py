@@ -15,7 +15,7 @@ from stages.errors import InputError
 
 FORMULAS = 1
 """Raised whenever a formula in `metrics` changes what it computes."""
-_KEY, _SPECIFICATION = b"evaluation", b"evaluation_specification"
+_KEY, _SPECIFICATION, _IDS = b"evaluation", b"evaluation_specification", b"metric_ids"
 
 
 @dataclass(frozen=True)
@@ -74,3 +74,14 @@ def evaluation_of(path: str | Path) -> str:
     if _KEY not in metadata:
         raise InputError(f"{path}: carries no evaluation id; expected a table that measure writes")
     return metadata[_KEY].decode()
+
+
+def with_ids(schema: pa.Schema, ids: Mapping[str, str]) -> pa.Schema:
+    """`schema` with metric ids (`stages.measure.identity`) in its metadata, where `ids_of` finds them."""
+    return schema.with_metadata({**(schema.metadata or {}), _IDS: json.dumps(ids, sort_keys=True).encode()})
+
+
+def ids_of(path: str | Path) -> dict[str, str]:
+    """Name of every metric of a summary table to its id; empty for a table without."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(_IDS, b"{}"))

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
 
 from stages.measure.settings import MeasureSettings
 from stages.rewards.preprocess import NORMALISATIONS
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from stages.measure.judges import Judges
     from stages.models.record import ModelRecord
 
-_KEY = b"metric_ids"
 OWN_SPACE = ("vendi",)
 """Metrics that compare the first embedding, whatever embedding set metrics compare."""
 
@@ -60,17 +53,6 @@ def metric_ids(settings: MeasureSettings, judges: Judges, names: Iterable[str]) 
         else:
             found[name] = name
     return found
-
-
-def with_ids(schema: pa.Schema, ids: Mapping[str, str]) -> pa.Schema:
-    """`schema` with metric ids in its metadata, where `ids_of` finds them."""
-    return schema.with_metadata({**(schema.metadata or {}), _KEY: json.dumps(ids, sort_keys=True).encode()})
-
-
-def ids_of(path: str | Path) -> dict[str, str]:
-    """Name of every metric of a summary table to its id; empty for a table without."""
-    metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata.get(_KEY, b"{}"))
 
 
 def _about(judges: Judges, name: str) -> Mapping[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from stages import plugins, tables
 from stages.errors import InputError
 from stages.measure.bootstrap import Interval, interval, jackknife
-from stages.measure.evaluation import Evaluation, prompt_suite
-from stages.measure.identity import metric_ids, with_ids
+from stages.measure.evaluation import Evaluation, prompt_suite, with_ids
+from stages.measure.identity import metric_ids
 from stages.measure.judged import Judged, join
 from stages.measure.reference import for_sets, read_reference
 from stages.measure.released import mean_of_batches

@@ -95,6 +95,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     content = page.Content(
         study, evaluation, look, found, estimates, differences, log, training.turns(study, log), manifest, accuracies,
         timeline.timeline(Path(job.record.folder), leave_out=job.record.title),
+        load.metric_ids(study, folders.measures),
     )  # fmt: skip
     figures = [out / name for name in ("frontier.svg", "strategies.svg", "training.svg", "grid.png")]
     page.write(out / "index.html", content, figures, _linked(study, folders))

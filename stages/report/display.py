@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stages.report import curves, style
@@ -109,6 +109,14 @@ def differences(
         cells = [signed(pair.interval) if pair else NOTHING for pair in pairs]
         rows.append([_name(evaluation, look, point), *cells])
     return Table(["", *(look.metric(metric) for metric in metrics)], rows)
+
+
+def identities(study: ReportStudy, evaluation: Evaluation, look: Look, ids: Mapping[str, str]) -> Table:
+    """What every metric rests on, without the metric's own name before it; no rows where there are no ids."""
+    names = [metric for metric in metric_order(study, evaluation) if metric in ids]
+    rests = [ids[name].removeprefix(name).removeprefix(": ") for name in names]
+    rows = [[Cell(look.metric(n), n), Cell(on or "no model", kind="id")] for n, on in zip(names, rests, strict=True)]
+    return Table(["metric", "model @ revision or digest (preprocessing)"], rows)
 
 
 def cost(study: ReportStudy, evaluation: Evaluation) -> Table:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from stages import tables
 from stages.errors import InputError
-from stages.measure.evaluation import evaluation_of
+from stages.measure.evaluation import evaluation_of, ids_of
 from stages.params import nearest
 from stages.report.claims import Interval
 from stages.report.settings import ReportStudy
@@ -126,6 +126,14 @@ def evaluation(study: ReportStudy, measures: Path, samples: Path) -> Evaluation:
         identity=identity,
         steps=study.sample.steps,
     )
+
+
+def metric_ids(study: ReportStudy, measures: Path) -> dict[str, str]:
+    """Name of every metric to its id; empty where the summaries were written before there were ids."""
+    found: dict[str, str] = {}
+    for run in (BASE, *study.runs):
+        found |= ids_of(measures / f"{run}.summary.parquet")
+    return found
 
 
 def training(study: ReportStudy, runs: Path) -> Log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class Content:
     manifest: curation.Manifest
     accuracies: list[curation.Accuracy]
     timeline: Timeline | None
+    metric_ids: Mapping[str, str]
 
 
 def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequence[tuple[str, Path]]) -> None:
@@ -171,6 +172,7 @@ def _tables(content: Content) -> dict[str, object]:
         "training_table": display.training_cost(study, content.log, look),
         "curation_table": curation.curation_table(content.manifest),
         "accuracy_table": curation.accuracy_table(look, content.accuracies),
+        "identity_table": display.identities(study, evaluation, look, content.metric_ids),
     }
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from stages.errors import InputError
-from stages.measure.identity import ids_of, metric_ids, model_id, with_ids
+from stages.measure.evaluation import ids_of, with_ids
+from stages.measure.identity import metric_ids, model_id
 from stages.measure.judged import join
 from stages.measure.judges import Judges
 from stages.measure.metrics.diversity import metric
