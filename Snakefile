@@ -1,6 +1,7 @@
 """The study of params.yaml, or of `--config study=PATH`. dvc.yaml runs the same command lines."""
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from stages.params import read_study
 from stages.study import load
 from workflow.dvc_sync import Agreement, Beside, commit
 from workflow.layout import REPORT_FILES, Layout, one_of
+from workflow.locks import held
 from workflow.refusals import PREFIX, Refusals
 from workflow.triggers import all_code, code, stamp, stamps, values
 

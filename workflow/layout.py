@@ -181,9 +181,11 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def _files(path: str) -> list[Path]:
-    """The file, the files in the folder, or the files that match the pattern `path`."""
+    """The files in the folder, the file, or else the files that match the pattern `path`."""
     if Path(path).is_dir():
         return [file for file in Path(path).rglob("*") if file.is_file()]
+    if Path(path).is_file():
+        return [Path(path)]
     return [Path(file) for file in glob.glob(path, recursive=True)]
 
 

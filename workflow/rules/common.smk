@@ -1,7 +1,8 @@
 # What every rule uses: the study, the stamps of its jobs, and DVC's word on what is built.
 
 ACTIVE = "params.yaml"  # the study that DVC runs
-P = config.get("study", ACTIVE)  # the study file, as it stands in every command line
+FILE = str(config.get("study", ACTIVE))
+P = shlex.quote(FILE)  # the study file, as it stands in every command line
 STARTED = time.time()
 
 
@@ -12,12 +13,12 @@ def refuse(error):
 
 
 try:
-    load(P)
-    STUDY = Layout.read(P)
-    if P != ACTIVE and STUDY.clashes(ACTIVE):
+    load(FILE)
+    STUDY = Layout.read(FILE)
+    if FILE != ACTIVE and STUDY.clashes(ACTIVE):
         raise InputError(
-            f"{P}: study.name: {ACTIVE} has the same name {STUDY.name!r} and other content, expected a name of its own,"
-            f" since both would write out/{STUDY.name}/"
+            f"{FILE}: study.name: {ACTIVE} has the same name {STUDY.name!r} and other content, expected a name of its"
+            f" own, since both would write out/{STUDY.name}/"
         )
 except InputError as error:
     refuse(error)
@@ -33,6 +34,7 @@ THREADS = 1 if workflow.is_main_process else int(os.environ.get("SLURM_CPUS_PER_
 out, logs = STUDY.out, STUDY.logs
 SHARED = os.path.exists(ACTIVE) and STUDY.study == read_study(ACTIVE)  # whether DVC may have built the very same files
 AGREEMENT = Agreement()
+HELD = workflow.is_main_process and held(STUDY.name)  # Snakemake will refuse: plan, and change nothing meanwhile
 
 
 def beside(job):
@@ -44,7 +46,7 @@ def stamped(stage, wildcards, name, content):
     """The job's stamp `name` with this content."""
     job = "@".join([stage, *wildcards])
     path = stamps(STUDY.name, job) / f"{name}.json"
-    return stamp(path, content, built=job in AGREEMENT.built, planning=workflow.dryrun)
+    return stamp(path, content, built=job in AGREEMENT.built, planning=workflow.dryrun or HELD)
 
 
 def executes(stage, as_stage=None):
@@ -65,6 +67,19 @@ def reads(stage, *keys):
     return settings
 
 
+def takes(stage):
+    """An input: the files from outside that a job takes."""
+
+    def sources(wildcards):
+        files = STUDY.sources("@".join([stage, *wildcards]))
+        # Snakemake takes braces in a name for a wildcard and knows no way to write them; such files stand in a stamp.
+        braced = {file: os.stat(file).st_mtime_ns for file in files if "{" in file}
+        plain = [file for file in files if file not in braced]
+        return [*plain, stamped(stage, wildcards, "sources", braced)] if braced else plain
+
+    return sources
+
+
 def settle():
     """After a complete run, tell DVC; part of a run would make it take stale results for current ones."""
     asked = workflow.dag_settings
@@ -73,7 +88,7 @@ def settle():
         commit(STARTED, [ACTIVE, *all_code()])
 
 
-if workflow.is_main_process and SHARED:
+if workflow.is_main_process and SHARED and not HELD:
     try:
         AGREEMENT.reach(beside)
     except InputError as error:

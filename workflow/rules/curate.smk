@@ -5,7 +5,7 @@ rule curate:
     input:
         executes("curate"),
         reads("curate", "study.seed", "world", "curate"),
-        STUDY.sources("curate"),
+        takes("curate"),
     output:
         prompts=out("data/prompts.parquet"),
         images=out("data/images.parquet"),

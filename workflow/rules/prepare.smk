@@ -5,7 +5,7 @@ rule prepare_import:
     input:
         executes("prepare_import"),
         reads("prepare_import", "prepare.import.{name}"),
-        lambda wildcards: STUDY.sources(f"prepare_import@{wildcards.name}"),
+        takes("prepare_import"),
     output:
         record=out("models/{name}.json"),
     log:
