@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -154,10 +154,11 @@ def spread(module: str, arguments: Sequence[str]) -> None:
     }  # fmt: skip
     print(f"{module}: {count} processes", file=sys.stderr, flush=True)
     workers: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryFile() as unheard:
+    with ExitStack() as files:
+        unheard: list[IO[bytes]] = [files.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
         for rank in range(count):
             own = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            out = None if rank == 0 else unheard
+            out = None if rank == 0 else unheard[rank]
             workers.append(
                 subprocess.Popen([sys.executable, "-m", module, *arguments], env=own, stdout=out, stderr=out)
             )
@@ -166,8 +167,11 @@ def spread(module: str, arguments: Sequence[str]) -> None:
         raise SystemExit(_watch(workers, unheard))
 
 
-def _watch(workers: Sequence[subprocess.Popen[bytes]], unheard: IO[bytes]) -> int:
-    """Wait for all workers; the first one that fails ends the others. Returns its exit code, 0 when all went well."""
+def _watch(workers: Sequence[subprocess.Popen[bytes]], unheard: Sequence[IO[bytes]]) -> int:
+    """Wait for all workers; the first one that fails ends the others. Returns its exit code, 0 when all went well.
+
+    `unheard` holds what each worker printed; what the first one printed is out already.
+    """
     while True:
         codes = [worker.poll() for worker in workers]
         bad = next((rank for rank, code in enumerate(codes) if code), None)
@@ -185,8 +189,8 @@ def _watch(workers: Sequence[subprocess.Popen[bytes]], unheard: IO[bytes]) -> in
         worker.wait()
     code = workers[bad].returncode
     if workers[0].returncode != code:
-        unheard.seek(0)
-        sys.stderr.write(unheard.read().decode(errors="replace")[-5000:])
+        unheard[bad].seek(0)
+        sys.stderr.write(unheard[bad].read().decode(errors="replace")[-5000:])
     return 128 - code if code < 0 else code
 
 
