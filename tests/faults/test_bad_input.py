@@ -265,7 +265,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a failed write may hold its file a while
 
 
 PICTURES: dict[str, tuple[bytes, bool]] = {
