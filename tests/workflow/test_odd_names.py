@@ -17,7 +17,7 @@ PROMPTS = [
     "a ring $(touch pwned) ${HOME} %s",
     "a cross `touch pwned` && touch pwned | tee pwned > pwned",
     "../../../etc/passwd",
-    "/etc/passwd",
+    "/var/log/messages",
     "a 'red' \"star\" \\n of {run} {{wildcards.run}} ${study.name}",
     "--params other.yaml # and a comment",
     "<b>a blue ring</b> & co *?[a-z] ~ !",
