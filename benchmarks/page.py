@@ -135,22 +135,6 @@ def curation(content: Content) -> Iterator[str]:
     yield from powers(content["exponents"])
 
 
-def rows(content: Content) -> Iterator[str]:
-    """Measuring and reporting in rows."""
-    yield "## Measures in rows\n"
-    yield machine(content)
-    yield "What is computed of scores once networks have given them (`python -m benchmarks.rows`).\n"
-    yield from table(
-        ("work", "rows", "seconds", "CPU seconds", "memory"),
-        [
-            (run["what"], f"{run['rows']:,}", f"{run['seconds']:.1f}", f"{run['cpu_seconds']:.1f}",
-             f"{run['memory_mb']:.0f} MB")
-            for run in content["runs"]
-        ],
-    )  # fmt: skip
-    yield from powers(content["exponents"])
-
-
 def powers(exponents: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """The fitted exponents."""
     for what, found in exponents.items():
@@ -193,7 +177,7 @@ def slurm(content: Content) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "steps": steps, "studies": studies, "curation": curation, "rows": rows, "planning": planning, "slurm": slurm,
+    "steps": steps, "studies": studies, "curation": curation, "planning": planning, "slurm": slurm,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 
