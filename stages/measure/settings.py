@@ -16,7 +16,7 @@ class AsReleased(Settings):
     """What the released ImageReFL code does and its paper does not say; off. See docs/reproduction.md."""
 
     bfloat16_means: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="summaries of scores of images are plain means over batches of so many images (30 there), "
         "scores and batch means in bfloat16; intervals stay as they are",
