@@ -88,9 +88,12 @@ images and prompts, by jackknife for set metrics, where it can be had.
 """
 
 TUNE = _schema(
-    "tune", 1, method=STRING, lr=FLOAT, steps=INT, reward=FLOAT, heldout=FLOAT, diversity=FLOAT, chosen=pa.bool_(),
+    "tune", 2, method=STRING, lr=FLOAT, steps=INT, reward=FLOAT, heldout=pa.list_(FLOAT), diversity=FLOAT,
+    chosen=pa.bool_(),
 )  # fmt: skip
-"""One learning rate of one method a row, judged on training prompts after `steps` steps; the first row is the base."""
+"""One learning rate of one method a row, judged on training prompts after `steps` steps, `heldout` prompt by
+prompt; the first row is the base.
+"""
 
 RESULTS = _schema(
     "results", 1, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, metric=STRING, prompt_id=STRING,

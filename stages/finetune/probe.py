@@ -28,15 +28,20 @@ class Probe:
     rewards: Mapping[str, RewardFunction]
     embed: Callable[[Tensor], Tensor]
 
-    @torch.no_grad()
     def measure(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> dict[str, float]:
         """`probe_<reward>`: mean reward; `probe_diversity`: mean over prompts of 1 - cosine between images of one
         prompt.
         """
+        scores, diversity = self.judge(policy, grid, decode, sampler)
+        terms = {f"probe_{name}": float(values.mean()) for name, values in scores.items()}
+        return terms | {"probe_diversity": float(diversity.mean())}
+
+    @torch.no_grad()
+    def judge(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> tuple[dict[str, Tensor], Tensor]:
+        """Scores [N] by every reward, and the diversity of every prompt [N / samples]."""
         predict = policy.predict(grid, self.text)
         images = decode(finish(grid, predict, self.noise.initial(), 0, self.noise, sampler))
-        terms = {f"probe_{name}": float(reward(images, self.prompts).mean()) for name, reward in self.rewards.items()}
+        scores = {name: reward(images, self.prompts) for name, reward in self.rewards.items()}
         features = self.embed(images)
         groups = features.reshape(-1, self.samples, features.shape[-1])
-        terms["probe_diversity"] = float(torch.stack([pairwise_diversity(group) for group in groups]).mean())
-        return terms
+        return scores, torch.stack([pairwise_diversity(group) for group in groups])

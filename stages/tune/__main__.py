@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=Path, required=True, help="model record of the held-out reward (JSON)")
     parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
     parser.add_argument("--methods", nargs="+", help="methods to tune (default: every one that has a run)")
     parser.add_argument("--table", type=Path, required=True, help="written: one row a (method, rate), Parquet")
     args = parser.parse_args()
@@ -40,13 +41,13 @@ def main() -> None:
 
     from stages.tune.sweep import sweep
 
-    trials = sweep(found, tune, args.base, args.reward, args.heldout, args.tensors, args.index)
-    steps = {plan.method: tune.steps or plan.train.steps for plan in found}
-    rows = table_rows(trials, steps, tune.min_diversity)
+    trials = sweep(found, tune, args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors)
+    rows = table_rows(trials, tune.min_diversity)
     tables.write(args.table, tables.table(tables.TUNE, rows), tables.TUNE)
-    for row in rows:
+    for trial, row in zip(trials, rows, strict=True):
         mark = "  <- chosen" if row["chosen"] else ""
-        print("{method:<20}{lr:<10g}{reward:<10.4f}{heldout:<10.4f}{diversity:<10.4f}".format(**row) + mark)
+        means = f"{trial.reward:<10.4f}{trial.heldout_mean:<10.4f}{trial.diversity:<10.4f}"
+        print(f"{trial.method:<20}{trial.lr:<10g}{trial.steps:<8}{means}{mark}")
 
 
 def plans(path: Path, wanted: Sequence[str] | None) -> list[Plan]:
@@ -59,7 +60,7 @@ def plans(path: Path, wanted: Sequence[str] | None) -> list[Plan]:
     return [replace(resolve(path, run), name=name) for name, run in methods.items() if not wanted or name in wanted]
 
 
-def table_rows(trials: Sequence[Trial], steps: dict[str, int], min_diversity: float) -> list[dict[str, object]]:
+def table_rows(trials: Sequence[Trial], min_diversity: float) -> list[dict[str, object]]:
     """Rows of the table `tune`, with the chosen rate of every method marked."""
     base, *tried = trials
     chosen = []
@@ -68,7 +69,7 @@ def table_rows(trials: Sequence[Trial], steps: dict[str, int], min_diversity: fl
             chosen.append(choose([t for t in tried if t.method == method], base.diversity, min_diversity))
         except ValueError as error:
             raise InputError(f"{method}: {error}") from None
-    return [asdict(trial) | {"steps": steps.get(trial.method, 0), "chosen": trial in chosen} for trial in trials]
+    return [asdict(trial) | {"chosen": trial in chosen} for trial in trials]
 
 
 if __name__ == "__main__":

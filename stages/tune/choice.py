@@ -1,8 +1,9 @@
-"""The rule by which a learning rate is chosen; stated in docs/tuning.md before any sweep was run."""
+"""The rule by which a learning rate is chosen; docs/tuning.md says it and why."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,26 +12,42 @@ from dataclasses import dataclass
 class Trial:
     """One learning rate of one method after its last step: rewards and diversity of training prompts.
 
-    `reward` is of the training reward, `heldout` of the one that no method sees; NaN where training broke down.
+    `reward` is of the training reward, `heldout` of the one that no method sees, one mean a prompt, in the same order
+    in every trial; NaN where training broke down. `steps` are the optimizer steps it was trained for.
     """
 
     method: str
     lr: float
+    steps: int
     reward: float
-    heldout: float
+    heldout: tuple[float, ...]
     diversity: float
+
+    @property
+    def heldout_mean(self) -> float:
+        """Mean over the prompts."""
+        return statistics.fmean(self.heldout)
 
 
 def choose(trials: Sequence[Trial], base_diversity: float, min_diversity: float) -> Trial:
-    """The trial of the highest held-out reward among those that keep `min_diversity` of the base's diversity.
+    """Of the trials that keep `min_diversity` of the base's diversity, and whose held-out reward is not more than one
+    standard error below the best of these, the one with the highest training reward; of equal ones the smallest rate.
 
-    Of equal ones the smallest rate; where none keeps it, the one that keeps most. Raises ValueError when every rate
-    broke down.
+    The standard error is that of the difference to the best trial, prompt by prompt. Where no trial keeps the
+    diversity, the one that keeps most. Raises ValueError when every rate broke down.
     """
-    whole = [trial for trial in trials if math.isfinite(trial.heldout)]
+    whole = [trial for trial in trials if math.isfinite(trial.heldout_mean)]
     if not whole:
         raise ValueError("training broke down at every rate")
     kept = [trial for trial in whole if trial.diversity >= min_diversity * base_diversity]
     if not kept:
         return max(whole, key=lambda trial: (trial.diversity, -trial.lr))
-    return max(kept, key=lambda trial: (trial.heldout, -trial.lr))
+    best = max(kept, key=lambda trial: trial.heldout_mean)
+    level = [trial for trial in kept if _not_below(trial, best)]
+    return max(level, key=lambda trial: (trial.reward, -trial.lr))
+
+
+def _not_below(trial: Trial, best: Trial) -> bool:
+    apart = [b - a for a, b in zip(trial.heldout, best.heldout, strict=True)]
+    error = statistics.stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
+    return statistics.fmean(apart) <= error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stages.params import Settings
 
@@ -21,6 +21,9 @@ class TuneSettings(Settings):
     steps: int | None = Field(
         default=None, ge=1, description="optimizer steps of the sweep; null: as many as the runs make"
     )
+    compute: float | None = Field(
+        default=None, gt=0, description="compute of the sweep, as in `finetune.budget`, in place of `steps`"
+    )
     prompts: int = Field(
         default=24, ge=1, description="training prompts that are sampled and judged after the last step"
     )
@@ -35,6 +38,12 @@ class TuneSettings(Settings):
         if list(rates) != sorted(set(rates)):
             raise ValueError("rates are not in ascending order, each once")
         return rates
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TuneSettings:
+        if self.steps and self.compute:
+            raise ValueError("expected either steps or compute")
+        return self
 
 
 class TunedStudy(BaseModel):

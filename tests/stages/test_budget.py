@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,8 @@ from stages.finetune.resolve import resolve
 from stages.finetune.run import finetune
 from stages.lineage import Job
 from stages.models import record
+from stages.tune.settings import TuneSettings
+from stages.tune.sweep import sweep
 from tests import tiny
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -63,12 +66,17 @@ def test_a_compute_budget_is_spent_but_not_overspent(tmp_path: Path, compute: fl
         assert sum(spent[:-1]) <= compute < sum(spent)
 
 
+def world(folder: Path) -> None:
+    """Records of a tiny base and two rewards, and encodings."""
+    record.save(tiny.diffusion_folder(folder / "base"), folder / "base.json")
+    record.save(tiny.clip_folder(folder / "proxy", 1, "proxy"), folder / "proxy.json")
+    record.save(tiny.clip_folder(folder / "heldout", 2, "heldout"), folder / "heldout.json")
+    tiny.encodings(folder)
+
+
 def test_training_makes_the_steps_and_the_evaluations_that_were_foreseen(tmp_path: Path) -> None:
     path = write(tmp_path, budget={"compute": 150})
-    record.save(tiny.diffusion_folder(tmp_path / "base"), tmp_path / "base.json")
-    record.save(tiny.clip_folder(tmp_path / "proxy", 1, "proxy"), tmp_path / "proxy.json")
-    record.save(tiny.clip_folder(tmp_path / "heldout", 2, "heldout"), tmp_path / "heldout.json")
-    tiny.encodings(tmp_path)
+    world(tmp_path)
     plan = resolve(path, "imagerefl-s0")
     finetune(
         plan, tmp_path / "base.json", tmp_path / "proxy.json", tmp_path / "heldout.json",
@@ -83,6 +91,18 @@ def test_training_makes_the_steps_and_the_evaluations_that_were_foreseen(tmp_pat
     assert log[steps - 1, "forward"] == sum(cost.forward for cost in foreseen)
     assert log[steps - 1, "backward"] == sum(cost.backward for cost in foreseen)
     assert (steps, "nfe") not in log
+
+
+def test_a_sweep_is_as_long_as_its_compute_and_moves_farther_at_a_higher_rate(tmp_path: Path) -> None:
+    world(tmp_path)
+    path = write(tmp_path, budget={"compute": 400})
+    tune = TuneSettings(rates=(1e-6, 1e-2), compute=200, prompts=1, samples=2)
+    plan = resolve(path, "refl-s0")
+    files = [tmp_path / name for name in ("base.json", "proxy.json", "heldout.json")]
+    base, low, high = sweep([plan], tune, *files, tmp_path / "encodings.safetensors", tmp_path / "index.parquet")
+    assert low.steps == high.steps == steps_within(replace(plan, seed=tune.seed), tiny.schedule(), 200) > 0
+    assert base.steps == 0
+    assert abs(low.reward - base.reward) < abs(high.reward - base.reward)
 
 
 def test_a_budget_of_steps_is_that_many_steps(tmp_path: Path) -> None:
