@@ -50,6 +50,13 @@ class Processes:
         size = count // self.count
         return range(self.rank * size, (self.rank + 1) * size)
 
+    def part(self, count: int) -> slice:
+        """The rows of this process out of `count` of all; raises ValueError where they do not divide evenly."""
+        if count % self.count:
+            raise ValueError(f"{count} rows do not divide evenly among {self.count} processes")
+        size = count // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, the same bits in all of them; in one exchange a kind of
         number.
@@ -68,6 +75,48 @@ class Processes:
             flat /= self.count
             for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
+
+    def whole(self, tensors: Sequence[Tensor], dim: int = 0) -> list[Tensor]:
+        """Each tensor with the rows of all processes along `dim`, by rank, the same bits in all of them; every process
+        gives tensors of the same shapes. In one exchange, without gradient.
+        """
+        if self.count == 1:
+            return list(tensors)
+        import torch
+        from torch import distributed
+
+        own = torch.cat([tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors])
+        found = [torch.empty_like(own) for _ in range(self.count)]
+        distributed.all_gather(found, own)
+        sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
+        parts = zip(*(each.split(sizes) for each in found), strict=True)
+        # a copy of each part: bytes can be seen as numbers only where they begin on a whole number
+        return [
+            torch.cat([part.clone().view(tensor.dtype).view(tensor.shape) for part in same], dim)
+            for tensor, same in zip(tensors, parts, strict=True)
+        ]
+
+    def everyone(self, own: Sequence[T]) -> list[T]:
+        """What all processes have, by rank; anything that can be pickled."""
+        if self.count == 1:
+            return list(own)
+        from torch import distributed
+
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, list(own))
+        return [item for each in found for item in each]
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes give."""
+        if self.count == 1:
+            return number
+        import torch
+        from torch import distributed
+
+        on_gpu = distributed.get_backend() == "nccl"
+        found = torch.tensor(number, device="cuda" if on_gpu else "cpu")
+        distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+        return int(found)
 
     def turns(self, work: Sequence[T], make: Callable[[T], Unit]) -> Callable[[int], Unit]:
         """A function that gives `make(work[place])`, to be called for places in order: in each turn every process makes

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.errors import InputError, Stopped
 from stages.params import read_study
+from stages.processes import ALONE, Processes
 from stages.runtime import device, sha256, whole_file
 
 if TYPE_CHECKING:
@@ -49,12 +50,16 @@ PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "p
 
 
 class State:
-    """The state of one job in `folder`; without a folder nothing is kept, and nothing found."""
+    """The state of one job in `folder`; without a folder nothing is kept, and nothing found. Several `processes` go
+    through `offer`, `rest` and `results` in step, and stop together, whichever of them was told to.
+    """
 
-    def __init__(self, folder: Path | None = None, key: str = "", every: float = EVERY) -> None:
-        self.folder, self.key, self.every = folder, key, every
+    def __init__(
+        self, folder: Path | None = None, key: str = "", every: float = EVERY, processes: Processes = ALONE
+    ) -> None:
+        self.folder, self.key, self.every, self.processes = folder, key, every, processes
         self.told: int | None = None
-        """The signal that asked the job to stop."""
+        """The signal that asked this process to stop."""
         self._due = time.monotonic() + every
         self._pending: dict[str, tuple[int, list[Unit]]] = {}
         self._warned = False
@@ -79,9 +84,10 @@ class State:
 
         `content` holds tensors, numbers, texts, and lists and dictionaries of them.
         """
-        if self.due():
+        told = self._agreed()
+        if self.folder is not None and (told or self.due()):
             self.save(name, content())
-        self.rest()
+        self._stop(told)
 
     def save(self, name: str, content: dict[str, Any]) -> None:
         """Save `content` as `name` now, whole or not at all."""
@@ -107,19 +113,28 @@ class State:
             unit = make(item)
             if self.folder is not None:
                 self._pending[name][1].append(unit)
-            if self.due():
+            told = self._agreed()
+            if told or self.due():
                 self._flush()
-            self.rest()
+            self._stop(told)
             yield unit
 
     def due(self) -> bool:
-        """Whether it is time to save."""
-        return self.folder is not None and (self.told is not None or time.monotonic() >= self._due)
+        """Whether it is time to save, and this is the process that does."""
+        return self.folder is not None and _first_process() and time.monotonic() >= self._due
 
     def rest(self) -> None:
         """Raise Stopped when the job was told to stop."""
-        if self.told is not None:
-            raise Stopped(self.told)
+        self._stop(self._agreed())
+
+    def _agreed(self) -> int:
+        """The signal that any of the processes was told to stop by, the same answer in all of them; 0 for none."""
+        return self.processes.largest(self.told or 0)
+
+    def _stop(self, told: int) -> None:
+        if told:
+            self.processes.wait()  # a process that ends takes the others with it: the first one has to have saved
+            raise Stopped(told)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -184,18 +199,20 @@ class State:
 
 @contextmanager
 def keep(
-    params: Path, stage: str, name: str, output: Path, settings: Mapping[str, Any], inputs: Sequence[Path]
-) -> Iterator[State]:
+    params: Path, stage: str, name: str, output: Path, settings: Mapping[str, Any], inputs: Sequence[Path],
+    processes: Processes = ALONE,
+) -> Iterator[State]:  # fmt: skip
     """The state of one job of the study at `params`; it goes away when the block ends without an exception.
 
     `output` is any file that the job writes, `settings` is what it reads of the study (anything JSON knows), `inputs`
-    are the files it reads. Within the block SIGTERM and SIGUSR1 make the job save and stop at its next step; of several
-    processes the first one does, and the others go with it.
+    are the files it reads. Within the block SIGTERM and SIGUSR1 make the job save and stop at its next step, whichever
+    of its `processes` they reach: all stop at the same step, and the first one saves.
     """
-    state = State(_folder(params, stage, name, output), _key(stage, name, settings, inputs), _every())
+    state = State(_folder(params, stage, name, output), _key(stage, name, settings, inputs), _every(), processes)
     before = {}
     if threading.current_thread() is threading.main_thread():
-        heed = (lambda found, _: setattr(state, "told", found)) if _first_process() else signal.SIG_IGN
+        heeded = _first_process() or processes.count > 1
+        heed = (lambda found, _: setattr(state, "told", found)) if heeded else signal.SIG_IGN
         before = {number: signal.signal(number, heed) for number in SIGNALS}
     try:
         yield state

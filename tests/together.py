@@ -14,7 +14,7 @@ import torch
 
 from stages.processes import Processes, joined
 
-PATIENCE = 120.0
+PATIENCE = 400.0
 """Seconds for all processes; a lost one would keep the others waiting."""
 
 

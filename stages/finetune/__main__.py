@@ -39,7 +39,7 @@ def main() -> None:
         inputs = [args.base, args.reward, args.heldout, args.tensors, args.index]
         with (
             processes.joined() as several,
-            resume.keep(args.params, "finetune", args.run, args.weights, plan.identity(), inputs) as state,
+            resume.keep(args.params, "finetune", args.run, args.weights, plan.identity(), inputs, several) as state,
         ):
             finetune(
                 plan, args.base, args.reward, args.heldout, args.tensors, args.index, args.weights, args.log, job,

@@ -51,7 +51,7 @@ class Course:
 
     def take(self, batches: Sequence[Batch]) -> dict[str, float]:
         """The optimizer step; raises InputError where it is not finite and such steps are not to be skipped."""
-        before = self.learner.counters()
+        before = self.learner.standing()
         try:
             terms = self.learner.train_step(batches)
         except NonFinite as error:
@@ -62,6 +62,7 @@ class Course:
                 return error.finite()
             self.skipped -= 1
             self.state.save(NAME, self._content(before))
+            self.learner.processes.wait()  # a process that ends takes the others with it
             advice = "lower the lr" if self.skip else "lower the lr, or skip such steps (finetune.nonfinite)"
             raise InputError(f"{where}; the step was not taken and the run stands before it; {advice}") from None
         self.skipped = 0
@@ -80,13 +81,13 @@ class Course:
             if not bool(torch.isfinite(value).all()):
                 raise InputError(f"{self.name}: after step {self.step - 1} {name} is not finite; lower the lr")
 
-    def _content(self, counters: dict[str, int] | None = None) -> dict[str, Any]:
-        learner = self.learner.state()
+    def _content(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What to save, with the parts in `before` in place of those of now."""
         return {
             "step": self.step,
             "skipped": self.skipped,
             "rows": self.rows,
-            "learner": learner | {"counters": counters or learner["counters"]},
+            "learner": {**self.learner.state(), **(before or {})},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }

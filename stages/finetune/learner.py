@@ -48,7 +48,8 @@ class Learner:
     """One policy being trained. `decode` maps clean latents to images in [0, 1]; `reward` judges images and prompts.
 
     What changes during training is in `parameters`, `optimizer` and `average`; a kind of trainer may add to it. Each
-    of several `processes` has an equal share of every micro-batch; gradients and terms are means over them.
+    of several `processes` has an equal share of every micro-batch; gradients and terms are means over them, so that a
+    step is finite in all of them or in none.
     """
 
     tools: Tools
@@ -82,7 +83,7 @@ class Learner:
         limit = self.settings.optimizer.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
         logged = {name: float(value) for name, value in terms.items()} | {"grad_norm": float(norm)}
-        require_finite(logged, each, batches)
+        require_finite(logged, each, batches, self.processes)
         self._update()
         if self.average is not None and self.settings.ema is not None:
             values = [p.detach() for p in self.parameters.values()]
@@ -102,10 +103,18 @@ class Learner:
             "counters": self.counters(),
         }
 
+    def standing(self) -> dict[str, Any]:
+        """The parts of `state` that a step changes even where it is not taken; nothing changes them afterwards, so that
+        a state with those of before the step stands before it.
+        """
+        return {"counters": self.counters()}
+
     def counters(self) -> dict[str, int]:
-        """What the networks have counted so far, by the place of the network and the counter's name."""
+        """What the networks of all processes have counted so far, by the place of the network and the counter's
+        name.
+        """
         return {
-            f"{place} {name}": value
+            f"{place} {name}": value * self.processes.count
             for place, denoiser in enumerate(self.tools.denoisers)
             for name, value in vars(denoiser).items()
             if isinstance(value, int)
@@ -121,7 +130,7 @@ class Learner:
         self.optimizer.load_state_dict(content["optimizer"])
         for key, value in content["counters"].items():
             place, name = key.split()
-            setattr(self.tools.denoisers[int(place)], name, value)
+            setattr(self.tools.denoisers[int(place)], name, value // self.processes.count)
 
     def judged(self, x0: Tensor, prompts: Sequence[str]) -> Tensor:
         """Rewards [N] of clean latents [N, C, h, w], without gradient, in slices of `judge_batch` images."""
@@ -129,6 +138,10 @@ class Learner:
         with torch.no_grad():
             parts = range(0, len(x0), size)
             return torch.cat([self._rewards(x0[n : n + size], prompts[n : n + size]) for n in parts])
+
+    def judged_whole(self, x0: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Rewards of the clean latents of all processes, by rank, each of which judges its own [N, C, h, w]."""
+        return self.processes.whole([self.judged(x0, prompts)])[0]
 
     def pull(
         self, x0: Tensor, prompts: Sequence[str], share: float, weights: Tensor | None = None

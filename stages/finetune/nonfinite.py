@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.finetune.batch import Batch
+    from stages.processes import Processes
 
 SHOWN, LONGEST = 4, 60  # prompts named in a message, characters of each
 IN_A_ROW = 20
@@ -36,12 +37,19 @@ class NonFinite(InputError):
         return {name: value for name, value in self.terms.items() if math.isfinite(value)} | {"skipped": 1.0}
 
 
-def require_finite(terms: Mapping[str, float], each: Sequence[Mapping[str, Tensor]], batches: Sequence[Batch]) -> None:
-    """Raise NonFinite unless all `terms` of a step are finite; `each` holds the terms of each of its micro-batches."""
+def require_finite(
+    terms: Mapping[str, float], each: Sequence[Mapping[str, Tensor]], batches: Sequence[Batch], processes: Processes
+) -> None:
+    """Raise NonFinite unless all `terms` of a step, which are those of all `processes`, are finite.
+
+    `each` holds the terms of each of this process's micro-batches; the error names prompts of all processes.
+    """
     if all(math.isfinite(value) for value in terms.values()):
         return
-    bad = [not all(math.isfinite(float(value)) for value in own.values()) for own in each]
+    own = [not all(math.isfinite(float(value)) for value in found.values()) for found in each]
+    bad = processes.everyone(own)
     if not any(bad):  # the terms are finite, their gradient is not
-        bad = [True] * len(batches)
-    prompts = [prompt for batch, wrong in zip(batches, bad, strict=True) if wrong for prompt in batch.prompts]
+        bad = [True] * len(bad)
+    batched = processes.everyone([list(batch.prompts) for batch in batches])
+    prompts = [prompt for found, wrong in zip(batched, bad, strict=True) if wrong for prompt in found]
     raise NonFinite(terms, list(dict.fromkeys(prompts)))

@@ -50,6 +50,15 @@ class Plan:
         }  # fmt: skip
 
 
+def require_even(plan: Plan, processes: int) -> None:
+    """Raise InputError where what a micro-batch is made of does not divide evenly among so many processes."""
+    for what, count in plan.method_settings.shares(plan.train).items():
+        if count % processes:
+            raise InputError(
+                f"run {plan.name!r}: a micro-batch: {count} {what} do not divide evenly among {processes} processes"
+            )
+
+
 def method(settings: Mapping[str, Any], where: str) -> tuple[ModuleType, MethodSettings]:
     """Module and validated settings of one entry of `methods`; raises InputError that starts with `where`."""
     if not isinstance(settings, Mapping) or "kind" not in settings:

@@ -18,7 +18,7 @@ from stages.finetune.data import Data
 from stages.finetune.judge import Counted, require_enough
 from stages.finetune.learner import Learner, RewardFunction
 from stages.finetune.probe import Probe
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import Plan, require_even
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
 from stages.finetune.trajectory.settings import TrajectorySettings
@@ -47,8 +47,9 @@ def finetune(
     """Train the policy of `plan` and write `weights` (the trained part only), then `log`.
 
     Goes on from `state` where it holds a run. Of several `processes` the first one probes and writes. Raises NonFinite
-    for a step that has no finite loss, unless skipped, and InputError for a method that cannot be shared out.
+    for a step that has no finite loss, unless skipped, and InputError for a batch that cannot be shared out evenly.
     """
+    require_even(plan, processes.count)
     where = device()
     model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
     plan = within_budget(plan, model.schedule)
@@ -62,8 +63,6 @@ def finetune(
     policy = make_policy(model.unet, plan.train.trainable, plan.seed, plan.train.lora.rank, plan.train.lora.alpha,
                          plan.train.lora.targets)  # fmt: skip
     trainer = start(plan, model, policy, encodings, counted, predictors)
-    if processes.count > 1 and isinstance(trainer, TrajectoryTrainer):
-        raise InputError(f"run {plan.name!r}: method {plan.method!r} compares rollouts and trains in one process only")
     trainer.processes = processes
     data = training_data(plan, model, encodings, where, processes)
     probe = fixed_probe(plan, encodings, judges, where)

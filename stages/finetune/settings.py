@@ -143,6 +143,10 @@ class MethodSettings(Settings):
     def check(self, train: FinetuneSettings) -> None:
         """Raise ValueError when these settings do not go with `train`."""
 
+    def shares(self, train: FinetuneSettings) -> dict[str, int]:
+        """What several processes share out evenly of a micro-batch: how many there are of each."""
+        return {"images": train.batch_size // train.accumulate}
+
 
 class RunSettings(Settings):
     """One entry of `runs`: a method and a training seed; its key is `<method>-s<seed>`."""

@@ -71,7 +71,7 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
 
         with (
             processes.joined() as several,
-            resume.keep(args.params, "sample", "base", args.samples, plan.identity(), inputs) as state,
+            resume.keep(args.params, "sample", "base", args.samples, plan.identity(), inputs, several) as state,
         ):
             _, painter = _painter(args, plan)
             job.metrics({"images": sample_base(painter, args.samples, args.latents, state, several)})
@@ -89,7 +89,7 @@ def run_images(args: argparse.Namespace, plan: Plan) -> None:
         read = plan.identity() | {"run": run.model_dump()}
         with (
             processes.joined() as several,
-            resume.keep(args.params, "sample", name, args.samples, read, inputs) as state,
+            resume.keep(args.params, "sample", name, args.samples, read, inputs, several) as state,
         ):
             model, painter = _painter(args, plan)
             policy = load_policy(model.unet, args.policy, model.record.digest)

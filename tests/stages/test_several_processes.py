@@ -29,6 +29,8 @@ from tests.together import together
 METHODS = {
     "imagerefl": {"kind": "imagerefl", "start": 1, "middle": [1, 4], "diffusion_weight": 0.1},
     "draft": {"kind": "draft_k", "k": 2, "train": {"accumulate": 2, "ema": 0.5, "trainable": "norm_affine"}},
+    "ddpo": {"kind": "ddpo", "images_per_prompt": 2, "advantage": "group", "updates": 2, "kl_weight": 0.1},
+    "sqdf": {"kind": "sqdf", "buffer": {"size": 12}, "train": {"accumulate": 2}},
     "odd": {"kind": "draft_k", "k": 1, "train": {"batch_size": 3}},
 }
 STEPS = 3
@@ -70,7 +72,7 @@ def result(out: Path) -> tuple[dict[str, torch.Tensor], dict[tuple[int, str], fl
     return load_file(out / "policy.safetensors"), {(row["step"], row["term"]): row["value"] for row in rows}
 
 
-@pytest.mark.parametrize("method", ["imagerefl", "draft"])
+@pytest.mark.parametrize("method", ["imagerefl", "draft", "ddpo", "sqdf"])
 def test_training_in_two_processes_is_training_in_one(place: Path, method: str, tmp_path: Path) -> None:
     """Weights to 2e-5 (the rate is 1e-3, three steps), the log to 1e-4: sums are taken in another order."""
     for name in ("one", "two"):

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from stages.errors import InputError
+from stages import resume
+from stages.errors import InputError, Stopped
 from stages.processes import ALONE, Processes, wanted
+from stages.runtime import run_stage
 from tests.together import together
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,3 +147,86 @@ def test_one_process_makes_everything() -> None:
     tensors, units, made = exchange(ALONE)
     assert torch.equal(tensors[0], torch.zeros(2, 3))
     assert [int(unit["square"]) for unit in units] == [item**2 for item in made]
+
+
+def rows_of_all(processes: Processes) -> tuple[list[torch.Tensor], list[str], int]:
+    """Tensors of several kinds, texts and a number, of all processes."""
+    own = torch.arange(3) + 3 * processes.rank
+    tensors = [own, own.reshape(1, 3, 1).double() / 7, own % 2 == 0, own.bfloat16()]
+    found = [*processes.whole(tensors[:1] + tensors[2:]), *processes.whole([tensors[1]], dim=1)]
+    return found, processes.everyone([f"text {n}" for n in own.tolist()]), processes.largest(10 - processes.rank)
+
+
+def test_rows_of_all_processes_by_rank() -> None:
+    expected = torch.arange(6)
+    for (whole, even, half, third), texts, largest in together(2, rows_of_all):
+        assert torch.equal(whole, expected)
+        assert torch.equal(even, expected % 2 == 0)
+        assert torch.equal(half, expected.bfloat16())
+        assert torch.equal(third, expected.reshape(1, 6, 1).double() / 7)
+        assert texts == [f"text {n}" for n in range(6)]
+        assert largest == 10
+    assert rows_of_all(ALONE)[1:] == (["text 0", "text 1", "text 2"], 10)
+    assert [Processes(rank, 2).part(6) for rank in range(2)] == [slice(0, 3), slice(3, 6)]
+    with pytest.raises(ValueError, match="5 rows do not divide evenly among 2"):
+        Processes(0, 2).part(5)
+
+
+Told = dict[int, tuple[int, int]]
+"""By rank: the step in which a process gets a signal, and its number."""
+
+
+def stopping(folder: Path, told: Told, processes: Processes) -> tuple[list[int], object]:
+    """Steps of a job that is told to stop, and its exit code."""
+    steps: list[int] = []
+
+    def job() -> None:
+        study, output = folder / "params.yaml", folder / "weights"
+        with resume.keep(study, "job", "name", output, {}, [], processes) as state:
+            for step in range(1, 7):
+                if told.get(processes.rank, (0, 0))[0] == step:
+                    os.kill(os.getpid(), told[processes.rank][1])
+                steps.append(step)
+                state.offer("run", lambda step=step: {"step": step})
+
+    with pytest.raises(SystemExit) as ended:
+        run_stage(job)
+    return steps, ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("told", "last", "code"),
+    [
+        ({1: (3, signal.SIGTERM), 0: (5, signal.SIGTERM)}, 3, 143),
+        ({0: (2, signal.SIGUSR1)}, 2, 138),
+    ],
+)
+def test_all_stop_at_the_same_step(tmp_path: Path, told: Told, last: int, code: int) -> None:
+    """Whichever process is told first; the state is that of the step, and each has the exit code of one process."""
+    (tmp_path / "params.yaml").write_text("study: {name: made up}\n")
+    for steps, ended in together(2, partial(stopping, tmp_path, told)):
+        assert steps == list(range(1, last + 1))
+        assert ended == code
+    (saved,) = tmp_path.rglob("run.pt")
+    assert torch.load(saved, weights_only=True) == {"step": last}
+
+
+def halfway(folder: Path, processes: Processes) -> int:
+    """How many results there are when the second process is told to stop while it makes the second turn."""
+    state, count = resume.State(folder, processes=processes), 0
+
+    def make(item: int) -> dict[str, torch.Tensor]:
+        if item == 3:
+            state.told = 15
+        return {"square": torch.tensor(item**2)}
+
+    with pytest.raises(Stopped):
+        for _ in state.results("some", range(8), processes.turns(range(8), make)):
+            count += 1
+    return count
+
+
+def test_results_end_together_and_are_kept(tmp_path: Path) -> None:
+    assert together(2, partial(halfway, tmp_path)) == [2, 2]
+    kept = resume.State(tmp_path).results("some", range(8), lambda item: {"square": torch.tensor(-1)})
+    assert [int(unit["square"]) for unit in kept] == [0, 1, 4, -1, -1, -1, -1, -1]

@@ -23,6 +23,11 @@ class Settings(AdvantageSettings):
         default=0.0, ge=0, description="weight of the mean squared difference between predictions of policy and base"
     )
 
+    def shares(self, train: FinetuneSettings) -> dict[str, int]:
+        """An optimizer step learns from images, whatever the sampling steps."""
+        size = train.batch_size // train.accumulate
+        return {"images": size, "images of an update": size // self.updates}
+
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""

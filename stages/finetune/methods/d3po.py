@@ -26,6 +26,11 @@ class Settings(CollectionSettings):
         """Pairs."""
         return 2
 
+    def shares(self, train: FinetuneSettings) -> dict[str, int]:
+        """Pairs stay together, in the rollouts and in the loss."""
+        own = super().shares(train)
+        return {"pairs of images": own["images"] // 2, "pairs of states of an update": own["states of an update"] // 2}
+
     def check(self, train: FinetuneSettings) -> None:
         """Pairs are not torn apart."""
         super().check(train)

@@ -20,6 +20,10 @@ class Settings(AdvantageSettings):
     move: int = Field(default=5, ge=1, description="sampling steps by which the window moves, from noise to image")
     hold: int = Field(default=5, ge=1, description="collections of rollouts before the window moves")
 
+    def learnt(self, train: FinetuneSettings) -> int:
+        """No more than the window."""
+        return min(super().learnt(train), self.window)
+
     def check(self, train: FinetuneSettings) -> None:
         """The window lies on the grid."""
         super().check(train)

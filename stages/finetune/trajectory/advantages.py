@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -34,8 +35,10 @@ class History:
         self.rewards: dict[str, deque[float]] = {}
 
     def add(self, rewards: Tensor, prompts: Sequence[str]) -> None:
-        """Remember rewards [B]."""
+        """Remember rewards [B], but for those that are not finite."""
         for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
+            if not math.isfinite(reward):
+                continue
             self.rewards.setdefault(prompt, deque(maxlen=self.size)).append(reward)
 
     def moments(self, rewards: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -43,7 +46,7 @@ class History:
         whole = [float(rewards.mean()), float(rewards.std(correction=0))]
         found = []
         for prompt in prompts:
-            kept = torch.tensor(self.rewards[prompt], dtype=torch.float64)
+            kept = torch.tensor(self.rewards.get(prompt, ()), dtype=torch.float64)
             enough = len(kept) >= self.least
             found.append([float(kept.mean()), float(kept.std(correction=0))] if enough else whole)
         mean, spread = rewards.new_tensor(found).unbind(1)

@@ -20,6 +20,7 @@ from stages.finetune.losses.transition import Transition, between
 from stages.finetune.tools import Tools
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
+from stages.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Trajectory:
         own = [value for value in vars(self).values() if isinstance(value, Tensor)]
         return sum(value.numel() * value.element_size() for value in [*own, *self.text.tensors().values()])
 
+    def whole(self, processes: Processes) -> Trajectory:
+        """The rollouts of all processes, by rank; each has made as many."""
+        if processes.count == 1:
+            return self
+        states, means, density = processes.whole([self.states, self.means, self.log_density], dim=1)
+        text = whole_text(self.text, processes)
+        return Trajectory(states, means, self.std, density, text, processes.everyone(self.prompts))
+
     def state(self) -> dict[str, Any]:
         """What to save."""
         return vars(self) | {"text": self.text.tensors(), "prompts": list(self.prompts)}
@@ -66,6 +75,12 @@ class Trajectory:
         """What was saved, on `device`."""
         states, means, std, density = (state[name].to(device) for name in ("states", "means", "std", "log_density"))
         return cls(states, means, std, density, Conditioning(**state["text"]).to(device), state["prompts"])
+
+
+def whole_text(text: Conditioning, processes: Processes) -> Conditioning:
+    """The rows of conditions of all processes, by rank."""
+    own = text.tensors()
+    return Conditioning(**dict(zip(own, processes.whole(list(own.values())), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -92,12 +92,13 @@ class LargeScaleRl(Clipped[large_scale_rl.Settings]):
         embed = getattr(learner.reward, "embed", None)
         if embed is None:
             raise InputError("the diversity of a set is taken in the reward's image features, but the reward has none")
-        size, slices = self.settings.group, last.split(learner.settings.judge_batch)
-        features = torch.cat([embed(learner.decode(part)) for part in slices]).float()
+        own = last[learner.processes.part(len(last))].split(learner.settings.judge_batch)
+        features = torch.cat([embed(learner.decode(part)) for part in own]).float()
+        features, size = learner.processes.whole([features])[0], self.settings.group
         units = normalize(features, dim=-1).reshape(-1, size, features.shape[-1])
         cosines = units @ units.transpose(1, 2)
-        own = 1 - (cosines.sum(-1) - cosines.diagonal(dim1=1, dim2=2)) / (size - 1)
-        return (own if self.settings.credit == "own" else own.mean(1, keepdim=True).expand_as(own)).flatten()
+        each = 1 - (cosines.sum(-1) - cosines.diagonal(dim1=1, dim2=2)) / (size - 1)
+        return (each if self.settings.credit == "own" else each.mean(1, keepdim=True).expand_as(each)).flatten()
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
         """Those of the policy gradient, and the pretraining loss."""
@@ -108,8 +109,9 @@ class LargeScaleRl(Clipped[large_scale_rl.Settings]):
         if batch.clean is None:
             raise ValueError("this micro-batch has no real images")
         schedule, noise = chain.tools.grid.schedule, batch.noise.extra("forward")
-        times = [batch.rng.randrange(len(schedule.alphas_cumprod)) for _ in batch.prompts]
-        t = torch.tensor(times, device=noise.device)
+        count = len(batch.prompts) * learner.processes.count
+        times = [batch.rng.randrange(len(schedule.alphas_cumprod)) for _ in range(count)]
+        t = torch.tensor(times[learner.processes.part(count)], device=noise.device)
         eps = chain.tools.policy.epsilon(schedule.noised(batch.clean, noise, t), t, batch.text)
         error = (eps - noise).square().mean()
         terms = {"loss": weight * error, "loss_diffusion": error, "set_diversity": error.new_tensor(self.seen)}

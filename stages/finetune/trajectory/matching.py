@@ -18,7 +18,7 @@ from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner
 from stages.finetune.losses.ddpo import clipped_loss
 from stages.finetune.methods import awm
-from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectory.chain import Chain, Trajectory
 from stages.finetune.trajectory.policy_gradient import PolicyGradient
 from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
@@ -26,8 +26,8 @@ from stages.models.conditioning import Conditioning
 
 @dataclass(frozen=True)
 class Question:
-    """Timesteps t [B] and noise [B, C, h, w] for the images of a micro-batch, and `old` [B], l of the policy that made
-    them.
+    """Timesteps t [B] and noise [B, C, h, w] for the images of a micro-batch, those of all processes, and `old` [B], l
+    of the policy that made them.
     """
 
     t: Tensor
@@ -46,22 +46,22 @@ class Awm(PolicyGradient[awm.Settings]):
         """Rollouts, of which the ends are learnt from, and the questions."""
         terms = super().collect(learner, chain, batches)
         self.questions = [
-            [
-                self.ask(chain, held.trajectory.last, held.trajectory.text, batch, n)
-                for n in range(self.settings.lasting)
-            ]
+            [self.ask(learner, chain, held.trajectory, batch, n) for n in range(self.settings.lasting)]
             for held, batch in zip(self.held, batches, strict=True)
         ]
         return terms
 
     @torch.no_grad()
-    def ask(self, chain: Chain, clean: Tensor, text: Conditioning, batch: Batch, n: int) -> Question:
+    def ask(self, learner: Learner, chain: Chain, made: Trajectory, batch: Batch, n: int) -> Question:
         """Question n of a micro-batch; only where the policy changes before it is asked, `old` has to be evaluated."""
-        count = len(chain.tools.grid.schedule.alphas_cumprod)
-        t = torch.tensor([batch.rng.randrange(count) for _ in batch.prompts], device=clean.device)
+        clean, processes = made.last, learner.processes
+        count, own = len(chain.tools.grid.schedule.alphas_cumprod), processes.part(len(clean))
+        t = torch.tensor([batch.rng.randrange(count) for _ in made.prompts], device=clean.device)
         noise = batch.noise.extra(f"matching {n}")
-        old = self.likeness(chain, clean, text, t, noise)[0] if n else torch.full_like(noise[:, 0, 0, 0], torch.nan)
-        return Question(t, noise, old)
+        old = torch.full_like(noise[:, 0, 0, 0], torch.nan)
+        if n:
+            old = self.likeness(chain, clean[own], made.text[own], t[own], noise)[0]
+        return Question(t, *processes.whole([noise, old]))
 
     def likeness(
         self, chain: Chain, clean: Tensor, text: Conditioning, t: Tensor, noise: Tensor
@@ -72,13 +72,14 @@ class Awm(PolicyGradient[awm.Settings]):
         return -(eps - noise).square().mean((1, 2, 3)), x, eps
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
-        """The mean loss over this update's share of the micro-batch's images."""
+        """The mean loss over this process's part of this update's share of the micro-batch's images."""
         settings, place = self.settings, batch.micro % self.accumulate
         turn = (batch.micro // self.accumulate) % settings.lasting
         held, question = self.held[place], self.questions[place][turn]
         size = len(held.rewards) // settings.updates
         first = turn % settings.updates * size
-        for rows in torch.arange(first, first + size, device=held.rewards.device).split(settings.state_batch):
+        own = torch.arange(first, first + size, device=held.rewards.device)[learner.processes.part(size)]
+        for rows in own.split(settings.state_batch):
             text, t = held.trajectory.text[rows], question.t[rows]
             found, x, eps = self.likeness(chain, held.trajectory.last[rows], text, t, question.noise[rows])
             old = question.old[rows] if turn else found.detach()
@@ -89,7 +90,7 @@ class Awm(PolicyGradient[awm.Settings]):
                     base = chain.tools.base.epsilon(x, t, text)
                 apart = (eps - base).square().mean()
                 loss, terms = loss + settings.kl_weight * apart, terms | {"apart": apart}
-            share = len(rows) / size
+            share = len(rows) / len(own)
             yield Piece(share * loss, {name: share * value for name, value in (terms | {"loss": loss}).items()})
 
     def state(self) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner
 from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import d3po, tailorpo
-from stages.finetune.trajectory.chain import Chain, Trajectory
+from stages.finetune.trajectory.chain import Chain, Trajectory, whole_text
 from stages.finetune.trajectory.policy_gradient import Collector, Experience, States, kl_terms
 from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
+from stages.processes import Processes
 
 
 def preference(
@@ -99,6 +100,10 @@ class Forks:
         """Some of them."""
         return Forks(self.x[rows], self.i[rows], self.first[rows], self.second[rows], self.sign[rows], self.text[rows])
 
+    def whole(self, processes: Processes) -> Forks:
+        """Those of all processes, by rank; each has as many."""
+        return Forks(*processes.whole([getattr(self, name) for name in TENSORS]), text=whole_text(self.text, processes))
+
     @classmethod
     def cat(cls, parts: Sequence[Forks]) -> Forks:
         """All of several."""
@@ -134,7 +139,7 @@ class TailorPo:
 
     @torch.no_grad()
     def fork(self, learner: Learner, chain: Chain, batch: Batch) -> tuple[Forks, Tensor]:
-        """The forks of one micro-batch and the rewards [B] of where its rollouts end."""
+        """The forks of one micro-batch and the rewards [B] of where its rollouts end, of all processes."""
         x, text = batch.noise.initial(), Conditioning.of(batch.text)
         count, steps = len(x), len(chain)
         chosen = batch.rng.sample(range(steps), self.settings.steps_per_trajectory or steps)
@@ -149,12 +154,12 @@ class TailorPo:
                 other_clean, other_eps = self.look(chain, other, i + 1, text)
                 rewards = [learner.judged(seen, batch.prompts) for seen in (clean, other_clean)]
                 sign = (rewards[0] - rewards[1]).sign()
-                forks.append(Forks(x, chain.index(i, count), after, other, sign, text))
+                forks.append(Forks(x, chain.index(i, count), after, other, sign, text).whole(learner.processes))
                 if self.settings.follow == "better":
                     first = (sign >= 0).reshape(-1, 1, 1, 1)
                     after, eps = torch.where(first, after, other), torch.where(first, eps, other_eps)
             x = after
-        return Forks.cat(forks), learner.judged(x, batch.prompts)
+        return Forks.cat(forks), learner.judged_whole(x, batch.prompts)
 
     def look(self, chain: Chain, x: Tensor, i: int, text: Conditioning) -> tuple[Tensor, Tensor]:
         """The clean latents that the policy predicts for states entering step i, and its noise prediction there.
@@ -168,10 +173,11 @@ class TailorPo:
         return (x - (1 - alpha).sqrt() * eps) / alpha.sqrt(), eps
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
-        """The mean loss over this update's share of forks."""
+        """The mean loss over this process's part of this update's share of forks."""
         forks = self.held[batch.micro % self.accumulate]
         update = (batch.micro // self.accumulate) % self.settings.updates
         rows = torch.arange(update, len(forks.x), self.settings.updates, device=forks.x.device)
+        rows = rows[learner.processes.part(len(rows))]
         for part in rows.split(self.settings.state_batch):
             yield self.piece(chain, forks.at(part), len(part) / len(rows))
 

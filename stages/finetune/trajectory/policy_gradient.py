@@ -2,6 +2,9 @@
 
 The divergence from the base is a term of the loss at every state learnt from, with its gradient. Inside the reward it
 would have to be differentiated too: detached, its expected gradient is zero.
+
+Several processes each roll out their rows of a micro-batch; all of them then hold the rollouts of all, judge what they
+are worth alike, draw the same states, and each learns from an equal part of those.
 """
 
 from __future__ import annotations
@@ -86,8 +89,9 @@ class Collector(Generic[S]):
 
     def collect(self, learner: Learner, chain: Chain, batches: Sequence[Batch]) -> dict[str, float]:
         """One rollout for every prompt of the micro-batches, judged."""
-        made = [self.roll(chain, batch) for batch in batches]
-        rewards = [learner.judged(t.last, t.prompts) for t in made]
+        own = [self.roll(chain, batch) for batch in batches]
+        rewards = [learner.judged_whole(t.last, t.prompts) for t in own]
+        made = [t.whole(learner.processes) for t in own]
         prompts = [prompt for t in made for prompt in t.prompts]
         worth = self.worth(learner, torch.cat([t.last for t in made]), torch.cat(rewards), prompts)
         parts = worth.split([len(r) for r in rewards])
@@ -103,9 +107,11 @@ class Collector(Generic[S]):
         return rewards
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
-        """The mean loss over this update's states of the micro-batch's own trajectories."""
+        """The mean loss over this process's part of this update's states of the micro-batch's trajectories."""
         experience = self.held[batch.micro % self.accumulate]
         rows, steps = self.states(experience, batch)
+        own = learner.processes.part(len(rows))
+        rows, steps = rows[own], steps[own]
         for part in torch.arange(len(rows), device=rows.device).split(self.settings.state_batch):
             chosen = States.of(experience, rows[part], steps[part])
             share = len(part) / len(rows)

@@ -1,7 +1,8 @@
-"""A replay buffer of trajectories: first in, first out, in memory."""
+"""A replay buffer of trajectories: first in, first out, in memory; each of several processes holds all of it."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -48,20 +49,24 @@ class Replay:
             states = made.states[:-1, row].clone()
             self.kept.append(Kept(states, made.text[[row]], made.prompts[row], reward))
 
-    def draw(self, count: int, rng: random.Random) -> Drawn:
-        """`count` states, uniformly without repeating a trajectory where there are enough, or by priority."""
+    def draw(self, count: int, rng: random.Random, part: slice = slice(None)) -> Drawn:
+        """The `part` of `count` states, uniformly without repeating a trajectory where there are enough, or by
+        priority.
+        """
         steps = len(self.kept[0].states)
         if self.how == "uniform":
             enough = count <= len(self.kept)
             rows = rng.sample(range(len(self.kept)), count) if enough else rng.choices(range(len(self.kept)), k=count)
-            return self.at([(row, rng.randrange(steps)) for row in rows])
+            return self.at([(row, rng.randrange(steps)) for row in rows][part])
         rows = rng.choices(range(len(self.kept)), self.priorities(), k=count)
         share = [self.gamma ** (steps - 1 - i) for i in range(steps)]
-        return self.at(list(zip(rows, rng.choices(range(steps), share, k=count), strict=True)))
+        return self.at(list(zip(rows, rng.choices(range(steps), share, k=count), strict=True))[part])
 
     def priorities(self) -> list[float]:
-        """Positive parts of the rewards, all equal where none is positive (SQDF's code, BBO/sqdf_utils.py)."""
-        found = [max(kept.reward, 0.0) for kept in self.kept]
+        """Positive parts of the rewards, all equal where none is positive (SQDF's code, BBO/sqdf_utils.py); 0 for a
+        reward that is not finite.
+        """
+        found = [max(kept.reward, 0.0) if math.isfinite(kept.reward) else 0.0 for kept in self.kept]
         return found if any(found) else [1.0] * len(found)
 
     def at(self, places: Sequence[tuple[int, int]]) -> Drawn:
@@ -77,21 +82,12 @@ class Replay:
         return sum(kept.states.numel() * kept.states.element_size() for kept in self.kept)
 
     def state(self) -> dict[str, Any]:
-        """What to save."""
-        if not self.kept:
-            return {"prompts": []}
-        return {
-            "states": torch.stack([kept.states for kept in self.kept]),
-            "text": Conditioning.cat([kept.text for kept in self.kept]).tensors(),
-            "prompts": [kept.prompt for kept in self.kept],
-            "rewards": [kept.reward for kept in self.kept],
-        }
+        """What to save, without a copy: what is kept never changes."""
+        return {"kept": [vars(kept) | {"text": kept.text.tensors()} for kept in self.kept]}
 
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on from what was saved, on `device`."""
         self.kept.clear()
-        if not state["prompts"]:
-            return
-        text = Conditioning(**state["text"]).to(device)
-        for row, (prompt, reward) in enumerate(zip(state["prompts"], state["rewards"], strict=True)):
-            self.kept.append(Kept(state["states"][row].to(device), text[[row]], prompt, reward))
+        for kept in state["kept"]:
+            text = Conditioning(**kept["text"]).to(device)
+            self.kept.append(Kept(kept["states"].to(device), text, kept["prompt"], kept["reward"]))

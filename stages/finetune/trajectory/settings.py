@@ -48,6 +48,15 @@ class CollectionSettings(TrajectorySettings):
         """Optimizer steps between two collections."""
         return self.updates * self.epochs
 
+    def learnt(self, train: FinetuneSettings) -> int:
+        """Sampling steps of a trajectory that an optimizer step learns from."""
+        return self.steps_per_trajectory or train.sampling_steps
+
+    def shares(self, train: FinetuneSettings) -> dict[str, int]:
+        """Images are rolled out, and an optimizer step's states are learnt from."""
+        own = super().shares(train)
+        return own | {"states of an update": own["images"] // self.updates * self.learnt(train)}
+
     def check(self, train: FinetuneSettings) -> None:
         """Each update has trajectories, and no more steps are drawn than there are."""
         super().check(train)

@@ -24,6 +24,7 @@ from stages.finetune.trajectory.policy_gradient import MEGABYTE, divergences, kl
 from stages.finetune.trajectory.predictors import Predictor
 from stages.finetune.trajectory.replay import Drawn, Replay
 from stages.finetune.trajectory.trainer import Piece
+from stages.processes import ALONE, Processes
 
 
 class SoftQ:
@@ -41,31 +42,35 @@ class SoftQ:
     def collect(self, learner: Learner, chain: Chain, batches: Sequence[Batch]) -> dict[str, float]:
         """As many new trajectories as a batch has images, judged at their end."""
         learner = self.judging(learner)
-        made = [chain.roll(batch) for batch in batches]
-        rewards = [learner.judged(t.last, t.prompts) for t in made]
+        own = [chain.roll(batch) for batch in batches]
+        rewards = [learner.judged_whole(t.last, t.prompts) for t in own]
+        made = [t.whole(learner.processes) for t in own]
         terms = {"reward_rollout": float(torch.cat(rewards).mean())}
         if self.settings.buffer is None:
             self.fresh = made
             return terms | {"memory_mb": sum(t.bytes for t in made) / MEGABYTE}
         buffer = self.replay(len(chain))
-        for t, own in zip(made, rewards, strict=True):
-            buffer.add(t, own)
+        for t, found in zip(made, rewards, strict=True):
+            buffer.add(t, found)
         return terms | {"memory_mb": buffer.bytes / MEGABYTE, "buffer": float(len(buffer.kept))}
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
-        """The loss of one micro-batch: as many states as it has images."""
-        drawn = self.draw(chain, batch)
+        """The loss of one micro-batch: as many states as it has images. All processes draw alike, each for its part."""
+        drawn = self.draw(chain, batch, learner.processes)
         noise = batch.noise.extra(f"soft q {batch.micro}")
         yield self.piece(self.judging(learner), chain, drawn, noise)
 
-    def draw(self, chain: Chain, batch: Batch) -> Drawn:
-        """States from the buffer, or one of each fresh trajectory."""
-        count = len(batch.prompts)
+    def draw(self, chain: Chain, batch: Batch, processes: Processes = ALONE) -> Drawn:
+        """A state for each image of this process's `batch`, from the buffer, or one of each fresh trajectory."""
+        count = len(batch.prompts) * processes.count
+        part = processes.part(count)
         if self.buffer is not None:
-            return self.buffer.draw(count, batch.rng)
-        own = self.fresh[batch.micro % self.accumulate]
-        i = torch.tensor([batch.rng.randrange(len(chain)) for _ in range(count)], device=own.states.device)
-        return Drawn(own.states[i, torch.arange(count, device=i.device)], i, own.text, list(own.prompts))
+            return self.buffer.draw(count, batch.rng, part)
+        fresh = self.fresh[batch.micro % self.accumulate]
+        steps = [batch.rng.randrange(len(chain)) for _ in range(count)][part]
+        i = torch.tensor(steps, device=fresh.states.device)
+        rows = torch.arange(count, device=i.device)[part]
+        return Drawn(fresh.states[i, rows], i, fresh.text[part], list(fresh.prompts[part]))
 
     def piece(self, learner: Learner, chain: Chain, drawn: Drawn, noise: Tensor) -> Piece:
         """The mean loss over the drawn states with fresh `noise` [N, C, h, w]."""

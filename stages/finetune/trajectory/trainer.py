@@ -28,7 +28,11 @@ class Piece:
 
 
 class Method(Protocol):
-    """What a trajectory method's module makes in `start(settings, train)`."""
+    """What a trajectory method's module makes in `start(settings, train)`.
+
+    Of several processes (`learner.processes`) each is given its rows of the micro-batches, in order. What a method
+    holds is the same in all of them: it gathers what they made, draws for all of it and learns from its part.
+    """
 
     def due(self, step: int) -> bool:
         """Whether optimizer step `step` (from 0) begins with new rollouts."""
@@ -43,7 +47,9 @@ class Method(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """What changes from step to step: tensors, numbers, texts, and lists and dictionaries of them."""
+        """What changes from step to step: tensors, numbers, texts, and lists and dictionaries of them. It is asked for
+        before every step, so it should copy no tensors, and later steps leave it as it is.
+        """
         ...
 
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
@@ -100,6 +106,10 @@ class TrajectoryTrainer(Learner):
     def state(self) -> dict[str, Any]:
         """What every learner keeps, and what the method does."""
         return super().state() | {"method": self.method.state()}
+
+    def standing(self) -> dict[str, Any]:
+        """Also what the method holds: rollouts are collected before the gradient of the step is known."""
+        return super().standing() | {"method": self.method.state()}
 
     def load_state(self, content: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
