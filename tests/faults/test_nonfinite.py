@@ -167,8 +167,8 @@ def test_a_collection_enters_once_where_its_step_is_not_taken(name: str, tmp_pat
     """A run that stopped in a step that collects, and goes on by skipping, holds what one that always skips holds."""
     whole = collect(Course(collector(name), State(), skip=True))
     with pytest.raises(InputError, match=r"step 2: .*loss is nan"):
-        collect(Course(collector(name), State(tmp_path), skip=False, name="run"))
-    then = collect(Course(collector(name), State(tmp_path), skip=True))
+        collect(Course(collector(name), State(tmp_path / "state"), skip=False, name="run"))
+    then = collect(Course(collector(name), State(tmp_path / "state"), skip=True))
     held, expected = then.method.state(), whole.method.state()
     if name == "ddpo":
         assert held["history"] == expected["history"]
@@ -207,7 +207,7 @@ def in_two(folder: Path, processes: Processes) -> tuple[Tensor, Tensor, str, boo
 
 def test_what_is_not_finite_in_one_process_is_so_in_all(tmp_path: Path) -> None:
     """All skip or all stop, with the same words, and the state is there before any of them ends."""
-    found = together(2, partial(in_two, tmp_path))
+    found = together(2, partial(in_two, tmp_path / "state"))
     for skipped, without, message, saved in found:
         assert torch.equal(skipped, without)
         assert torch.equal(skipped, found[0][0])

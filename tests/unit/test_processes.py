@@ -227,6 +227,6 @@ def halfway(folder: Path, processes: Processes) -> int:
 
 
 def test_results_end_together_and_are_kept(tmp_path: Path) -> None:
-    assert together(2, partial(halfway, tmp_path)) == [2, 2]
-    kept = resume.State(tmp_path).results("some", range(8), lambda item: {"square": torch.tensor(-1)})
+    assert together(2, partial(halfway, tmp_path / "state")) == [2, 2]
+    kept = resume.State(tmp_path / "state").results("some", range(8), lambda item: {"square": torch.tensor(-1)})
     assert [int(unit["square"]) for unit in kept] == [0, 1, 4, -1, -1, -1, -1, -1]

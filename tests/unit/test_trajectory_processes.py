@@ -144,12 +144,12 @@ def interrupted(folder: Path, name: str, processes: Processes) -> tuple[Tensor, 
 @pytest.mark.parametrize("name", ["sqdf"])
 def test_two_processes_go_on_from_a_state(name: str, tmp_path: Path) -> None:
     """To the bit in both of them; and one process goes on from what two have left."""
-    found = together(2, partial(interrupted, tmp_path, name))
+    found = together(2, partial(interrupted, tmp_path / "state", name))
     for resumed, straight, step in found:
         assert torch.equal(resumed, straight)
         assert step == 3
     alone = learner(name, ALONE)[0]
-    course = Course(alone, State(tmp_path), False)
+    course = Course(alone, State(tmp_path / "state"), False)
     go_on(course, ALONE, 5)
     assert [row[0] for row in course.rows if row[1] == "reward"] == [0, 1, 2, 3, 4]
     assert float((weights(alone) - found[0][1]).abs().max()) < 2e-5
