@@ -53,6 +53,8 @@ REPORT_FILES = (
     "strategies.png",
     "training.svg",
     "training.png",
+    "queries.svg",
+    "queries.png",
     "grid.png",
     "summary.csv",
     "differences.csv",

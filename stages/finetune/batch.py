@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,7 +21,8 @@ class Batch:
 
     `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, None for methods that need no
     images.
-    `micro` counts micro-batches from 0 over the whole training.
+    `micro` counts micro-batches from 0 over the whole training. `further(first, count)` are rows of a draw of training
+    prompts that belongs to this micro-batch, beside its own, with noise of their own and no images.
     """
 
     prompts: Sequence[str]
@@ -30,6 +31,7 @@ class Batch:
     rng: random.Random
     micro: int
     clean: Tensor | None = None
+    further: Callable[[int, int], Batch] | None = None
 
     def draw(self, window: tuple[int, int]) -> int:
         """An index drawn uniformly from window[0] <= i < window[1], one for the whole micro-batch."""

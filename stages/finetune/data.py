@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -49,6 +50,22 @@ class Data:
             rng=random.Random(seed_from("window", self.seed, step, micro)),
             micro=step * self.accumulate + micro,
             clean=self._clean(items, noise) if self.posterior else None,
+            further=partial(self.further, step, micro),
+        )
+
+    def further(self, step: int, micro: int, first: int, count: int) -> Batch:
+        """Rows `first` to `first + count` of a draw of items for this micro-batch, beside those of `batch`.
+
+        The draw goes through all items in a random order, then through all in another one.
+        """
+        size, end = len(self.items), first + count
+        draws = [random.Random(seed_from("further", self.seed, step, micro, n)) for n in range(-(-end // size))]
+        items = [item for draw in draws for item in draw.sample(self.items, size)][first:end]
+        keys = [("further", step, micro, place) for place in range(first, first + count)]
+        noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)  # type: ignore[arg-type]
+        rng = random.Random(seed_from("further", self.seed, step, micro, "window", first))
+        return Batch(
+            [item.text for item in items], self.encodings.text(items), noise, rng, step * self.accumulate + micro
         )
 
     def _item(self, place: int) -> Item:

@@ -10,7 +10,7 @@ from stages import plugins
 from stages.errors import InputError
 from stages.finetune.resolve import GROUP, METHODS
 from stages.finetune.settings import MethodSettings
-from stages.rewards.base import Reward, require_embedding
+from stages.rewards.base import Embedder, Reward, require_embedding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +34,25 @@ class Counted:
         """The reward's own features [B, D]; raises InputError where it has none."""
         return require_embedding(self.reward).embed(images)
 
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """The reward's own features [B, D] of texts, in the space of `embed`; raises InputError where it has none."""
+        encode = getattr(self.reward, "encode_text", None)
+        if encode is None:
+            raise InputError(
+                f"model {self.reward.name!r} has no features of texts; expected some as open_clip models have"
+            )
+        return encode(prompts)
+
 
 def require_enough(plan: Plan, reward: Reward) -> Reward:
-    """`reward` itself; raises InputError where the plan's method follows a gradient that the reward does not give."""
+    """`reward` itself; raises InputError where it does not give the gradient, or the features, that the plan's method
+    takes.
+    """
+    if plan.method_settings.needs_features and not isinstance(reward, Embedder):
+        raise InputError(
+            f"run {plan.name!r}: method {plan.method!r} takes image features from its reward, and {reward.name!r} has "
+            f"none; expected a reward of kind black_box, with {reward.name!r} and a feature network under `of`"
+        )
     if reward.differentiable or not plan.method_settings.needs_gradient:
         return reward
     raise InputError(

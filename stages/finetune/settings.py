@@ -136,6 +136,11 @@ class MethodSettings(Settings):
         return True
 
     @property
+    def needs_features(self) -> bool:
+        """Whether the reward must have image features too."""
+        return False
+
+    @property
     def group(self) -> int:
         """Images of one prompt that stand side by side in a batch."""
         return 1

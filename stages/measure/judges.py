@@ -16,6 +16,7 @@ from stages.measure.settings import MeasureSettings
 from stages.models.record import ModelRecord
 from stages.models.record import load as load_record
 from stages.rewards.base import Reward, TextImage, load_reward, require_embedding, require_patches, require_text
+from stages.rewards.black_box import unboxed
 from stages.rewards.shapes_oracle import ShapesOracle
 
 
@@ -35,7 +36,7 @@ class Judges:
             embeddings = {name: self._embed(name, images) for name in self._embedders()}
             seen, rewards = None, {}
             for name in self.settings.rewards:
-                model = self.models[name]
+                model = unboxed(self.models[name])
                 if isinstance(model, ShapesOracle):
                     seen = model.parse(images)
                     rewards[name] = model.utility(seen, prompts)

@@ -22,6 +22,8 @@ FIGURES = (
     "strategies.png",
     "training.svg",
     "training.png",
+    "queries.svg",
+    "queries.png",
     "grid.png",
 )
 TABLES = ("summary.csv", "differences.csv", "plots/frontier.csv", "plots/training.csv")
@@ -60,13 +62,13 @@ def main() -> None:
     outputs = [folders.out / name for name in OUTPUTS]
     with lineage.job(params=args.params, stage="report", inputs=inputs, outputs=outputs) as job:
         write_report(study, folders, job)
-        for name in ("index.html", "metrics.json", "frontier.png", "strategies.png", "training.png", "grid.png"):
+        for name in ("index.html", "metrics.json", *(name for name in FIGURES if name.endswith(".png"))):
             job.artifact(folders.out / name)
 
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import curation, frontier, grids, load, metrics, page, rows, style, timeline, training
+    from stages.report import curation, frontier, grids, load, metrics, page, queries, rows, style, timeline, training
     from stages.report.verdict import Bootstrap, verdict
 
     evaluation = load.evaluation(study, folders.measures, folders.samples)
@@ -84,6 +86,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     frontier.write_frontier(study, evaluation, bootstrap, look, [out / "frontier.svg", out / "frontier.png"])
     frontier.write_strategies(study, evaluation, bootstrap, look, [out / "strategies.svg", out / "strategies.png"])
     training.write_training(study, log, look, [out / "training.svg", out / "training.png"])
+    queries.write_queries(study, log, look, [out / "queries.svg", out / "queries.png"])
     with whole_file(out / "grid.png") as partial:
         picture.save(partial, "PNG", optimize=True)
     metrics.write(out / "metrics.json", numbers)
@@ -97,7 +100,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
         timeline.timeline(Path(job.record.folder), leave_out=job.record.title),
         load.metric_ids(study, folders.measures),
     )  # fmt: skip
-    figures = [out / name for name in ("frontier.svg", "strategies.svg", "training.svg", "grid.png")]
+    figures = [out / name for name in ("frontier.svg", "strategies.svg", "training.svg", "queries.svg", "grid.png")]
     page.write(out / "index.html", content, figures, _linked(study, folders))
 
 

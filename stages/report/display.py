@@ -135,14 +135,16 @@ def cost(study: ReportStudy, evaluation: Evaluation) -> Table:
 
 
 def training_cost(study: ReportStudy, log: Log, look: Look) -> Table:
-    """Optimizer steps and network evaluations of every run, where the log has them."""
+    """Optimizer steps, network evaluations and queries of every run, where the log has them."""
     rows = []
     for run, view in study.runs.items():
         steps, spent = log[run].get("loss"), log[run].get("nfe")
         name = Cell(style.method_name(view.method), f"seed {view.seed}", dot=look.colour(view.method))
         evaluations = f"{spent.values.sum():,.0f}".replace(",", " ") if spent else "–"
-        rows.append([name, Cell(f"{len(steps.steps) if steps else '–'}"), Cell(evaluations)])
-    return Table(["run", "optimizer steps", "NFE of the tuned network, all images"], rows)
+        asked = log[run].get("queries")
+        queries = f"{asked.values.sum():,.0f}".replace(",", " ") if asked else "–"
+        rows.append([name, Cell(f"{len(steps.steps) if steps else '–'}"), Cell(evaluations), Cell(queries)])
+    return Table(["run", "optimizer steps", "NFE of the tuned network, all images", "queries of the reward"], rows)
 
 
 def _name(evaluation: Evaluation, look: Look, point: Point) -> Cell:

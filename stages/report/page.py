@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import cards, curation, display, style
+from stages.report import cards, curation, display, queries, style
 from stages.report.cards import Card
 from stages.report.claims import State
 from stages.report.display import Table
@@ -61,7 +61,7 @@ class Content:
 def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequence[tuple[str, Path]]) -> None:
     """Write the page, whole or not at all.
 
-    `figures` are frontier, strategies, training and grid, written before; `tables` names the files to link to.
+    `figures` are frontier, strategies, training, queries and grid, written before; `tables` names the files to link to.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -76,6 +76,7 @@ def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequenc
         "style": (HERE / "page.css").read_text(encoding="utf-8"),
         "cards": cards.cards(content.study, content.look, content.verdict),
         "alarm": alarm(content),
+        "queries_counted": queries.counted(content.log),
         "timeline": content.timeline,
         "files": [(name, Path(os.path.relpath(file, path.parent)).as_posix()) for name, file in tables],
     }
@@ -143,6 +144,7 @@ def _figures(content: Content, figures: Sequence[Path]) -> dict[str, Figure]:
         "frontier": "Reward against diversity, one panel a pair, one curve a method under combined generation.",
         "strategies": "Reward against diversity for every strategy of the reference method and of the compared one.",
         "training": "Rewards and diversity of a fixed probe over optimizer steps, one line a run.",
+        "queries": "Rewards and diversity of the same probe over queries of the training reward, one line a method.",
         "grid": "Images of the same prompts from the same noise, one row a way of making them.",
     }
     return {path.stem: Figure.of(path, texts[path.stem]) for path in figures}

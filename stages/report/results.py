@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from stages.report.settings import ReportStudy
     from stages.report.verdict import Verdict
 
-FIGURES = ("frontier.png", "strategies.png", "training.png", "grid.png")
-TERMS = ("reward", "loss_diffusion", "forward", "backward")
+FIGURES = ("frontier.png", "strategies.png", "training.png", "queries.png", "grid.png")
+TERMS = ("reward", "loss_diffusion", "forward", "backward", "queries")
 """Terms of a training log that are kept, beside all probes."""
 
 

@@ -100,9 +100,9 @@ def write_training(study: ReportStudy, log: Log, look: Look, paths: Sequence[Pat
     for axes, term in zip(grid.flat, terms, strict=False):
         for run in study.runs:
             _line(axes, study, log, look, run, term)
-        axes.set_title(_title(look, term), loc="left")
+        axes.set_title(title(look, term), loc="left")
         axes.set_xlabel("optimizer steps")
-    _legend(figure, study, look)
+    legend(figure, study, look)
     style.save(figure, paths)
 
 
@@ -130,12 +130,14 @@ def smooth(values: np.ndarray, reach: int = 4) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def _title(look: Look, term: str) -> str:
+def title(look: Look, term: str) -> str:
+    """The title of the panel of a probe term."""
     name = term.removeprefix(PROBE)
     return "diversity (held-out features)" if name == "diversity" else look.axis(name)
 
 
-def _legend(figure: Figure, study: ReportStudy, look: Look) -> None:
+def legend(figure: Figure, study: ReportStudy, look: Look, seeds: bool = True) -> None:
+    """Above the panels: a line a method and, where `seeds`, a dash a training seed."""
     from matplotlib.lines import Line2D
 
     methods = sorted(study.methods, key=lambda method: method not in look.featured)
@@ -143,9 +145,9 @@ def _legend(figure: Figure, study: ReportStudy, look: Look) -> None:
         Line2D([], [], color=look.colour(m), marker=look.marker(m), markersize=4, label=style.method_name(m))
         for m in methods
     ]
-    seeds = sorted({view.seed for view in study.runs.values()})
-    if len(seeds) > 1:
-        styles = zip(seeds, DASHES, strict=False)
+    every = sorted({view.seed for view in study.runs.values()})
+    if seeds and len(every) > 1:
+        styles = zip(every, DASHES, strict=False)
         handles += [Line2D([], [], color=style.MUTED, linestyle=dash, label=f"seed {seed}") for seed, dash in styles]
     height = figure.get_size_inches()[1]
     rows = -(-len(handles) // ENTRIES)

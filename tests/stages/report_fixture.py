@@ -225,6 +225,7 @@ def _write_log(path: Path, view: dict, verdict: str) -> None:
         rows.append({"step": step, "term": "loss", "value": -0.5 - 0.22 * u})
         rows.append({"step": step, "term": "nfe", "value": 300.0})
         rows.append({"step": step, "term": "seconds", "value": 0.4})
+        rows.append({"step": step, "term": "queries", "value": 16.0})
     for step in (0, *range(20, 101, 20)):
         u = full * (1 - np.exp(-step / 35))
         turn = u - 0.5 * max(0.0, u - 0.75)

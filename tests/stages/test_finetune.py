@@ -27,6 +27,10 @@ METHODS = {
         "train": {"trainable": "norm_affine", "as_released": {"extra_step": True, "double_step": True}},
     },
     "draft": {"kind": "draft_k", "k": 2, "train": {"accumulate": 2, "precision": "bfloat16"}},
+    "online": {
+        "kind": "online", "round_steps": 2, "queries": [6, 3], "inner": {"kind": "gradient", "truncate": [1, 3]},
+        "train": {"trainable": "lora", "lora": {"rank": 2}},
+    },
 }  # fmt: skip
 
 
@@ -115,6 +119,18 @@ def test_refuses_a_reward_without_gradient(place: Path, tmp_path: Path):
     with pytest.raises(InputError, match="gives images no gradient"):
         run(place, "draft", tmp_path, reward="oracle.json")
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_black_box_is_asked_as_often_as_the_study_says(place: Path, tmp_path: Path):
+    parts = {"reward": record.ModelRecord("jpeg", "jpeg"), "features": record.load(place / "heldout.json")}
+    record.save(record.ModelRecord("box", "black_box", parts=parts), place / "box.json")
+    log, _ = run(place, "online", tmp_path, reward="box.json")
+    assert [log[step, "queries"] for step in range(3)] == [6, 0, 3]
+    assert {"proxy", "proxy_loss", "proxy_doubt", "kl", "kl_previous", "nfe"} <= {term for _, term in log}
+    assert log[0, "reward"] < 0
+    record.save(record.ModelRecord("jpeg", "jpeg"), place / "jpeg.json")
+    with pytest.raises(InputError, match="expected a reward of kind black_box"):
+        run(place, "online", tmp_path / "bare", reward="jpeg.json")
 
 
 @pytest.mark.parametrize(

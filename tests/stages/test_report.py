@@ -170,7 +170,7 @@ def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_pa
     assert page.count("| DRaFT-1, combined generation |") == 2  # against the reference, and as an ablation
     assert {path.name for path in kept.iterdir()} == {
         "README.md", "scores.parquet", "findings.parquet", "training.parquet", "frontier.png", "strategies.png",
-        "training.png", "grid.png",
+        "training.png", "queries.png", "grid.png",
     }  # fmt: skip
 
 

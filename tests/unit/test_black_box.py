@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,9 +14,11 @@ from PIL import Image
 
 from stages.errors import InputError
 from stages.finetune.judge import Counted, require_enough, without_gradient
-from stages.finetune.methods import ddpo, refl
+from stages.finetune.methods import ddpo, online, refl
 from stages.models.record import ModelRecord
-from stages.rewards.base import known_kinds, load_reward
+from stages.rewards.base import TextImage, known_kinds, load_reward
+from stages.rewards.black_box import unboxed
+from tests import tiny
 
 
 def pictures(count: int = 3) -> torch.Tensor:
@@ -89,10 +92,53 @@ def plan(settings: Any) -> Any:
 
 def test_gradient_methods_refuse_it_and_name_those_that_can():
     reward = load_reward(ModelRecord("oracle", "shapes_oracle"))
-    assert without_gradient() == ["awm", "d3po", "ddpo", "dpok", "hrf", "large_scale_rl", "tailorpo"]
+    assert without_gradient() == ["awm", "d3po", "ddpo", "dpok", "hrf", "large_scale_rl", "online", "tailorpo"]
     with pytest.raises(InputError, match=r"'oracle' gives images no gradient.*awm, d3po, ddpo"):
         require_enough(plan(refl.Settings(kind="refl")), reward)
     assert require_enough(plan(ddpo.Settings(kind="ddpo")), reward) is reward
+
+
+def boxed(tmp_path: Path, **parts: ModelRecord) -> ModelRecord:
+    features = tiny.clip_folder(tmp_path / "clip", name="clip")
+    return ModelRecord("box", "black_box", parts={"reward": ModelRecord("j", "jpeg"), "features": features} | parts)
+
+
+def test_a_black_box_has_the_numbers_of_one_model_and_the_features_of_another(tmp_path: Path):
+    record = boxed(tmp_path)
+    box, clip = load_reward(record), load_reward(record.parts["features"])
+    images = pictures().requires_grad_(True)
+    assert torch.equal(box(images, [""] * 3), load_reward(ModelRecord("j", "jpeg"))(images, [""] * 3))
+    assert isinstance(clip, TextImage)
+    assert torch.equal(box.embed(images), clip.embed(images))  # type: ignore[attr-defined]
+    assert torch.equal(box.encode_text(["a red circle"]), clip.encode_text(["a red circle"]))  # type: ignore[attr-defined]
+    box.embed(images).sum().backward()  # type: ignore[attr-defined]
+    assert images.grad is not None
+    assert float(images.grad.abs().sum()) > 0
+
+
+def test_a_black_box_hides_the_gradient_of_what_judges(tmp_path: Path):
+    box = load_reward(boxed(tmp_path, reward=tiny.clip_folder(tmp_path / "judge", 1, "judge")))
+    assert not box.differentiable
+    assert not box(pictures().requires_grad_(True), ["red"] * 3).requires_grad
+    assert unboxed(box).name == "judge"
+    with pytest.raises(InputError, match="gives images no gradient"):
+        require_enough(plan(refl.Settings(kind="refl")), box)
+
+
+def test_a_black_box_refuses_other_parts(tmp_path: Path):
+    record = ModelRecord("box", "black_box", parts={"reward": ModelRecord("j", "jpeg")})
+    with pytest.raises(InputError, match="found reward, expected reward and features"):
+        load_reward(record)
+    with pytest.raises(InputError, match="no embedding of an image"):
+        load_reward(boxed(tmp_path, features=ModelRecord("j", "jpeg")))
+
+
+def test_a_method_with_a_proxy_refuses_a_reward_without_features(tmp_path: Path):
+    asked = plan(online.Settings(kind="online"))
+    with pytest.raises(InputError, match=r"takes image features.* 'oracle' has none; expected .* black_box"):
+        require_enough(asked, load_reward(ModelRecord("oracle", "shapes_oracle")))
+    box = load_reward(boxed(tmp_path))
+    assert require_enough(asked, box) is box
 
 
 def test_queries_are_counted():

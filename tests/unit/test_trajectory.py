@@ -19,7 +19,7 @@ from stages.finetune.batch import Batch
 from stages.finetune.budget import Cost, costs
 from stages.finetune.data import Data
 from stages.finetune.losses.transition import Transition
-from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, sqdf, tailorpo
+from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, online, sqdf, tailorpo
 from stages.finetune.resolve import Plan
 from stages.finetune.settings import FinetuneSettings, StudySettings
 from stages.finetune.tools import Tools
@@ -44,6 +44,14 @@ EVERY = {
     "sqdf": (sqdf, {"buffer": {"size": 8}, "replay": 2, "predictor": "ddim2"}),
     "sqdf by priority": (sqdf, {"buffer": {"size": 8, "draw": "prioritised"}, "replay": 2}),
     "sqdf without buffer": (sqdf, {"buffer": None}),
+    "online": (online, {
+        "round_steps": 2, "queries": [5, 3], "optimism": "bootstrap", "proxy": {"prompts": False, "heads": 3},
+        "inner": {"kind": "gradient", "truncate": [1, 4]},
+    }),
+    "online sqdf": (online, {
+        "round_steps": 2, "queries": [6], "proxy": {"prompts": False},
+        "inner": {"kind": "sqdf", "buffer": {"size": 8}, "replay": 2},
+    }),
 }  # fmt: skip
 
 
@@ -71,6 +79,7 @@ def batch(step: int = 0, count: int = 4, micro: int | None = None) -> Batch:
         rng=random.Random(place),
         micro=place,
         clean=torch.randn(count, *tiny.LATENT, generator=torch.Generator().manual_seed(place)),
+        further=lambda first, more: batch(1000 * (place + 1) + first, more),
     )
 
 

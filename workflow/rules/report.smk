@@ -5,6 +5,7 @@ CAPTIONS = {
     "frontier.svg": "frontier",
     "strategies.svg": "strategies",
     "training.svg": "training",
+    "queries.svg": "queries",
     "grid.png": "grid",
     "summary.csv": "summary",
     "differences.csv": "differences",

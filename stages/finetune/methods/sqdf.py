@@ -11,6 +11,7 @@ from stages.finetune.trajectory.settings import TrajectorySettings
 from stages.params import Settings as Section
 
 if TYPE_CHECKING:
+    from stages.finetune.trajectory.soft_q import SoftQ
     from stages.finetune.trajectory.trainer import Method
 
 
@@ -34,8 +35,8 @@ class AsReleased(Section):
     discount_twice: bool = Field(default=False, description="prioritised draws are discounted in the loss as well")
 
 
-class Settings(TrajectorySettings):
-    """SQDF's own keys."""
+class SoftQSettings(Section):
+    """The objective of SQDF, whatever the reward is: also of the proxy of a reward (method `online`)."""
 
     alpha: float = Field(
         default=4.0, ge=0, description="weight of the KL divergence from the base, in nats a number; twice the paper's"
@@ -59,24 +60,37 @@ class Settings(TrajectorySettings):
     replay: int = Field(default=1, ge=1, description="optimizer steps a collection of rollouts")
     as_released: AsReleased = Field(default_factory=AsReleased)
 
+    def discount(self, steps: int) -> float:
+        """Gamma on a grid of `steps`: as much is discounted over a whole rollout as with `gamma_steps`."""
+        return self.gamma if self.gamma_steps is None else self.gamma ** (self.gamma_steps / steps)
+
+    def check_model(self) -> None:
+        """Raise ValueError unless a model is named just where one is needed."""
+        if (self.predictor == "consistency") != (self.model is not None):
+            raise ValueError("predictor consistency and model (an entry of prepare.train.consistency) go together")
+
+
+class Settings(SoftQSettings, TrajectorySettings):
+    """SQDF's own keys."""
+
     @property
     def needs_gradient(self) -> bool:
         """The gradient of the reward is the gradient of the soft Q function."""
         return True
 
-    def discount(self, steps: int) -> float:
-        """Gamma on a grid of `steps`: as much is discounted over a whole rollout as with `gamma_steps`."""
-        return self.gamma if self.gamma_steps is None else self.gamma ** (self.gamma_steps / steps)
-
     def check(self, train: FinetuneSettings) -> None:
         """The model is named where one is needed."""
         super().check(train)
-        if (self.predictor == "consistency") != (self.model is not None):
-            raise ValueError("predictor consistency and model (an entry of prepare.train.consistency) go together")
+        self.check_model()
 
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:
     """The method before its first step."""
+    return soft_q(settings, train)
+
+
+def soft_q(settings: SoftQSettings, train: FinetuneSettings) -> SoftQ:
+    """The objective before its first step, with the predictor that it asks for."""
     from stages.finetune.trajectory.predictors import Distilled, Steps
     from stages.finetune.trajectory.soft_q import SoftQ
 

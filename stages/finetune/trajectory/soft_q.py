@@ -18,7 +18,7 @@ from torch import Tensor
 from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner
 from stages.finetune.losses.sqdf import soft_q_loss
-from stages.finetune.methods.sqdf import Settings
+from stages.finetune.methods.sqdf import SoftQSettings
 from stages.finetune.trajectory.chain import Chain, Trajectory
 from stages.finetune.trajectory.policy_gradient import MEGABYTE, divergences, kl_terms
 from stages.finetune.trajectory.predictors import Predictor
@@ -30,7 +30,7 @@ from stages.processes import ALONE, Processes
 class SoftQ:
     """SQDF; what changes is the buffer, or without one the last rollouts."""
 
-    def __init__(self, settings: Settings, accumulate: int, predictor: Predictor) -> None:
+    def __init__(self, settings: SoftQSettings, accumulate: int, predictor: Predictor) -> None:
         self.settings, self.accumulate, self.predictor = settings, accumulate, predictor
         self.buffer: Replay | None = None
         self.fresh: list[Trajectory] = []
@@ -109,6 +109,10 @@ class SoftQ:
         if self.buffer is None:
             self.buffer = Replay(wanted.size, wanted.draw, self.settings.discount(steps))
         return self.buffer
+
+    def restart(self, learner: Learner) -> None:
+        """Forget the trajectories: what judged them is another one from now on."""
+        self.buffer, self.fresh = None, []
 
     def state(self) -> dict[str, Any]:
         """The buffer and the last rollouts."""
