@@ -120,7 +120,6 @@ class Judge:
 
     def __init__(self) -> None:
         self.shown: list[Tensor] = []
-        self.weight = torch.ones((), requires_grad=True)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         self.shown.append(images.detach())
@@ -191,6 +190,15 @@ def test_the_correlation_is_that_of_the_old_proxy_on_fresh_images(prompts: Data)
     said, true = old.expected(method.features[9:]).numpy(), method.rewards[9:].numpy()
     assert log["proxy_correlation"] == pytest.approx(np.corrcoef(said, true)[0, 1])
     assert correlation(torch.ones(3), torch.arange(3.0)) is None
+
+
+def test_a_round_that_is_begun_again_does_not_count_twice(prompts: Data):
+    """As after a step that was not finite, which a resumed run takes again."""
+    made = trainer(Judge(), queries=[5, 4], inner=GRADIENT)
+    for step in (0, 1, 2, 2):
+        made.train_step([prompts.batch(step, 0)])
+    assert isinstance(made.method, Online)
+    assert len(made.method.rewards) == len(made.method.features) == 9
 
 
 def test_prompts_asked_about_go_through_all_before_one_comes_again(prompts: Data):

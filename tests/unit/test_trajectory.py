@@ -40,13 +40,14 @@ EVERY = {
     "awm": (awm, {"advantage": "batch", "updates": 2, "epochs": 2, "kl_weight": 0.1}),
     "d3po": (d3po, {"updates": 2, "kl_weight": 0.1}),
     "tailorpo": (tailorpo, {"steps_per_trajectory": 2, "updates": 2, "kl_weight": 0.1}),
+    "tailorpo guided": (tailorpo, {"updates": 2, "guidance": 0.5}),
     "large scale": (large_scale_rl, {"images_per_prompt": 2, "updates": 2}),
     "sqdf": (sqdf, {"buffer": {"size": 8}, "replay": 2, "predictor": "ddim2"}),
     "sqdf by priority": (sqdf, {"buffer": {"size": 8, "draw": "prioritised"}, "replay": 2}),
     "sqdf without buffer": (sqdf, {"buffer": None}),
     "online": (online, {
         "round_steps": 2, "queries": [5, 3], "optimism": "bootstrap", "proxy": {"prompts": False, "heads": 3},
-        "inner": {"kind": "gradient", "truncate": [1, 4]},
+        "inner": {"kind": "gradient", "truncate": [2, 3]},
     }),
     "online sqdf": (online, {
         "round_steps": 2, "queries": [6], "proxy": {"prompts": False},
@@ -386,6 +387,32 @@ def test_forks_of_tailorpo_come_from_one_state_and_are_ranked_by_what_is_predict
     assert float((forks.sign * (gaps[0] - gaps[1])).detach().mean()) > 0
 
 
+def test_guidance_moves_the_better_state_alone_and_up_the_reward():
+    """Of a reward that is a weighted sum of the latents; the last step's states are their own predictions."""
+    slope = torch.randn(tiny.LATENT, generator=torch.Generator().manual_seed(1))
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return (images * slope).sum((1, 2, 3))
+
+    forks = {}
+    for guidance in (0.0, 0.3):
+        made = trainer(tailorpo, {"guidance": guidance})
+        made.decode, made.reward = (lambda x0: x0), reward
+        forks[guidance] = made.method.fork(made, made.chain, batch())[0]  # type: ignore[attr-defined]
+    plain, moved = forks[0.0], forks[0.3]
+    assert torch.equal(plain.sign, moved.sign)
+    assert torch.equal(plain.x, moved.x)
+    first = (plain.sign > 0).reshape(-1, 1, 1, 1)
+    worse, kept = (torch.where(first, f.second, f.first) for f in (plain, moved))
+    assert torch.equal(worse, kept)
+    better, up = (torch.where(first, f.first, f.second) for f in (plain, moved))
+    last = plain.i == STEPS - 1
+    torch.testing.assert_close(
+        (up - better)[last], (0.3 * slope).expand(int(last.sum()), *tiny.LATENT), rtol=1e-4, atol=1e-5
+    )
+    assert (((up - better) * slope).sum((1, 2, 3)) > 0).all()
+
+
 def test_matching_with_equal_worth_has_the_gradient_of_the_diffusion_loss():
     made = trainer(awm, {"advantage": "batch", "clip": 0.1})
     given = batch()
@@ -423,7 +450,7 @@ def test_a_reward_without_features_gives_no_diversity_of_sets():
 def test_a_budget_counts_what_training_evaluates(name: str):
     """Where pairs are forked at the last step there is nothing to predict: that method counts by its own indices."""
     module, values = EVERY[name]
-    if name == "tailorpo":
+    if name == "tailorpo":  # the guided one forks at every step
         values = values | {"steps_per_trajectory": None}
     made = trainer(module, values)
     kind = settings_of(module, values)

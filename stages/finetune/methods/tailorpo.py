@@ -1,4 +1,4 @@
-"""TailorPO (Ren et al. 2025): at a step, the better of two next states drawn from one state."""
+"""TailorPO (Ren et al. 2025, arXiv 2502.01667): at a step, the better of two next states drawn from one state."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ class Settings(CollectionSettings):
     follow: Literal["better", "random"] = Field(
         default="better", description="the next state that a rollout goes on from"
     )
+    guidance: float = Field(
+        default=0.0, ge=0, description="preferred states are moved by this times the reward's gradient (TailorPO-G)"
+    )
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Only where preferred states are moved."""
+        return self.guidance > 0
 
 
 def start(settings: Settings, train: FinetuneSettings) -> Method:

@@ -60,11 +60,12 @@ class Online:
         return terms
 
     def begin(self, learner: Learner, chain: Chain, batch: Batch, number: int) -> dict[str, float]:
-        """The queries and the fit of round `number`."""
-        settings, before = self.settings, self.proxy
+        """The queries and the fit of round `number`; what an attempt at it left that was not finite is replaced."""
+        settings, kept = self.settings, sum(self.settings.asked(n) for n in range(number))
+        before = self.proxy if len(self.rewards) == kept else None
         features, rewards = self.query(learner, chain, batch, settings.asked(number))
-        self.features = torch.cat([self.features.to(features), features])
-        self.rewards = torch.cat([self.rewards.to(rewards), rewards])
+        self.features = torch.cat([self.features[:kept].to(features), features])
+        self.rewards = torch.cat([self.rewards[:kept].to(rewards), rewards])
         self.fresh = float(rewards.mean())
         heads = settings.proxy.heads if settings.optimism == "bootstrap" else 1
         draw = torch.Generator().manual_seed(batch.rng.getrandbits(63))

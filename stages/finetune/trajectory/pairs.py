@@ -154,12 +154,30 @@ class TailorPo:
                 other_clean, other_eps = self.look(chain, other, i + 1, text)
                 rewards = [learner.judged(seen, batch.prompts) for seen in (clean, other_clean)]
                 sign = (rewards[0] - rewards[1]).sign()
-                forks.append(Forks(x, chain.index(i, count), after, other, sign, text).whole(learner.processes))
+                first = (sign >= 0).reshape(-1, 1, 1, 1)
+                pair = self.widened(learner, chain, (after, other), first, i + 1, batch)
+                forks.append(Forks(x, chain.index(i, count), *pair, sign, text).whole(learner.processes))
                 if self.settings.follow == "better":
-                    first = (sign >= 0).reshape(-1, 1, 1, 1)
                     after, eps = torch.where(first, after, other), torch.where(first, eps, other_eps)
             x = after
         return Forks.cat(forks), learner.judged_whole(x, batch.prompts)
+
+    def widened(
+        self, learner: Learner, chain: Chain, pair: tuple[Tensor, Tensor], first: Tensor, i: int, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
+        """The pair of states entering step i with the better one moved up the reward of what is predicted from it.
+
+        `first` [B, 1, 1, 1] says which one that is. The rollout itself goes on from states that were not moved.
+        """
+        if not self.settings.guidance:
+            return pair
+        with torch.enable_grad():
+            x = torch.where(first, *pair).requires_grad_(True)
+            clean, _ = self.look(chain, x, i, Conditioning.of(batch.text))
+            _, gradient = learner.pull(clean, batch.prompts, -float(len(x)))  # of the sum, not of minus the mean
+            [up] = torch.autograd.grad(clean, x, gradient)
+        moved = x.detach() + self.settings.guidance * up
+        return torch.where(first, moved, pair[0]), torch.where(first, pair[1], moved)
 
     def look(self, chain: Chain, x: Tensor, i: int, text: Conditioning) -> tuple[Tensor, Tensor]:
         """The clean latents that the policy predicts for states entering step i, and its noise prediction there.
