@@ -34,7 +34,7 @@ include: "workflow/rules/finetune.smk"
 include: "workflow/rules/sample.smk"
 
 
-if STUDY.shards:
+if STUDY.shards("sample"):
 
     include: "workflow/rules/sample_shards.smk"
 
@@ -44,6 +44,17 @@ else:
 
 
 include: "workflow/rules/measure.smk"
+
+
+if STUDY.shards("measure"):
+
+    include: "workflow/rules/measure_shards.smk"
+
+else:
+
+    include: "workflow/rules/measure_whole.smk"
+
+
 include: "workflow/rules/report.smk"
 
 

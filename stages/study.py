@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from stages import plugins
+from stages import names, plugins
 from stages.curate.settings import CurateSettings
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
@@ -38,14 +38,14 @@ from stages.score.settings import ScoreSettings
 from stages.tune.settings import TuneSettings
 from stages.world.settings import WorldSettings
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-"""Name of a model, method or strategy: it becomes part of a file name and of a key."""
+Name = Annotated[str, StringConstraints(pattern=names.PATTERN)]
+"""Name of a study, model or method; `stages.names` says why it is so plain, and checks the others too."""
 
 
 class AboutSettings(Settings):
     """Section `study`: what it is called and what it compares."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="results stand under out/<name>/")
+    name: Name = Field(description="results stand under out/<name>/")
     description: str = Field("", description="a line for people")
     seed: int = Field(0, ge=0, description="of data, evaluation noise and bootstrap; training seeds stand in `runs`")
     reward: str = Field(description="the reward that every method is trained on")
@@ -111,6 +111,7 @@ def load(path: str | Path) -> Study:
     Raises InputError, one line, for the first thing that is wrong.
     """
     raw = read_study(path)
+    names.check(raw, f"{path}: ")
     study = validate(Study, raw, f"{path}:")
     _check_models(study, f"{path}: ")
     _check_runs(study, path, raw)
@@ -139,8 +140,8 @@ def _check_models(study: Study, where: str) -> None:
     named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
     named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
     named |= {"measure.features": study.measure.features}
-    for key, names in named.items():
-        _check_known(names, prepare.rewards, f"{where}{key}", "model")
+    for key, models in named.items():
+        _check_known(models, prepare.rewards, f"{where}{key}", "model")
 
 
 def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:

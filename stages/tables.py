@@ -71,6 +71,14 @@ SAMPLES = _schema(
 `run` and `method` are `base` and `train_seed` is 0 for images of the base alone. `nfe` counts network evaluations of
 this image (a guided evaluation counts two), as if it had been made alone; `seconds` is its share of wall time."""
 
+JUDGED = _schema(
+    "judged", 1, batch=INT, array=STRING, dtype=STRING, shape=pa.list_(INT), data=pa.large_binary(),
+)  # fmt: skip
+"""One array of a batch of images a row: what a model, or a metric of an image, says of each. `array` is `values/proxy`,
+`patches/dino`, `rewards/proxy`, ...; `dtype` and `shape` are numpy's, `data` its bytes in C order. Between the jobs
+that measure a run together.
+"""
+
 MEASURES = _schema(
     "measures", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=optional(STRING), sample=optional(INT), metric=STRING, score=FLOAT,

@@ -153,10 +153,11 @@ class Layout:
         """Trained runs, a method with a training seed each."""
         return list(self.study["runs"])
 
-    @property
-    def shards(self) -> list[str]:
-        """The jobs that share out the images of a run, as `2-of-4`; none where one job makes them all."""
-        count = int(self.study["sample"].get("shards", 1))
+    def shards(self, section: str) -> list[str]:
+        """The jobs that share out the images of a run, as `2-of-4`, in `sample` or `measure`; none where one job takes
+        them all.
+        """
+        count = int(self.study[section].get("shards", 1))
         return [f"{number}-of-{count}" for number in range(1, count + 1)] if count > 1 else []
 
     def method(self, run: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,12 @@ from stages import lineage, resume
 from stages.measure.settings import MeasureSettings, StudySeed
 from stages.params import read_study, section
 from stages.runtime import device, run_stage
+from stages.shards import Shard
 
 if TYPE_CHECKING:
-    from stages.measure.judges import Judges
+    from stages.measure.judged import Judging
+    from stages.measure.panel import Panel
+    from stages.measure.samples import Metrics
 
 
 def main() -> None:
@@ -23,22 +27,26 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     real = commands.add_parser("reference", help="features of curated images, once a study")
     made = commands.add_parser("samples", help="everything about the images of one run, or of the base")
-    for command in (real, made):
+    judge = commands.add_parser("judge", help="what the models say of a part of the images, for several jobs a run")
+    joined = commands.add_parser("join", help="everything about the images of one run, from the parts that were judged")
+    for command in (real, made, judge, joined):
         command.add_argument("--params", type=Path, required=True, help="study file")
         command.add_argument("--models", type=Path, required=True, help="folder with the model records (NAME.json)")
     real.add_argument("--images", type=Path, required=True, help="images.parquet of curate")
     real.add_argument("--features", type=Path, required=True, help="written: reference.safetensors")
-    made.add_argument("--run", required=True, help="name of the run, or base")
-    made.add_argument("--samples", type=Path, required=True, help="the run's images, as sample writes them")
-    made.add_argument("--reference", type=Path, required=True, help="reference.safetensors of measure reference")
-    made.add_argument("--measures", type=Path, required=True, help="written: one row a measured value")
-    made.add_argument("--summary", type=Path, required=True, help="written: means with intervals over prompts")
+    for command in (made, judge, joined):
+        command.add_argument("--run", required=True, help="name of the run, or base")
+        command.add_argument("--samples", type=Path, required=True, help="the run's images, as sample writes them")
+    for command in (made, joined):
+        command.add_argument("--reference", type=Path, required=True, help="reference.safetensors of measure reference")
+        command.add_argument("--measures", type=Path, required=True, help="written: one row a measured value")
+        command.add_argument("--summary", type=Path, required=True, help="written: means with intervals over prompts")
+    judge.add_argument("--shard", required=True, help="which part: 2/4 is the second of four")
+    judge.add_argument("--judged", type=Path, required=True, help="written: scores and features of its images")
+    joined.add_argument("--parts", type=Path, nargs="+", required=True, help="what all shards judged, in order")
     args = parser.parse_args()
     settings = section(args.params, "measure", MeasureSettings)
-    if args.command == "reference":
-        _reference(args, settings)
-    else:
-        _samples(args, settings)
+    {"reference": _reference, "samples": _samples, "judge": _judge, "join": _join}[args.command](args, settings)
 
 
 def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
@@ -50,38 +58,77 @@ def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
     ) as job:
         only = [] if settings.space is None else [settings.space]
         judges = load_judges(settings, args.models, device(), only)
-        read = _read(settings, judges)
+        read = _read(settings, judges.panel)
         with resume.keep(args.params, "measure", "reference", args.features, read, [args.images]) as state:
             job.metrics(write_reference(settings, judges, args.images, args.features, state))
 
 
 def _samples(args: argparse.Namespace, settings: MeasureSettings) -> None:
-    from stages.measure.evaluation import evaluation_of
     from stages.measure.judges import load_judges
+    from stages.measure.samples import judging_by, load_metrics
+
+    with _measuring(args) as job:
+        metrics, judges = load_metrics(settings), load_judges(settings, args.models, device())
+        _measure(args, settings, metrics, judges.panel, judging_by(judges, metrics), job)
+
+
+def _judge(args: argparse.Namespace, settings: MeasureSettings) -> None:
+    from stages.measure.images import Batches
+    from stages.measure.judges import load_judges
+    from stages.measure.parts import judge_part
+    from stages.measure.samples import judging_by, load_metrics
+
+    shard = Shard.parse(args.shard)
+    name, inputs = shard.named(args.run), [args.samples]
+    with lineage.job(params=args.params, stage="measure", name=name, inputs=inputs, outputs=[args.judged]) as job:
+        metrics, judges = load_metrics(settings), load_judges(settings, args.models, device())
+        batches = Batches.open(args.samples, args.run, settings.batch_size)
+        judging = judging_by(judges, metrics)
+        read = _read(settings, judges.panel)
+        with resume.keep(args.params, "measure", name, args.judged, read, inputs) as state:
+            made = judge_part(settings, judges.panel, judging, batches, args.judged, shard, state)
+        job.metrics({"batches": float(made)})
+
+
+def _join(args: argparse.Namespace, settings: MeasureSettings) -> None:
+    from stages.measure.parts import Joined
+    from stages.measure.samples import load_metrics
+
+    with _measuring(args, args.parts) as job:
+        found = Joined.open(args.parts, settings, args.models, args.samples)
+        _measure(args, settings, load_metrics(settings), found.panel, found.judge, job, args.parts)
+
+
+def _measuring(args: argparse.Namespace, parts: Sequence[Path] = ()) -> AbstractContextManager[lineage.Job]:
+    """The record of a job that measures a run."""
+    inputs, outputs = [args.samples, args.reference, *parts], [args.measures, args.summary]
+    return lineage.job(params=args.params, stage="measure", name=args.run, inputs=inputs, outputs=outputs)
+
+
+def _measure(
+    args: argparse.Namespace, settings: MeasureSettings, metrics: Metrics, panel: Panel, judging: Judging,
+    job: lineage.Job, parts: Sequence[Path] = (),
+) -> None:  # fmt: skip
+    from stages.measure.evaluation import evaluation_of
+    from stages.measure.images import Batches
     from stages.measure.samples import measure
 
-    seed = section(args.params, "study", StudySeed).seed
-    with lineage.job(
-        params=args.params, stage="measure", name=args.run,
-        inputs=[args.samples, args.reference], outputs=[args.measures, args.summary],
-    ) as job:  # fmt: skip
-        judges = load_judges(settings, args.models, device())
-        sampling = _sampling(args.params)
-        read = _read(settings, judges) | {"seed": seed, "sampling": sampling}
-        inputs = [args.samples, args.reference]
-        with resume.keep(args.params, "measure", args.run, args.measures, read, inputs) as state:
-            rows = measure(
-                settings, judges, seed, args.run, args.samples, args.reference, args.measures, args.summary, sampling,
-                state,
-            )  # fmt: skip
-        job.parameters({"evaluation": evaluation_of(args.summary)})
-        lineage.evaluation(args.params, run=args.run, metrics=_final(rows))
+    seed, sampling = section(args.params, "study", StudySeed).seed, _sampling(args.params)
+    batches = Batches.open(args.samples, args.run, settings.batch_size)
+    read = _read(settings, panel) | {"seed": seed, "sampling": sampling}
+    inputs = [args.samples, args.reference, *parts]
+    with resume.keep(args.params, "measure", args.run, args.measures, read, inputs) as state:
+        rows = measure(
+            settings, metrics, panel, judging, seed, batches, args.reference, args.measures, args.summary, sampling,
+            state,
+        )  # fmt: skip
+    job.parameters({"evaluation": evaluation_of(args.summary)})
+    lineage.evaluation(args.params, run=args.run, metrics=_final(rows))
 
 
-def _read(settings: MeasureSettings, judges: Judges) -> dict[str, object]:
+def _read(settings: MeasureSettings, panel: Panel) -> dict[str, object]:
     """Everything of the study that decides what is measured, and the models that judge."""
-    models = {name: judges.identity(name) for name in judges.models}
-    return {"measure": settings.model_dump(), "models": models}
+    return {"measure": settings.model_dump(exclude={"shards"}), "models": panel.identities}
 
 
 def _sampling(params: Path) -> dict[str, object]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stages.measure.panel import Panel
 from stages.measure.settings import MeasureSettings
 from stages.rewards.preprocess import NORMALISATIONS
 
 if TYPE_CHECKING:
-    from stages.measure.judges import Judges
     from stages.models.record import ModelRecord
 
 OWN_SPACE = ("vendi",)
@@ -31,9 +31,9 @@ def model_id(record: ModelRecord, about: Mapping[str, Any]) -> str:
     return f"{place}@{record.revision or record.digest}" + (f" ({', '.join(how)})" if how else "")
 
 
-def metric_ids(settings: MeasureSettings, judges: Judges, names: Iterable[str]) -> dict[str, str]:
+def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) -> dict[str, str]:
     """Name of every metric in `names` to its id; one that rests on no model is its own id."""
-    models = {name: model_id(judges.records[name], _about(judges, name)) for name in judges.models}
+    models = panel.ids
     owners = {name: models[name] for name in settings.rewards}
     owners |= {f"{name}_diversity": models[name] for name in settings.features}
     if settings.text_image:
@@ -53,10 +53,6 @@ def metric_ids(settings: MeasureSettings, judges: Judges, names: Iterable[str]) 
         else:
             found[name] = name
     return found
-
-
-def _about(judges: Judges, name: str) -> Mapping[str, Any]:
-    return getattr(judges.models[name], "describe", dict)()
 
 
 def _preprocessing(values: Mapping[str, Any]) -> str:

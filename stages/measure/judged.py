@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -50,6 +50,18 @@ class Judged:
             distances={name: values[index] for name, values in self.distances.items()},
             seen=None if self.seen is None else oracle.take(self.seen, index),
         )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A batch of images as it was judged, and the values [n] of all metrics of an image."""
+
+    images: Judged
+    values: Mapping[str, np.ndarray]
+
+
+Judging: TypeAlias = Callable[[int, list[dict[str, Any]], np.ndarray], Verdict]
+"""Judges a batch: its number, its rows of the samples table, its pixels uint8 [n, H, W, 3]."""
 
 
 def join(parts: Sequence[Judged]) -> Judged:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.measure.identity import model_id
 from stages.measure.judged import Judged
+from stages.measure.panel import Panel
 from stages.measure.settings import MeasureSettings
 from stages.models.record import ModelRecord
 from stages.models.record import load as load_record
@@ -64,10 +66,14 @@ class Judges:
         with torch.no_grad():
             return _features(self._embed(name, pixels_to_tensor(pixels, self.device)), name)
 
-    def identity(self, name: str) -> dict[str, object]:
-        """What identifies one model and how it is used."""
-        describe = getattr(self.models[name], "describe", dict)
-        return {"digest": self.records[name].digest, **describe()}
+    @property
+    def panel(self) -> Panel:
+        """What identifies the models and how they are used."""
+        about = {name: getattr(model, "describe", dict)() for name, model in self.models.items()}
+        return Panel(
+            {name: {"digest": self.records[name].digest, **said} for name, said in about.items()},
+            {name: model_id(self.records[name], said) for name, said in about.items()},
+        )
 
     def _embed(self, name: str, images: Tensor) -> Tensor:
         return require_embedding(self.models[name]).embed(images)
@@ -115,4 +121,4 @@ def _features(values: Tensor, name: str) -> np.ndarray:
 def _finite(values: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(values).all():
         raise InputError(f"model {name!r} gave a value that is not finite; expected weights and images it can work on")
-    return values
+    return np.ascontiguousarray(values)

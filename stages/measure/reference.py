@@ -12,6 +12,7 @@ import numpy as np
 
 from stages import tables
 from stages.errors import InputError
+from stages.measure.panel import Panel
 from stages.measure.settings import MeasureSettings
 from stages.measure.statistics import Gaussian, Reference, directions, reference
 from stages.pictures import decode
@@ -51,7 +52,7 @@ def write_reference(
             "kernel_mean": np.array([made.kernel_mean]),
         }
     with whole_file(features) as partial:
-        save_file(content, partial, metadata={"reference": _identity(settings, judges), "images": seen})
+        save_file(content, partial, metadata={"reference": _identity(settings, judges.panel), "images": seen})
     return {"images": float(len(content["features"])) if content else 0.0}
 
 
@@ -60,7 +61,7 @@ def for_sets(settings: MeasureSettings, features: np.ndarray) -> np.ndarray:
     return directions(features) if settings.directions else np.asarray(features, np.float64)
 
 
-def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> tuple[Reference, str]:
+def read_reference(settings: MeasureSettings, panel: Panel, path: Path) -> tuple[Reference, str]:
     """The statistics that `write_reference` wrote, and the digest of the images that they are of.
 
     Raises InputError where they belong to another model or setting.
@@ -73,7 +74,7 @@ def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> tup
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError) as error:
         raise InputError(f"{path}: not readable as reference features ({error}); run measure reference") from None
-    if metadata.get("reference") != _identity(settings, judges) or set(found) != set(_TENSORS):
+    if metadata.get("reference") != _identity(settings, panel) or set(found) != set(_TENSORS):
         raise InputError(f"{path}: features of another model or other settings of measure; run measure reference again")
     spread = Gaussian(found["mean"], found["covariance"])
     kernel_mean = float(found["kernel_mean"][0])
@@ -81,9 +82,9 @@ def read_reference(settings: MeasureSettings, judges: Judges, path: Path) -> tup
     return made, metadata["images"]
 
 
-def _identity(settings: MeasureSettings, judges: Judges) -> str:
+def _identity(settings: MeasureSettings, panel: Panel) -> str:
     space = settings.space
-    model = judges.identity(space) if space is not None else None
+    model = panel.identities[space] if space is not None else None
     values = [space, model, settings.directions, settings.neighbours, settings.reference_images]
     return json.dumps(values, sort_keys=True)
 

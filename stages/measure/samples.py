@@ -17,13 +17,14 @@ from stages.errors import InputError
 from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite, with_ids
 from stages.measure.identity import metric_ids
-from stages.measure.judged import Judged, join
+from stages.measure.images import KEY, Batches, Row
+from stages.measure.judged import Judged, Judging, Verdict, join
+from stages.measure.panel import Panel
 from stages.measure.reference import for_sets, read_reference
 from stages.measure.released import mean_of_batches
 from stages.measure.setting import Ledger, Setting
 from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
 from stages.measure.statistics import Reference
-from stages.pictures import decode
 from stages.resume import State
 from stages.runtime import progress
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 ALWAYS = ("rewards", "clipscore", "caption", "diversity", "attribute_diversity")
 """Metrics that are measured wherever they apply; `measure.set_metrics` adds others."""
 V = TypeVar("V")
-KEY = ("run", "method", "train_seed", "strategy", "setting", "value")
 
 
 @dataclass(frozen=True)
@@ -68,111 +68,71 @@ def load_metrics(settings: MeasureSettings) -> Metrics:
     return Metrics(**scopes, ranges=ranges)
 
 
-def measure(
-    settings: MeasureSettings, judges: Judges, seed: int, run: str, samples: Path, reference: Path,
-    measures: Path, summary: Path, sampling: Mapping[str, object] | None = None, state: State | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure every image of `samples`, write both tables, and return the rows of the summary.
+def judging_by(judges: Judges, metrics: Metrics) -> Judging:
+    """Judging by the models themselves."""
 
-    Goes on after the batches that `state` holds.
+    def judge(place: int, rows: list[Row], pixels: np.ndarray) -> Verdict:
+        images = judges.judge(pixels, [row["prompt"] for row in rows])
+        return Verdict(images, _values(metrics.image, images))
+
+    return judge
+
+
+def measure(
+    settings: MeasureSettings, metrics: Metrics, panel: Panel, judging: Judging, seed: int, batches: Batches,
+    reference: Path, measures: Path, summary: Path, sampling: Mapping[str, object] | None = None,
+    state: State | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Measure every image of `batches`, write both tables, and return the rows of the summary.
+
+    `judging` gives the word of the models in `panel`. Goes on after the batches that `state` holds.
     """
-    metrics = load_metrics(settings)
-    real, images = read_reference(settings, judges, reference) if metrics.set else (None, "")
+    real, images = read_reference(settings, panel, reference) if metrics.set else (None, "")
     sets = {"space": settings.space, "directions": settings.directions, "neighbours": settings.neighbours}
-    rows = tables.read(samples, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"]).to_pylist()
-    expected = _expected(rows, run, samples)
-    evaluation = replace(
-        _evaluation(rows, expected, samples, judges, seed),
+    evaluation = Evaluation(
+        prompts=prompt_suite(batches.prompts),
+        n_prompts=len(batches.prompts),
+        samples=min(count for setting in batches.expected.values() for count in setting.values()),
+        resolution=batches.resolution,
+        seed=seed,
         sampling=sampling or {},
         sets=sets | {"images": images} if real else {},
+        models=panel.identities,
         released={key: value for key, value in settings.as_released.model_dump().items() if value is not None},
     )
     done: list[dict[str, Any]] = []
 
     def tables_of_settings() -> Iterator[Any]:
-        for setting in _finished(settings, judges, metrics, samples, expected, evaluation.resolution, state or State()):
+        for setting in _finished(settings, judging, metrics, batches, state or State()):
             done.extend(_finish(setting, settings, metrics, real, seed))
             yield _measures(setting)
 
     tables.write(measures, tables_of_settings(), evaluation.schema(tables.MEASURES))
-    ids = metric_ids(settings, judges, dict.fromkeys(row["metric"] for row in done))
+    ids = metric_ids(settings, panel, dict.fromkeys(row["metric"] for row in done))
     tables.write(summary, tables.table(tables.SUMMARY, done), with_ids(evaluation.schema(tables.SUMMARY), ids))
     return done
 
 
-def _expected(rows: list[dict[str, Any]], run: str, path: Path) -> dict[tuple[object, ...], Counter[str]]:
-    """How many images to expect of every prompt, a setting; raises InputError for rows that do not belong together."""
-    if not rows:
-        raise InputError(f"{path}: holds no images, expected some of run {run!r}")
-    counts: dict[tuple[object, ...], Counter[str]] = {}
-    twice: set[tuple[object, ...]] = set()
-    for row in rows:
-        if row["run"] != run:
-            raise InputError(f"{path}: holds images of run {row['run']!r}, expected only {run!r}")
-        key = tuple(row[name] for name in KEY)
-        item = (*key, row["prompt_id"], row["sample"])
-        if item in twice:
-            raise InputError(
-                f"{path}: sample {row['sample']} of prompt {row['prompt_id']} stands twice under {row['setting']!r}"
-            )
-        twice.add(item)
-        counts.setdefault(key, Counter())[row["prompt_id"]] += 1
-    return counts
-
-
-def _evaluation(
-    rows: list[dict[str, Any]],
-    expected: Mapping[tuple[object, ...], Counter[str]],
-    path: Path,
-    judges: Judges,
-    seed: int,
-) -> Evaluation:
-    first = next(tables.stream(path, tables.SAMPLES, 1, ["image"]))["image"][0].as_py()
-    height, width = decode(first, f"{path}: first image").shape[:2]
-    suite = {(row["prompt_id"], row["prompt"]) for row in rows}
-    return Evaluation(
-        prompts=prompt_suite(suite),
-        n_prompts=len(suite),
-        samples=min(count for setting in expected.values() for count in setting.values()),
-        resolution=(width, height),
-        seed=seed,
-        sampling={},
-        sets={},
-        models={name: judges.identity(name) for name in judges.models},
-    )
-
-
 def _finished(
-    settings: MeasureSettings,
-    judges: Judges,
-    metrics: Metrics,
-    path: Path,
-    expected: Mapping[tuple[object, ...], Counter[str]],
-    size: tuple[int, int],
-    state: State,
+    settings: MeasureSettings, judging: Judging, metrics: Metrics, batches: Batches, state: State
 ) -> Iterator[Setting]:
     """Every setting, as soon as its last image has been judged. What waits in memory are incomplete prompts."""
-    open_settings = {key: Setting(key, Counter(counts)) for key, counts in expected.items()}
-    ledger = Ledger(list(expected), state)
+    open_settings = {key: Setting(key, Counter(counts)) for key, counts in batches.expected.items()}
+    ledger = Ledger(list(batches.expected), state)
     yield from ledger.resume(open_settings)
-    total = sum(sum(counts.values()) for counts in expected.values())
-    columns = [*KEY, "prompt_id", "prompt", "sample", "image"]
-    batches = tables.stream(path, tables.SAMPLES, settings.batch_size, columns)
-    for number, part in enumerate(progress(batches, -(-total // settings.batch_size), "measure")):
-        if number < ledger.batches:
+    for place, rows in enumerate(progress(batches.rows(), len(batches), "measure")):
+        if place < ledger.batches:
             continue
-        rows = part.to_pylist()
-        judged = judges.judge(_pixels(rows, path, size), [row["prompt"] for row in rows])
-        values = _values(metrics.image, judged)
+        verdict = judging(place, rows, batches.pixels(rows))
         groups: dict[tuple[tuple[object, ...], str], list[int]] = {}
         for index, row in enumerate(rows):
             key = tuple(row[name] for name in KEY)
             groups.setdefault((key, row["prompt_id"]), []).append(index)
-            for name, scores in values.items():
+            for name, scores in verdict.values.items():
                 open_settings[key].add(name, row["prompt_id"], row["sample"], float(scores[index]))
         for (key, prompt), indices in groups.items():
             setting = open_settings[key]
-            setting.waiting.setdefault(prompt, []).append(judged.take(indices))
+            setting.waiting.setdefault(prompt, []).append(verdict.images.take(indices))
             setting.left[prompt] -= len(indices)
             if not setting.left[prompt]:
                 _finish_prompt(setting, prompt, metrics, settings.space)
@@ -180,17 +140,6 @@ def _finished(
                 ledger.close(setting)
                 yield open_settings.pop(key)
         ledger.end_batch(open_settings)
-
-
-def _pixels(rows: list[dict[str, Any]], path: Path, size: tuple[int, int]) -> np.ndarray:
-    images = []
-    for row in rows:
-        where = f"{path}: sample {row['sample']} of prompt {row['prompt_id']}"
-        images.append(decode(row["image"], where))
-        height, width = images[-1].shape[:2]
-        if (width, height) != size:
-            raise InputError(f"{where}: {width}x{height} pixels, expected {size[0]}x{size[1]} as the first")
-    return np.stack(images)
 
 
 def _values(metrics: Mapping[str, Callable[[Judged], Mapping[str, V]]], images: Judged) -> dict[str, V]:

@@ -44,6 +44,9 @@ class MeasureSettings(Settings):
     bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
     batch_size: int = Field(256, ge=1, description="images a network call; does not change the result")
+    shards: int = Field(
+        1, ge=1, le=1000, description="jobs that share out the images of a run, under Snakemake; same results"
+    )
 
     @field_validator("set_metrics")
     @classmethod

@@ -14,7 +14,8 @@ from stages.params import section
 from stages.runtime import device, run_stage
 from stages.sample.resolve import Plan, resolve
 from stages.sample.settings import RunIdentity
-from stages.sample.shards import Shard, join
+from stages.sample.shards import join
+from stages.shards import Shard
 
 if TYPE_CHECKING:
     from stages.models.diffusion import DiffusionModel

@@ -24,8 +24,8 @@ from stages.runtime import progress
 from stages.sample import latents
 from stages.sample.networks import Networks
 from stages.sample.resolve import Plan, Strategy
-from stages.sample.shards import WHOLE, Shard
 from stages.sample.suite import Batch, Suite
+from stages.shards import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def sample_run(
 def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes, shard: Shard = WHOLE) -> int:
     """The number of images written: all of them by the first process, which gets the batches of the others."""
     if processes.first:
-        return tables.write(samples, parts, shard.schema)
+        return tables.write(samples, parts, shard.marked(tables.SAMPLES))
     return sum(part.num_rows for part in parts)
 
 

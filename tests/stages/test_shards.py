@@ -12,7 +12,8 @@ from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
 from stages.sample.run import Identity, sample_base, sample_run
-from stages.sample.shards import WHOLE, Shard, join
+from stages.sample.shards import join
+from stages.shards import WHOLE, Shard
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ def test_parts_of_different_runs_are_refused(parts: Path, tmp_path: Path) -> Non
     """Of shards of different sizes the counts of batches tell."""
     for number in (1, 2, 3):
         shard, rows = Shard(number, 3), tables.read(parts / f"{number}-of-3.parquet", tables.SAMPLES)
-        tables.write(tmp_path / f"{number}.parquet", [rows.slice(0, 1)] * (3 if number == 2 else 1), shard.schema)
+        tables.write(
+            tmp_path / f"{number}.parquet", [rows.slice(0, 1)] * (3 if number == 2 else 1), shard.marked(tables.SAMPLES)
+        )
     with pytest.raises(InputError, match=r"shards with \[1, 3, 1\] batches are not of one run"):
         join([tmp_path / f"{number}.parquet" for number in (1, 2, 3)], tmp_path / "joined.parquet")
 

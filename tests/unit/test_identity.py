@@ -55,7 +55,7 @@ def test_every_metric_is_told_by_model_revision_and_preprocessing(records: dict[
         features={"dino": "embedding", "as_released": "embedding", "clip": "embedding", "lpips": "distance"},
     )  # fmt: skip
     names = ["clip", "cut", "clipscore", "dino_diversity", "as_released_diversity", "fid", "recall", "vendi", "other"]
-    found = metric_ids(given, judges(records, given), names)
+    found = metric_ids(given, judges(records, given).panel, names)
     clip = f"open_clip@{records['clip'].digest} (16 shortest bicubic clip)"
     dino = f"facebook/dino-vits16@c2bc4f0 ({IMAGENET})"
     assert found == {

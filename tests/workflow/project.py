@@ -210,6 +210,8 @@ def written() -> dict[str, dict[str, list[str]]]:
         "sample join": {"samples": []},
         "measure reference": {"features": []},
         "measure samples": {"measures": [], "summary": []},
+        "measure judge": {"judged": []},
+        "measure join": {"measures": [], "summary": []},
         "report": {"out": list(REPORT_FILES)},
     }
 
@@ -228,6 +230,8 @@ READ = {
     "sample run": ["study.seed", "sample", "runs.{name}"],
     "measure reference": ["measure"],
     "measure samples": ["study.seed", "measure"],
+    "measure judge": ["measure"],
+    "measure join": ["study.seed", "measure"],
     "report": ["study.reference", "report", "runs"],
 }
 """Keys of the study file that the stand-ins read, by stage."""

@@ -54,15 +54,17 @@ def executes(stage, as_stage=None):
     return lambda wildcards: stamped(stage, wildcards, "code", code(as_stage or stage))
 
 
-def reads(stage, *keys):
-    """An input: the file that changes when one of these keys of the study file, or the stage's command, does."""
+def reads(stage, *keys, rule=None):
+    """An input: the file that changes when one of these keys of the study file, or the command, does; the command of
+    `rule` where that is not called like the stage.
+    """
 
     def settings(wildcards):
         names = dict(wildcards.items())
         if "run" in names:
             names["method"] = STUDY.method(names["run"])
         content = values(STUDY.study, tuple(key.format(**names) for key in keys))
-        return stamped(stage, wildcards, "settings", content | {"command": workflow.get_rule(stage).shellcmd})
+        return stamped(stage, wildcards, "settings", content | {"command": workflow.get_rule(rule or stage).shellcmd})
 
     return settings
 

@@ -18,7 +18,7 @@ rule sample_shard:
         logs("sample_shard/{run}.{shard}.tsv")
     wildcard_constraints:
         run=one_of(STUDY.runs),
-        shard=one_of(STUDY.shards),
+        shard=one_of(STUDY.shards("sample")),
     priority: 50
     threads: THREADS
     resources:
@@ -42,7 +42,7 @@ rule sample:
     input:
         executes("sample"),
         reads("sample", "study.seed", "sample", "runs.{run}"),
-        parts=[out(f"samples/parts/{{run}}.{shard}.parquet") for shard in STUDY.shards],
+        parts=[out(f"samples/parts/{{run}}.{shard}.parquet") for shard in STUDY.shards("sample")],
     output:
         samples=out("samples/{run}.parquet"),
     log:
