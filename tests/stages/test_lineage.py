@@ -330,7 +330,8 @@ def test_unreachable_server_costs_one_line_and_the_record_stands(store: MlflowCl
     assert history(runs()["finetune refl-s0"], "reward") == [(1, 0.5)]
 
 
-def test_server_gets_run_artifact_and_final_measures(workspace: Path, empty_store: Path) -> None:
+def test_a_server_loses_nothing_of_four_jobs_at_once(workspace: Path, empty_store: Path) -> None:
+    """Runs, every point, artifacts and final measures."""
     shutil.copy(empty_store, workspace / "server.db")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -344,29 +345,32 @@ def test_server_gets_run_artifact_and_final_measures(workspace: Path, empty_stor
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    body = """
+        with lineage.job("params.yaml", "finetune", "{name}", outputs=["params.yaml"]) as job:
+            for step in range(100):
+                job.metric("reward", step, step=step)
+            job.artifact("params.yaml")
+            lineage.evaluation("params.yaml", "{name}", {{"tuned/proxy": 0.25}})
+    """
+    names = {f"refl-s{seed}" for seed in range(4)}
     try:
         assert wait_for(lambda: socket.create_connection(("127.0.0.1", port), timeout=1).close() is None)
-        process = run_script(
-            """
-            with lineage.job("params.yaml", "finetune", "refl-s0", outputs=["params.yaml"]) as job:
-                job.metric("reward", 0.5, step=1)
-                job.artifact("params.yaml")
-                lineage.evaluation("params.yaml", "refl-s0", {"tuned/proxy": 0.25})
-            """,
-            MLFLOW_TRACKING_URI=uri,
-        )
-        _, errors = process.communicate(timeout=120)
+        processes = [run_script(body.format(name=name), MLFLOW_TRACKING_URI=uri) for name in names]
+        said = [process.communicate(timeout=180)[1] for process in processes]
         store = mlflow.MlflowClient(uri)
         experiment = store.get_experiment_by_name("toy")
         assert experiment is not None
-        (run,) = store.search_runs([experiment.experiment_id], "tags.stage = 'finetune'")
-        artifacts = [a.path for a in store.list_artifacts(run.info.run_id)]
+        found = store.search_runs([experiment.experiment_id], "tags.stage = 'finetune'")
+        artifacts = [[a.path for a in store.list_artifacts(run.info.run_id)] for run in found]
+        points = [store.get_metric_history(run.info.run_id, "reward") for run in found]
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-    assert errors == "" and not Path("mlflow.db").exists()
-    assert (run.data.metrics["reward"], run.data.metrics["tuned/proxy"]) == (0.5, 0.25)
-    assert artifacts == ["params.yaml"]
+    assert said == [""] * 4 and not Path("mlflow.db").exists()
+    assert {run.info.run_name for run in found} == {f"finetune {name}" for name in names} and len(found) == 4
+    assert [run.data.metrics["tuned/proxy"] for run in found] == [0.25] * 4
+    assert artifacts == [["params.yaml"]] * 4
+    assert [[(p.step, p.value) for p in each] for each in points] == [[(n, float(n)) for n in range(100)]] * 4
 
 
 def test_job_runs_without_mlflow_installed(workspace: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from stages.errors import InputError
 HOSTILE = ["x; touch pwned", "$(touch pwned)", "x`touch pwned`", "x\ntouch pwned", "x 'y'", "../up", "-x", ".x", "a/b",
            "a.b", "", "x" * 65, 7, True, ["x"], {"x; touch pwned": 1}]  # fmt: skip
 PLAIN = ["x", "7", "Refl-s0", "a_b-c", "x" * 64]
+STUDY = small_study()
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 @pytest.mark.parametrize("key", [*names.ONE, *names.SEVERAL, *names.NAMED])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_no_name_is_refused_in_one_line(key: str, name: Any) -> None:
-    content = small_study()
+    content = deepcopy(STUDY)
     if not put(content, key, name):
         return
     with pytest.raises(InputError, match=r"\Aparams.yaml: [^\n]*\Z") as error:
@@ -52,7 +54,7 @@ def put(content: dict[str, Any], key: str, name: Any) -> bool:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_names_pass(name: str) -> None:
-    content = small_study()
+    content = deepcopy(STUDY)
     for key in (*names.ONE, *names.SEVERAL, *names.NAMED):
         put(content, key, name)
     names.check(content, "")
@@ -61,7 +63,7 @@ def test_plain_names_pass(name: str) -> None:
 def test_lists_and_mappings_are_what_they_should_be() -> None:
     """DVC would paste the values of a mapping where it expects a list."""
     for key, value in (("score.rewards", {"a": "x; touch pwned"}), ("runs", ["x; touch pwned"]), ("runs", "x")):
-        content = small_study()
+        content = deepcopy(STUDY)
         *path, last = key.split(".")
         (content[path[0]] if path else content)[last] = value
         with pytest.raises(InputError, match=f"{key}: .* is not a (list|mapping) of names"):
@@ -112,7 +114,7 @@ def test_dvc_executes_no_name(project: Project, key: str) -> None:
 
 def hostile(key: str, name: str) -> dict[str, Any]:
     """The small study with a name added, or put in place of the one that stands there."""
-    content = small_study()
+    content = deepcopy(STUDY)
     if key in names.NAMED:
         *path, last = key.split(".")
         spot = content[path[0]] if path else content
@@ -127,8 +129,10 @@ def harmless(project: Project, ran: object) -> None:
     assert not [file for file in project.root.parent.rglob("*") if "pwned" in file.name]
 
 
-@pytest.mark.parametrize("name", ["x; touch pwned", "$(touch pwned)"])
-@pytest.mark.parametrize("key", ["study.name", "sample.strategies"])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("study.name", "x; touch pwned"), ("study.name", "$(touch pwned)"), ("sample.strategies", "$(touch pwned)")],
+)
 def test_snakemake_executes_no_name(project: Project, key: str, name: str) -> None:
     (project.root / "params.yaml").write_text(yaml.safe_dump(hostile(key, name)))
     refused = project.snakemake(check=False)
