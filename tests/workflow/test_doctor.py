@@ -52,7 +52,24 @@ def test_what_is_missing(project: Project, monkeypatch: pytest.MonkeyPatch) -> N
     findings = list(study.look(Path("lacking.yaml")))
     assert found(findings, "model base") == Finding("missing", "model base", "nowhere/base: not there")
     assert found(findings, "data") == Finding("missing", "data", "nowhere/images: no such file or folder")
-    assert "nowhere" in found(findings, "study").found
+    assert len([finding for finding in findings if finding.mark == "missing"]) == 2, "said twice"
+    lacking["runs"]["refl-s0"]["seed"] = 1
+    Path("lacking.yaml").write_text(yaml.safe_dump(lacking))
+    assert "runs.refl-s0: a run is called" in found(list(study.look(Path("lacking.yaml"))), "study").found
+
+
+@pytest.mark.parametrize(("side", "gpu", "said"), [(512, False, True), (512, True, False), (None, False, False)])
+def test_large_images_want_a_gpu(
+    project: Project, monkeypatch: pytest.MonkeyPatch, side: int | None, gpu: bool, said: bool
+) -> None:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(study, "_has_gpu", lambda: gpu)
+    large = small_study()
+    large["curate"]["side"] = side
+    large["prepare"]["import"]["base"]["folder"] = "nowhere/base"  # so that nothing is planned
+    Path("large.yaml").write_text(yaml.safe_dump(large))
+    findings = list(study.look(Path("large.yaml")))
+    assert any(finding.what == "GPU" and "images of 512 pixels" in finding.found for finding in findings) == said
 
 
 def test_a_model_of_a_hub_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ from stages.study import load
 from workflow.doctor.finding import Finding
 from workflow.layout import Layout
 
+LARGE_SIDE = 128
+"""Pixels; models of such images are not trained on a CPU."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -31,17 +34,45 @@ class Cost:
 
 def look(file: Path) -> Iterator[Finding]:
     """Everything about the study at `file`; only its own mistake is found when it does not read."""
+    lacking = []
     try:
         layout = Layout.read(file)
-        study = layout.study
-        for name, model in dict(study.get("prepare", {}).get("import") or {}).items():
-            yield _model(str(name), model)
-        yield from _data(study)
+        for finding in _files(layout.study):
+            yield finding
+            lacking += [finding] if finding.mark == "missing" else []
         load(file)
     except InputError as error:
-        yield Finding("missing", "study", str(error))
+        if not any(finding.found.split(": ")[0] in str(error) for finding in lacking):  # else it was said already
+            yield Finding("missing", "study", str(error))
         return
     yield from _jobs(file, layout)
+
+
+def _files(study: Mapping[str, Any]) -> Iterator[Finding]:
+    """Models and data from outside, and whether images are large for this machine."""
+    prepare = study.get("prepare")
+    models = prepare.get("import") if isinstance(prepare, Mapping) else None
+    for name, model in models.items() if isinstance(models, Mapping) else ():
+        if isinstance(model, Mapping):
+            yield _model(str(name), model)
+    yield from _data(study)
+    yield from _size_of_images(study)
+
+
+def _size_of_images(study: Mapping[str, Any]) -> Iterator[Finding]:
+    """A word on studies of real images where there is no GPU; the shapes world, of 32 pixels, needs none."""
+    curate = study.get("curate")
+    side = curate.get("side") if isinstance(curate, Mapping) else None
+    if isinstance(side, int) and side >= LARGE_SIDE and not _has_gpu():
+        yield Finding("note", "GPU", f"images of {side} pixels want one, and there is none: no study to run here")
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
 
 
 def _model(name: str, model: Mapping[str, Any]) -> Finding:
