@@ -264,7 +264,8 @@ The critical path is encode, the longest training, one run's sampling and measur
 nothing waits. `sample.shards` and `measure.shards` cut both further. Policies are whole networks in float32
 (LoRA: a few MB a run); samples are PNGs of 512 x 512 at an assumed 0.45 MB; latents are those at switch steps;
 encodings are in float16, of 113,287 pictures with one caption each. DVC's cache holds all of it a second time.
-What a run keeps of itself to go on after an interruption (weights and Adam's moments, three times the policy) is deleted when it ends.
+What a run keeps of itself to go on after an interruption (weights and Adam's moments, three times the policy) is
+deleted when it ends.
 
 How long runners plan a study of many jobs is measured in [benchmarks](benchmarks.md).
 """
