@@ -28,11 +28,22 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Share:
+    """All jobs of one stage: how many, their time together, and what part of all work that is, in per cent."""
+
+    stage: str
+    jobs: int
+    duration: str
+    percent: float
+
+
+@dataclass(frozen=True)
 class Timeline:
-    """All bars, and the sums in words."""
+    """All bars, the sums in words, and the stages by the work that they are, most first."""
 
     bars: tuple[Bar, ...]
     summary: str
+    shares: tuple[Share, ...]
 
 
 def timeline(folder: Path, leave_out: str) -> Timeline | None:
@@ -45,7 +56,16 @@ def timeline(folder: Path, leave_out: str) -> Timeline | None:
     work, peak = sum(record.seconds for record in records), max(record.peak_memory for record in records)
     text = f"{len(records)} jobs, {duration(work)} of work in {duration(total)} on the clock"
     text += f"; at most {peak / 2**30:.1f} GiB of memory in one job" if peak else ""
-    return Timeline(bars, text + ("; pauses are cut short." if cut else "."))
+    return Timeline(bars, text + ("; pauses are cut short." if cut else "."), _shares(records))
+
+
+def _shares(records: Sequence[Record]) -> tuple[Share, ...]:
+    whole = sum(record.seconds for record in records)
+    stages: dict[str, list[float]] = {}
+    for record in records:
+        stages.setdefault(_stage(record), []).append(record.seconds)
+    found = [Share(name, len(each), duration(sum(each)), 100 * sum(each) / whole) for name, each in stages.items()]
+    return tuple(sorted(found, key=lambda share: -share.percent))
 
 
 def _squeeze(records: Sequence[Record]) -> tuple[list[float], float, bool]:
@@ -61,11 +81,14 @@ def _squeeze(records: Sequence[Record]) -> tuple[list[float], float, bool]:
 
 
 def _bar(record: Record, start: float, total: float) -> Bar:
-    stage = next((name for name in STAGES if record.stage.startswith(name)), "report")
     memory = f"{record.peak_memory / 2**30:.1f} GiB" if record.peak_memory else ""
     width = max(0.2, 100 * record.seconds / total)
     left = min(100 * start / total, 100 - width)
-    return Bar(record.title, stage, left, width, duration(record.seconds), memory, record.status != "finished")
+    return Bar(record.title, _stage(record), left, width, duration(record.seconds), memory, record.status != "finished")
+
+
+def _stage(record: Record) -> str:
+    return next((name for name in STAGES if record.stage.startswith(name)), "report")
 
 
 def duration(seconds: float) -> str:

@@ -385,6 +385,9 @@ def test_the_timeline_cuts_pauses(tmp_path: Path) -> None:
     assert made.summary.startswith("3 jobs, 1 min 30 s of work in 1 min 40 s on the clock; at most 1.0 GiB")
     assert [(round(bar.left), round(bar.width)) for bar in made.bars] == [(0, 10), (40, 60), (50, 20)]
     assert [bar.failed for bar in made.bars] == [False, False, True]
+    assert [(share.stage, share.jobs, share.duration, round(share.percent)) for share in made.shares] == [
+        ("finetune", 2, "1 min 20 s", 89), ("curate", 1, "10 s", 11),
+    ]  # fmt: skip
     assert timeline.timeline(tmp_path / "none", leave_out="report") is None
 
 
