@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,9 +11,9 @@ import numpy as np
 
 from stages import tables
 from stages.errors import InputError
+from stages.measure.expected import KEY, Expected, expected
 from stages.pictures import decode
 
-KEY = ("run", "method", "train_seed", "strategy", "setting", "value")
 Row: TypeAlias = dict[str, Any]
 """A row of a samples table."""
 
@@ -25,7 +24,7 @@ class Batches:
 
     path: Path
     batch_size: int
-    expected: Mapping[tuple[object, ...], Counter[str]]
+    expected: Expected
     """Images of every prompt, by the values of `KEY`."""
     prompts: frozenset[tuple[str, str]]
     """(prompt id, prompt)."""
@@ -35,12 +34,10 @@ class Batches:
     @classmethod
     def open(cls, path: Path, run: str, batch_size: int) -> Batches:
         """Raises InputError where the table holds no images, or any that do not belong to one suite of `run`."""
-        rows = tables.read(path, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"]).to_pylist()
-        expected = _expected(rows, run, path)
+        counts, suite = expected(path, run)
         first = next(tables.stream(path, tables.SAMPLES, 1, ["image"]))["image"][0].as_py()
         height, width = decode(first, f"{path}: first image").shape[:2]
-        suite = frozenset((row["prompt_id"], row["prompt"]) for row in rows)
-        return cls(path, batch_size, expected, suite, (width, height))
+        return cls(path, batch_size, counts, frozenset(suite), (width, height))
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -63,23 +60,3 @@ class Batches:
                 wanted = f"{self.resolution[0]}x{self.resolution[1]}"
                 raise InputError(f"{where}: {width}x{height} pixels, expected {wanted} as the first")
         return np.stack(images)
-
-
-def _expected(rows: list[Row], run: str, path: Path) -> dict[tuple[object, ...], Counter[str]]:
-    """How many images to expect of every prompt, a setting; raises InputError for rows that do not belong together."""
-    if not rows:
-        raise InputError(f"{path}: holds no images, expected some of run {run!r}")
-    counts: dict[tuple[object, ...], Counter[str]] = {}
-    twice: set[tuple[object, ...]] = set()
-    for row in rows:
-        if row["run"] != run:
-            raise InputError(f"{path}: holds images of run {row['run']!r}, expected only {run!r}")
-        key = tuple(row[name] for name in KEY)
-        item = (*key, row["prompt_id"], row["sample"])
-        if item in twice:
-            raise InputError(
-                f"{path}: sample {row['sample']} of prompt {row['prompt_id']} stands twice under {row['setting']!r}"
-            )
-        twice.add(item)
-        counts.setdefault(key, Counter())[row["prompt_id"]] += 1
-    return counts

@@ -16,8 +16,9 @@ from stages import plugins, tables
 from stages.errors import InputError
 from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite, with_ids
+from stages.measure.expected import KEY
 from stages.measure.identity import metric_ids
-from stages.measure.images import KEY, Batches, Row
+from stages.measure.images import Batches, Row
 from stages.measure.judged import Judged, Judging, Verdict, join
 from stages.measure.panel import Panel
 from stages.measure.reference import for_sets, read_reference
@@ -135,8 +136,9 @@ def _finished(
             setting.waiting.setdefault(prompt, []).append(verdict.images.take(indices))
             setting.left[prompt] -= len(indices)
             if not setting.left[prompt]:
+                del setting.left[prompt]
                 _finish_prompt(setting, prompt, metrics, settings.space)
-            if not setting.left.total():
+            if not setting.left:
                 ledger.close(setting)
                 yield open_settings.pop(key)
         ledger.end_batch(open_settings)

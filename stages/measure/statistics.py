@@ -68,12 +68,56 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T, 0)
 
 
+def distance_blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """`squared_distances` of some rows of a at a time, so that no [n, m] is ever there: (rows, [rows, m])."""
+    for rows in _blocks(len(a)):
+        yield rows, squared_distances(a[rows], b)
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest rows of every row of features [n, D], itself among them: `index` and squared `distance` [n, K],
+    ascending.
+    """
+
+    features: np.ndarray
+    index: np.ndarray
+    distance: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray, count: int) -> Nearest:
+        """The `count` nearest of every row (all, where there are fewer)."""
+        values = np.asarray(features, np.float64)
+        most = min(count, len(values))
+        index, distance = np.empty((len(values), most), np.int64), np.empty((len(values), most))
+        for rows, found in distance_blocks(values, values):
+            index[rows] = np.argpartition(found, most - 1, axis=1)[:, :most]
+            near = np.take_along_axis(found, index[rows], axis=1)
+            order = np.argsort(near, axis=1)
+            index[rows] = np.take_along_axis(index[rows], order, axis=1)
+            distance[rows] = np.take_along_axis(near, order, axis=1)
+        return cls(values, index, distance)
+
+    def radii(self, rows: np.ndarray, neighbours: int) -> np.ndarray:
+        """`neighbour_radii` of the features at `rows` alone (each once), without comparing them anew: only where too
+        few of a row's nearest are among them does it meet all of them again.
+        """
+        kept = np.zeros(len(self.features), bool)
+        kept[rows] = True
+        last = min(neighbours, len(rows) - 1)
+        there = kept[self.index[rows]]
+        place = (there.cumsum(1) == last + 1).argmax(1)
+        reach = np.take_along_axis(self.distance[rows], place[:, None], axis=1)[:, 0]
+        for row in np.flatnonzero(there.sum(1) <= last):
+            found = squared_distances(self.features[rows[row] : rows[row] + 1], self.features[rows])
+            reach[row] = kth_smallest(found, neighbours)[0]
+        return reach
+
+
 def neighbour_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     """[n]: squared distance of every row of [n, D] to its `neighbours`-th nearest other row."""
     values = np.asarray(features, np.float64)
-    return np.concatenate(
-        [kth_smallest(squared_distances(values[rows], values), neighbours) for rows in _blocks(len(values))]
-    )
+    return np.concatenate([kth_smallest(found, neighbours) for _, found in distance_blocks(values, values)])
 
 
 def kth_smallest(distances: np.ndarray, neighbours: int) -> np.ndarray:

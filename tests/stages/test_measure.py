@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from stages.errors import InputError
 from stages.measure.__main__ import main
 from stages.measure.bootstrap import interval
 from stages.measure.evaluation import evaluation_of
+from stages.measure.expected import expected
 from stages.measure.metrics.diversity import pairwise_diversity
 from stages.models.record import ModelRecord, load, save
 from stages.pictures import encode, tensor
@@ -270,6 +272,18 @@ def test_other_worlds_have_no_oracle_metrics(world: Path, models: Path) -> None:
     make_reference(world, models)
     rows, _ = measure(world, models)
     assert set(rows["metric"]) == {"proxy", "patch_diversity"}
+
+
+def test_settings_and_prompts_are_counted_as_they_stand(tmp_path: Path) -> None:
+    rows = made_images("base", [("guidance", "g=1", 1.0), ("guidance", "g=2", 2.0)], 5)[:-4]
+    write_samples(tmp_path, rows, "base")
+    counts, suite = expected(tmp_path / "base.samples.parquet", "base")
+    names = ("run", "method", "train_seed", "strategy", "setting", "value")
+    wanted: dict[tuple[object, ...], Counter[str]] = {}
+    for row in rows:
+        wanted.setdefault(tuple(row[name] for name in names), Counter())[row["prompt_id"]] += 1
+    assert list(counts.items()) == list(wanted.items())
+    assert suite == {(row["prompt_id"], row["prompt"]) for row in rows}
 
 
 def refused(world: Path, models: Path, message: str, run: str = "base") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from stages.measure.metrics.vendi import vendi_score
 from stages.measure.released import bfloat16, mean_of_batches
 from stages.measure.samples import load_metrics
 from stages.measure.settings import MeasureSettings
-from stages.measure.statistics import Gaussian, cubic_kernel, directions, gaussian, neighbour_radii, reference
+from stages.measure.statistics import Gaussian, Nearest, cubic_kernel, directions, gaussian, neighbour_radii, reference
 from stages.world import oracle
 from stages.world.render import render
 from stages.world.scene import draw_captions, draw_scenes
@@ -196,6 +196,22 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(pieces.radii, whole.radii, rtol=1e-9)
     assert pieces.kernel_mean == pytest.approx(whole.kernel_mean, rel=1e-12)
     assert neighbour_radii(np.zeros((5, 2)), 3).tolist() == [0.0] * 5
+    made, chosen = draws(40, seed=1), np.arange(3, 37)
+    for module in (kid, precision, recall_metric, coverage):
+        monkeypatch.undo()
+        once = module.metric(made, whole)(chosen)
+        for place in ("stages.measure.statistics.BLOCK", f"{module.__name__}.BLOCK"):
+            monkeypatch.setattr(place, 7, raising=False)
+        assert module.metric(made, whole)(chosen) == pytest.approx(once, rel=1e-12)
+
+
+@pytest.mark.parametrize("kept", [range(90), range(0, 90, 2), [5, *range(50, 90)], [5, 60], [7]])
+def test_radii_of_chosen_rows_are_those_of_the_rows_alone(kept: Sequence[int]) -> None:
+    """The first 50 are nearly the same image, so with most of them gone a row has none of its nearest left."""
+    values = np.concatenate([draws(1) + 1e-6 * draws(50), draws(40, seed=2)])
+    rows = np.array(kept)
+    found = Nearest.of(values, 12).radii(rows, 3)
+    np.testing.assert_allclose(found, neighbour_radii(values[rows], 3), rtol=1e-6, atol=1e-13)
 
 
 def test_directions_have_the_cosine_kernel() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.measure.statistics import Reference, rounding, squared_distances
+from stages.measure.statistics import Reference, distance_blocks, rounding
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)
@@ -18,5 +18,5 @@ def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray],
     Unlike recall it rests on the radii of real images alone, so a stray generated image covers nothing.
     """
     reach = reference.radii + rounding(features, reference.features)
-    near = squared_distances(features, reference.features) <= reach
+    near = np.concatenate([found <= reach for _, found in distance_blocks(features, reference.features)])
     return lambda rows: float(near[rows].any(0).mean())

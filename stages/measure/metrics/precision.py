@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.measure.statistics import Reference, rounding, squared_distances
+from stages.measure.statistics import Reference, distance_blocks, rounding
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)
@@ -15,5 +15,6 @@ RANGE = (0.0, 1.0)
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:
     """In [0, 1]: images within the k-neighbour radius of at least one real image (Kynkaanniemi et al. 2019, eq. 2)."""
     reach = reference.radii + rounding(features, reference.features)
-    inside = np.any(squared_distances(features, reference.features) <= reach, axis=1)
+    parts = [(found <= reach).any(1) for _, found in distance_blocks(features, reference.features)]
+    inside = np.concatenate(parts)
     return lambda rows: float(inside[rows].mean())

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.measure.statistics import Reference, kth_smallest, rounding, squared_distances
+from stages.measure.statistics import BLOCK, Nearest, Reference, distance_blocks, rounding
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)
+SPARE = 8
+"""So many times the neighbours that count are kept of every image, for those that are left out."""
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:
@@ -17,11 +19,16 @@ def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray],
 
     The radii grow as generated images get fewer: compare only settings with equally many.
     """
-    own, across = squared_distances(features, features), squared_distances(features, reference.features)
+    nearest = Nearest.of(features, SPARE * (reference.neighbours + 1))
+    across = np.concatenate([found for _, found in distance_blocks(features, reference.features)])
     slack = rounding(features, reference.features)
 
     def value(rows: np.ndarray) -> float:
-        reach = kth_smallest(own[np.ix_(rows, rows)], reference.neighbours) + slack
-        return float((across[rows] <= reach[:, None]).any(0).mean())
+        reach = nearest.radii(rows, reference.neighbours) + slack
+        covered = np.zeros(across.shape[1], bool)
+        for start in range(0, len(rows), BLOCK):
+            some = slice(start, start + BLOCK)
+            covered |= (across[rows[some]] <= reach[some, None]).any(0)
+        return float(covered.mean())
 
     return value

@@ -1,0 +1,54 @@
+"""What a table of samples holds, before any image is looked at: settings, prompts, and how many images of each.
+
+Columns, not rows: a table of a million images takes seconds and little memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages import tables
+from stages.errors import InputError
+
+KEY = ("run", "method", "train_seed", "strategy", "setting", "value")
+"""What a setting is known by."""
+Expected: TypeAlias = Mapping[tuple[object, ...], Counter[str]]
+"""The key of a setting to how many images it has of every prompt; settings in the order of the table."""
+
+
+def expected(path: Path, run: str) -> tuple[Expected, set[tuple[str, str]]]:
+    """Images of every prompt, a setting, and the pairs (prompt id, prompt).
+
+    Raises InputError where the table holds no images, images of another run, or an image twice.
+    """
+    rows = tables.read(path, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"])
+    if not rows.num_rows:
+        raise InputError(f"{path}: holds no images, expected some of run {run!r}")
+    for found in pc.unique(rows["run"]).to_pylist():
+        if found != run:
+            raise InputError(f"{path}: holds images of run {found!r}, expected only {run!r}")
+    _refuse_twice(rows, path)
+    counts: dict[tuple[object, ...], Counter[str]] = {}
+    groups = rows.group_by([*KEY, "prompt_id"], use_threads=False).aggregate([("sample", "count")])
+    for row in groups.to_pylist():
+        key = tuple(row[name] for name in KEY)
+        counts.setdefault(key, Counter())[row["prompt_id"]] = row["sample_count"]
+    pairs = rows.select(["prompt_id", "prompt"]).group_by(["prompt_id", "prompt"]).aggregate([]).to_pylist()
+    return counts, {(pair["prompt_id"], pair["prompt"]) for pair in pairs}
+
+
+def _refuse_twice(rows: pa.Table, path: Path) -> None:
+    items = rows.select([*KEY, "prompt_id", "sample"]).append_column("one", pa.repeat(1, rows.num_rows))
+    times = items.group_by([*KEY, "prompt_id", "sample"], use_threads=False).aggregate([("one", "sum")])
+    if times.num_rows == rows.num_rows:
+        return
+    row = times.filter(pc.greater(times["one_sum"], 1)).slice(0, 1).to_pylist()[0]
+    raise InputError(
+        f"{path}: sample {row['sample']} of prompt {row['prompt_id']} stands twice under {row['setting']!r}"
+    )
