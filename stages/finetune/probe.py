@@ -12,6 +12,7 @@ from stages.finetune.trainer import Decode, RewardFunction
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import Noise
+from stages.models.policy import unchanged
 from stages.models.sampler import Sampler, finish
 from stages.models.schedule import Grid
 from stages.models.similarity import pairwise_diversity
@@ -40,7 +41,9 @@ class Probe:
     def judge(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> tuple[dict[str, Tensor], Tensor]:
         """Scores [N] by every reward, and the diversity of every prompt [N / samples]."""
         predict = policy.predict(grid, self.text)
-        images = decode(finish(grid, predict, self.noise.initial(), 0, self.noise, sampler))
+        with unchanged():
+            clean = finish(grid, predict, self.noise.initial(), 0, self.noise, sampler)
+        images = decode(clean)
         scores = {name: reward(images, self.prompts) for name, reward in self.rewards.items()}
         features = self.embed(images)
         groups = features.reshape(-1, self.samples, features.shape[-1])

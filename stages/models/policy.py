@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,6 +80,13 @@ class Policy:
             about |= {f"{part}.r": self.rank, f"{part}.lora_alpha": self.alpha, f"{part}.target_modules": layers}
         with whole_file(path) as partial:
             save_file(tensors, partial, {METADATA: json.dumps(about)})
+
+
+def unchanged() -> AbstractContextManager[None]:
+    """A region without gradient in which weights do not change: LoRA's updated weights are worked out once in it, not
+    in every evaluation, to the same bits.
+    """
+    return parametrize.cached()
 
 
 def make_policy(

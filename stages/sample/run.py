@@ -15,7 +15,7 @@ from stages import pictures, tables
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
-from stages.models.policy import Policy
+from stages.models.policy import Policy, unchanged
 from stages.models.sampler import finish, walk
 from stages.models.schedule import Grid
 from stages.processes import ALONE, Processes
@@ -188,7 +188,8 @@ def sample_run(
         networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
         predict = strategy.module.predict(networks, strategy.settings, value)
         prefix, prefix_nfe = shared_prefix(strategy, value, batch, kept, painter.suite.device)
-        images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe)
+        with unchanged():
+            images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe)
         return {IMAGES: packed(images.table(batch, whose, strategy.name, label, value))}
 
     def parts() -> Iterator[pa.Table]:

@@ -20,6 +20,7 @@ from stages.finetune.losses.transition import Transition, between
 from stages.finetune.tools import Tools
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
+from stages.models.policy import unchanged
 from stages.processes import Processes
 
 
@@ -132,12 +133,13 @@ class Chain:
         """One rollout of the policy for a micro-batch; `first` [B, C, h, w] in place of the batch's own noise."""
         x = batch.noise.initial() if first is None else first
         states, means, densities, deviations = [x], [], [], []
-        for i in range(len(self)):
-            found = self.transition(self.tools.policy, x, self.index(i, len(x)), batch.text)
-            x = found.sample(batch.noise.step(i))
-            states.append(x)
-            means.append(found.mean)
-            densities.append(found.log_density(x))
-            deviations.append(found.std[0].flatten())
+        with unchanged():
+            for i in range(len(self)):
+                found = self.transition(self.tools.policy, x, self.index(i, len(x)), batch.text)
+                x = found.sample(batch.noise.step(i))
+                states.append(x)
+                means.append(found.mean)
+                densities.append(found.log_density(x))
+                deviations.append(found.std[0].flatten())
         return Trajectory(torch.stack(states), torch.stack(means), torch.cat(deviations), torch.stack(densities),
                           Conditioning.of(batch.text), batch.prompts)  # fmt: skip
