@@ -22,7 +22,8 @@ class Batch:
     `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, None for methods that need no
     images.
     `micro` counts micro-batches from 0 over the whole training. `further(first, count)` are rows of a draw of training
-    prompts that belongs to this micro-batch, beside its own, with noise of their own and no images.
+    prompts that belongs to this micro-batch, beside its own, with noise of their own and no images. `rolled` are an
+    index and the latents [B, C, h, w] that enter it, where they were made before the step (`stages.finetune.together`).
     """
 
     prompts: Sequence[str]
@@ -32,6 +33,7 @@ class Batch:
     micro: int
     clean: Tensor | None = None
     further: Callable[[int, int], Batch] | None = None
+    rolled: tuple[int, Tensor] | None = None
 
     def draw(self, window: tuple[int, int]) -> int:
         """An index drawn uniformly from window[0] <= i < window[1], one for the whole micro-batch."""
@@ -54,3 +56,13 @@ class Step(Protocol):
     """The function `step` of a method's module."""
 
     def __call__(self, tools: Tools, batch: Batch, settings: MethodSettings) -> Judged: ...
+
+
+class Ahead(Protocol):
+    """The function `ahead` that a method's module may have.
+
+    The index to which its step rolls a micro-batch out from noise without gradient, None where it does not; the trainer
+    then does so for several micro-batches at once, and `Tools.from_noise` has it at hand. It draws what the step draws.
+    """
+
+    def __call__(self, tools: Tools, batch: Batch, settings: MethodSettings) -> int | None: ...

@@ -67,6 +67,10 @@ class Learner:
         """
         raise NotImplementedError
 
+    def ready(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """The micro-batches of a step, with what is made of them together before their turns; here nothing."""
+        return batches
+
     def train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
         """One optimizer step on the mean loss of the micro-batches; returns the mean terms of the loss and the norm of
         the gradient, before clipping. Raises NonFinite where one of them is no number, and leaves everything as it was.
@@ -74,7 +78,7 @@ class Learner:
         share = 1.0 if self.settings.as_released.sum_accumulation else 1 / len(batches)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
-        each = [self.backward(batch, share) for batch in batches]
+        each = [self.backward(batch, share) for batch in self.ready(batches)]
         for own in each:
             for name, value in own.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value / len(batches)

@@ -120,7 +120,9 @@ def start(
         return TrajectoryTrainer.start(tools, model.vae.decode, reward, method, parameters, plan.train,
                                        cast(TrajectorySettings, plan.method_settings).eta)  # fmt: skip
     step = partial(plan.module.step, settings=plan.method_settings)
-    return Trainer.start(tools, model.vae.decode, reward, step, parameters, plan.train)
+    ahead = getattr(plan.module, "ahead", None)
+    ahead = ahead and partial(ahead, settings=plan.method_settings)
+    return Trainer.start(tools, model.vae.decode, reward, step, parameters, plan.train, ahead)
 
 
 def distilled(plan: Plan, model: DiffusionModel, predictors: Path | None) -> Denoiser | None:

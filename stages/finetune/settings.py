@@ -102,6 +102,11 @@ class FinetuneSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="autocast of the networks")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
     judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
+    rollout_batch: int = Field(
+        default=16,
+        ge=1,
+        description="images rolled out at a time where an optimizer step has several micro-batches; bounds memory",
+    )
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
     nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="a step whose loss or gradient is NaN or infinite ends the run, or is left out"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
+from stages.models.policy import unchanged
 from stages.models.sampler import Sampler, Seen, step, walk
 from stages.models.schedule import Grid
 
@@ -75,7 +76,16 @@ class Tools:
             if start == stop:
                 return x
         predict = self.predict(batch)
-        return walk(self.grid, predict, x, start, stop, batch.noise, self.sampler, seen, self.extra_step)
+        with unchanged():
+            return walk(self.grid, predict, x, start, stop, batch.noise, self.sampler, seen, self.extra_step)
+
+    def from_noise(self, batch: Batch, stop: int) -> Tensor:
+        """Latents entering index `stop` from the batch's own noise, by the policy, without gradient; those that were
+        made together with other micro-batches, where they were.
+        """
+        if batch.rolled is not None and batch.rolled[0] == stop:
+            return batch.rolled[1]
+        return self.rollout(batch, batch.noise.initial(), 0, stop)
 
     def x0(self, batch: Batch, x: Tensor, i: int) -> Tensor:
         """Clean latents that the policy predicts at index i, with gradient."""

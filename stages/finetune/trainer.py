@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from stages.finetune.batch import Batch, Judged
 from stages.finetune.learner import Decode, Learner, RewardFunction, adamw, first_average, reward_loss
 from stages.finetune.settings import FinetuneSettings
+from stages.finetune.together import roll_out
 from stages.finetune.tools import Tools
 
 __all__ = ["Decode", "RewardFunction", "Trainer", "reward_loss"]
@@ -21,6 +23,7 @@ class Trainer(Learner):
     """A learner whose method, `micro_step(tools, batch)`, says which clean latents are judged."""
 
     micro_step: Callable[[Tools, Batch], Judged]
+    ahead: Callable[[Tools, Batch], int | None] | None = field(default=None, kw_only=True)
 
     @classmethod
     def start(
@@ -31,10 +34,27 @@ class Trainer(Learner):
         micro_step: Callable[[Tools, Batch], Judged],
         parameters: dict[str, nn.Parameter],
         settings: FinetuneSettings,
+        ahead: Callable[[Tools, Batch], int | None] | None = None,
     ) -> Trainer:
-        """A trainer before its first step."""
+        """A trainer before its first step; `ahead` is that of the method (`batch.Ahead`), where it has one."""
         optimizer, average = adamw(parameters, settings), first_average(parameters, settings)
-        return cls(tools, decode, reward, parameters, optimizer, average, settings, micro_step)
+        return cls(tools, decode, reward, parameters, optimizer, average, settings, micro_step, ahead=ahead)
+
+    def ready(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """The micro-batches, rolled out together as far as the method says, `rollout_batch` images at a time."""
+        if self.ahead is None or self.tools.extra_step or len(batches) == 1:
+            return batches
+        stops = [self.ahead(self.tools, replace(batch, rng=copy(batch.rng))) for batch in batches]
+        made, waiting = list(batches), [number for number, stop in enumerate(stops) if stop is not None]
+        each = max(self.settings.rollout_batch // len(batches[0].prompts), 1)
+        for first in range(0, len(waiting), each):
+            some = waiting[first : first + each]
+            where = [stop for number in some if (stop := stops[number]) is not None]
+            with self._autocast():
+                found = roll_out(self.tools, [batches[number] for number in some], where)
+            for number, stop, x in zip(some, where, found, strict=True):
+                made[number] = replace(batches[number], rolled=(stop, x))
+        return made
 
     def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Add `share` of one micro-batch's gradient to the parameters; returns its terms, detached.

@@ -17,18 +17,19 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.mark.parametrize(
-    ("name", "m", "plain_evaluations", "evaluations"),
+    ("name", "middles", "plain_evaluations", "evaluations"),
     [
-        ("refl", 31, 31 + 1 + 1, 31 + 1),
-        ("imagerefl", 30, 2, 1),
-        ("imagerefl", 32, 2 + 2, 2 + 1),
-        ("draft1", 0, 31, 31),
+        ("refl", (31,), 31 + 1 + 1, 31 + 1),
+        ("refl", (33, 31), 32 + 1 + 1, 32 + 1),
+        ("imagerefl", (30,), 2, 1),
+        ("imagerefl", (32,), 2 + 2, 2 + 1),
+        ("draft1", (0, 0), 31, 31),
     ],
 )
 def test_micro_steps_are_those_of_the_plain_reference(
-    bench: Bench, name: str, m: int, plain_evaluations: int, evaluations: int
+    bench: Bench, name: str, middles: tuple[int, ...], plain_evaluations: int, evaluations: int
 ):
-    plain, ours = bench.training(name, middles=(m,))
+    plain, ours = bench.training(name, middles=middles)
     (theirs, their_count), (made, count) = once(plain), once(ours)
     assert (their_count, count) == (plain_evaluations, evaluations)
     assert differences(theirs, made)["loss"] <= LOSS

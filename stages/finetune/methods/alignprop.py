@@ -26,6 +26,11 @@ class Settings(MethodSettings):
         check_window("truncate", self.truncate, train.sampling_steps + 1, low=1)
 
 
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+    """To the first step with gradient."""
+    return len(tools.grid) - batch.draw(settings.truncate)
+
+
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """One micro-batch: DRaFT-K with K drawn anew (predictions before a random step carry no gradient)."""
     return draft_k.judge(tools, batch, batch.draw(settings.truncate))

@@ -28,6 +28,11 @@ class Settings(MethodSettings):
             raise ValueError(f"k {self.k} is more than sampling_steps {train.sampling_steps}")
 
 
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+    """To the first step with gradient, unless the rollout is watched on its way."""
+    return None if settings.kl_weight else len(tools.grid) - settings.k
+
+
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """One micro-batch of DRaFT-K."""
     return judge(tools, batch, settings.k, settings.kl_weight)
@@ -42,8 +47,7 @@ def judge(tools: Tools, batch: Batch, k: int, kl_weight: float = 0.0) -> Judged:
 
     start = len(tools.grid) - k
     if not kl_weight:
-        x = tools.rollout(batch, batch.noise.initial(), 0, start)
-        return Judged(tools.chain(batch, x, start), batch.prompts)
+        return Judged(tools.chain(batch, tools.from_noise(batch, start), start), batch.prompts)
     from stages.finetune.trajectory.nearness import Watched
 
     watched = Watched.draw(batch, len(tools.grid))

@@ -21,6 +21,11 @@ class Settings(MethodSettings):
     )
 
 
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+    """To the last index."""
+    return len(tools.grid) - 1
+
+
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """Sample to the end, noise the result to the last index n times, and judge each prediction from there."""
     import torch
@@ -28,8 +33,7 @@ def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     from stages.finetune.batch import Judged
 
     last = len(tools.grid) - 1
-    x = tools.rollout(batch, batch.noise.initial(), 0, last)
-    first = tools.x0(batch, x, last)
+    first = tools.x0(batch, tools.from_noise(batch, last), last)
     judged = [first]
     for n in range(settings.renoise):
         again = tools.grid.noised(first.detach(), batch.noise.extra(f"renoise {n}"), last)

@@ -36,6 +36,11 @@ class Settings(MethodSettings):
         check_window("middle", self.middle, train.sampling_steps, low=self.start)
 
 
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+    """ReFL's rollouts alone begin with noise."""
+    return batch.draw(settings.middle) if refl_turn(batch.micro, settings.refl_every) else None
+
+
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """One micro-batch: of ReFL when it is its turn, else of ImageReFL."""
     m = batch.draw(settings.middle)

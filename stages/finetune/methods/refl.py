@@ -40,6 +40,11 @@ class Settings(MethodSettings):
         check_window("middle", self.middle, train.sampling_steps)
 
 
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+    """To the judged index, unless the rollout is watched on its way."""
+    return None if settings.kl_weight else batch.draw(settings.middle)
+
+
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
     """One micro-batch of ReFL."""
     m = batch.draw(settings.middle)
@@ -50,7 +55,7 @@ def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
 
 def judge(tools: Tools, batch: Batch, m: int, diffusion_weight: float) -> Judged:
     """Roll out to index m without gradient, predict x0 there with gradient; ImageReFL's code, refl_trainer.py."""
-    return judged(tools, batch, tools.rollout(batch, batch.noise.initial(), 0, m), m, diffusion_weight)
+    return judged(tools, batch, tools.from_noise(batch, m), m, diffusion_weight)
 
 
 def near(tools: Tools, batch: Batch, m: int, settings: Settings) -> Judged:
