@@ -40,10 +40,15 @@ slurm-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skip
 faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moments and compare the results, in minutes
 	@$(IN) FAULTS=1 OMP_NUM_THREADS=1 python -m pytest -m slow -s tests/faults $(ARGS)
 
-bench: $(VENV)/.test  ## measure steps, the sweep and whole studies, and write docs/benchmarks.md (ARGS: studies)
-	@$(IN) python -m benchmarks.steps
-	@$(IN) python -m benchmarks --out benchmarks/results/studies.json $(ARGS)
-	@$(IN) python -m benchmarks.page
+BENCH := $(if $(QUICK),out/bench,benchmarks/results)
+bench: $(VENV)/.test  ## measure everything on this machine, in about an hour, and write docs/benchmarks.md (see there)
+	@$(IN) python -m benchmarks.steps --out $(BENCH)/steps.json $(if $(QUICK),--repeats 1 --width 8)
+	@$(IN) python -m benchmarks.curation --out $(BENCH)/curation.json $(if $(QUICK),--sizes 2000)
+	@$(IN) python -m benchmarks.rows --out $(BENCH)/rows.json $(if $(QUICK),--sizes 2000 --sets 500)
+	@$(IN) python -m benchmarks.planning --out $(BENCH)/planning.json $(if $(QUICK),--jobs 30)
+	@$(IN) python -m benchmarks.planning --out $(BENCH)/planning.json --runner dvc --jobs $(if $(QUICK),30,100 1000)
+	@$(IN) python -m benchmarks --out $(BENCH)/studies.json $(if $(QUICK),studies/smoke.yaml,$(ARGS))
+	@$(IN) python -m benchmarks.page --results $(BENCH) $(if $(QUICK),--out $(BENCH)/benchmarks.md)
 
 lint: $(VENV)/.test  ## check style and types
 	$(IN) ruff check .

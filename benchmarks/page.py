@@ -18,8 +18,9 @@ Content = Mapping[str, Any]
 HEAD = """\
 # Benchmarks
 
-Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures steps and studies anew
-and writes both. Figures are those of the machine named in each section.
+Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures everything anew and
+writes both. `make bench QUICK=1` measures a little of everything into `out/bench`, to see that it works, and leaves
+results and page as they are. Figures are those of the machine named in each section.
 """
 
 
@@ -73,8 +74,9 @@ def steps(content: Content) -> Iterator[str]:
         f"Random networks of the shape of Stable Diffusion 1.5 with {shape['width']} channels in place of 320, latents "
         f"of {shape['latent']} x {shape['latent']}, batches of {shape['batch']}, float32. The plain reference "
         "(`benchmarks/plain.py`) does the work the way the released trainer does. Both sides take turns in one process "
-        "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. Evaluations are an "
-        "image and micro-step, of the sweep an image of all six k. Seconds are medians of n repetitions.\n"
+        "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
+        f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
+        "are an image and micro-step, of the sweep an image of all six k. Seconds are medians of n repetitions.\n"
     )
     median = statistics.median
     yield from table(
@@ -135,6 +137,35 @@ def curation(content: Content) -> Iterator[str]:
     yield from powers(content["exponents"])
 
 
+ROWS = {
+    "measure": "images of one run in 20 settings, 5 a prompt, judged by a rule that costs nothing",
+    "report": "rows of measures of a study of 4 runs",
+    "sets": "images of one setting, every set metric with its interval, on features of 64 numbers",
+}
+
+
+def rows(content: Content) -> Iterator[str]:
+    """Measuring and reporting in rows."""
+    yield "## Measure and report in rows\n"
+    yield machine(content)
+    known = [what for what in ROWS if any(run["what"] == what for run in content["runs"])]
+    about = "; ".join(f"{what}: {ROWS[what]}" for what in known)
+    yield f"{about} ({content['cores']} cores, `python -m benchmarks.rows`).\n"
+    yield from table(
+        ("rows", "of", "seconds", "CPU seconds", "memory"),
+        [
+            (f"{run['rows']:,}", run["what"], f"{run['seconds']:.1f}", f"{run['cpu_seconds']:.1f}",
+             f"{run['memory_mb']:.0f} MB")
+            for what in known
+            for run in sorted(content["runs"], key=lambda run: run["rows"])
+            if run["what"] == what
+        ],
+    )  # fmt: skip
+    yield from powers(content["exponents"])
+    if "sets" in known:
+        yield "Set metrics compare every image with every other, so their time grows with the square of a setting.\n"
+
+
 def powers(exponents: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """The fitted exponents."""
     for what, found in exponents.items():
@@ -177,7 +208,7 @@ def slurm(content: Content) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "steps": steps, "studies": studies, "curation": curation, "planning": planning, "slurm": slurm,
+    "steps": steps, "studies": studies, "curation": curation, "rows": rows, "planning": planning, "slurm": slurm,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1800, help="seconds after which a dry run is given up")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
     args = parser.parse_args()
-    plans = []
+    plans = kept(args.out)
     with tempfile.TemporaryDirectory(prefix="planning-") as name:
         folder = Path(name)
         copy_files(Path.cwd(), folder)
@@ -62,12 +62,25 @@ def main() -> None:
         for runner in args.runner:
             for jobs in sorted(args.jobs):
                 generate(folder, jobs, runner)
-                plans.append(measure(runner, jobs, folder, args.limit))
-                print(f"{runner}, {jobs:,} jobs: {plans[-1].seconds:.1f} s ({plans[-1].cpu_seconds:.1f} s of CPU), "
-                      f"{plans[-1].memory_mb:.0f} MB", flush=True)  # fmt: skip
-    found = {runner: exponent([plan for plan in plans if plan.runner == runner]) for runner in args.runner}
+                plan = plans[runner, jobs] = measure(runner, jobs, folder, args.limit)
+                print(f"{runner}, {jobs:,} jobs: {plan.seconds:.1f} s ({plan.cpu_seconds:.1f} s of CPU), "
+                      f"{plan.memory_mb:.0f} MB", flush=True)  # fmt: skip
+                write(args.out, list(plans.values()))
+
+
+def kept(path: Path) -> dict[tuple[str, int], Plan]:
+    """The dry runs at `path`, by runner and jobs, in this order; what is not measured again stays there."""
+    found = [Plan(**plan) for plan in json.loads(path.read_text())["plans"]] if path.exists() else []
+    return {(plan.runner, plan.jobs): plan for plan in found}
+
+
+def write(path: Path, plans: Sequence[Plan]) -> None:
+    """The dry runs so far, with what they depend on."""
+    runners = list(dict.fromkeys(plan.runner for plan in plans))
+    plans = sorted(plans, key=lambda plan: (runners.index(plan.runner), plan.jobs))
+    found = {runner: exponent([plan for plan in plans if plan.runner == runner]) for runner in runners}
     content = machine() | {"plans": [asdict(plan) for plan in plans], "exponents": found}
-    with whole_file(args.out) as partial:
+    with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
 
 
