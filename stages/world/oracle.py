@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
 
 from stages.world.render import CIRCLE, POLYGONS, RING, distance
 from stages.world.scene import COLOUR_NAMES, DARK, HUES, LARGE, LIGHT, LUMA, SHAPES, SMALL, read_caption
@@ -146,6 +145,8 @@ def _coverage(pixels: np.ndarray, core: np.ndarray, inside: np.ndarray, outside:
 
 
 def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    from scipy import ndimage  # slow to import, and who only asks whether a model is the oracle parses nothing
+
     return ndimage.binary_dilation(mask, np.ones((1, 3, 3), bool), iterations=steps)
 
 
@@ -160,6 +161,8 @@ def _masked_std(pixels: np.ndarray, mask: np.ndarray, mean: np.ndarray) -> np.nd
 
 
 def _noise(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    from scipy import ndimage
+
     smooth = ndimage.uniform_filter(pixels, 3, mode="nearest", axes=(1, 2))
     rough = np.abs(pixels - smooth).mean(-1)
     return np.array([np.median(r[m]) if m.any() else 0.0 for r, m in zip(rough, mask, strict=True)])
