@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from stages import names, plugins
-from stages.curate.settings import CurateSettings
+from stages.curate.settings import CurateSettings, source_name
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
 from stages.finetune import resolve as methods
@@ -155,8 +155,11 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
         _check_predictor(study, methods.resolve(path, name, raw), f"{path}: methods.{run.method}")
+    sources = [source_name(source) for source in study.curate.images]
     for name, settings in study.methods.items():
-        methods.method(settings, f"{path}: methods.{name}")
+        _, checked = methods.method(settings, f"{path}: methods.{name}")
+        asked = [checked.source] if checked.source is not None else []
+        _check_known(asked, sources, f"{path}: methods.{name}.source", "source of curate.images")
     trained = {run.method for run in study.runs.values()}
     _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
 
@@ -192,6 +195,8 @@ def _check_files(study: Study, where: str) -> None:
             place = getattr(model, key)
             if place is not None and not Path(place).exists():
                 raise InputError(f"{where}prepare.import.{name}.{key}: {place}: no such {key}")
+    if study.report.votes is not None and not Path(study.report.votes).is_file():
+        raise InputError(f"{where}report.votes: {study.report.votes}: no such file")
     for place in study.curate.paths():
         if not Path(place).exists() and not glob.glob(place, recursive=True):
             raise InputError(f"{where}curate: {place}: no such file or folder")

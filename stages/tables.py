@@ -52,8 +52,10 @@ SCORES = _schema("scores", 1, kind=STRING, item_id=STRING, side=STRING, reward=S
 or b).
 """
 
-ENCODINGS = _schema("encodings", 1, kind=STRING, item_id=STRING, text=STRING, row=INT, split=STRING)
-"""Where the encoding of an item stands in `encodings.safetensors`: `kind` image, caption or prompt."""
+ENCODINGS = _schema("encodings", 2, kind=STRING, item_id=STRING, text=STRING, row=INT, split=STRING, source=STRING)
+"""Where the encoding of an item stands in `encodings.safetensors`: `kind` image, caption or prompt; `source` is that of
+the curated row.
+"""
 
 TRAIN_LOG = _schema("train_log", 1, step=INT, term=STRING, value=FLOAT)
 """One (optimizer step, term) a row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`,
@@ -65,7 +67,7 @@ SAMPLES = _schema(
     "samples", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, seconds=FLOAT,
 )  # fmt: skip
-"""One image a row (PNG). `strategy` is guidance, tuned, combined, aig, aig_guided or rlg; `setting` reads `k=10`,
+"""One image a row (PNG). `strategy` is guidance, or a name of `sample.strategies`; `setting` reads `k=10`,
 `value` is 10.0.
 
 `run` and `method` are `base` and `train_seed` is 0 for images of the base alone. `nfe` counts network evaluations of

@@ -48,18 +48,20 @@ def record(folder: Path, **options: object) -> ModelRecord:
     return import_model("base", ImportSettings(kind="diffusers", folder=str(folder), options=options), "study: base")
 
 
-def make(family: str, folder: Path, seed: int = 0, sized: bool = False) -> Path:
-    """A folder of `family` (sd15, sdxl, pixart, sd3); `sized` makes PixArt one for 1024 pixels."""
+def make(family: str, folder: Path, seed: int = 0, sized: bool = False, second: int = WIDTH) -> Path:
+    """A folder of `family` (sd15, sdxl, pixart, sd3); `sized` makes PixArt one for 1024 pixels, `second` is the width
+    of the second CLIP text encoder.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if family == "sd15":
             _sd15(folder)
         elif family == "sdxl":
-            _sdxl(folder)
+            _sdxl(folder, second)
         elif family == "pixart":
             _pixart(folder, sized)
         else:
-            _sd3(folder)
+            _sd3(folder, second)
     return folder
 
 
@@ -145,12 +147,12 @@ def _legacy_attention(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def clip_text(projection: bool = False) -> CLIPTextModel | CLIPTextModelWithProjection:
+def clip_text(projection: bool = False, width: int = WIDTH) -> CLIPTextModel | CLIPTextModelWithProjection:
     """A CLIP text encoder of two layers, for `clip_tokenizer`."""
     words = clip_tokenizer()
     ids = {f"{token}_token_id": getattr(words, f"{token}_token_id") for token in ("bos", "eos", "pad")}
     config = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(words), hidden_size=width, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=LENGTH, projection_dim=WIDTH, **ids,
     )  # fmt: skip
     return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
@@ -204,17 +206,17 @@ def _old_text(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return named | {"text_model.embeddings.position_ids": torch.arange(LENGTH)[None]}
 
 
-def _sdxl(folder: Path) -> None:
+def _sdxl(folder: Path, second: int) -> None:
     several: dict[str, Any] = {"attention_head_dim": (2, 4), "transformer_layers_per_block": (1, 2)}
     UNet2DConditionModel(
-        sample_size=SIDE, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=2 * WIDTH,
+        sample_size=SIDE, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=WIDTH + second,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4, addition_embed_type="text_time",
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), use_linear_projection=True, addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + WIDTH, **several,
     ).save_pretrained(folder / "unet")  # fmt: skip
     autoencoder(folder, scaling_factor=0.13025, force_upcast=True)
     clip_text().save_pretrained(folder / "text_encoder")
-    clip_text(projection=True).save_pretrained(folder / "text_encoder_2")
+    clip_text(projection=True, width=second).save_pretrained(folder / "text_encoder_2")
     for name in ("tokenizer", "tokenizer_2"):
         clip_tokenizer().save_pretrained(folder / name)
     scheduler(folder, "EulerDiscreteScheduler", **DIFFUSION, clip_sample=False, interpolation_type="linear",
@@ -246,15 +248,15 @@ def _pixart(folder: Path, sized: bool) -> None:
     })  # fmt: skip
 
 
-def _sd3(folder: Path) -> None:
+def _sd3(folder: Path, second: int) -> None:
     SD3Transformer2DModel(
         sample_size=SIDE, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
         num_attention_heads=3, caption_projection_dim=24, joint_attention_dim=2 * WIDTH,
         pooled_projection_dim=2 * WIDTH, pos_embed_max_size=16, dual_attention_layers=(0,), qk_norm="rms_norm",
     ).save_pretrained(folder / "transformer")  # fmt: skip
     autoencoder(folder, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False)
-    for name in ("text_encoder", "text_encoder_2"):
-        clip_text(projection=True).save_pretrained(folder / name)
+    for name, width in {"text_encoder": WIDTH, "text_encoder_2": second}.items():
+        clip_text(projection=True, width=width).save_pretrained(folder / name)
         clip_tokenizer().save_pretrained(folder / name.replace("text_encoder", "tokenizer"))
     t5(folder, "text_encoder_3", "tokenizer_3")
     scheduler(folder, "FlowMatchEulerDiscreteScheduler", num_train_timesteps=1000, shift=3.0)

@@ -124,11 +124,11 @@ def encodings(folder: Path, train: int = 6, held: int = 3, images: int = 6, seed
     rows: list[dict[str, object]] = []
     for n, text in enumerate(texts[: train + held]):
         split = "train" if n < train else "eval"
-        rows.append({"kind": "prompt", "item_id": f"p{n}", "text": text, "row": n, "split": split})
+        rows.append({"kind": "prompt", "item_id": f"p{n}", "text": text, "row": n, "split": split, "source": "words"})
     for n, text in enumerate(texts[train + held :]):
-        rows.append({"kind": "image", "item_id": f"i{n}", "text": text, "row": n, "split": "train"})
-        caption = {"kind": "caption", "item_id": f"i{n}", "text": text, "row": train + held + n, "split": "train"}
-        rows.append(caption)
+        shared = {"item_id": f"i{n}", "text": text, "split": "train", "source": ("even", "odd")[n % 2]}
+        rows.append({"kind": "image", "row": n} | shared)
+        rows.append({"kind": "caption", "row": train + held + n} | shared)
     parts = {
         TEXTS: torch.randn(len(texts), LENGTH, WIDTH, generator=draw),
         EMPTY: torch.randn(1, LENGTH, WIDTH, generator=draw),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK = Path("dvc.lock")
-WATCHED = ("data", "shipped")
+WATCHED = ("data", "shipped", "votes")
 """Folders of files from outside, which dvc.yaml can only name whole; Snakemake looks at the very files a job takes."""
 
 

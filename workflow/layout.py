@@ -165,7 +165,7 @@ class Layout:
         return str(self.study["runs"][run]["method"])
 
     def sources(self, job: str) -> list[str]:
-        """Files from outside that a job takes (`curate`, `prepare_import@base`; none for other jobs)."""
+        """Files from outside that a job takes (`curate`, `prepare_import@base`, `report`; none for other jobs)."""
         stage, _, name = job.partition("@")
         if stage == "curate":
             paths = CurateSettings.model_validate(self.study["curate"]).paths()
@@ -173,6 +173,9 @@ class Layout:
             model = ImportSettings.model_validate(self.study["prepare"]["import"][name])
             every = [part for _, part in model.everything(name)]
             paths = [place for part in every for place in (part.folder, part.file) if place]
+        elif stage == "report":
+            votes = self.study["report"].get("votes")
+            paths = [str(votes)] if votes else []
         else:
             paths = []
         return sorted({str(file) for path in paths for file in _files(path)})

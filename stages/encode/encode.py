@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def encode(
     prompt_rows = tables.read(prompts, tables.PROMPTS).to_pylist()
     image_rows = [
         row
-        for row in tables.read(images, tables.IMAGES, columns=["image_id", "caption", "split"]).to_pylist()
+        for row in tables.read(images, tables.IMAGES, columns=["image_id", "caption", "split", "source"]).to_pylist()
         if row["split"] in SPLITS
     ]
     tables.require_unique(prompts, "prompt_id", (row["prompt_id"] for row in prompt_rows))
@@ -55,12 +55,10 @@ def encode(
         if not bool(torch.isfinite(part).all()):
             raise InputError(f"encode: {name} is not finite; expected a base with sound weights")
     place = {text: row for row, text in enumerate(texts)}
-    rows = [
-        _entry("prompt", row["prompt_id"], row["prompt"], place[row["prompt"]], row["split"]) for row in prompt_rows
-    ]
+    rows = [_entry("prompt", row["prompt_id"], row["prompt"], place[row["prompt"]], row) for row in prompt_rows]
     for number, row in enumerate(image_rows):
-        rows.append(_entry("image", row["image_id"], row["caption"], number, row["split"]))
-        rows.append(_entry("caption", row["image_id"], row["caption"], place[row["caption"]], row["split"]))
+        rows.append(_entry("image", row["image_id"], row["caption"], number, row))
+        rows.append(_entry("caption", row["image_id"], row["caption"], place[row["caption"]], row))
     with whole_file(tensors) as partial:
         dtype = getattr(torch, settings.dtype)
         save_file({name: part.to(dtype).contiguous() for name, part in parts.items()}, partial)
@@ -70,8 +68,10 @@ def encode(
     return {"prompts": len(prompt_rows), "images": len(image_rows), "texts": len(texts), "truncated": truncated}
 
 
-def _entry(kind: str, item_id: str, text: str, row: int, split: str) -> dict[str, object]:
-    return {"kind": kind, "item_id": item_id, "text": text, "row": row, "split": split}
+def _entry(kind: str, item_id: str, text: str, place: int, row: Mapping[str, object]) -> dict[str, object]:
+    """An entry of the index for a curated row."""
+    kept = {key: row[key] for key in ("split", "source")}
+    return {"kind": kind, "item_id": item_id, "text": text, "row": place, **kept}
 
 
 def _conditioning(model: DiffusionModel, texts: list[str], size: int, state: State) -> tuple[Conditioning, int]:

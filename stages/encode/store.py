@@ -57,10 +57,17 @@ class Encodings:
             raise InputError(f"encodings: no prompt of split {split!r}")
         return [Item(r["item_id"], r["text"], r["row"]) for r in rows]
 
-    def images(self, split: str) -> list[Item]:
-        """The captioned images of a split (`train` or `val`), in table order; raises InputError when there are none."""
+    def images(self, split: str, source: str | None = None) -> list[Item]:
+        """The captioned images of a split (`train` or `val`), of one `source` or of all, in table order.
+
+        Raises InputError when there are none.
+        """
         captions = {r["item_id"]: r["row"] for r in self._rows if r["kind"] == "caption" and r["split"] == split}
-        rows = [r for r in self._rows if r["kind"] == "image" and r["split"] == split]
+        every = [r for r in self._rows if r["kind"] == "image" and r["split"] == split]
+        rows = [r for r in every if source in (None, r["source"])]
+        if not rows and every:
+            known = ", ".join(sorted({repr(r["source"]) for r in every}))
+            raise InputError(f"encodings: no image of split {split!r} from source {source!r}, only from {known}")
         if not rows:
             raise InputError(f"encodings: no image of split {split!r}")
         return [Item(r["item_id"], r["text"], captions[r["item_id"]], r["row"]) for r in rows]

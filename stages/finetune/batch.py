@@ -41,15 +41,29 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """A further term of the loss: `weight` times the mean of 1 - cosine between the reward's features of the judged
+    images and of the real ones, whose latents are `real` [N, C, h, w].
+
+    ImageReFL's code, image_refl_trainer_v2.py. There features are CLIP ViT-B/32's and real images come from their
+    files; here they are decoded from their latents.
+    """
+
+    weight: float
+    real: Tensor
+
+
+@dataclass(frozen=True)
 class Judged:
     """The clean latents a method wants judged, [N, C, h, w] with a graph to the policy, and the prompt of each.
 
-    `penalties` are further terms of the loss: name to (weight, scalar tensor).
+    `penalties` are further terms of the loss: name to (weight, scalar tensor). `likeness` is one on the images.
     """
 
     x0: Tensor
     prompts: Sequence[str]
     penalties: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+    likeness: Likeness | None = None
 
 
 class Step(Protocol):

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from stages.finetune.batch import Batch
+from stages.errors import InputError
+from stages.finetune.batch import Batch, Likeness
 from stages.finetune.nonfinite import require_finite
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
@@ -41,6 +43,30 @@ def reward_loss(rewards: Tensor, scale: float = 1.0, offset: float = 0.0, weight
     """
     terms = scale * (rewards + offset)
     return -(terms if weights is None else weights * terms).mean()
+
+
+def image_features(reward: RewardFunction) -> Callable[[Tensor], Tensor]:
+    """The function from images [B, 3, H, W] to the reward's own features [B, D]; raises InputError without one."""
+    embed = getattr(reward, "embed", None)
+    if embed is None:
+        raise InputError("the training reward has no features of images, which this method needs")
+    return embed
+
+
+def exact(values: Tensor) -> Tensor:
+    """The same in single precision, or in double where they have that."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What judging gave: `rewards` [N], the `gradient` [N, C, h, w] of the loss by the latents, and `distances` [N]
+    from the real images, where these are asked for.
+    """
+
+    rewards: Tensor
+    gradient: Tensor
+    distances: Tensor | None = None
 
 
 @dataclass
@@ -148,28 +174,48 @@ class Learner:
         return self.processes.whole([self.judged(x0, prompts)])[0]
 
     def pull(
-        self, x0: Tensor, prompts: Sequence[str], share: float, weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Rewards [N] of clean latents [N, C, h, w], and the gradient of `share` of `reward_loss` by the latents.
+        self,
+        x0: Tensor,
+        prompts: Sequence[str],
+        share: float,
+        weights: Tensor | None = None,
+        likeness: Likeness | None = None,
+    ) -> Pull:
+        """Judge clean latents [N, C, h, w]: the gradient of `share` of `reward_loss`, and of the likeness, by them.
 
         It goes through decoder and reward in slices of `judge_batch` images, so that memory is bounded. `weights` [N]
-        are those of the images in the loss.
+        are those of the images in the loss. Raises InputError where a likeness is asked for and the reward has no
+        features of images.
         """
         x0 = x0.detach().requires_grad_(True)
-        size, found = self.settings.judge_batch, []
+        size, found, apart = self.settings.judge_batch, [], []
         for start in range(0, len(x0), size):
-            rewards = self._rewards(x0[start : start + size], prompts[start : start + size])
-            own = None if weights is None else weights[start : start + size]
+            part = slice(start, start + size)
+            rewards, distances = self._seen(x0[part], prompts[part], None if likeness is None else likeness.real[part])
+            own = None if weights is None else weights[part]
             loss = reward_loss(rewards, self.settings.reward_scale, self.settings.reward_offset, own)
+            if likeness is not None and distances is not None:
+                loss = loss + likeness.weight * distances.mean()
+                apart.append(distances.detach())
             (share * len(rewards) / len(x0) * loss).backward()
             found.append(rewards.detach())
         assert x0.grad is not None
-        return torch.cat(found), x0.grad
+        return Pull(torch.cat(found), x0.grad, torch.cat(apart) if apart else None)
 
     def _rewards(self, x0: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self._seen(x0, prompts)[0]
+
+    def _seen(self, x0: Tensor, prompts: Sequence[str], real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Rewards [N] of latents, and 1 - cosine [N] between their images' features and those of `real` latents."""
         with self._autocast():
-            rewards = self.reward(self.decode(x0), prompts)
-        return rewards.to(torch.promote_types(rewards.dtype, torch.float32))
+            images = self.decode(x0)
+            rewards = exact(self.reward(images, prompts))
+            if real is None:
+                return rewards, None
+            with torch.no_grad():
+                wanted = normalize(exact(image_features(self.reward)(self.decode(real))), dim=-1)
+            found = normalize(exact(image_features(self.reward)(images)), dim=-1)
+        return rewards, 1 - (found * wanted).sum(-1)
 
     def _update(self) -> None:
         """An optimizer step; with `double_step` one before it, on the gradient that no scaler has unscaled yet."""

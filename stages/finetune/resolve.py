@@ -85,6 +85,8 @@ def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) ->
     train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
     try:
         settings.check(train)
+        if settings.source is not None and settings.data != "images":
+            raise ValueError(f"source {settings.source!r}: these settings train on no images")
     except ValueError as error:
         raise InputError(f"{path}: methods.{run.method}: {error}") from None
     return Plan(name, run.method, run.seed, module, settings, train, section(path, "study", StudySettings, study))

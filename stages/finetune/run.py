@@ -143,7 +143,8 @@ def training_data(
 ) -> Data:
     """The prompts, or the captioned images, that the method trains on."""
     needs_images = plan.method_settings.data == "images"
-    items = encodings.images("train") if needs_images else encodings.prompts("train")
+    source = plan.method_settings.source
+    items = encodings.images("train", source) if needs_images else encodings.prompts("train")
     return Data(
         encodings=encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,
         accumulate=plan.train.accumulate, scale=model.vae.scale, device=where, posterior=needs_images,

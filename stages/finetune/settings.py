@@ -129,6 +129,9 @@ class MethodSettings(Settings):
 
     kind: str = Field(description="module of stages/finetune/methods, or an installed method's name")
     train: dict[str, Any] = Field(default_factory=dict, description="keys of `finetune` that differ for this method")
+    source: str | None = Field(
+        default=None, description="name of the one source of `curate.images` whose images are trained on; null for all"
+    )
 
     @property
     def data(self) -> Literal["prompts", "images"]:

@@ -59,18 +59,22 @@ class Trainer(Learner):
     def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Add `share` of one micro-batch's gradient to the parameters; returns its terms, detached.
 
-        loss = - reward_scale * mean reward + sum of weight * penalty. The reward's gradient is collected at x0 and
-        enters the network once, with the penalties.
+        loss = - reward_scale * mean reward + sum of weight * penalty, of the likeness too. The gradient of what judges
+        images is collected at x0 and enters the network once, with the penalties.
         """
         share *= self.settings.as_released.loss_scale
         with self._autocast():
             judged = self.micro_step(self.tools, batch)
             penalty = sum((weight * value for weight, value in judged.penalties.values()), torch.zeros(()))
-        rewards, gradient = self.pull(judged.x0, judged.prompts, share)
-        roots, gradients = [judged.x0], [gradient]
+        pulled = self.pull(judged.x0, judged.prompts, share, likeness=judged.likeness)
+        roots, gradients = [judged.x0], [pulled.gradient]
         if judged.penalties:
             roots, gradients = [*roots, penalty * share], [*gradients, None]
         torch.autograd.backward(roots, gradients)
-        loss = reward_loss(rewards, self.settings.reward_scale, self.settings.reward_offset) + penalty.detach()
-        terms = {"reward": rewards.mean(), "loss": self.settings.as_released.loss_scale * loss}
-        return terms | {f"loss_{name}": value.detach() for name, (_, value) in judged.penalties.items()}
+        loss = reward_loss(pulled.rewards, self.settings.reward_scale, self.settings.reward_offset) + penalty.detach()
+        parts = {f"loss_{name}": value.detach() for name, (_, value) in judged.penalties.items()}
+        if judged.likeness is not None and pulled.distances is not None:
+            parts["loss_likeness"] = pulled.distances.mean()
+            loss = loss + judged.likeness.weight * parts["loss_likeness"]
+        terms = {"reward": pulled.rewards.mean(), "loss": self.settings.as_released.loss_scale * loss}
+        return terms | parts

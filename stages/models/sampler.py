@@ -16,6 +16,8 @@ from stages.models.schedule import Grid
 Sampler = Literal["ddpm", "ddim"]
 Seen = Callable[[int, Tensor], None]
 """Called with an index and the latents that enter it."""
+Enter = Callable[[Tensor, int], Tensor]
+"""What latents become that enter an index, before the step is made from them."""
 
 
 def step(grid: Grid, x: Tensor, eps: Tensor, i: int, noise: Noise, sampler: Sampler) -> Tensor:
@@ -33,16 +35,19 @@ def walk(
     sampler: Sampler = "ddpm",
     seen: Seen | None = None,
     extra_step: bool = False,
+    enter: Enter | None = None,
 ) -> Tensor:
     """Latents entering index `stop`, from latents `x` entering index `start`; no step at all when they are equal.
 
     `seen(i, x)` is called with the latents entering each index, `stop` not included. With `extra_step` equal ends make
-    one step at the index before them (the last one before 0), as ImageReFL's code does (do_k_diffusion_steps).
+    one step at the index before them (the last one before 0), as ImageReFL's code does (do_k_diffusion_steps). `enter`
+    changes the latents of every step, after they were seen.
     """
     indices = [(start - 1) % len(grid)] if extra_step and start == stop else range(start, stop)
     for i in indices:
         if seen is not None:
             seen(i, x)
+        x = x if enter is None else enter(x, i)
         x = step(grid, x, predict(x, i), i, noise, sampler)
     return x
 
@@ -55,12 +60,15 @@ def finish(
     noise: Noise,
     sampler: Sampler = "ddpm",
     seen: Seen | None = None,
+    enter: Enter | None = None,
 ) -> Tensor:
     """Clean latents from latents `x` entering index `start`: all steps but the last, then the x0 of the last
-    prediction. From len(grid) on there is no step left, and x0 is predicted as at the last index.
+    prediction. From len(grid) on there is no step left, and x0 is predicted as at the last index. `enter` changes the
+    latents of every step, the last one too.
     """
     last = len(grid) - 1
-    x = walk(grid, predict, x, start, last, noise, sampler, seen)
+    x = walk(grid, predict, x, start, last, noise, sampler, seen, enter=enter)
     if seen is not None:
         seen(last, x)
+    x = x if enter is None else enter(x, last)
     return grid.x0(x, predict(x, last), last)

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from stages.errors import InputError
 from stages.models import record
 from stages.models.bases.layout import Layout
-from stages.models.bases.weights import check_safetensors, is_weights
+from stages.models.bases.single import require_family, require_parts
+from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.params import Settings, nearest
 from stages.plugins import names
 
@@ -22,6 +23,9 @@ BASE_OPTIONS = ("variant", "config", "empty")
 BASE_FILES = ("model_index.json", "scheduler/*", "unet/*", "transformer/*", "vae/*", "text_encoder*/*", "tokenizer*/*")
 """What is fetched of a base model on a hub."""
 OTHER_FORMATS = ("*.msgpack", "*.onnx*", "*openvino*", "*.h5", "*non_ema*", "*flax*")
+
+SAME_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json", "tf_model*.h5", "flax_model*.msgpack")
+"""What hubs have beside model.safetensors: pickles, and weights for other libraries."""
 
 
 class ImportSettings(Settings):
@@ -103,7 +107,10 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
 
 
 def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
-    """The file, or the files below a folder whose names match, hidden ones left out."""
+    """The file, or the files below a folder whose names match, hidden ones left out.
+
+    Where a folder has safetensors, the same weights in other formats of transformers are left out too.
+    """
     if place.is_file():
         return [place]
     below = [(path, path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()]
@@ -113,6 +120,8 @@ def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
         if not any(part.startswith(".") for part in name.split("/"))
         and (not only or any(fnmatch(name, pattern) for pattern in only))
     ]
+    safe = {path.parent for path in found if path.name in ("model.safetensors", "model.safetensors.index.json")}
+    found = [p for p in found if p.parent not in safe or not any(fnmatch(p.name, other) for other in SAME_WEIGHTS)]
     if not found:
         raise InputError(f"{where}: {place}: no file matches {', '.join(only) or 'anything'}")
     return found
@@ -146,6 +155,8 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
     if config and not layout.folder.is_dir():
         raise InputError(f"{where}.options.config: {config}: no such folder")
     layout.check(("unet", "vae", "text_encoder"), configs_only=bool(config))
+    if place.is_file():
+        require_family(place, layout)
     base = place.parent if place.is_file() else place
     names = [
         os.path.relpath(layout.folder / file, base)
@@ -157,6 +168,8 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
     for file in names:
         if file.endswith(".safetensors"):
             check_safetensors(base / file)
+    if place.suffix == ".safetensors" and place.is_file():
+        require_parts(place, layout, tensor_names(place))
     return record.describe_files(name, settings.kind, base, names, options=options, **about)
 
 

@@ -59,6 +59,7 @@ def main() -> None:
     study = settings.read(args.params)
     folders = Folders(args.data, args.scores, args.runs, args.samples, args.measures, args.out)
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
+    inputs += [Path(study.report.votes)] if study.report.votes else []
     outputs = [folders.out / name for name in OUTPUTS]
     with lineage.job(params=args.params, stage="report", inputs=inputs, outputs=outputs) as job:
         write_report(study, folders, job)
@@ -68,13 +69,27 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import curation, frontier, grids, load, metrics, page, queries, rows, style, timeline, training
+    from stages.report import (
+        curation,
+        frontier,
+        grids,
+        load,
+        metrics,
+        page,
+        people,
+        queries,
+        rows,
+        style,
+        timeline,
+        training,
+    )
     from stages.report.verdict import Bootstrap, verdict
 
     evaluation = load.evaluation(study, folders.measures, folders.samples)
     log = load.training(study, folders.runs)
     manifest = curation.manifest(folders.data / "manifest.json")
     accuracies = curation.accuracies(study, folders.scores)
+    voted = people.read(study, folders.samples)
     look, bootstrap = style.Look.of(study), Bootstrap.of(study, evaluation)
     picture = grids.grid(study, evaluation, look, folders.samples)
     found = verdict(study, evaluation, bootstrap)
@@ -98,7 +113,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     content = page.Content(
         study, evaluation, look, found, estimates, differences, log, training.turns(study, log), manifest, accuracies,
         timeline.timeline(Path(job.record.folder), leave_out=job.record.title),
-        load.metric_ids(study, folders.measures),
+        load.metric_ids(study, folders.measures), voted,
     )  # fmt: skip
     figures = [out / name for name in ("frontier.svg", "strategies.svg", "training.svg", "queries.svg", "grid.png")]
     page.write(out / "index.html", content, figures, _linked(study, folders))

@@ -47,11 +47,11 @@ def curve(study: ReportStudy, evaluation: Evaluation, method: str, strategy: str
     """The curve of a method under a strategy, or None where nothing of it was measured.
 
     Combined generation runs from k = 0 (the tuned model) to k = T (the base); AIG from p near 0 (tuned) to large p
-    (base); RLG from w = 0 (base) over w = 1 (tuned) on. The base end is there where the base was sampled at that
-    guidance.
+    (base); RLG from w = 0 (base) over w = 1 (tuned) on; fusion ends at the base (k = T) and holds the tuned model's own
+    images nowhere. The base end is there where the base was sampled at that guidance.
     """
     view = study.sample.strategies[strategy]
-    letter = {"combined": "", "aig": "p", "rlg": "w"}[view.kind]
+    letter = {"combined": "", "aig": "p", "rlg": "w", "fusion": "k"}[view.kind]
     values = evaluation.values(method, strategy)
     own = [Stop(Point(method, strategy, value), f"{letter}{value:g}") for value in values]
     if not own:
@@ -64,6 +64,8 @@ def curve(study: ReportStudy, evaluation: Evaluation, method: str, strategy: str
         weighed = [(stop.point.value, stop) for stop in own]
         weighed += [(1.0, stop) for stop in starts] + [(0.0, stop) for stop in ends]
         stops = tuple(stop for _, stop in sorted(weighed, key=lambda pair: pair[0]))
+    elif view.kind == "fusion":
+        stops = (*own, *ends)
     else:
         stops = (*starts, *own, *ends)
     return Curve(method, strategy, view.kind, view.base_guidance > 1, stops)
@@ -77,7 +79,8 @@ def combined(study: ReportStudy, evaluation: Evaluation, method: str) -> Curve |
 
 def strategies(study: ReportStudy, evaluation: Evaluation, methods: Iterable[str]) -> list[Curve]:
     """Every curve of some methods, strategy by strategy."""
-    names = [name for name, view in study.sample.strategies.items() if view.kind in ("combined", "aig", "rlg")]
+    kinds = ("combined", "aig", "rlg", "fusion")
+    names = [name for name, view in study.sample.strategies.items() if view.kind in kinds]
     found = [curve(study, evaluation, method, name) for method in methods for name in names]
     return [one for one in found if one is not None]
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.typing import LineStyleType
 
-LINES: dict[str, LineStyleType] = {"combined": "-", "aig": "--", "aig guided": "-.", "rlg": ":"}
+LINES: dict[str, LineStyleType] = {
+    "combined": "-",
+    "aig": "--",
+    "aig guided": "-.",
+    "rlg": ":",
+    "fusion": (0, (7, 2, 1, 2)),
+}
 
 
 def write_frontier(
@@ -45,7 +51,7 @@ def write_strategies(
 ) -> None:
     """Every strategy of the reference and of the candidate, and the base over its guidance scales."""
     drawn = curves.strategies(study, evaluation, look.featured)
-    figure, panels = _panels(study, evaluation, bootstrap, look, drawn, labelled=("aig", "rlg"))
+    figure, panels = _panels(study, evaluation, bootstrap, look, drawn, labelled=("aig", "rlg", "fusion"))
     _finish(figure, panels, [*(_handle(look, one, strategy=True) for one in drawn), *_base_handles()])
     style.save(figure, paths)
 
@@ -123,7 +129,9 @@ def _draw(
     across, up = [v.mean for v in x], [v.mean for v in y]
     axes.errorbar(across, up, xerr=_reach(x), yerr=_reach(y), fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.28)
     strong = featured and one.kind == "combined"
-    axes.plot(across, up, _line(one), color=colour, linewidth=1.9 if strong else 1.2, zorder=4 if featured else 3)
+    axes.plot(
+        across, up, linestyle=_line(one), color=colour, linewidth=1.9 if strong else 1.2, zorder=4 if featured else 3
+    )
     own = [(stop, a, b) for stop, a, b in zip(one.inner, across, up, strict=True) if stop.own]
     axes.plot(
         [a for _, a, _ in own], [b for _, _, b in own], linestyle="none", marker=_marker(look, one),
@@ -183,7 +191,7 @@ def _line(one: Curve) -> LineStyleType:
 def _marker(look: Look, one: Curve) -> str:
     if one.method == BASE:
         return "h"
-    return {"aig": "D" if one.guided else "s", "rlg": "^"}.get(one.kind, look.marker(one.method))
+    return {"aig": "D" if one.guided else "s", "rlg": "^", "fusion": "v"}.get(one.kind, look.marker(one.method))
 
 
 def _handle(look: Look, one: Curve, strategy: bool = False) -> Line2D:

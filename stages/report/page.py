@@ -13,6 +13,7 @@ from stages.report.cards import Card
 from stages.report.claims import State
 from stages.report.display import Table
 from stages.report.load import BASE, Evaluation, Log
+from stages.report.people import People
 from stages.report.rows import Difference, Estimate
 from stages.report.settings import ReportStudy
 from stages.report.style import Look
@@ -56,6 +57,7 @@ class Content:
     accuracies: list[curation.Accuracy]
     timeline: Timeline | None
     metric_ids: Mapping[str, str]
+    people: People | None = None
 
 
 def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequence[tuple[str, Path]]) -> None:
@@ -78,6 +80,7 @@ def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequenc
         "alarm": alarm(content),
         "queries_counted": queries.counted(content.log),
         "timeline": content.timeline,
+        "people": content.people,
         "files": [(name, Path(os.path.relpath(file, path.parent)).as_posix()) for name, file in tables],
     }
     with whole_file(path) as partial:
@@ -121,6 +124,7 @@ def _about(content: Content) -> dict[str, object]:
     return {
         "about": study.study,
         "headline": title(made),
+        "fusion": bool(study.strategies_of_kind("fusion")),
         "reward": look.metric(look.reward),
         "untrained": [look.metric(reward) for reward in untrained],
         "diversities": [look.metric(name) for name in study.report.diversities],

@@ -30,6 +30,9 @@ class ReportSettings(Settings):
         None, description="the reward that long training must not lower; null: the held-out reward of the study"
     )
     ablations: tuple[str, ...] = Field((), description="variants of the candidate, each compared with the candidate")
+    votes: str | None = Field(
+        None, min_length=1, description="what `python -m stages.votes analyse` wrote, in folder votes; null: none"
+    )
     bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples")
     resample: Literal["prompts", "prompts_and_seeds"] = Field(
         "prompts", description="what the resamples of the claims draw anew; a single training seed is always kept"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.schedule import Grid
@@ -27,6 +29,11 @@ class Networks:
     def base(self, guidance: float) -> Predict:
         """The base's prediction at a guidance scale."""
         return self.base_network.predict(self.grid, self.text, self.empty, guidance)
+
+    def base_direction(self, x: Tensor, i: int) -> Tensor:
+        """The base's prediction with the prompt less that without, [B, C, h, w]: where guidance goes."""
+        t, empty = self.grid.timesteps[i], self.empty.expand(len(self.text))
+        return self.base_network.epsilon(x, t, self.text) - self.base_network.epsilon(x, t, empty)
 
     def tuned(self, guidance: float) -> Predict:
         """The tuned network's prediction at a guidance scale."""

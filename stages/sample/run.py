@@ -16,7 +16,7 @@ from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.policy import Policy, unchanged
-from stages.models.sampler import finish, walk
+from stages.models.sampler import Enter, finish, walk
 from stages.models.schedule import Grid
 from stages.processes import ALONE, Processes
 from stages.resume import State, Unit, packed, unpacked
@@ -90,6 +90,7 @@ class Painter:
         prefix: tuple[int, Tensor] | None = None,
         prefix_nfe: int = 0,
         seen: Callable[[int, Tensor], None] | None = None,
+        enter: Enter | None = None,
     ) -> Images:
         """Images of a batch, from noise or from `prefix`, (index, latents entering it); `counters` made the
         evaluations.
@@ -98,7 +99,7 @@ class Painter:
         """
         began = time.monotonic()
         start, x = prefix if prefix is not None else (0, batch.noise.initial())
-        clean = finish(self.grid, predict, x, start, batch.noise, self.plan.sample.sampler, seen)
+        clean = finish(self.grid, predict, x, start, batch.noise, self.plan.sample.sampler, seen, enter)
         decoded = self.model.vae.decode(clean)
         if not bool(torch.isfinite(decoded).all()):
             first = next(n for n, image in enumerate(decoded) if not bool(torch.isfinite(image).all()))
@@ -187,9 +188,12 @@ def sample_run(
         tuned = Denoiser(policy.network, painter.model.schedule)
         networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
         predict = strategy.module.predict(networks, strategy.settings, value)
+        enter = None
+        if hasattr(strategy.module, "renoise"):
+            enter = strategy.module.renoise(networks, strategy.settings, value, batch.noise)
         prefix, prefix_nfe = shared_prefix(strategy, value, batch, kept, painter.suite.device)
         with unchanged():
-            images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe)
+            images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe, enter=enter)
         return {IMAGES: packed(images.table(batch, whose, strategy.name, label, value))}
 
     def parts() -> Iterator[pa.Table]:

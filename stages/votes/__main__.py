@@ -58,10 +58,11 @@ def _form(args: argparse.Namespace) -> None:
 
 
 def _analyse(args: argparse.Namespace) -> None:
-    from stages.votes.analysis import analyse, read_key, read_votes, to_json
+    from stages.votes.analysis import analyse, read_key, read_votes, to_json, with_shown
 
     study, questions, items = read_key(args.key)
     outcome = analyse(study, questions, items, read_votes(args.votes, study, len(questions), items))
+    outcome = with_shown(outcome, args.key)
     with whole_file(args.out) as partial:
         partial.write_text(to_json(outcome), encoding="utf-8")
     print(table(outcome))

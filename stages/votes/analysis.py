@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ class Outcome:
     """Question to Krippendorff's alpha: 1 for full agreement, 0 for chance; None where nobody voted on the same."""
     consistency: float | None
     """Share of repeated comparisons that a voter answered alike with sides swapped; None without any."""
+    sides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What the names stand for: run, strategy, setting, and digest of the images; empty where the key does not say."""
+    prompts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Prompt id to the numbers of the samples that were shown."""
 
 
 def read_key(path: Path) -> tuple[str, tuple[str, ...], dict[str, Item]]:
@@ -89,6 +93,12 @@ def read_key(path: Path) -> tuple[str, tuple[str, ...], dict[str, Item]]:
         return str(values["study"]), tuple(values["questions"]), items
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not the key of a form: {error}") from None
+
+
+def with_shown(outcome: Outcome, path: Path) -> Outcome:
+    """The outcome with what the key at `path` says of the images that were shown."""
+    values = _json(path, "key")
+    return replace(outcome, sides=values.get("sides", {}), prompts=values.get("prompts", {}))
 
 
 def read_votes(paths: Sequence[Path], study: str, questions: int, items: Mapping[str, Item]) -> list[Answer]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Study:
-    """All comparisons, the questions asked of each, and the images [k] of every (prompt id, side)."""
+    """All comparisons, the questions asked of each, and the images [k] of every (prompt id, side).
+
+    `sides` says what each side is, by name: run, strategy, setting, and in `images` the digest of its images as they
+    stand in the samples table, prompt by prompt; `prompts` the numbers of the samples shown of each prompt.
+    """
 
     questions: tuple[str, ...]
     items: tuple[Item, ...]
     images: Mapping[tuple[str, str], tuple[bytes, ...]]
+    sides: Mapping[str, Mapping[str, str]]
+    prompts: Mapping[str, tuple[int, ...]]
 
     @property
     def id(self) -> str:
@@ -71,7 +77,9 @@ class Study:
 
     def key(self) -> dict[str, Any]:
         """What un-blinds the votes; keep it from those who vote."""
-        return {"study": self.id, "questions": self.questions, "items": [asdict(item) for item in self.items]}
+        items = [asdict(item) for item in self.items]
+        shown = {"sides": self.sides, "prompts": self.prompts}
+        return {"study": self.id, "questions": self.questions, "items": items, **shown}
 
 
 def make(
@@ -109,16 +117,29 @@ def make(
         items.append(Item(rng.bytes(6).hex(), prompt, texts[prompt], left, right))
     again = [items[i] for i in rng.permutation(len(items))[:repeats]]
     items += [Item(rng.bytes(6).hex(), i.prompt_id, i.prompt, i.right, i.left, i.id) for i in again]
-    kept = {
+    raw = {
         (prompt, side.name): tuple(found[side.name][prompt][1][n] for n in numbers[prompt])
-        for prompt in chosen
+        for prompt in sorted(chosen)
         for side in sides
     }
-    return Study(tuple(questions), tuple(items), kept)
+    kept = {
+        (prompt, side): tuple(encode(decode(image, f"{samples}: {side}, prompt {prompt}")) for image in images)
+        for (prompt, side), images in raw.items()
+    }
+    shown = {prompt: tuple(numbers[prompt]) for prompt in sorted(chosen)}
+    about = {side.name: _about(side, [raw[prompt, side.name] for prompt in shown]) for side in sides}
+    return Study(tuple(questions), tuple(items), kept, about, shown)
+
+
+def _about(side: Side, images: Iterable[Iterable[bytes]]) -> dict[str, str]:
+    digest = hashlib.sha256()
+    for image in chain.from_iterable(images):
+        digest.update(image)
+    return {"run": side.run, "strategy": side.strategy, "setting": side.setting, "images": digest.hexdigest()}
 
 
 def _read(samples: Path, side: Side) -> dict[str, tuple[str, dict[int, bytes]]]:
-    """Prompt id to its text and to images by sample number, as PNG without anything else in it."""
+    """Prompt id to its text and to images by sample number, as they stand in the table."""
     import pyarrow.parquet as pq
 
     path = samples / f"{side.run}.parquet"
@@ -134,6 +155,5 @@ def _read(samples: Path, side: Side) -> dict[str, tuple[str, dict[int, bytes]]]:
         raise InputError(f"--sides: {side.name}: {path} has no images of {spot}{nearest(spot, known)}")
     found: dict[str, tuple[str, dict[int, bytes]]] = {}
     for row in rows:
-        image = encode(decode(row["image"], f"{path}: sample {row['sample']} of prompt {row['prompt_id']}"))
-        found.setdefault(row["prompt_id"], (row["prompt"], {}))[1][row["sample"]] = image
+        found.setdefault(row["prompt_id"], (row["prompt"], {}))[1][row["sample"]] = row["image"]
     return found

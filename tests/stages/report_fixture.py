@@ -48,10 +48,16 @@ class MadeUp:
 
 
 def write_study(
-    root: Path, verdict: str = "shown", prompts: int = 8, samples: int = 3, runs: tuple[str, ...] | None = None
-) -> Path:
-    """Write a study file and everything that the report reads below `root/out/madeup`; returns the study file."""
+    root: Path, verdict: str = "shown", prompts: int = 8, samples: int = 3, runs: tuple[str, ...] | None = None,
+    fusion: bool = False,
+) -> Path:  # fmt: skip
+    """Write a study file and everything that the report reads below `root/out/madeup`; returns the study file.
+
+    With `fusion` the runs are sampled by that strategy too.
+    """
     study = _study(runs)
+    if fusion:
+        study["sample"]["strategies"]["fusion"] = {"kind": "fusion", "k": [8, 14], "base_guidance": 1.0}
     root.mkdir(parents=True, exist_ok=True)
     params = root / "params.yaml"
     params.write_text(yaml.safe_dump(study, sort_keys=False))
@@ -64,7 +70,7 @@ def write_study(
     ]
     texts = [f"{texts[i % len(texts)]}{' on a dark striped background' * (i % 3 == 1)}" for i in range(prompts)]
     for run in ("base", *study["runs"]):
-        settings = list(_settings(run, study["runs"].get(run)))
+        settings = list(_settings(run, study["runs"].get(run), fusion))
         _write_run(out, settings, dict(zip(names, texts, strict=True)), samples, verdict)
     for run, view in study["runs"].items():
         _write_log(out / "runs" / run / "train_log.parquet", view, verdict)
@@ -106,7 +112,7 @@ def _study(runs: tuple[str, ...] | None) -> dict:
     }  # fmt: skip
 
 
-def _settings(run: str, view: dict | None) -> Iterator[MadeUp]:
+def _settings(run: str, view: dict | None, fusion: bool = False) -> Iterator[MadeUp]:
     if view is None:
         for g in GUIDANCE:
             yield MadeUp(
@@ -122,6 +128,8 @@ def _settings(run: str, view: dict | None) -> Iterator[MadeUp]:
         yield MadeUp(run, method, seed, "aig_guided", f"p={p}", p, 0.2 + 0.62 / p**0.8, 3 * STEPS)
     for w in (0.5, 1.5):
         yield MadeUp(run, method, seed, "rlg", f"w={w:g}", w, 0.55 if w < 1 else 1.15, 2 * STEPS)
+    for k in (8, 14) if fusion else ():
+        yield MadeUp(run, method, seed, "fusion", f"k={k}", k, 0.8 * (1 - k / STEPS), 2 * STEPS - k)
 
 
 def _levels(made: MadeUp, verdict: str) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import torch
 
 from stages import pictures, tables
 from stages.encode.store import Encodings
+from stages.errors import InputError
 from stages.models.bases.texts import TextEncoder
 from stages.models.diffusion import load_diffusion
 from stages.models.record import load, save
@@ -33,7 +34,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [
         {
             "image_id": f"i{n}", "caption": caption, "width": 16, "height": 16, "split": split, "group": "g",
-            "image": pictures.encode(draw.integers(0, 256, (16, 16, 3), np.uint8)), "source": "test",
+            "image": pictures.encode(draw.integers(0, 256, (16, 16, 3), np.uint8)), "source": f"set {n % 4}",
             "attributes": None,
         }
         for n, (caption, split) in enumerate(
@@ -54,6 +55,9 @@ def test_items_and_splits(encoded: Path) -> None:
     assert [item.text for item in encodings.prompts("eval")] == ["a blue cross"]
     assert [item.item_id for item in encodings.images("train")] == ["i0", "i2"]
     assert [item.item_id for item in encodings.images("val")] == ["i3"]
+    assert [item.item_id for item in encodings.images("train", "set 2")] == ["i2"]
+    with pytest.raises(InputError, match=r"no image of split 'train' from source 'set 3', only from 'set 0', 'set 2'"):
+        encodings.images("train", "set 3")
     assert encodings.latent_shape() == (4, 8, 8)
 
 

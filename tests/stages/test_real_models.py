@@ -18,44 +18,65 @@ from stages.models.calls import network_output
 from stages.models.diffusion import load_diffusion
 from stages.models.noise import KeyedNoise
 from stages.models.policy import load_policy
-from tests import bases, tiny
+from tests import bases, tiny, tiny_judges
 from tests.bases import pipeline
 
 FAMILIES = ("sd15", "sdxl", "pixart", "sd3")
+REWARDS = ("proxy", "heldout", "third", "oracle")
 FIELDS = {"sd15": set(), "sdxl": {"pooled", "size"}, "pixart": {"mask"}, "sd3": {"pooled"}}
 METHODS = {
     "refl": {"kind": "refl", "middle": [2, 4], "train": {"trainable": "lora", "lora": {"rank": 2}}},
-    "imagerefl": {"kind": "imagerefl", "start": 1, "middle": [1, 4], "diffusion_weight": 0.1, "refl_every": 2},
-}
+    "imagerefl": {
+        "kind": "imagerefl", "start": 1, "middle": [1, 4], "diffusion_weight": 0.1, "refl_every": 2,
+        "likeness_weight": 0.1, "source": "scenes",
+    },
+}  # fmt: skip
+STRATEGIES = {
+    "tuned": {"kind": "tuned"}, "aig": {"kind": "aig", "p": [1]},
+    "combined": {"kind": "combined", "k": [2], "base_guidance": 3.0},
+}  # fmt: skip
+FUSION = {"fusion": {"kind": "fusion", "k": [0, 2], "base_guidance": 3.0, "base_direction": 1.5}}
+"""Only for bases with a noise schedule."""
 
 
-def study(folder: Path) -> dict[str, Any]:
-    """A study in miniature, of pictures of 16 x 16."""
-    oracle = {"kind": "shapes_oracle"}
-    imports = {"base": {"kind": "diffusers", "folder": str(folder / "base")}, "oracle": oracle}
-    imports |= {name: {"kind": "open_clip", "folder": str(folder / name)} for name in ("proxy", "heldout")}
+def strategies(family: str) -> dict[str, Any]:
+    """The strategies that a family can do."""
+    return STRATEGIES if family == "sd3" else STRATEGIES | FUSION
+
+
+def study(folder: Path, family: str) -> dict[str, Any]:
+    """A study in miniature, of pictures of 16 x 16. The training reward is HPS with the features of PickScore, which is
+    held out; ImageReward measures too.
+    """
+    imports: dict[str, Any] = {"base": {"kind": "diffusers", "folder": str(folder / "base")}}
+    imports |= {name: {"kind": name, "folder": str(folder / name)} for name in ("hps", "pickscore", "image_reward")}
+    imports["proxy"] = {
+        "kind": "with_features", "of": {"reward": imports.pop("hps"), "features": imports["pickscore"]}
+    }  # fmt: skip
+    imports |= {"heldout": imports.pop("pickscore"), "third": imports.pop("image_reward")}
+    imports["oracle"] = {"kind": "shapes_oracle"}
     return {
         "study": {"name": "tiny", "seed": 0, "reward": "proxy", "heldout": "heldout", "reference": "refl"},
         "world": {"image_size": 16},
         "curate": {
-            "images": {"kind": "shapes", "count": 24, "seed": 1}, "pairs": {"kind": "shapes", "count": 24, "seed": 2},
+            "images": {"kind": "shapes", "name": "scenes", "count": 24, "seed": 1},
+            "pairs": {"kind": "shapes", "count": 24, "seed": 2},
             "prompts": {"train": {"kind": "shapes", "part": "train", "limit": 8},
                         "eval": {"kind": "shapes", "part": "eval", "limit": 3}},
             "filters": {"min_side": 16, "leakage": True}, "val_share": 0.2,
         },
         "prepare": {"import": imports, "train": {"vae": {}, "base": {}, "clip": {}}},
-        "score": {"rewards": ["proxy", "heldout", "oracle"]},
+        "score": {"rewards": [*REWARDS]},
         "encode": {"batch_size": 5},
         "finetune": {"steps": 2, "batch_size": 4, "accumulate": 2, "sampling_steps": 4, "guidance": 1.5,
                      "probe": {"every": 2, "prompts": 2, "samples": 2}},
         "methods": METHODS,
         "runs": {f"{name}-s0": {"method": name, "seed": 0} for name in METHODS},
         "sample": {"steps": 4, "samples_per_prompt": 2, "batch_size": 4, "guidance": [1.0, 3.0],
-                   "strategies": {"tuned": {"kind": "tuned"}, "aig": {"kind": "aig", "p": [1]},
-                                  "combined": {"kind": "combined", "k": [2], "base_guidance": 3.0}}},
-        "measure": {"rewards": ["proxy", "heldout", "oracle"], "text_image": "heldout",
+                   "strategies": strategies(family)},
+        "measure": {"rewards": [*REWARDS], "text_image": "heldout",
                     "features": {"heldout": "embedding"}, "set_metrics": ["vendi"], "bootstrap": 100},
-        "report": {"grid": {"prompts": 2, "samples": 2}, "rewards": ["proxy", "heldout"],
+        "report": {"grid": {"prompts": 2, "samples": 2}, "rewards": ["proxy", "heldout", "third"],
                    "diversities": ["heldout_diversity"]},
     }  # fmt: skip
 
@@ -66,9 +87,10 @@ class Place:
     def __init__(self, root: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self._patch = root, monkeypatch
         bases.make(family, root / "base")
-        for seed, name in enumerate(("proxy", "heldout")):
-            tiny.clip_folder(root / name, seed, name)
-        (root / "params.yaml").write_text(yaml.safe_dump(study(root)))
+        tiny_judges.hps(root / "hps")
+        tiny_judges.clip_folder(root / "pickscore", "pickscore")
+        tiny_judges.image_reward(root / "image_reward")
+        (root / "params.yaml").write_text(yaml.safe_dump(study(root, family)))
         monkeypatch.chdir(root)
 
     def stage(self, line: str, **values: str) -> None:
@@ -82,7 +104,7 @@ class Place:
         self.stage(
             "curate --prompts prompts.parquet --images images.parquet --pairs pairs.parquet --manifest manifest.json"
         )
-        for model in ("base", "proxy", "heldout", "oracle"):
+        for model in ("base", *REWARDS):
             self.stage("prepare import --name {m} --record models/{m}.json", m=model)
         given = "--base models/base.json --tensors encodings.safetensors --index index.parquet"
         self.stage(f"encode {given} --prompts prompts.parquet --images images.parquet")
@@ -107,7 +129,7 @@ def test_from_raw_data_to_the_report(place: Place, request: pytest.FixtureReques
     check_images(request.node.callspec.params["place"])
     check_exports(place, request.node.callspec.params["place"])
     Path("scores").mkdir()
-    for reward in ("proxy", "heldout", "oracle"):
+    for reward in REWARDS:
         place.stage("score --reward {r} --model models/{r}.json --images images.parquet --pairs pairs.parquet"
                     " --scores scores/{r}.parquet --accuracy scores/{r}.json", r=reward)  # fmt: skip
     place.stage("measure reference --images images.parquet --models models --features reference.safetensors")
@@ -134,13 +156,17 @@ def check_images(family: str) -> None:
         policy = load_policy(base.unet, f"runs/{name}-s0/policy.safetensors", base.record.digest)
         assert any(bool((p != 0).any()) for n, p in policy.parameters() if "lora_B" in n or name == "imagerefl")
         rows = tables.read(f"samples/{name}-s0.parquet", tables.SAMPLES)
-        assert sorted(set(rows.column("strategy").to_pylist())) == ["aig", "combined", "tuned"]
-        assert rows.num_rows == 3 * 2 * 3
+        assert set(rows.column("strategy").to_pylist()) == set(strategies(family))
+        assert rows.num_rows == 3 * 2 * (3 if family == "sd3" else 5)
         costs = {(row["strategy"], row["nfe"]) for row in rows.select(["strategy", "nfe"]).to_pylist()}
-        assert ("combined", 2 * 2 + 2) in costs and len(costs) == 3
+        assert ("combined", 2 * 2 + 2) in costs and len(costs) == (3 if family == "sd3" else 5)
+        fused = {nfe for strategy, nfe in costs if strategy == "fusion"}
+        assert fused == (set() if family == "sd3" else {4 * (2 + 2), 2 * 2 + 2 * (2 + 2)})
         log = tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist()
         assert {row["step"] for row in log if row["term"] == "reward"} == {0, 1}
         assert all(torch.isfinite(torch.tensor(row["value"])) for row in log)
+        likeness = [row["value"] for row in log if row["term"] == "loss_likeness"]
+        assert len(likeness) == (2 if name == "imagerefl" else 0) and all(0 < value < 2 for value in likeness)
 
 
 @torch.no_grad()
@@ -155,7 +181,9 @@ def check_exports(place: Place, family: str) -> None:
         place.stage(f"export combined {shared} --out {run}-combined --switch-step 2 --steps 4 --base-guidance 3")
         place.stage(f"export merged {shared} --out {run}-merged")
         made = exported(f"{run}-combined")
-        rows = [r for r in tables.read(f"samples/{run}.parquet", tables.SAMPLES).to_pylist() if r["setting"] == "k=2"]
+        rows = [
+            r for r in tables.read(f"samples/{run}.parquet", tables.SAMPLES).to_pylist() if r["strategy"] == "combined"
+        ]
         noise = KeyedNoise(0, [("eval", r["prompt_id"], r["sample"]) for r in rows], (4, 8, 8), tiny.CPU)
         found = made([r["prompt"] for r in rows], height=16, width=16, latents=noise.initial(), step_noise=noise.step,
                      output_type="pt").images  # fmt: skip

@@ -261,6 +261,87 @@ def test_a_single_file_in_the_original_layout(folders: dict[str, Path], tmp_path
     torch.testing.assert_close(found, sampled(load(folders["sd15"])), rtol=0, atol=1e-6)
 
 
+def other_family(top: Path, family: str) -> tuple[Path, dict[str, Tensor]]:
+    """A folder of SDXL or SD3 whose text encoders differ in width, by which they are told apart, and its weights under
+    their original names.
+    """
+    from tests.original_layout import original_sd3, original_xl
+
+    folder = bases.make(family, top / family, second=8)
+    if family == "sdxl":
+        return folder, original_xl(folder)
+    # the release has no projection of the first encoder: it is the identity
+    bases.rewrite(folder / "text_encoder" / "model.safetensors", lambda weights: {
+        n: torch.eye(len(w)) if n == "text_projection.weight" else w for n, w in weights.items()})  # fmt: skip
+    return folder, original_sd3(folder)
+
+
+@pytest.mark.parametrize(("family", "some"), [
+    ("sdxl", ("conditioner.embedders.1.model.transformer.resblocks.1.attn.in_proj_weight",
+              "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight",
+              "model.diffusion_model.label_emb.0.0.weight",
+              "model.diffusion_model.input_blocks.3.1.transformer_blocks.1.attn2.to_k.weight")),
+    ("sd3", ("model.diffusion_model.joint_blocks.0.x_block.attn2.qkv.weight",
+             "model.diffusion_model.joint_blocks.1.context_block.attn.ln_q.weight", "model.diffusion_model.pos_embed",
+             "text_encoders.t5xxl.transformer.shared.weight")),
+])  # fmt: skip
+def test_single_files_of_other_families(tmp_path: Path, family: str, some: tuple[str, ...]) -> None:
+    folder, weights = other_family(tmp_path, family)
+    assert set(some) <= set(weights)
+    file = tmp_path / "model.safetensors"
+    save_file({name: value.half() for name, value in weights.items()}, file)
+    for path in folder.rglob("*.safetensors"):
+        bases.rewrite(path, bases.halved)
+    found = load_diffusion(single(folder, file), CPU, PARTS)
+    assert {p.dtype for p in found.unet.parameters()} == {torch.float32}
+    torch.testing.assert_close(sampled(found), sampled(load(folder)), rtol=0, atol=1e-6)
+
+    lacking = {name: value for name, value in weights.items() if "mlp.fc2" not in name and "c_proj" not in name}
+    save_file(lacking, file)
+    with pytest.raises(InputError, match=r"model\.safetensors: .*(lack|missing|cannot be loaded)") as error:
+        load_diffusion(single(folder, file), CPU, ("text_encoder", "unet"))
+    assert "\n" not in str(error.value)
+
+
+def test_single_files_that_lack_a_part_say_what_to_do(folders: dict[str, Path], tmp_path: Path) -> None:
+    """SD3.5 is released without text encoders; SD3 without the large one too."""
+    folder, weights = other_family(tmp_path, "sd3")
+    file = tmp_path / "model.safetensors"
+
+    def refused(kept: dict[str, Tensor], where: Path) -> str:
+        save_file(kept, file)
+        with pytest.raises(InputError) as error:
+            single(where, file)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    bare = {name: value for name, value in weights.items() if not name.startswith("text_encoders.")}
+    said = refused(bare, folder)
+    assert "holds no text_encoder, text_encoder_2, text_encoder_3 of" in said and "use a diffusers folder" in said
+    small = {name: value for name, value in weights.items() if "t5xxl" not in name}
+    said = refused(small, folder)
+    assert "holds no text_encoder_3" in said and "set text_encoder_3 and tokenizer_3 to [null, null]" in said
+    assert "is it of this family?" in refused({"weight": torch.zeros(1)}, folders["sdxl"])
+    assert "use a diffusers folder" in refused(weights, folders["pixart"])
+    change(folder / "model_index.json", text_encoder_3=[None, None], tokenizer_3=[None, None])
+    save_file(small, file)
+    found = sampled(load_diffusion(single(folder, file), CPU, PARTS))
+    torch.testing.assert_close(found, sampled(load(folder)), rtol=0, atol=1e-6)
+
+
+def test_pickles_beside_safetensors_are_never_opened(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A folder as hubs have them: torch's own files stand beside safetensors, here ones that would end this process."""
+    folder = without(folders["sd15"], tmp_path / "base")
+    plain = load(folder)
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/pytorch_model"):
+        (folder / f"{name}.bin").write_bytes(pickle.dumps(Code()))
+    record = bases.record(folder)
+    assert record.files == plain.record.files and record.digest == plain.record.digest
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/pytorch_model"):
+        (folder / f"{name}.bin").chmod(0)
+    torch.testing.assert_close(sampled(load_diffusion(record, CPU, PARTS)), sampled(plain), rtol=0, atol=0)
+
+
 # what is refused, in one line
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from stages.models.policy import make_policy
 from stages.rewards import inception, lpips, mps
 from stages.rewards.networks import blip
 from stages.rewards.networks.cross import CrossModel
@@ -118,3 +119,62 @@ def test_inception_and_alexnet_have_the_names_of_torchvision() -> None:
     assert {n: t.shape for n, t in on_meta(lpips.network).state_dict().items()} == {
         n: t.shape for n, t in trunk.items()
     }
+
+
+def test_stable_diffusion_and_its_trained_parts() -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    unet = on_meta(lambda: UNet2DConditionModel(cross_attention_dim=768))  # for the rest the library's defaults
+    assert (len(unet.state_dict()), count(unet.parameters())) == (686, 859_520_964)
+    sizes = {"norm_affine": 200_320, "lora": 3_188_736, "full": 859_520_964}
+    for kind, size in sizes.items():
+        policy = make_policy(unet.requires_grad_(False), kind, rank=16)  # type: ignore[arg-type]
+        assert count(parameter for _, parameter in policy.parameters()) == size
+    blocks = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512}
+    ends: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    vae = on_meta(lambda: AutoencoderKL(**blocks, **ends, latent_channels=4))
+    assert (len(vae.state_dict()), count(vae.parameters())) == (248, 83_653_863)
+    wide = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    assert count(on_meta(lambda: CLIPTextModel(CLIPTextConfig(**wide))).parameters()) == 123_060_480
+
+
+def test_sdxl() -> None:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    attended = ("CrossAttnDownBlock2D",) * 2, ("CrossAttnUpBlock2D",) * 2
+    several: dict[str, Any] = {"attention_head_dim": (5, 10, 20), "transformer_layers_per_block": (1, 2, 10)}
+    unet = on_meta(lambda: UNet2DConditionModel(
+        sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048, use_linear_projection=True,
+        down_block_types=("DownBlock2D", *attended[0]), up_block_types=(*attended[1], "UpBlock2D"),
+        addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816,
+        **several,
+    ))  # fmt: skip
+    assert count(unet.parameters()) == 2_567_463_684
+    wide = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+    second = on_meta(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**wide, projection_dim=1280)))
+    assert count(second.parameters()) == 694_659_840
+
+
+def test_pixart() -> None:
+    from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+
+    network = on_meta(lambda: PixArtTransformer2DModel(sample_size=64, caption_channels=4096))
+    assert count(network.parameters()) == 610_856_096
+
+
+def test_sd3_and_sd35_medium() -> None:
+    """SD3.5's attends twice in its first 13 blocks and has norms of queries and keys."""
+    from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+    shared = {"sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 24,
+              "attention_head_dim": 64, "num_attention_heads": 24, "caption_projection_dim": 1536,
+              "joint_attention_dim": 4096, "pooled_projection_dim": 2048}  # fmt: skip
+    more: dict[str, Any] = {"qk_norm": "rms_norm", "dual_attention_layers": tuple(range(13))}
+    assert count(on_meta(lambda: SD3Transformer2DModel(**shared)).parameters()) == 2_028_328_000
+    assert count(on_meta(lambda: SD3Transformer2DModel(**shared, **more)).parameters()) == 2_243_171_520

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,31 @@ def test_a_truncated_file_is_refused_before_anything_runs(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match=r"open_clip_model\.safetensors: ") as error:
         import_model("clip", settings(kind="open_clip", folder=str(tmp_path / "clip")), "here")
+    assert "\n" not in str(error.value)
+
+
+class Code:
+    """What a pickle may carry."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+def test_pickles_beside_safetensors_are_no_part_of_a_model(tmp_path: Path) -> None:
+    """A folder of transformers as hubs have them: PyTorch's, TensorFlow's and Flax's weights beside safetensors."""
+    folder = tmp_path / "clip"
+    plain = tiny_judges.clip_folder(folder, "clipscore")
+    for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"):
+        (folder / name).write_bytes(pickle.dumps(Code()))
+    made = import_model("clip", settings(kind="clipscore", folder=str(folder)), "here")
+    assert made.files == plain.files
+    images, prompts = torch.rand(2, 3, 32, 32), ["a red circle", "a"]
+    found = load_reward(made)(images, prompts)
+    # the record of the whole folder names them: safetensors are taken still
+    torch.testing.assert_close(load_reward(record.describe("clip", "clipscore", folder))(images, prompts), found)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"pickled|not a readable") as error:
+        load_reward(import_model("clip", settings(kind="clipscore", folder=str(folder)), "here"))
     assert "\n" not in str(error.value)
 
 

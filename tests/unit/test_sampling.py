@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,10 +10,13 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
+from stages.models.flow import FlowSchedule
 from stages.models.policy import make_policy
 from stages.models.sampler import Sampler, finish, walk
+from stages.models.schedule import Schedule
 from stages.sample.networks import Networks
 from stages.sample.resolve import strategy
+from stages.sample.strategies.fusion import fused
 from tests import tiny
 
 STEPS, COUNT = 5, 2
@@ -194,3 +198,69 @@ def test_switch_steps_that_are_allowed(k: int, released: bool, fine: bool):
     else:
         with pytest.raises(InputError, match=f"k {k} is not between"):
             strategy("s", values, STEPS, "test")
+
+
+def fusion_by_hand(x: np.ndarray, eps: np.ndarray, noise: np.ndarray, nets: Networks, i: int) -> np.ndarray:
+    """Fusion sampling as the released code writes it, with the variance that diffusers gives its DDIM steps."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(tiny.SCHEDULER | {"set_alpha_to_one": False})
+    products, times = scheduler.alphas_cumprod.double().numpy(), nets.grid.timesteps.tolist()
+    t, prev_t = times[i], times[i + 1] if i + 1 < len(times) else 0
+    variance = float(scheduler._get_variance(t, prev_t))
+    a, prev = products[t], products[prev_t]
+    x = x - eps * variance * np.sqrt(1 - a) / (1 - prev)
+    return x + np.sqrt(variance) * noise * np.sqrt((1 - a) * (2 - 2 * prev - variance)) / (1 - prev)
+
+
+def test_fusion_draws_noise_anew_as_the_released_code():
+    nets = networks()
+    x, eps, noise = (torch.randn(COUNT, *tiny.LATENT, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    for i in range(STEPS):
+        expected = fusion_by_hand(*(value.double().numpy() for value in (x, eps, noise)), nets, i)
+        np.testing.assert_allclose(fused(nets.grid, x, eps, i, noise).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fusion_keeps_the_level_of_noise():
+    """For eps the noise in x itself: what is left of it and what is new have the same variance as before, exactly."""
+    on = tiny.schedule()
+    grid = Schedule(on.alphas_cumprod.double(), on.prediction, on.spacing, on.offset).grid(40)
+    one, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    for i in range(40):
+        old = (1 - grid.alpha[i]).sqrt() * one
+        kept, new = fused(grid, old, one, i, zero), fused(grid, zero, zero, i, one)
+        assert float(kept**2 + new**2) == pytest.approx(float(1 - grid.alpha[i]), rel=1e-9)
+        assert float(new) > 0 and abs(float(kept)) < float(old)
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_fusion_is_combined_generation_with_new_noise(k: int):
+    nets, noise = networks(), tiny.noise(COUNT, STEPS)
+    noise.named.update({f"fusion {i}": noise.steps[i].flip(0) for i in range(STEPS)})
+    settings = {"kind": "fusion", "k": [k], "base_guidance": 2.0, "guidance": 1.5, "base_direction": 0.5}
+    found = strategy("s", settings, STEPS, "test")
+    predict = found.module.predict(nets, found.settings, float(k))
+    enter = found.module.renoise(nets, found.settings, float(k), noise)
+    x = noise.initial()
+    with torch.no_grad():
+        made = finish(nets.grid, predict, x, 0, noise, "ddim", enter=enter)
+        evaluations = nets.base_network.evaluations + nets.tuned_network.evaluations
+        for i in range(STEPS):
+            if i < k:
+                x = nets.grid.ddim(x, nets.base(2.0)(x, i), i)
+                continue
+            x = fused(nets.grid, x, nets.tuned(1.5)(x, i), i, noise.extra(f"fusion {i}"))
+            eps = nets.tuned(1.5)(x, i) + 0.5 * (nets.base(1.0)(x, i) - nets.base(0.0)(x, i))
+            x = nets.grid.ddim(x, eps, i) if i + 1 < STEPS else nets.grid.x0(x, eps, i)
+    torch.testing.assert_close(made, x, rtol=1e-4, atol=1e-5)
+    assert evaluations == COUNT * (2 * k + (2 + 2 + 2) * (STEPS - k))
+    assert found.settings.shared_steps(float(k)) == (k or None)
+
+
+def test_fusion_refuses_what_it_cannot_do():
+    with pytest.raises(InputError, match=f"k {STEPS} is not between 0 and {STEPS - 1}"):
+        strategy("s", {"kind": "fusion", "k": [STEPS]}, STEPS, "test")
+    flow = FlowSchedule(3.0, 1000, torch.device("cpu")).grid(STEPS)
+    zeros = torch.zeros(1, *tiny.LATENT)
+    with pytest.raises(InputError, match="flow-matching"):
+        fused(flow, zeros, zeros, 1, zeros)

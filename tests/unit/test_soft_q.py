@@ -145,7 +145,7 @@ def test_without_discount_and_divergence_it_is_the_gradient_of_draft_1():
 def own_reward_only(own: SoftQ, made: Any, chain: Chain, drawn: Drawn) -> Tensor:
     found = chain.transition(chain.tools.policy, drawn.x, drawn.i, drawn.text)
     x0 = own.predictor(chain, found.mean, drawn.i + 1, drawn.text)
-    _, gradient = made.pull(x0, drawn.prompts, 1.0)
+    gradient = made.pull(x0, drawn.prompts, 1.0).gradient
     return (gradient * x0).sum()
 
 

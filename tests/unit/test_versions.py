@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stages.curate import versions
 from stages.errors import InputError
+from stages.prepare.source import ImportSettings
 from tests.stages import published
 from tests.stages.curating import ROOT, SHAPES_PROMPTS, curate
 
@@ -59,6 +61,18 @@ def test_digests_that_studies_and_loaders_pin_are_in_the_table() -> None:
     }
     used |= set(re.findall(r"[0-9a-f]{64}", (ROOT / "stages/rewards/hps.py").read_text()))
     assert used and used <= known
+
+
+def test_revisions_that_studies_pin_are_those_of_the_table() -> None:
+    """Of every hub that a study takes a model from, at the very commit."""
+    known = {(row.source, row.revision) for row in versions.read() if row.kind == "model"}
+    pinned = set()
+    for path in (ROOT / "studies").glob("*.yaml"):
+        for name, values in yaml.safe_load(path.read_text())["prepare"]["import"].items():
+            for _, part in ImportSettings.model_validate(values).everything(name):
+                if part.hub is not None:
+                    pinned.add((f"https://huggingface.co/{part.hub}", part.revision))
+    assert len(pinned) >= 7 and pinned <= known
 
 
 def test_files_of_a_source_are_held_against_it(tmp_path: Path) -> None:

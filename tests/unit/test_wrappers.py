@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.models.record import ModelRecord, describe
-from stages.rewards.base import Reward, TextImage, load_reward, require_gradient
+from stages.rewards.base import Reward, TextImage, load_reward, require_embedding, require_gradient
 from tests.tiny import clip_folder
 
 PROMPTS = ["a red circle", "a blue cross", "a green square"]
@@ -123,3 +123,16 @@ def test_an_orthogonal_reward_takes_off_what_prompts_share(clips: dict[str, Mode
         made_of("orthogonal", {"one": clips["one"]})
     with pytest.raises(InputError, match="'oracle' has no text features"):
         made_of("orthogonal", {"oracle": ORACLE}, mean="batch")
+
+
+def test_a_reward_with_another_model_s_features(clips: dict[str, ModelRecord]) -> None:
+    made = made_of("with_features", {"reward": clips["one"], "features": clips["two"]})
+    one, two = (load_reward(record) for record in clips.values())
+    assert torch.equal(made(images(), PROMPTS), one(images(), PROMPTS))
+    assert torch.equal(gradient(made), gradient(one))
+    assert torch.equal(require_embedding(made).embed(images()), require_embedding(two).embed(images()))
+    assert not torch.equal(require_embedding(made).embed(images()), require_embedding(one).embed(images()))
+    with pytest.raises(InputError, match="made of reward and features, found one, two"):
+        made_of("with_features", clips)
+    with pytest.raises(InputError, match="has no embedding"):
+        made_of("with_features", {"reward": clips["one"], "features": ORACLE})

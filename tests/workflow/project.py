@@ -168,7 +168,7 @@ def small_study() -> dict[str, Any]:
 
 def make(root: Path, study: dict[str, Any]) -> Project:
     """A copy of the project's orchestration and code at `root`, with stand-ins and `study` as params.yaml."""
-    for folder in ("workflow", "stages", "profiles", "slurm", "data"):
+    for folder in ("workflow", "stages", "profiles", "slurm", "data", "votes"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*", "site.yaml"))
     for file in ("Snakefile", "dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / file, root / file)

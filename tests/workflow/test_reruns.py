@@ -95,6 +95,23 @@ def test_files_from_outside(project: Project) -> None:
     assert not project.dvc().ran
 
 
+def test_votes_make_the_report_again_and_nothing_else(project: Project) -> None:
+    (project.root / "votes/small.json").write_text("{}")
+    assert not project.snakemake().ran
+    project.edit("report.votes", "votes/small.json")
+    assert project.snakemake().ran.keys() == {"report"}
+    assert not project.dvc().ran
+    (project.root / "votes/small.json").write_text('{"voters": 1}')
+    assert project.dvc().ran.keys() == {"report"}
+    assert not project.snakemake().ran
+    (project.root / "votes/small.json").write_text('{"voters": 2}')
+    assert project.snakemake().ran.keys() == {"report"}
+    (project.root / "votes/other.json").write_text("{}")
+    assert not project.snakemake().ran
+    project.edit("report.votes", None)
+    assert project.snakemake().ran.keys() == {"report"}
+
+
 def test_planning_leaves_no_trace(project: Project) -> None:
     project.edit("encode.batch_size", 64)
     assert "encode" in project.snakemake("--dry-run").text

@@ -38,6 +38,7 @@ BAD = {
     "measure.set_metrics": (["fdi"], "unknown metric 'fdi'; did you mean 'fid'?"),
     "measure.features": ({"clp": "embedding"}, "measure.features: unknown model 'clp'; did you mean 'clip'?"),
     "report.rewards": (["orcale"], "report.rewards: unknown measured reward 'orcale'; did you mean 'oracle'?"),
+    "report.votes": ("votes/none.json", "report.votes: votes/none.json: no such file"),
     "report.diversities": (["clip_diversty"], "did you mean 'clip_diversity'?"),
     "prepare.import.proxy.kind": ("open_klip", "proxy.kind: unknown kind 'open_klip'; did you mean 'open_clip'?"),
     "prepare.import.proxy.foldr": ("x", "prepare.import.proxy.foldr: unknown key; did you mean 'folder'?"),
@@ -47,6 +48,8 @@ BAD = {
     "prepare.train.vae": ({"proxy": {}}, "prepare: two models are called 'proxy'"),
     "curate.images": ({"kind": "folder", "path": "data/none"}, "curate: data/none: no such file or folder"),
     "curate": (None, "params.yaml: curate: field required"),
+    "methods.imagerefl.source": ("shape", "imagerefl.source: unknown source of curate.images 'shape'; did you mean"),
+    "methods.refl.source": ("shapes", "methods.refl: source 'shapes': these settings train on no images"),
 }  # fmt: skip
 
 

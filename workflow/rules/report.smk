@@ -23,6 +23,7 @@ rule report:
     input:
         executes("report"),
         reads("report", "study", "report", "runs", "score.rewards", "sample.steps", "sample.strategies"),
+        takes("report"),
         out("data/manifest.json"),
         expand(out("scores/{name}.{kind}"), name=STUDY.rewards, kind=["parquet", "json"]),
         expand(out("runs/{run}/{file}"), run=STUDY.runs, file=["policy.safetensors", "train_log.parquet"]),

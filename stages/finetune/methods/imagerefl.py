@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -25,6 +26,9 @@ class Settings(MethodSettings):
     refl_every: int | None = Field(
         default=None, ge=1, description="every n-th micro-batch is a ReFL step; null for none"
     )
+    likeness_weight: float = Field(
+        default=0.0, ge=0, description="weight of 1 - cosine between the reward's features of judged and real images"
+    )
 
     @property
     def data(self) -> Literal["prompts", "images"]:
@@ -42,11 +46,21 @@ def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
-    """One micro-batch: of ReFL when it is its turn, else of ImageReFL."""
+    """One micro-batch: of ReFL when it is its turn, else of ImageReFL.
+
+    A likeness is asked of both, as in ImageReFL's code (image_refl_trainer_v2.py): there the real image and the
+    judged one share at least the caption.
+    """
+    from stages.finetune.batch import Likeness
+
     m = batch.draw(settings.middle)
     if refl_turn(batch.micro, settings.refl_every):
-        return refl.judge(tools, batch, m, settings.diffusion_weight)
-    return judge(tools, batch, settings.start, m, settings.diffusion_weight)
+        found = refl.judge(tools, batch, m, settings.diffusion_weight)
+    else:
+        found = judge(tools, batch, settings.start, m, settings.diffusion_weight)
+    if settings.likeness_weight and batch.clean is not None:
+        return replace(found, likeness=Likeness(settings.likeness_weight, batch.clean))
+    return found
 
 
 def refl_turn(micro: int, every: int | None) -> bool:

@@ -66,7 +66,8 @@ class Ascent:
         """The loss of one micro-batch."""
         settings, text = self.settings, Conditioning.of(batch.text)
         states = self.roll(chain, batch, batch.draw(settings.truncate))
-        rewards, gradient = learner.pull(states[-1], batch.prompts, 1.0)
+        pulled = learner.pull(states[-1], batch.prompts, 1.0)
+        rewards, gradient = pulled.rewards, pulled.gradient
         steps = [batch.rng.randrange(len(chain)) for _ in batch.prompts]
         x = torch.stack([states[i][row].detach() for row, i in enumerate(steps)])
         i = torch.tensor(steps, device=x.device)

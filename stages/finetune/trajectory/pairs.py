@@ -174,8 +174,8 @@ class TailorPo:
         with torch.enable_grad():
             x = torch.where(first, *pair).requires_grad_(True)
             clean, _ = self.look(chain, x, i, Conditioning.of(batch.text))
-            _, gradient = learner.pull(clean, batch.prompts, -float(len(x)))  # of the sum, not of minus the mean
-            [up] = torch.autograd.grad(clean, x, gradient)
+            pulled = learner.pull(clean, batch.prompts, -float(len(x)))  # of the sum, not of minus the mean
+            [up] = torch.autograd.grad(clean, x, pulled.gradient)
         moved = x.detach() + self.settings.guidance * up
         return torch.where(first, moved, pair[0]), torch.where(first, pair[1], moved)
 

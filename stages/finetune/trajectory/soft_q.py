@@ -80,7 +80,8 @@ class SoftQ:
         left = len(chain) - 1 - drawn.i
         gamma = self.loss_gamma(len(chain))
         discount = torch.as_tensor(gamma, dtype=x0.dtype, device=x0.device) ** left
-        rewards, gradient = learner.pull(x0, drawn.prompts, 1.0, discount)
+        pulled = learner.pull(x0, drawn.prompts, 1.0, discount)
+        rewards, gradient = pulled.rewards, pulled.gradient
         kl = divergences(chain, found, drawn.x, drawn.i, drawn.text)
         weight = torch.ones_like(kl)
         if settings.as_released.positive_only:

@@ -14,6 +14,7 @@ from torch import nn
 
 from stages.errors import InputError
 from stages.models.bases.layout import Layout
+from stages.models.bases.single import require_family
 from stages.models.bases.texts import ClipTower, PixArtTexts, Sd3Texts, SdxlTexts, T5Tower, TextEncoder, Texts
 from stages.models.bases.weights import check_safetensors, find_weights
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 # buffers that old files hold and new classes make themselves
 DERIVED = ("position_ids",)
-SINGLE_FILES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
-"""Pipelines whose single files diffusers can read."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ class SingleFile:
             check_safetensors(self.file)
         else:
             refuse_pickles(self.file)
-        family = self.layout.family
-        pipeline = getattr(diffusers, family.pipeline)
-        if family.pipeline not in SINGLE_FILES:
-            raise InputError(f"{self.file}: a single file of {family.name} is not supported; use a diffusers folder")
+        require_family(self.file, self.layout)
+        pipeline = getattr(diffusers, self.layout.family.pipeline)
         # what is None is not loaded
         parts = {part for part, value in self.layout.index.items() if isinstance(value, list)} - {name, "scheduler"}
         others: dict[str, Any] = dict.fromkeys(parts)
@@ -70,7 +67,15 @@ class SingleFile:
                 torch_dtype=torch.float32,
                 **others,
             )
-        return made.components[name]
+        network = made.components[name]
+        # what the file lacks stays without memory; tied weights are filled by what they are tied to
+        if hasattr(network, "tie_weights"):
+            network.tie_weights()
+        empty = [key for key, value in network.state_dict().items() if value.is_meta]
+        if lacking := sorted(key for key in empty if not key.endswith(DERIVED)):
+            more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            raise InputError(f"{self.file}: the weights of {name} lack {lacking[0]}{more}; not those of this family?")
+        return network
 
 
 Source = Folder | SingleFile

@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.errors import InputError
 
@@ -50,15 +51,35 @@ def find_weights(folder: Path, variant: str | None = None) -> Weights:
 def check_safetensors(path: Path) -> None:
     """Raise InputError where a safetensors file is shorter or longer than its header says; reads the header only."""
     size = path.stat().st_size
+    length, header = _header(path)
+    try:
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (AttributeError, KeyError, TypeError):
+        raise _no_safetensors(path) from None
+    if size != 8 + length + end:
+        raise InputError(f"{path}: holds {size} bytes, but its header speaks of {8 + length + end}; cut off?")
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Names of the tensors in a safetensors file, from its header; raises InputError for another file."""
+    return [name for name in _header(path)[1] if name != "__metadata__"]
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Length and content of the header of a safetensors file."""
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length) if length < size else b"")
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (struct.error, ValueError, AttributeError, KeyError, TypeError):
-        raise InputError(f"{path}: not a safetensors file, or cut off in its header") from None
-    if size != 8 + length + end:
-        raise InputError(f"{path}: holds {size} bytes, but its header speaks of {8 + length + end}; cut off?")
+            header = json.loads(file.read(length) if length < path.stat().st_size else b"")
+    except (struct.error, ValueError):
+        raise _no_safetensors(path) from None
+    if not isinstance(header, dict):
+        raise _no_safetensors(path)
+    return length, header
+
+
+def _no_safetensors(path: Path) -> InputError:
+    return InputError(f"{path}: not a safetensors file, or cut off in its header")
 
 
 def _variants(folder: Path) -> list[str]:

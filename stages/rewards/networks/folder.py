@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 M = TypeVar("M", bound="PreTrainedModel")
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+SAFE = ("model.safetensors", "model.safetensors.index.json")
+WEIGHTS = (SAFE[0], "pytorch_model.bin", SAFE[1], "pytorch_model.bin.index.json")
 
 
 def pretrained(kind: type[M], record: ModelRecord, dtype: torch.dtype, device: torch.device | str, **more: object) -> M:
@@ -34,7 +35,9 @@ def pretrained(kind: type[M], record: ModelRecord, dtype: torch.dtype, device: t
         missing = "weights" if "config.json" in record.files else "config.json"
         raise InputError(f"model {record.name!r}: {folder} has no {missing}; {expected}")
     _check_kind(folder, kind)
-    options: dict[str, Any] = {"local_files_only": True, "output_loading_info": True, "dtype": dtype, **more}
+    safe = any(name in record.files for name in SAFE)
+    shared = {"local_files_only": True, "output_loading_info": True, "use_safetensors": safe}
+    options: dict[str, Any] = {**shared, "dtype": dtype, **more}
     try:
         model, info = cast(Any, kind).from_pretrained(folder, **options)
     except pickle.UnpicklingError:

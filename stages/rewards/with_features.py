@@ -1,0 +1,58 @@
+"""A reward that sees images with another model's eyes: the scores of `reward`, the features of images of `features`.
+
+hps: {kind: with_features, of: {reward: {kind: hps, ...}, features: {kind: clipscore, ...}}}
+
+What is done with a reward's features of images (the likeness of ImageReFLV2, the diversity of sets) is then done with
+those of the other model, and every score stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.models.record import ModelRecord
+from stages.params import Settings
+from stages.rewards.base import Embedder, Reward, about, load_parts, require_embedding
+from stages.rewards.networks.options import options
+
+PARTS = ("reward", "features")
+
+
+class NoOptions(Settings):
+    """Kind `with_features` has none."""
+
+
+class WithFeatures:
+    """`reward` as a judge, `features` as an embedder."""
+
+    def __init__(self, name: str, reward: Reward, features: Reward) -> None:
+        self.name, self.reward, self.features = name, reward, features
+        self.embedder: Embedder = require_embedding(features)
+        self.differentiable = reward.differentiable
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Reward [B] of images [B, 3, H, W] in [0, 1], each with its own prompt."""
+        return self.reward(images, prompts)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Image features [B, D] of the other model, not normalised."""
+        return self.embedder.embed(images)
+
+    def describe(self) -> dict[str, object]:
+        """What identifies the computation beside the weights of the networks."""
+        return about(self.reward, self.features)
+
+
+def load(record: ModelRecord, device: torch.device | str = "cpu") -> WithFeatures:
+    """The pair under `of`; raises InputError where it is not a `reward` and `features`, or these embed no images."""
+    options(record, NoOptions)
+    parts = load_parts(record, device)
+    if set(parts) != set(PARTS):
+        raise InputError(
+            f"model {record.name!r}: kind with_features is made of reward and features, found {', '.join(parts)}"
+        )
+    return WithFeatures(record.name, *(parts[name] for name in PARTS))

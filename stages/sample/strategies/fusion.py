@@ -1,0 +1,92 @@
+"""Fusion sampling (ProFusion, Zhou et al. 2023, arXiv 2305.13579) as ImageReFL's code has it (profusion_inference.py):
+the base for the first k of T steps, then every step of the tuned network begins with noise drawn anew.
+
+No configuration of the released code names it, and whether the paper reports it is not known. The one that did, deleted
+before the release, samples with DDIM. There the last step is one more of the sampler; here it predicts the clean
+latents, as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.sample.settings import StrategySettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.models.diffusion import Predict
+    from stages.models.noise import Noise
+    from stages.models.sampler import Enter
+    from stages.models.schedule import Grid
+    from stages.sample.networks import Networks
+
+
+class Settings(StrategySettings):
+    """The switch steps, and how much of the base's guidance direction is added after them."""
+
+    k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
+    base_direction: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of eps(prompt) - eps(no prompt) of the base, added to the tuned network's prediction",
+    )
+
+    def points(self) -> list[tuple[str, float]]:
+        """One point a switch step."""
+        return [(f"k={k}", float(k)) for k in self.k]
+
+    def shared_steps(self, value: float) -> int | None:
+        """The base's own k steps, where there are any."""
+        return int(value) or None
+
+    def check(self, steps: int) -> None:
+        """Every k leaves the tuned network a step."""
+        wrong = [k for k in self.k if not 0 <= k < steps]
+        if wrong:
+            raise ValueError(f"k {wrong[0]} is not between 0 and {steps - 1} (k={steps} is the base)")
+
+
+def predict(networks: Networks, settings: Settings, value: float) -> Predict:
+    """The base's prediction before index k; from k on the tuned network's, and the base's direction where it has a
+    weight: eps + g_0 (eps_0(prompt) - eps_0(no prompt)).
+    """
+    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
+
+    def at(x: Tensor, i: int) -> Tensor:
+        if i < value:
+            return base(x, i)
+        eps = tuned(x, i)
+        return eps + settings.base_direction * networks.base_direction(x, i) if settings.base_direction else eps
+
+    return at
+
+
+def renoise(networks: Networks, settings: Settings, value: float, noise: Noise) -> Enter:
+    """What latents become that enter an index from k on, before the step is made from them."""
+    tuned = networks.tuned(settings.guidance)
+
+    def entering(x: Tensor, i: int) -> Tensor:
+        return x if i < value else fused(networks.grid, x, tuned(x, i), i, noise.extra(f"fusion {i}"))
+
+    return entering
+
+
+def fused(grid: Grid, x: Tensor, eps: Tensor, i: int, noise: Tensor) -> Tensor:
+    """Latents at index i with a part of their noise drawn anew, as noisy as before; all [B, C, h, w].
+
+    With a and a' the cumulative products at the timestep and the next one (timestep 0 after the last), and
+    s^2 = (1 - a') / (1 - a) (1 - a / a') the variance of a step between them:
+
+        x - eps s^2 sqrt(1 - a) / (1 - a') + s noise sqrt((1 - a) (2 - 2 a' - s^2)) / (1 - a')
+
+    Raises InputError for a flow-matching model, which has no cumulative products.
+    """
+    alpha = grid.alpha[i]
+    following = grid.alpha_prev[i] if i + 1 < len(grid) else grid.schedule.alphas_cumprod[0]
+    variance = (1 - following) / (1 - alpha) * (1 - alpha / following)
+    removed = variance * (1 - alpha).sqrt() / (1 - following)
+    added = (variance * (1 - alpha) * (2 - 2 * following - variance)).clamp(min=0).sqrt() / (1 - following)
+    return x - removed * eps + added * noise
