@@ -51,7 +51,11 @@ class Plan:
 
 
 def require_even(plan: Plan, processes: int) -> None:
-    """Raise InputError where what a micro-batch is made of does not divide evenly among so many processes."""
+    """Raise InputError where what a micro-batch is made of does not divide evenly among so many processes, or where the
+    method trains in one only.
+    """
+    if processes > 1 and plan.method_settings.alone:
+        raise InputError(f"run {plan.name!r}: method {plan.method!r} trains in one process, not in {processes}")
     for what, count in plan.method_settings.shares(plan.train).items():
         if count % processes:
             raise InputError(

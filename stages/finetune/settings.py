@@ -156,6 +156,11 @@ class MethodSettings(Settings):
     def check(self, train: FinetuneSettings) -> None:
         """Raise ValueError when these settings do not go with `train`."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether it trains in one process only."""
+        return False
+
     def shares(self, train: FinetuneSettings) -> dict[str, int]:
         """What several processes share out evenly of a micro-batch: how many there are of each."""
         return {"images": train.batch_size // train.accumulate}

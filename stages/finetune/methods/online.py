@@ -72,6 +72,11 @@ class Settings(TrajectorySettings):
         return True
 
     @property
+    def alone(self) -> bool:
+        """Every process would ask about the same images."""
+        return True
+
+    @property
     def model(self) -> str | None:
         """The distilled model that SQDF's predictor names."""
         return self.inner.model if isinstance(self.inner, SqdfSettings) else None
