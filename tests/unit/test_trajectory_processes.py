@@ -26,7 +26,7 @@ from tests.together import together
 
 SIZE = 8
 IN_TWO = {"train": {"accumulate": 2}}
-TABLE = EVERY | {
+TABLE = {name: (module, values) for name, (module, values) in EVERY.items() if module is not online} | {
     "hrf": (hrf, {"advantage": "group", "images_per_prompt": 4, "window": 2, "state_batch": 3}),
     "awm": (awm, {"least_history": 2, "updates": 2, "kl_weight": 0.1, **IN_TWO}),
     "d3po": (d3po, {"steps_per_trajectory": 2, **IN_TWO}),
