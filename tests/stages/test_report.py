@@ -87,7 +87,7 @@ def test_everything_declared_is_written_and_nothing_else(params: Path) -> None:
 
 def test_the_page_stands_alone(page: str, params: Path) -> None:
     pictures = DATA_URI.findall(page)
-    assert [kind for kind, _ in pictures] == ["image/svg+xml"] * 3 + ["image/png"]
+    assert [kind for kind, _ in pictures] == ["image/svg+xml"] * 4 + ["image/png"]
     for kind, data in pictures:
         content = base64.b64decode(data)
         if kind == "image/png":

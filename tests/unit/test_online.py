@@ -22,7 +22,7 @@ from stages.finetune.trajectory.proxy import PENALTIES, Proxy, cross_validated
 from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
-from stages.models.policy import make_policy
+from stages.models.policy import Trainable, make_policy
 from tests import tiny
 
 STEPS = 4
@@ -132,9 +132,9 @@ class Judge:
         return torch.stack([torch.nn.functional.normalize(tiny.text(1, len(p)).flatten()[:12], dim=0) for p in prompts])
 
 
-def trainer(judge: Any, **values: Any) -> TrajectoryTrainer:
+def trainer(judge: Any, trainable: Trainable = "norm_affine", **values: Any) -> TrajectoryTrainer:
     network = tiny.unet()
-    policy = make_policy(network, "norm_affine")
+    policy = make_policy(network, trainable)
     shared = FinetuneSettings.model_validate(
         {"sampling_steps": STEPS, "batch_size": 4, "judge_batch": 3, "optimizer": {"lr": 1e-2}}
     )
@@ -296,12 +296,12 @@ def test_it_learns_what_is_only_asked(prompts: Data):
     """Images become brighter though no gradient of the reward is ever seen."""
     judge = Judge()
     inner = {**GRADIENT, "base_weight": 0.0, "previous_weight": 0.0}
-    made = trainer(judge, round_steps=6, queries=[24], inner=inner)
+    made = trainer(judge, "full", round_steps=6, queries=[24], inner=inner)
     for step in range(19):
         made.train_step([prompts.batch(step, 0)])
     means = [torch.cat(judge.shown[n : n + 12]).mean() for n in range(0, len(judge.shown), 12)]
     assert len(means) == 4
-    assert means[3] > means[0] + 0.02
+    assert min(means[1:]) > means[0] + 0.01
 
 
 @pytest.mark.parametrize(

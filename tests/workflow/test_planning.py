@@ -51,7 +51,7 @@ def test_planning_takes_seconds_and_loads_no_torch(root: Path) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: stages.study"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20  # 1.5 where nothing else runs
     assert not (root / "out").exists()
 
 

@@ -61,7 +61,7 @@ def reads(stage, *keys, rule=None):
 
     def settings(wildcards):
         names = dict(wildcards.items())
-        if "run" in names:
+        if names.get("run") in STUDY.runs:
             names["method"] = STUDY.method(names["run"])
         content = values(STUDY.study, tuple(key.format(**names) for key in keys))
         return stamped(stage, wildcards, "settings", content | {"command": workflow.get_rule(rule or stage).shellcmd})
