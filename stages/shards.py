@@ -81,12 +81,12 @@ class Parts:
 
     def batch(self, place: int) -> pa.Table:
         """The rows made of one batch; `place` counts from 0."""
-        file, path = (each[place % len(self.files)] for each in (self.files, self.paths))
+        turn = place % len(self.files)
         try:
-            return file.read_row_group(place // len(self.files))
+            return self.files[turn].read_row_group(place // len(self.files))
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path}: not a readable Parquet file: {reason}") from None
+            raise InputError(f"{self.paths[turn]}: not a readable Parquet file: {reason}") from None
 
     def about(self) -> list[Mapping[str, str]]:
         """What stands in the metadata of every file."""
