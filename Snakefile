@@ -12,7 +12,7 @@ from snakemake.utils import min_version
 from stages.errors import InputError
 from stages.params import read_study
 from stages.study import load
-from workflow.dvc_sync import Agreement, Beside, commit
+from workflow.dvc_sync import Agreement, Beside, commit, whole
 from workflow.layout import REPORT_FILES, Layout, one_of
 from workflow.locks import held
 from workflow.refusals import PREFIX, Refusals

@@ -25,12 +25,25 @@ WATCHED = ("data", "shipped", "votes")
 """Folders of files from outside, which dvc.yaml can only name whole; Snakemake looks at the very files a job takes."""
 
 
+def whole(job: str) -> str:
+    """DVC's name of what a job makes: of jobs that share out the images of a run (`sample_shard@refl-s0@1-of-4`) DVC
+    knows the one that makes all of them (`sample@refl-s0`, `measure_base`).
+    """
+    stage, _, rest = job.partition("@")
+    if not stage.endswith("_shard"):
+        return job
+    stage, run = stage.removesuffix("_shard"), rest.partition("@")[0]
+    return f"{stage}_base" if run == "base" else f"{stage}@{run}"
+
+
 @dataclass(frozen=True)
 class Beside:
-    """Files of a job that DVC does not know: the folder of its stamps, its benchmark, what it takes from outside."""
+    """Files of a job that DVC does not know: the folder of its stamps, its benchmark and those of the jobs that share
+    out its work, what it takes from outside.
+    """
 
     stamps: Path
-    benchmark: Path
+    benchmarks: Collection[Path]
     sources: Collection[str] = ()
 
 
@@ -79,8 +92,8 @@ class Agreement:
             elif stage.addressing not in status and not _newer(_unwatched(others.sources), outputs):
                 self.built.add(stage.addressing)
                 inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
-                # Snakemake counts the benchmark among the outputs, and DVC leaves it as it was.
-                _touch_older([*outputs, others.benchmark], max(map(_time, inputs), default=0.0))
+                # Snakemake counts benchmarks among the outputs, and DVC leaves them as they were.
+                _touch_older([*outputs, *others.benchmarks], max(map(_time, inputs), default=0.0))
 
 
 def commit(started: float, watched: Iterable[str]) -> None:

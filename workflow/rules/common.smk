@@ -39,14 +39,16 @@ HELD = workflow.is_main_process and held(STUDY.name)  # Snakemake will refuse: p
 
 def beside(job):
     """Files of a job (`finetune@refl-s0`) that DVC does not see."""
-    return Beside(stamps(STUDY.name, job), Path(logs(f"{job.replace('@', '/')}.tsv")), STUDY.sources(job))
+    stage, _, run = job.partition("@")
+    shared = Path(logs(f"{stage.removesuffix('_base')}_shard")).glob(f"{run or 'base'}.*-of-*.tsv")
+    return Beside(stamps(STUDY.name, job), [Path(logs(f"{job.replace('@', '/')}.tsv")), *shared], STUDY.sources(job))
 
 
 def stamped(stage, wildcards, name, content):
     """The job's stamp `name` with this content."""
     job = "@".join([stage, *wildcards])
     path = stamps(STUDY.name, job) / f"{name}.json"
-    return stamp(path, content, built=job in AGREEMENT.built, planning=workflow.dryrun or HELD)
+    return stamp(path, content, built=whole(job) in AGREEMENT.built, planning=workflow.dryrun or HELD)
 
 
 def executes(stage, as_stage=None):
