@@ -47,9 +47,12 @@ def _names(study: Mapping[str, Any], where: str) -> Iterator[tuple[str, Any]]:
             value = _at(study, key)
             if value is None:
                 continue
-            if not isinstance(value, shape):
+            if keys is ONE:
+                yield key, value
+            elif isinstance(value, (list, tuple, dict)) and isinstance(value, shape):
+                yield from ((key, name) for name in value)
+            else:
                 raise InputError(f"{where}{key}: {_shown(value)} is not {what} of names")
-            yield from ((key, name) for name in (value if keys is not ONE else [value]))
 
 
 def _at(study: Any, key: str) -> Any:

@@ -126,7 +126,12 @@ def encodings(folder: Path, train: int = 6, held: int = 3, images: int = 6, seed
         split = "train" if n < train else "eval"
         rows.append({"kind": "prompt", "item_id": f"p{n}", "text": text, "row": n, "split": split, "source": "words"})
     for n, text in enumerate(texts[train + held :]):
-        shared = {"item_id": f"i{n}", "text": text, "split": "train", "source": ("even", "odd")[n % 2]}
+        shared: dict[str, object] = {
+            "item_id": f"i{n}",
+            "text": text,
+            "split": "train",
+            "source": ("even", "odd")[n % 2],
+        }
         rows.append({"kind": "image", "row": n} | shared)
         rows.append({"kind": "caption", "row": train + held + n} | shared)
     parts = {

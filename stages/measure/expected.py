@@ -30,7 +30,7 @@ def expected(path: Path, run: str) -> tuple[Expected, set[tuple[str, str]]]:
     rows = tables.read(path, tables.SAMPLES, [*KEY, "prompt_id", "prompt", "sample"])
     if not rows.num_rows:
         raise InputError(f"{path}: holds no images, expected some of run {run!r}")
-    for found in pc.unique(rows["run"]).to_pylist():
+    for found in rows["run"].unique().to_pylist():
         if found != run:
             raise InputError(f"{path}: holds images of run {found!r}, expected only {run!r}")
     _refuse_twice(rows, path)
@@ -48,7 +48,7 @@ def _refuse_twice(rows: pa.Table, path: Path) -> None:
     times = items.group_by([*KEY, "prompt_id", "sample"], use_threads=False).aggregate([("one", "sum")])
     if times.num_rows == rows.num_rows:
         return
-    row = times.filter(pc.greater(times["one_sum"], 1)).slice(0, 1).to_pylist()[0]
+    row = times.filter(pc.field("one_sum") > 1).slice(0, 1).to_pylist()[0]
     raise InputError(
         f"{path}: sample {row['sample']} of prompt {row['prompt_id']} stands twice under {row['setting']!r}"
     )

@@ -69,7 +69,7 @@ def table_rows(trials: Sequence[Trial], min_diversity: float) -> list[dict[str, 
             chosen.append(choose([t for t in tried if t.method == method], base.diversity, min_diversity))
         except ValueError as error:
             raise InputError(f"{method}: {error}") from None
-    return [asdict(trial) | {"chosen": trial in chosen} for trial in trials]
+    return [{**asdict(trial), "chosen": trial in chosen} for trial in trials]
 
 
 if __name__ == "__main__":

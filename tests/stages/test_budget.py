@@ -98,8 +98,10 @@ def test_a_sweep_is_as_long_as_its_compute_and_moves_farther_at_a_higher_rate(tm
     path = write(tmp_path, budget={"compute": 400})
     tune = TuneSettings(rates=(1e-6, 1e-2), compute=200, prompts=1, samples=2)
     plan = resolve(path, "refl-s0")
-    files = [tmp_path / name for name in ("base.json", "proxy.json", "heldout.json")]
-    base, low, high = sweep([plan], tune, *files, tmp_path / "encodings.safetensors", tmp_path / "index.parquet")
+    base, low, high = sweep(
+        [plan], tune, tmp_path / "base.json", tmp_path / "proxy.json", tmp_path / "heldout.json",
+        tmp_path / "encodings.safetensors", tmp_path / "index.parquet",
+    )  # fmt: skip
     assert low.steps == high.steps == steps_within(replace(plan, seed=tune.seed), tiny.schedule(), 200) > 0
     assert base.steps == 0
     assert abs(low.reward - base.reward) < abs(high.reward - base.reward)

@@ -139,7 +139,12 @@ def test_stable_diffusion_and_its_trained_parts() -> None:
     }
     vae = on_meta(lambda: AutoencoderKL(**blocks, **ends, latent_channels=4))
     assert (len(vae.state_dict()), count(vae.parameters())) == (248, 83_653_863)
-    wide = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    wide: dict[str, Any] = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    }
     assert count(on_meta(lambda: CLIPTextModel(CLIPTextConfig(**wide))).parameters()) == 123_060_480
 
 
@@ -156,7 +161,12 @@ def test_sdxl() -> None:
         **several,
     ))  # fmt: skip
     assert count(unet.parameters()) == 2_567_463_684
-    wide = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
+    wide: dict[str, Any] = {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+    }
     second = on_meta(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**wide, projection_dim=1280)))
     assert count(second.parameters()) == 694_659_840
 
@@ -172,9 +182,11 @@ def test_sd3_and_sd35_medium() -> None:
     """SD3.5's attends twice in its first 13 blocks and has norms of queries and keys."""
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
-    shared = {"sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 24,
-              "attention_head_dim": 64, "num_attention_heads": 24, "caption_projection_dim": 1536,
-              "joint_attention_dim": 4096, "pooled_projection_dim": 2048}  # fmt: skip
+    shared: dict[str, Any] = {
+        "sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 24,
+        "attention_head_dim": 64, "num_attention_heads": 24, "caption_projection_dim": 1536,
+        "joint_attention_dim": 4096, "pooled_projection_dim": 2048,
+    }  # fmt: skip
     more: dict[str, Any] = {"qk_norm": "rms_norm", "dual_attention_layers": tuple(range(13))}
     assert count(on_meta(lambda: SD3Transformer2DModel(**shared)).parameters()) == 2_028_328_000
     assert count(on_meta(lambda: SD3Transformer2DModel(**shared, **more)).parameters()) == 2_243_171_520

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def fusion_by_hand(x: np.ndarray, eps: np.ndarray, noise: np.ndarray, nets: Netw
     """Fusion sampling as the released code writes it, with the variance that diffusers gives its DDIM steps."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(tiny.SCHEDULER | {"set_alpha_to_one": False})
+    scheduler: Any = DDIMScheduler.from_config(tiny.SCHEDULER | {"set_alpha_to_one": False})
     products, times = scheduler.alphas_cumprod.double().numpy(), nets.grid.timesteps.tolist()
     t, prev_t = times[i], times[i + 1] if i + 1 < len(times) else 0
     variance = float(scheduler._get_variance(t, prev_t))
@@ -217,7 +218,8 @@ def test_fusion_draws_noise_anew_as_the_released_code():
     nets = networks()
     x, eps, noise = (torch.randn(COUNT, *tiny.LATENT, generator=torch.Generator().manual_seed(n)) for n in range(3))
     for i in range(STEPS):
-        expected = fusion_by_hand(*(value.double().numpy() for value in (x, eps, noise)), nets, i)
+        arrays = [value.double().numpy() for value in (x, eps, noise)]
+        expected = fusion_by_hand(arrays[0], arrays[1], arrays[2], nets, i)
         np.testing.assert_allclose(fused(nets.grid, x, eps, i, noise).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 
@@ -81,7 +82,7 @@ def test_what_is_watched_or_makes_stray_steps_goes_alone():
     batch = tiny.batch(SIZE, STEPS)
     assert refl.ahead(tiny.tools(tiny.unet(), STEPS), batch, watched) is None
     made, sizes = trainer("refl", True)
-    made.tools = type(made.tools)(**vars(made.tools) | {"extra_step": True})
+    made.tools = replace(made.tools, extra_step=True)
     step(made)
     assert max(sizes) == SIZE
 
@@ -90,6 +91,6 @@ def test_latents_of_another_index_are_not_taken():
     tools = tiny.tools(tiny.unet(), STEPS)
     batch = tiny.batch(SIZE, STEPS)
     given = torch.zeros(SIZE, *tiny.LATENT)
-    with_given = type(batch)(**vars(batch) | {"rolled": (3, given)})
+    with_given = replace(batch, rolled=(3, given))
     assert tools.from_noise(with_given, 3) is given
     assert torch.equal(tools.from_noise(with_given, 2), tools.from_noise(batch, 2))

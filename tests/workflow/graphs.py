@@ -50,7 +50,7 @@ def of_dvc(root: Path) -> Graph:
             files = frozenset(dep.def_path for dep in stage.deps if dep not in stage.params)
             code = frozenset(file for file in files if file.startswith("stages/"))
             outputs = frozenset(out.def_path for out in stage.outs)
-            check, command = stage.cmd
+            check, command = stage.cmd or ("", "")
             assert check == CHECK, stage.addressing
             jobs[stage.addressing] = Job(_plain(command), files - code, outputs, frozenset(params), code)
         edges = {(later.addressing, earlier.addressing) for later, earlier in index.graph.edges}
