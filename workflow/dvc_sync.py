@@ -89,7 +89,10 @@ class Agreement:
             if reasons and _made_by_dvc(reasons, outputs):
                 for stamp in others.stamps.glob("*.json"):
                     stamp.unlink()
-            elif stage.addressing not in status and not _newer(_unwatched(others.sources), outputs):
+                continue
+            # Of a watched folder DVC knows only that something in it is new; the times of the job's own files say more.
+            asked = others.sources if stage.addressing in status else _unwatched(others.sources)
+            if not reasons and not _newer(asked, outputs):
                 self.built.add(stage.addressing)
                 inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
                 # Snakemake counts benchmarks among the outputs, and DVC leaves them as they were.
