@@ -47,8 +47,7 @@ class Processes:
         """The rows of this process out of `count`, as many in each; raises InputError that starts with `where`."""
         if count % self.count:
             raise InputError(f"{where}: {count} images do not divide evenly among {self.count} processes")
-        size = count // self.count
-        return range(self.rank * size, (self.rank + 1) * size)
+        return range(count)[self.part(count)]
 
     def part(self, count: int) -> slice:
         """The rows of this process out of `count` of all; raises ValueError where they do not divide evenly."""

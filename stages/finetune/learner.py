@@ -17,6 +17,7 @@ from stages.finetune.nonfinite import require_finite
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.processes import ALONE, Processes
+from stages.rewards.networks.contrastive import exact
 
 Decode = Callable[[Tensor], Tensor]
 RewardFunction = Callable[[Tensor, Sequence[str]], Tensor]
@@ -51,11 +52,6 @@ def image_features(reward: RewardFunction) -> Callable[[Tensor], Tensor]:
     if embed is None:
         raise InputError("the training reward has no features of images, which this method needs")
     return embed
-
-
-def exact(values: Tensor) -> Tensor:
-    """The same in single precision, or in double where they have that."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from stages.measure.settings import MeasureSettings
 from stages.models.record import ModelRecord
 from stages.models.record import load as load_record
 from stages.rewards.base import Reward, TextImage, load_reward, require_embedding, require_patches, require_text
-from stages.rewards.black_box import unboxed
 from stages.rewards.shapes_oracle import ShapesOracle
+from stages.rewards.with_features import unboxed
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ PARTS = ("reward", "features")
 
 
 class NoOptions(Settings):
-    """Kind `with_features` has none."""
+    """Pairs have none."""
 
 
 class WithFeatures:
@@ -47,12 +47,20 @@ class WithFeatures:
         return about(self.reward, self.features)
 
 
-def load(record: ModelRecord, device: torch.device | str = "cpu") -> WithFeatures:
-    """The pair under `of`; raises InputError where it is not a `reward` and `features`, or these embed no images."""
+def unboxed(reward: Reward) -> Reward:
+    """The model that judges: that of a pair, or `reward` itself."""
+    return unboxed(reward.reward) if isinstance(reward, WithFeatures) else reward
+
+
+def pair(record: ModelRecord, device: torch.device | str) -> tuple[Reward, Reward]:
+    """The two models under `of`; raises InputError where they are not a `reward` and `features`."""
     options(record, NoOptions)
     parts = load_parts(record, device)
     if set(parts) != set(PARTS):
-        raise InputError(
-            f"model {record.name!r}: kind with_features is made of reward and features, found {', '.join(parts)}"
-        )
-    return WithFeatures(record.name, *(parts[name] for name in PARTS))
+        raise InputError(f"model {record.name!r}: of: found {', '.join(parts)}, expected {' and '.join(PARTS)}")
+    return parts["reward"], parts["features"]
+
+
+def load(record: ModelRecord, device: torch.device | str = "cpu") -> WithFeatures:
+    """The pair under `of`; raises InputError where it is not a `reward` and `features`, or these embed no images."""
+    return WithFeatures(record.name, *pair(record, device))

@@ -17,7 +17,7 @@ from stages.finetune.judge import Counted, require_enough, without_gradient
 from stages.finetune.methods import ddpo, online, refl
 from stages.models.record import ModelRecord
 from stages.rewards.base import TextImage, known_kinds, load_reward
-from stages.rewards.black_box import unboxed
+from stages.rewards.with_features import unboxed
 from tests import tiny
 
 

@@ -132,7 +132,7 @@ def test_a_reward_with_another_model_s_features(clips: dict[str, ModelRecord]) -
     assert torch.equal(gradient(made), gradient(one))
     assert torch.equal(require_embedding(made).embed(images()), require_embedding(two).embed(images()))
     assert not torch.equal(require_embedding(made).embed(images()), require_embedding(one).embed(images()))
-    with pytest.raises(InputError, match="made of reward and features, found one, two"):
+    with pytest.raises(InputError, match="found one, two, expected reward and features"):
         made_of("with_features", clips)
     with pytest.raises(InputError, match="has no embedding"):
         made_of("with_features", {"reward": clips["one"], "features": ORACLE})

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from stages.errors import InputError
 from stages.finetune.batch import Batch
-from stages.finetune.learner import Learner
+from stages.finetune.learner import Learner, image_features
 from stages.finetune.methods.online import Settings
 from stages.finetune.trajectory.chain import Chain
 from stages.finetune.trajectory.proxy import Proxy
@@ -99,9 +98,7 @@ class Online:
         """Features [B, F] in double precision of images [B, 3, H, W] in [0, 1]: those of the image at unit length, and
         their products with those of the prompt.
         """
-        embed = getattr(learner.reward, "embed", None)
-        if embed is None:
-            raise InputError("a proxy is fitted on the reward's image features, but the reward has none")
+        embed = image_features(learner.reward)
         with plain(images):
             seen = normalize(exact(embed(images)), dim=-1)
             if self.settings.proxy.prompts:
