@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field, model_validator
 
 from stages.errors import InputError
 from stages.params import Settings, nearest, validate
+from stages.report.curation import read_json
 from stages.report.display import Cell, Table
 from stages.report.settings import ReportStudy
 
@@ -84,7 +84,7 @@ def read(study: ReportStudy, samples: Path) -> People | None:
     if study.report.votes is None:
         return None
     path = Path(study.report.votes)
-    outcome = validate(Outcome, _json(path), f"{path}:")
+    outcome = validate(Outcome, read_json(path, "what stages.votes analyse writes"), f"{path}:")
     changed = [name for name, side in outcome.sides.items() if not _same(path, name, side, outcome, study, samples)]
     return People(about(outcome), rates(outcome), agreement(outcome), sides(outcome), changed)
 
@@ -159,12 +159,3 @@ def _same(path: Path, name: str, side: Shown, outcome: Outcome, study: ReportStu
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (report.votes: expected what stages.votes analyse writes)") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable outcome of votes: {error}") from None

@@ -151,7 +151,7 @@ def test_without_votes_there_is_no_section(tmp_path: Path) -> None:
     params = write_study(tmp_path, runs=("refl-s0",), prompts=4, samples=2)
     assert people.read(settings.read(params), samples(params)) is None
     content = yaml.safe_load(params.read_text())
-    for place, message in (("none.json", "no such file"), (str(params), "not a readable outcome")):
+    for place, message in (("none.json", "no such file"), (str(params), "not readable as JSON")):
         content["report"]["votes"] = place
         params.write_text(yaml.safe_dump(content))
         with pytest.raises(InputError, match=message):
