@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from stages import tables
@@ -20,6 +23,10 @@ from stages.world.settings import WorldSettings
 
 ROOT = Path(__file__).parents[2]
 SHAPES_PROMPTS = {"train": {"kind": "shapes", "part": "train"}, "eval": {"kind": "shapes", "part": "eval"}}
+NAMES = ("cat", "dog", "hen", "owl", "fox", "bee")
+"""Of what the images of `photos` show."""
+TABLES = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
+"""Kinds of files that hold rows."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +68,44 @@ def png(seed: int, side: int = 24) -> bytes:
 def environment() -> dict[str, str]:
     """The environment of a stage started by a test: our code, one thread, no tracking."""
     return os.environ | {"PYTHONPATH": str(ROOT), "LINEAGE": "off", "OMP_NUM_THREADS": "1"}
+
+
+def photos(folder: Path, captions: bool = True) -> Path:
+    """A folder of six images, two of them in a subfolder, with captions beside them."""
+    for seed, name in enumerate(NAMES):
+        path = folder / ("wild" if name in ("owl", "fox") else "") / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(seed))
+        if captions:
+            path.with_suffix(".txt").write_text(f"the picture of one {name}\n", encoding="utf-8")
+    return folder
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> str:
+    """The rows as a csv, tsv, json, jsonl or Parquet file, by the suffix of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".csv", ".tsv"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path)
+
+
+def prompt_list(path: Path, texts: list[str], key: str = "prompt") -> str:
+    """The texts as a list or, with `key` as their column, a table, by the suffix of `path`."""
+    if path.suffix == ".txt":
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+        return str(path)
+    return write_table(path, [{"n": i, key: text} for i, text in enumerate(texts)])
+
+
+def captions(made: Curated) -> dict[str, str]:
+    """Caption by pixels (the image's id)."""
+    return {row["image_id"]: row["caption"] for row in made.images}

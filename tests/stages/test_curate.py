@@ -1,8 +1,7 @@
-"""The curate stage: each source, refusals, splits, and the example of its page."""
+"""The curate stage: sources of images, splits, the manifest, and the example of its page."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -28,42 +25,19 @@ from stages.runtime import sha256
 from stages.world.oracle import utility
 from stages.world.scene import evaluation_prompts
 from stages.world.settings import WorldSettings
-from tests.stages.curating import ROOT, SHAPES_PROMPTS, Curated, curate, environment, png
-
-SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data")) / "prompts"
-NAMES = ("cat", "dog", "hen", "owl", "fox", "bee")
-
-
-def photos(folder: Path, captions: bool = True) -> Path:
-    """A folder of six images, two of them in a subfolder, with captions beside them."""
-    for seed, name in enumerate(NAMES):
-        path = folder / ("wild" if name in ("owl", "fox") else "") / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(seed))
-        if captions:
-            path.with_suffix(".txt").write_text(f"the picture of one {name}\n", encoding="utf-8")
-    return folder
-
-
-def write_table(path: Path, rows: list[dict[str, Any]]) -> str:
-    """The rows as a csv, tsv, json, jsonl or Parquet file, by the suffix of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in (".csv", ".tsv"):
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writeheader()
-            writer.writerows(rows)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    return str(path)
-
-
-TABLES = [".csv", ".tsv", ".json", ".jsonl", ".parquet"]
-
+from tests.stages.curating import (
+    NAMES,
+    ROOT,
+    SHAPES_PROMPTS,
+    TABLES,
+    Curated,
+    captions,
+    curate,
+    environment,
+    photos,
+    png,
+    write_table,
+)
 
 # --- the simulated world --------------------------------------------------------------------------------------------
 
@@ -146,11 +120,6 @@ def test_pairs_of_two_sources_share_no_image(tmp_path: Path) -> None:
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
-
-
-def captions(made: Curated) -> dict[str, str]:
-    """Caption by pixels (the image's id)."""
-    return {row["image_id"]: row["caption"] for row in made.images}
 
 
 @pytest.fixture(scope="module")
@@ -273,187 +242,6 @@ def test_no_group_stands_in_two_splits(tmp_path: Path) -> None:
     assert abs(share - 0.2) < 4 * (0.2 * 0.8 / 150) ** 0.5
     _, earlier = splits(500)
     assert all(by_image[image] == split for image, split in earlier.items())  # data added later moves nothing
-
-
-# --- prompts --------------------------------------------------------------------------------------------------------
-
-PROMPTS = ["a cat, sitting", "a dog", 'two "quoted" words', "ein Ärger mit Umlauten", "猫が座っている"]
-
-
-def prompt_list(path: Path, texts: list[str], key: str = "prompt") -> str:
-    if path.suffix == ".txt":
-        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
-        return str(path)
-    return write_table(path, [{"n": i, key: text} for i, text in enumerate(texts)])
-
-
-@pytest.mark.parametrize("suffix", [".txt", *TABLES])
-def test_prompt_lists(suffix: str, tmp_path: Path) -> None:
-    lists = {
-        "train": {"kind": "file", "path": prompt_list(tmp_path / f"train{suffix}", PROMPTS, "Prompt"), "key": "Prompt"},
-        "eval": {
-            "kind": "file",
-            "path": prompt_list(tmp_path / f"eval{suffix}", ["A DOG!", "a hen", "", "?!", "a Hen"]),
-        },
-    }
-    made = curate(tmp_path, {"prompts": lists})
-    rows = {split: [row["prompt"] for row in made.prompts if row["split"] == split] for split in ("train", "eval")}
-    assert rows["train"] == [text for text in PROMPTS if text != "a dog"]
-    assert rows["eval"] == ["A DOG!", "a hen"]
-    assert made.removed("prompts_train") == {"leakage": 1}
-    assert made.removed("prompts_eval") == {"text": 2, "duplicates": 1}
-    assert made.images == made.pairs == []
-
-
-@pytest.mark.parametrize("content", ['["a cat", "a dog"]', '\ufeff["a cat",\n "a dog"]'])
-def test_list_of_plain_strings(content: str, tmp_path: Path) -> None:
-    (tmp_path / "list.json").write_text(content, encoding="utf-8")
-    lists = {"train": {"kind": "file", "path": str(tmp_path / "list.json")}, "eval": SHAPES_PROMPTS["eval"]}
-    made = curate(tmp_path, {"prompts": lists})
-    assert [row["prompt"] for row in made.prompts if row["split"] == "train"] == ["a cat", "a dog"]
-
-
-def test_groups_of_prompts(tmp_path: Path) -> None:
-    def source(name: str, rows: list[tuple[str, str]]) -> dict[str, Any]:
-        values = [{"prompt": text, "topic": topic} for text, topic in rows]
-        return {"kind": "file", "path": write_table(tmp_path / name, values), "group": "topic"}
-
-    train = source("train.csv", [("a cat", "animals"), ("a car", "traffic"), ("a bus", "traffic")])
-    made = curate(tmp_path, {"prompts": {"train": train, "eval": source("eval.csv", [("a dog", "animals")])}})
-    assert made.removed("prompts_train") == {"group_leakage": 1}
-    assert {row["group"] for row in made.prompts if row["split"] == "train"} == {"traffic"}
-
-
-def test_several_lists_and_limits(tmp_path: Path) -> None:
-    one = prompt_list(tmp_path / "one.txt", [f"thing {i}" for i in range(50)])
-    two = prompt_list(tmp_path / "two.txt", [f"thing {i}" for i in range(45, 55)])
-    train = [{"kind": "file", "name": "one", "path": one, "limit": 20}, {"kind": "file", "name": "two", "path": two}]
-    made = curate(tmp_path, {"prompts": {"train": train, "eval": SHAPES_PROMPTS["eval"]}})
-    assert made.removed("prompts_train") == {"duplicates": 5, "limit": 30}
-    counts = [sum(row["source"] == name for row in made.prompts) for name in ("one", "two")]
-    assert counts == [20, 5]
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public prompt lists in {SHARED} (set SHARED_DATA)")
-@pytest.mark.parametrize(
-    ("suite", "shared", "unique"),
-    [("imagereward_test", 45, 463), ("hpsv2_benchmark", 1, 3167), ("partiprompts", 6, 1631)],
-)
-def test_public_prompt_lists(suite: str, shared: int, unique: int, tmp_path: Path) -> None:
-    lists = {
-        "train": {"kind": "file", "path": str(SHARED / "imagereward_refl.json"), "key": "text"},
-        "eval": {"kind": "file", "path": str(SHARED / f"{suite}.json")},
-    }
-    made = curate(tmp_path, {"prompts": lists, "filters": {"caption_words": [1, 1000]}})
-    train = made.manifest["tables"]["prompts_train"]
-    assert train["in"] == 10_000
-    assert [each["left"] for each in train["filters"] if each["filter"] == "duplicates"] == [9789]
-    assert made.removed("prompts_train")["leakage"] == shared
-    assert made.manifest["tables"]["prompts_eval"]["out"] == unique
-    assert train["out"] == 9789 - shared == sum(row["split"] == "train" for row in made.prompts)
-
-
-# --- pairs ----------------------------------------------------------------------------------------------------------
-
-
-def test_pairs_of_curated_images(tmp_path: Path) -> None:
-    """By name, by image_id, with shares, words and missing judgements."""
-    folder = photos(tmp_path / "photos")
-    (folder / "bad.png").write_bytes(b"")
-    (folder / "bad.txt").write_text("bad picture")
-    images = {"kind": "folder", "path": str(folder)}
-    plain = curate(tmp_path, {"images": images, "prompts": SHAPES_PROMPTS, "val_share": 0})
-    ids = {row["caption"].split()[-1]: row["image_id"] for row in plain.images}
-    rows = [("cat.png", "dog.png", "1"), ("cat.png", "wild/owl.png", "b"), (ids["hen"], "bee.png", "Tie")]
-    rows += [("cat.png", "bad.png", "0"), ("bee.png", "bee.png", "0"), ("hen.png", "dog.png", "")]
-    rows += [("dog.png", "cat.png", "0.5")]
-    values = [{"prompt": "which one", "image_a": a, "image_b": b, "preference": p} for a, b, p in rows]
-    pairs = {"kind": "file", "path": write_table(tmp_path / "pairs.csv", values)}
-    made = curate(tmp_path, {"images": images, "pairs": pairs, "prompts": SHAPES_PROMPTS, "val_share": 0})
-    assert made.removed("pairs") == {"judged": 1, "images_kept": 1, "one_image": 1, "duplicates": 1}
-    assert [(row["image_a"], row["image_b"], row["preference"]) for row in made.pairs] == [
-        (ids["cat"], ids["dog"], 1.0), (ids["cat"], ids["owl"], 0.0), (ids["hen"], ids["bee"], 0.5)
-    ]  # fmt: skip
-    assert captions(made) == captions(plain)
-
-
-@pytest.mark.parametrize("suffix", TABLES)
-def test_pairs_with_a_folder_and_votes(suffix: str, tmp_path: Path) -> None:
-    folder = photos(tmp_path / "compared", captions=False)
-    values = [
-        {"text": "one of two", "left": "cat.png", "right": "dog.png", "up": 3, "down": 1},
-        {"text": "one of two", "left": "dog.png", "right": "wild/fox.png", "up": 0, "down": 2},
-        {"text": "nobody voted", "left": "dog.png", "right": "hen.png", "up": 0, "down": 0},
-    ]
-    pairs = {
-        "kind": "file", "path": write_table(tmp_path / f"pairs{suffix}", values), "folder": str(folder),
-        "prompt": "text", "image_a": "left", "image_b": "right", "preference": None, "votes_a": "up", "votes_b": "down",
-    }  # fmt: skip
-    made = curate(tmp_path, {"pairs": pairs, "prompts": SHAPES_PROMPTS})
-    assert [row["preference"] for row in made.pairs] == [0.75, 0.0]
-    assert made.removed("pairs") == {"judged": 1} and not made.removed("images")  # dog.png came in once
-    assert {row["split"] for row in made.images} == {"pairs"} and len(made.images) == 4
-    assert {row["image_id"] for row in made.images} > {row["image_a"] for row in made.pairs}
-
-
-def test_pairs_that_hold_their_images(tmp_path: Path) -> None:
-    """The layout of Pick-a-Pic: two columns of bytes, and a label that may be 1, 0 or 0.5."""
-    rows = [
-        {"caption": f"prompt {i // 2}", "jpg_0": png(i), "jpg_1": png(i + 1), "label_0": label}
-        for i, label in enumerate([1.0, 0.0, 0.5, None])
-    ]
-    keys = {"prompt": "caption", "image_a": "jpg_0", "image_b": "jpg_1", "preference": "label_0"}
-    pairs = {"kind": "file", "path": write_table(tmp_path / "pick.parquet", rows), **keys}
-    made = curate(tmp_path, {"pairs": pairs, "prompts": SHAPES_PROMPTS, "val_share": 0})
-    assert [row["preference"] for row in made.pairs] == [1.0, 0.0, 0.5]
-    assert len(made.images) == 5 and made.removed("images") == {"exact_duplicates": 3}
-
-
-def test_pairs_with_lists_inside(tmp_path: Path) -> None:
-    """The layout of HPDv2: two paths and two judgements in lists."""
-    folder = photos(tmp_path / "train", captions=False)
-    rows = [{"prompt": "an animal", "human_preference": [0, 1], "file_path": ["cat.png", "dog.png"]}]
-    keys = {"image_a": "file_path.0", "image_b": "file_path.1", "preference": "human_preference.0"}
-    for suffix in (".json", ".parquet"):
-        path = write_table(tmp_path / f"train{suffix}", rows)
-        pairs = {"kind": "file", "path": path, "folder": str(folder), **keys}
-        made = curate(tmp_path, {"pairs": pairs, "prompts": SHAPES_PROMPTS})
-        assert [row["preference"] for row in made.pairs] == [0.0]
-
-
-def test_pairs_go_where_their_images_are(tmp_path: Path) -> None:
-    images = [{"image": png(i), "caption": f"picture {i}", "id": f"i{i}", "who": f"g{i % 20}"} for i in range(80)]
-    rng = np.random.default_rng(1)
-    rows = [
-        {"prompt": f"prompt {i}", "image_a": f"i{a}", "image_b": f"i{b}", "preference": 1}
-        for i, (a, b) in enumerate(rng.integers(80, size=(300, 2)))
-    ]
-    source = {"kind": "parquet", "path": write_table(tmp_path / "i.parquet", images), "id": "id", "group": "who"}
-    pairs = {"kind": "file", "path": write_table(tmp_path / "p.jsonl", rows)}
-    made = curate(tmp_path, {"images": source, "pairs": pairs, "prompts": SHAPES_PROMPTS, "val_share": 0.3})
-    split = {row["image_id"]: row["split"] for row in made.images}
-    assert {row["split"] for row in made.pairs} == {"train", "val"}
-    assert all(split[row["image_a"]] == split[row["image_b"]] == row["split"] for row in made.pairs)
-    crossing = sum(row["image_a"] != row["image_b"] for row in rows) - len(made.pairs)
-    assert made.removed("pairs")["across_splits"] == crossing > 0
-
-
-def test_leakage_into_images_and_pairs(tmp_path: Path) -> None:
-    folder = photos(tmp_path / "photos")
-    evaluation = prompt_list(tmp_path / "eval.txt", ["The picture of one CAT.", "which one"])
-    values = [
-        {"prompt": text, "image_a": "dog.png", "image_b": "hen.png", "preference": 1} for text in ("Which one?", "x")
-    ]
-    section = {
-        "images": {"kind": "folder", "path": str(folder)},
-        "pairs": {"kind": "file", "path": write_table(tmp_path / "pairs.csv", values)},
-        "prompts": {"train": SHAPES_PROMPTS["train"], "eval": {"kind": "file", "path": evaluation}},
-        "val_share": 0,
-    }
-    made = curate(tmp_path, section)
-    assert made.removed("images") == {"leakage": 1} and made.removed("pairs") == {"leakage": 1}
-    kept = curate(tmp_path, section | {"filters": {"leakage": False}})
-    assert not kept.removed("images") and not kept.removed("pairs")
 
 
 # --- the manifest ---------------------------------------------------------------------------------------------------
