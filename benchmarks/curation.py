@@ -10,13 +10,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import os
 import random
-import resource
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +25,10 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from benchmarks.__main__ import machine
+from benchmarks.cost import CORES, Cost, exponents, run
+from benchmarks.machine import machine
 
 SIZES = (10_000, 100_000, 1_000_000)
-CORES = 2
 EVALUATION = {"parti": 1632, "hpsv2": 3200, "drawbench": 200, "hpdv2": 400, "image_reward": 466}
 IMAGES = 500
 WORDS, CHUNK = 20_000, 50_000
@@ -41,14 +38,9 @@ EXACT, NEAR, LEAKED = 0.1, 0.1, 0.001
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One run of the stage. Where `load`, the processes that wanted a core, exceeds the cores, `seconds` say little."""
+class Curated(Cost):
+    """What curating cost, how many rows it kept and removed, and how busy the machine was afterwards."""
 
-    what: str
-    rows: int
-    seconds: float
-    cpu_seconds: float
-    memory_mb: float
     kept: int
     removed: dict[str, int]
     load: float | None = None
@@ -61,9 +53,9 @@ def main() -> None:
     parser.add_argument("--what", nargs="+", choices=("prompts", "pairs"), default=["prompts", "pairs"])
     parser.add_argument("--out", type=Path, help="JSON file for the numbers; keeps runs that are not repeated")
     args = parser.parse_args()
-    costs: dict[tuple[str, int], Cost] = {}
+    costs: dict[tuple[str, int], Curated] = {}
     if args.out and args.out.exists():
-        costs = {(run["what"], run["rows"]): Cost(**run) for run in json.loads(args.out.read_text())["runs"]}
+        costs = {(run["what"], run["rows"]): Curated(**run) for run in json.loads(args.out.read_text())["runs"]}
     for what in args.what:
         for size in sorted(args.sizes):
             with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -76,7 +68,7 @@ def main() -> None:
         print(f"{what}: " + ", ".join(f"{name} grow as rows^{power:.2f}" for name, power in powers.items()))
 
 
-def write(path: Path, costs: list[Cost]) -> None:
+def write(path: Path, costs: list[Curated]) -> None:
     """The numbers so far, with what they depend on."""
     found = {what: exponents([cost for cost in costs if cost.what == what]) for what in {cost.what for cost in costs}}
     content = machine() | {"cores": CORES, "runs": [asdict(cost) for cost in costs], "exponents": found}
@@ -84,55 +76,20 @@ def write(path: Path, costs: list[Cost]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def measure(what: str, size: int, folder: Path) -> Cost:
+def measure(what: str, size: int, folder: Path) -> Curated:
     """Make `size` rows of `what` below `folder` and curate them; raises SystemExit with the stage's own words."""
     study, table = write_sources(what, size, folder), "prompts_train" if what == "prompts" else "pairs"
     names = ("prompts", "images", "pairs", "manifest")
     outputs = [part for name in names for part in (f"--{name}", str(folder / name))]
     command = [sys.executable, "-m", "stages.curate", "--params", str(study), *outputs]
-    start = time.monotonic()
-    status, usage = run(command, folder / "log")
-    seconds = time.monotonic() - start
-    if status:
-        raise SystemExit((folder / "log").read_text()[-2000:])
+    used = run(command, folder / "log")
     tally = json.loads((folder / "manifest").read_text())["tables"][table]
     removed = {each["filter"]: each["removed"] for each in tally["filters"] if each["removed"]}
-    cpu = usage.ru_utime + usage.ru_stime
-    memory, load = round(usage.ru_maxrss / 1024, 1), round(os.getloadavg()[0], 1)
-    return Cost(what, size, round(seconds, 2), round(cpu, 2), memory, tally["out"], removed, load)
+    load = round(os.getloadavg()[0], 1)
+    return Curated(what=what, rows=size, **asdict(used), kept=tally["out"], removed=removed, load=load)
 
 
-def run(command: list[str], log: Path) -> tuple[int, resource.struct_rusage]:
-    """Run `command` on `CORES` cores; its exit status, and what it used."""
-    environment = os.environ | {"LINEAGE": "off", "OMP_NUM_THREADS": str(CORES)}
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-            target = os.open(log, os.O_CREAT | os.O_WRONLY, 0o644)
-            os.dup2(target, 1)
-            os.dup2(target, 2)
-            os.execve(command[0], command, environment)
-        finally:
-            os._exit(127)
-    _, status, usage = os.wait4(pid, 0)
-    return os.waitstatus_to_exitcode(status), usage
-
-
-def exponents(costs: list[Cost]) -> dict[str, float]:
-    """The power of the number of rows with which costs grow: over all sizes, and over the two largest alone.
-
-    The time in which a process starts bends the first below the truth; the second shows growth at size.
-    """
-    if len(costs) < 2:
-        return {}
-    costs = sorted(costs, key=lambda cost: cost.rows)
-    rows, seconds = [math.log(cost.rows) for cost in costs], [math.log(cost.cpu_seconds) for cost in costs]
-    fit = lambda last: float(np.polyfit(rows[-last:], seconds[-last:], 1)[0])  # noqa: E731
-    return {"CPU seconds": round(fit(len(costs)), 3), "CPU seconds between the two largest sizes": round(fit(2), 3)}
-
-
-def show(cost: Cost) -> None:
+def show(cost: Curated) -> None:
     """Print one run."""
     print(f"{cost.what} {cost.rows:>9,}: {cost.seconds:7.1f} s, {cost.cpu_seconds:7.1f} s of CPU, ", end="")
     removed = ", ".join(f"{name} {count:,}" for name, count in cost.removed.items())

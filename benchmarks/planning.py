@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from benchmarks.cost import Used, power, run
 from benchmarks.machine import machine
 from benchmarks.study import copy_files
 from stages.runtime import whole_file
@@ -36,14 +32,11 @@ COMMANDS = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One dry run: seconds by the clock and of the processor, and the largest resident memory."""
+class Plan(Used):
+    """What one dry run used."""
 
     runner: str
     jobs: int
-    seconds: float
-    cpu_seconds: float
-    memory_mb: float
 
 
 def main() -> None:
@@ -98,32 +91,16 @@ def generate(folder: Path, jobs: int, runner: str = "snakemake") -> None:
 
 def measure(runner: str, jobs: int, folder: Path, limit: int) -> Plan:
     """One dry run in `folder`; raises SystemExit with the last lines where it fails or takes longer than `limit`."""
-    began, log = time.monotonic(), folder / "planning.log"
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.chdir(folder)
-            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-            target = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
-            os.dup2(target, 1)
-            os.dup2(target, 2)
-            os.execve(sys.executable, [sys.executable, *COMMANDS[runner]], os.environ | {"LINEAGE": "off"})
-        finally:
-            os._exit(127)
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise SystemExit(f"error: {runner}, {jobs} jobs: exit code {os.waitstatus_to_exitcode(status)}\n"
-                         + log.read_text()[-2000:])  # fmt: skip
-    seconds, cpu = time.monotonic() - began, usage.ru_utime + usage.ru_stime
-    return Plan(runner, jobs, round(seconds, 2), round(cpu, 2), round(usage.ru_maxrss / 1024, 1))
+    command = [sys.executable, *COMMANDS[runner]]
+    used = run(command, folder / "planning.log", folder, cpu_limit=limit)
+    return Plan(runner=runner, jobs=jobs, **asdict(used))
 
 
 def exponent(plans: Sequence[Plan]) -> float | None:
     """The power of the number of jobs with which CPU seconds grow between the two largest sizes."""
     if len(plans) < 2:
         return None
-    x, y = ([math.log(getattr(plan, name)) for plan in plans[-2:]] for name in ("jobs", "cpu_seconds"))
-    return round(float(np.polyfit(x, y, 1)[0]), 3)
+    return power([plan.jobs for plan in plans[-2:]], [plan.cpu_seconds for plan in plans[-2:]])
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import io
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from benchmarks.curation import CORES, exponents, run
+from benchmarks.cost import CORES, Cost, exponents, run
 from benchmarks.machine import machine
 from stages import tables
 from stages.measure.evaluation import Evaluation
@@ -43,17 +42,6 @@ ROWS_A_PROMPT = (len(RUNS) * (1 + len(SWITCHES)) + 1) * (len(REWARDS) * SAMPLES 
 """Rows of measures a prompt of the reported study: every score of every image, and one diversity, at every point."""
 WIDTH = 64
 """Numbers of a feature."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """One run of a stage: seconds by the clock and of the processor, and the largest resident memory."""
-
-    what: str
-    rows: int
-    seconds: float
-    cpu_seconds: float
-    memory_mb: float
 
 
 def main() -> None:
@@ -88,13 +76,7 @@ def write(path: Path, costs: Sequence[Cost]) -> None:
 def measure(what: str, size: int, folder: Path) -> Cost:
     """Make what a stage reads, about `size` rows of it, and run the stage; raises SystemExit with the stage's words."""
     rows, command = MAKE[what](size, folder)
-    began = time.monotonic()
-    status, usage = run(command, folder / "log")
-    seconds = time.monotonic() - began
-    if status:
-        raise SystemExit((folder / "log").read_text()[-2000:])
-    cpu = usage.ru_utime + usage.ru_stime
-    return Cost(what, rows, round(seconds, 2), round(cpu, 2), round(usage.ru_maxrss / 1024, 1))
+    return Cost(what=what, rows=rows, **asdict(run(command, folder / "log")))
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.__main__ import machine
+from benchmarks.machine import machine
 from benchmarks.study import copy_files
 from tests.workflow.local_slurm import LocalSlurm, missing
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.curation import EVALUATION, Cost, exponents, measure, prompts, sentence, words
+from benchmarks.cost import Cost, exponents
+from benchmarks.curation import EVALUATION, measure, prompts, sentence, words
 
 
 def test_rows_are_as_many_as_asked_and_repeat_as_stated() -> None:
@@ -25,7 +26,7 @@ def test_rows_are_as_many_as_asked_and_repeat_as_stated() -> None:
 
 def test_exponents() -> None:
     def cost(rows: int, seconds: float) -> Cost:
-        return Cost("prompts", rows, 0, seconds, 0, 0, {})
+        return Cost(seconds=0, cpu_seconds=seconds, memory_mb=0, what="prompts", rows=rows)
 
     found = exponents([cost(10, 1), cost(100, 10), cost(1000, 1000)])
     assert found == {"CPU seconds": 1.5, "CPU seconds between the two largest sizes": 2.0}

@@ -63,7 +63,7 @@ def test_large_images_want_a_gpu(
     project: Project, monkeypatch: pytest.MonkeyPatch, side: int | None, gpu: bool, said: bool
 ) -> None:
     monkeypatch.chdir(project.root)
-    monkeypatch.setattr(study, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(study, "gpus", lambda: ["a GPU (80 GB)"] * gpu)
     large = small_study()
     large["curate"]["side"] = side
     large["prepare"]["import"]["base"]["folder"] = "nowhere/base"  # so that nothing is planned

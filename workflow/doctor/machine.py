@@ -37,6 +37,18 @@ def _processors() -> Finding:
     return Finding("ok", "machine", f"{cores}, {memory:.0f} GB memory, Python {platform.python_version()}")
 
 
+def gpus() -> list[str]:
+    """Name and memory of every GPU that torch can use; importing torch takes seconds."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():  # devices may count without a driver that torch can use
+        return []
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return [f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GB)" for gpu in found]
+
+
 def _torch() -> Finding:
     """The build of torch and the GPUs that it can use; importing it takes seconds."""
     try:
@@ -44,10 +56,8 @@ def _torch() -> Finding:
     except ImportError as error:
         return Finding("missing", "torch", f"cannot be imported: {error} (make study installs it)")
     build = f"torch {torch.__version__}"
-    if torch.cuda.is_available():
-        gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-        shown = ", ".join(f"{gpu.name} ({gpu.total_memory / 2**30:.0f} GB)" for gpu in gpus)
-        return Finding("ok", "GPU", f"{shown}; {build}, CUDA {torch.version.cuda}")
+    if found := gpus():
+        return Finding("ok", "GPU", f"{', '.join(found)}; {build}, CUDA {torch.version.cuda}")
     if shutil.which("nvidia-smi"):
         reason = (
             "has no CUDA"

@@ -17,6 +17,7 @@ from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.study import load
 from workflow.doctor.finding import Finding
+from workflow.doctor.machine import gpus
 from workflow.layout import Layout
 
 LARGE_SIDE = 128
@@ -63,16 +64,8 @@ def _size_of_images(study: Mapping[str, Any]) -> Iterator[Finding]:
     """A word on studies of real images where there is no GPU; the shapes world, of 32 pixels, needs none."""
     curate = study.get("curate")
     side = curate.get("side") if isinstance(curate, Mapping) else None
-    if isinstance(side, int) and side >= LARGE_SIDE and not _has_gpu():
+    if isinstance(side, int) and side >= LARGE_SIDE and not gpus():
         yield Finding("note", "GPU", f"images of {side} pixels want one, and there is none: no study to run here")
-
-
-def _has_gpu() -> bool:
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
 
 
 def _model(name: str, model: Mapping[str, Any]) -> Finding:
