@@ -22,7 +22,9 @@ from stages.report.style import Look
 
 CELL = 96
 """Side of an image in the grid, at least, in pixels: small images are enlarged by a whole factor, big ones reduced."""
-GAP, BLOCK_GAP, LABEL_WIDTH, HEAD = 4, 18, 190, 44
+GAP, BLOCK_GAP, INDENT, HEAD = 4, 18, 16, 44
+LABEL_WIDTHS = 190, 420
+"""Pixels of the captions at the left, at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -132,23 +134,38 @@ def _band(
     """Some prompts side by side, all rows; a missing image stays an empty cell."""
     side = max(picture.width for pictures in images for picture in pictures.values())
     tall = max(picture.height for pictures in images for picture in pictures.values())
-    block = samples * (side + GAP) + BLOCK_GAP
-    band = Image.new("RGB", (LABEL_WIDTH + len(prompts) * block, HEAD + len(shown) * (tall + GAP) + BLOCK_GAP), "white")
+    block, left_edge = samples * (side + GAP) + BLOCK_GAP, _label_width(shown)
+    band = Image.new("RGB", (left_edge + len(prompts) * block, HEAD + len(shown) * (tall + GAP) + BLOCK_GAP), "white")
     draw = ImageDraw.Draw(band)
     for column, prompt in enumerate(prompts):
         text = _fit(f"“{texts.get(prompt, prompt)}”", _font(19), block - BLOCK_GAP)
-        draw.text((LABEL_WIDTH + column * block, HEAD - 10), text, style.INK, _font(19), anchor="ls")
+        draw.text((left_edge + column * block, HEAD - 10), text, style.INK, _font(19), anchor="ls")
     for line, (row, pictures) in enumerate(zip(shown, images, strict=True)):
         top = HEAD + line * (tall + GAP)
         draw.rectangle((0, top, 5, top + tall - 1), fill=row.colour)
-        draw.text((16, top + tall / 2 - 4), row.caption[0], row.colour, _font(22, bold=True), anchor="ls")
-        draw.text((16, top + tall / 2 + 20), row.caption[1], style.MUTED, _font(17), anchor="ls")
+        for text, font, colour, down in zip(
+            row.caption, _caption_fonts(), (row.colour, style.MUTED), (-4, 20), strict=True
+        ):
+            fitting = _fit(text, font, left_edge - 2 * INDENT)
+            draw.text((INDENT, top + tall / 2 + down), fitting, colour, font, anchor="ls")
         for column, prompt in enumerate(prompts):
             for sample in range(samples):
                 if (prompt, sample) in pictures:
-                    left = LABEL_WIDTH + column * block + sample * (side + GAP)
+                    left = left_edge + column * block + sample * (side + GAP)
                     band.paste(pictures[prompt, sample], (left, top))
     return band
+
+
+def _caption_fonts() -> tuple[ImageFont.FreeTypeFont, ImageFont.FreeTypeFont]:
+    return _font(22, bold=True), _font(17)
+
+
+def _label_width(shown: Sequence[Row]) -> int:
+    """Room for the longest caption, within `LABEL_WIDTHS`."""
+    pairs = [(text, font) for row in shown for text, font in zip(row.caption, _caption_fonts(), strict=True)]
+    longest = max(font.getlength(text) for text, font in pairs)
+    low, high = LABEL_WIDTHS
+    return int(min(max(longest + 2 * INDENT, low), high))
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

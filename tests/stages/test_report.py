@@ -246,7 +246,7 @@ def test_the_grid_shows_the_samples_enlarged(params: Path) -> None:
     )  # fmt: skip
     picture = np.asarray(Image.open(io.BytesIO(wanted)).convert("RGB")).repeat(3, axis=0).repeat(3, axis=1)
     top = grids.HEAD + 3 * (96 + grids.GAP)
-    left = grids.LABEL_WIDTH + (3 * (96 + grids.GAP) + grids.BLOCK_GAP) + (96 + grids.GAP)
+    left = grids.LABEL_WIDTHS[0] + (3 * (96 + grids.GAP) + grids.BLOCK_GAP) + (96 + grids.GAP)
     np.testing.assert_array_equal(grid[top : top + 96, left : left + 96], picture)
 
 
@@ -256,7 +256,7 @@ def test_the_grid_is_as_wide_as_there_are_samples(tmp_path: Path) -> None:
     evaluation = load.evaluation(study, folders(made).measures, folders(made).samples)
     grid = grids.grid(study, evaluation, style.Look.of(study), folders(made).samples)
     assert study.report.grid.samples == 3
-    assert grid.width == grids.LABEL_WIDTH + 3 * (2 * (96 + grids.GAP) + grids.BLOCK_GAP)
+    assert grid.width == grids.LABEL_WIDTHS[0] + 3 * (2 * (96 + grids.GAP) + grids.BLOCK_GAP)
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
