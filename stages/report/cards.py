@@ -102,7 +102,7 @@ def _list(claim: Claim, look: Look) -> Table:
     rows = []
     for finding in claim.findings:
         change = signed(finding.interval)
-        cells = [_state(finding), Cell(change.text, change.sub, "number"), Cell(_seeds(finding), kind="number")]
+        cells = [_state(finding), Cell(change.text, change.sub, "number"), Cell(_seeds(finding), kind="seeds")]
         rows.append([Cell(look.metric(finding.axes[0])), *cells])
     return Table(["", "verdict", "change", "single seeds"], rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def _label_width(shown: Sequence[Row]) -> int:
     pairs = [(text, font) for row in shown for text, font in zip(row.caption, _caption_fonts(), strict=True)]
     longest = max(font.getlength(text) for text, font in pairs)
     low, high = LABEL_WIDTHS
-    return int(min(max(longest + 2 * INDENT, low), high))
+    return min(max(math.ceil(longest) + 2 * INDENT, low), high)
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

@@ -138,6 +138,7 @@ def _about(content: Content) -> dict[str, object]:
         "base_guidance": f"{evaluation.base.value:g}",
         "identity": evaluation.identity,
         "level": f"{study.report.interval:.0%}",
+        "seeds_drawn": study.report.resample == "prompts_and_seeds",
         "resamples": study.report.bootstrap,
         "comparisons": comparisons,
     }

@@ -147,6 +147,7 @@ def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_pa
     out = report(made)
     # the made-up DRaFT-LV gains less than ReFL: training it "longer" lowers every reward
     assert json.loads((out / "metrics.json").read_text())["claims"]["parts_company"] == {"shown": 1, "of": 2}
+    assert "resample the prompts and the training seeds" in (out / "index.html").read_text()
 
     kept = tmp_path / "kept"
     results.keep(settings.read(made), out.parent, kept)
