@@ -9,7 +9,7 @@ ARGS ?=
 VENV := .venv
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor test slurm-test faults bench lint format schema clean-venv
+.PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -30,6 +30,9 @@ smoke:  ## run the study in miniature
 
 doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and lacks
 	@$(IN) python -m workflow.doctor $(STUDY)
+
+estimate: $(VENV)/.study  ## encode what STUDY needs, time its networks for a moment: hours, memory and disk of the rest
+	@$(IN) python -m workflow.estimate $(STUDY)
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm" $(ARGS)

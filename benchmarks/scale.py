@@ -14,18 +14,14 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.page import table
 from stages.finetune.budget import costs
 from stages.finetune.resolve import resolve as resolve_run
-from stages.models.diffusion import Denoiser
-from stages.models.noise import GivenNoise
-from stages.models.sampler import finish
-from stages.models.schedule import Grid, Schedule
+from stages.models.schedule import Schedule
 from stages.params import read_study
 from stages.runtime import whole_file
-from stages.sample.networks import Networks
+from stages.sample.counting import of_base, of_run
 from stages.sample.resolve import Plan
 from stages.sample.resolve import resolve as resolve_sampling
 from workflow.layout import Layout
@@ -78,14 +74,6 @@ class Job:
         return self.work / speed / 3600
 
 
-class Free(nn.Module):
-    """A network that costs nothing and predicts nought."""
-
-    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
-        """Zeros."""
-        return (torch.zeros_like(x),)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
@@ -108,34 +96,7 @@ def training(study: Path, run: str) -> tuple[float, float, int]:
 
 def sampling(plan: Plan) -> tuple[int, int, dict[str, int]]:
     """Evaluations an image of the base's job, how many scales it shows, and evaluations by strategy of a run."""
-    steps, switches = plan.sample.steps, plan.switches()
-    base = sum(steps * (1 if scale == 1 else 2) for scale in plan.sample.guidance)
-    base += sum(max(ks) * (1 if scale == 1 else 2) for scale, ks in switches.items()
-                if scale not in plan.sample.guidance)  # fmt: skip
-    grid, strategies = schedule().grid(steps), {}
-    for strategy in plan.strategies:
-        strategies[strategy.name] = sum(
-            _evaluations(plan, strategy.name, value, grid) for _, value in strategy.settings.points()
-        )
-    return base, len(plan.sample.guidance), strategies
-
-
-def _evaluations(plan: Plan, name: str, value: float, grid: Grid) -> int:
-    strategy = next(each for each in plan.strategies if each.name == name)
-    base, tuned = Denoiser(Free(), grid.schedule), Denoiser(Free(), grid.schedule)
-    one = torch.zeros(1, 1, 1)
-    networks = Networks(grid, _condition(one), _condition(one), base, tuned)
-    noise = GivenNoise(torch.zeros(1, 1, 1, 1), torch.zeros(len(grid), 1, 1, 1, 1), {})
-    start = strategy.settings.shared_steps(value) or 0
-    predict = strategy.module.predict(networks, strategy.settings, value)
-    finish(grid, predict, noise.initial(), start, noise)
-    return base.evaluations + tuned.evaluations
-
-
-def _condition(values: Tensor):
-    from stages.models.conditioning import Conditioning
-
-    return Conditioning(values)
+    return of_base(plan), len(plan.sample.guidance), of_run(plan, schedule())
 
 
 def schedule() -> Schedule:

@@ -129,7 +129,7 @@ def _jobs(file: Path, layout: Layout) -> Iterator[Finding]:
     costs = measured(Path(layout.logs("")))
     known = {rule: count for rule, count in planned.items() if rule in costs}
     if not known:
-        yield Finding("note", "cost", "unknown: this study has not run here yet")
+        yield Finding("note", "cost", f"unknown: this study has not run here yet (make estimate STUDY={file})")
         return
     seconds = sum(costs[rule].seconds * count for rule, count in known.items())
     memory = max(costs[rule].memory_mb for rule in known)

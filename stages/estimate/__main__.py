@@ -1,0 +1,99 @@
+"""Say what a study would take on this machine: hours of training and sampling, memory, disk.
+
+Networks are timed for a moment on the study's own data, so its prompts and images have to be encoded before; `make
+estimate STUDY=...` sees to that. Nothing is kept. What measuring takes, scoring and the report is not reckoned.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.params import read_study
+from stages.runtime import run_stage
+
+if TYPE_CHECKING:
+    from stages.estimate.trial import Sampling, Training
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.estimate", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--params", type=Path, required=True, help="study file")
+    parser.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
+    parser.add_argument("--reward", type=Path, required=True, help="model record of the training reward (JSON)")
+    parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
+    parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
+    args = parser.parse_args()
+    runs = read_study(args.params).get("runs") or {}
+    counted = Counter(str(run["method"]) for run in runs.values())
+    first = {str(run["method"]): name for name, run in reversed(runs.items())}
+
+    from stages.encode.store import Encodings
+    from stages.estimate.trial import sampling, training
+    from stages.finetune.judge import require_enough
+    from stages.finetune.resolve import resolve
+    from stages.models import record
+    from stages.models.diffusion import load_diffusion
+    from stages.rewards.base import load_reward
+    from stages.runtime import device, progress
+    from stages.sample.resolve import resolve as resolve_sampling
+
+    plans, where = [resolve(args.params, first[method]) for method in counted], device()
+    plan = resolve_sampling(args.params)
+    model = load_diffusion(record.load(args.base), where, parts=("unet", "vae"))
+    encodings = Encodings(args.tensors, args.index, where)
+    made = sampling(plan, model, encodings)
+    reward = load_reward(record.load(args.reward), where) if plans else None
+    trained = []
+    for each in progress(plans, len(plans), "estimate"):
+        assert reward is not None
+        student = getattr(each.method_settings, "model", None)
+        if student and not (args.predictors and (args.predictors / f"{student}.json").exists()):
+            print(f"{each.method}: left out, its distilled model {student!r} is not there yet")
+            del counted[each.method]
+            continue
+        trained.append(training(each, model, encodings, require_enough(each, reward), args.predictors))
+    print(said(trained, counted, made))
+
+
+def said(trained: list[Training], runs: Counter[str], made: Sampling) -> str:
+    """The tables and the sum, as printed."""
+    lines = [f"{'training':<24}{'runs':>6}{'steps':>8}{'a run':>12}{'all runs':>12}{'memory':>12}"]
+    for one in trained:
+        lines.append(
+            f"{one.method:<24}{runs[one.method]:>6}{one.steps:>8,}{duration(one.seconds):>12}"
+            f"{duration(one.seconds * runs[one.method]):>12}{one.memory_mb:>9,.0f} MB"
+        )
+    count = runs.total()
+    lines += [
+        "", f"{'sampling':<24}{'runs':>6}{'images':>8}{'a run':>12}{'all runs':>12}",
+        f"{'base':<24}{1:>6}{made.base_images:>8,}{duration(made.base_seconds):>12}{duration(made.base_seconds):>12}",
+        f"{'each run':<24}{count:>6}{made.run_images:>8,}{duration(made.run_seconds):>12}"
+        f"{duration(made.run_seconds * count):>12}",
+    ]  # fmt: skip
+    seconds = sum(one.seconds * runs[one.method] for one in trained)
+    seconds += made.base_seconds + made.run_seconds * count
+    weights = sum(one.weights_mb * runs[one.method] for one in trained)
+    images = made.image_mb * (made.base_images + made.run_images * count)
+    disk = weights + images + made.latents_mb
+    lines += [
+        "", f"in all {duration(seconds)} here, one job after another, without measuring, scoring and the report",
+        f"{disk / 1024:,.1f} GB on disk: policies {weights:,.0f} MB, images {images:,.0f} MB, latents "
+        f"{made.latents_mb:,.0f} MB",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,141 @@
+"""A moment of training and of sampling on the study's own networks and data, and what all would take at that speed.
+
+Training takes a few optimizer steps of every method; the others are reckoned by their compute, which is counted
+(`stages/finetune/budget.py`). Sampling makes one batch of the base's images; the others by their evaluations.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from stages import pictures
+from stages.encode.store import Encodings
+from stages.finetune.budget import costs, within_budget
+from stages.finetune.learner import RewardFunction
+from stages.finetune.resolve import Plan
+from stages.finetune.run import start, training_data
+from stages.models.diffusion import Denoiser, DiffusionModel
+from stages.models.policy import make_policy
+from stages.models.sampler import finish
+from stages.sample import counting
+from stages.sample.resolve import Plan as SamplingPlan
+from stages.sample.run import Painter
+from stages.sample.suite import Suite
+
+MOMENT = 2
+"""Optimizer steps that are timed, after one that is not."""
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of a method: optimizer steps, seconds with its probes, the largest memory and what is saved, in MB."""
+
+    method: str
+    steps: int
+    seconds: float
+    memory_mb: float
+    weights_mb: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Seconds, images and evaluations an image of the base's job and of the job of one run; MB of one image, and of the
+    latents that the base's job keeps.
+    """
+
+    base_seconds: float
+    base_images: int
+    run_seconds: float
+    run_images: int
+    image_mb: float
+    latents_mb: float
+
+
+def training(
+    plan: Plan, model: DiffusionModel, encodings: Encodings, reward: RewardFunction, predictors: Path | None = None
+) -> Training:
+    """Time a moment of the plan's training; the policy is thrown away."""
+    plan = within_budget(plan, model.schedule)
+    train, lora = plan.train, plan.train.lora
+    policy = make_policy(model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
+    trainer = start(plan, model, policy, encodings, reward, predictors)
+    data = training_data(plan, model, encodings, model.device)
+
+    def take(steps: Sequence[int]) -> None:
+        for step in steps:
+            trainer.train_step([data.batch(step, micro) for micro in range(train.accumulate)])
+
+    compute = [cost.compute for cost in islice(costs(plan, model.schedule), train.steps)]
+    timed = range(1, min(1 + MOMENT, train.steps)) or range(1)
+    if 0 not in timed:
+        take([0])  # warms up
+    seconds = clocked(lambda: take(timed), model.device) / sum(compute[step] for step in timed)
+    probe = train.probe
+    judged = (math.ceil(train.steps / probe.every) + 1) * probe.prompts * probe.samples * train.sampling_steps
+    trained = sum(parameter.nbytes for _, parameter in policy.parameters())
+    return Training(plan.method, train.steps, seconds * (sum(compute) + judged), memory_mb(model.device), trained / MB)
+
+
+def sampling(plan: SamplingPlan, model: DiffusionModel, encodings: Encodings) -> Sampling:
+    """Time one batch of the base's images without guidance."""
+    suite = Suite(encodings, plan.seed, plan.sample.samples_per_prompt, plan.sample.batch_size, model.device)
+    painter, batches = Painter.of(model, plan, suite), suite.batches()
+    batch, count, points = batches[0], sum(map(len, batches)), len(plan.sample.guidance)
+    base = Denoiser(model.unet, model.schedule)
+    predict = base.predict(painter.grid, painter.text(batch), painter.empty, 1.0)
+    with torch.no_grad():
+        x = batch.noise.initial()
+        predict(x, 0)  # warms up
+        clean, files = x, [b""]
+
+        def roll() -> None:
+            nonlocal clean
+            clean = finish(painter.grid, predict, x, 0, batch.noise, plan.sample.sampler)
+
+        def show() -> None:
+            nonlocal files
+            files = pictures.png(model.vae.decode(clean))
+
+        evaluation = clocked(roll, model.device) / (len(batch) * len(painter.grid))
+        picture = clocked(show, model.device) / len(batch)
+    settings = sum(len(strategy.settings.points()) for strategy in plan.strategies)
+    evaluations = sum(counting.of_run(plan, model.schedule).values())
+    switches = sum(map(len, plan.switches().values()))
+    return Sampling(
+        base_seconds=count * (counting.of_base(plan) * evaluation + points * picture),
+        base_images=count * points,
+        run_seconds=count * (evaluations * evaluation + settings * picture),
+        run_images=count * settings,
+        image_mb=sum(map(len, files)) / len(files) / MB,
+        latents_mb=count * switches * x[0].nbytes / MB,
+    )
+
+
+def clocked(work: Callable[[], None], device: torch.device) -> float:
+    """Seconds that the work takes, to the end of what it has started on the device."""
+    _wait(device)
+    began = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def memory_mb(device: torch.device) -> float:
+    """The largest memory so far in MB: what torch held of the GPU's, else the resident memory of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,39 @@
+"""Encode what a study needs, and say what the rest of it would take on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from stages.errors import InputError
+from workflow.layout import Layout
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m workflow.estimate", description=__doc__)
+    parser.add_argument("study", nargs="?", default="params.yaml", help="study file (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        layout = Layout.read(args.study)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+    inputs = {
+        "base": layout.model("base"), "reward": layout.model(layout.reward),
+        "tensors": layout.out("encodings/encodings.safetensors"), "index": layout.out("encodings/index.parquet"),
+    }  # fmt: skip
+    chosen = [] if args.study == "params.yaml" else ["--config", f"study={args.study}"]
+    _run("snakemake", "--cores", "all", "--quiet", "rules", *inputs.values(), *chosen)
+    options = [part for name, path in inputs.items() for part in (f"--{name}", path)]
+    _run("stages.estimate", "--params", args.study, *options, "--predictors", layout.out("encodings"))
+
+
+def _run(module: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, *arguments])
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
