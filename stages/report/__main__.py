@@ -41,6 +41,7 @@ class Folders:
     samples: Path
     measures: Path
     out: Path
+    predictors: Path | None = None
 
 
 def main() -> None:
@@ -54,10 +55,11 @@ def main() -> None:
     parser.add_argument(
         "--measures", type=Path, required=True, help="folder of measure: RUN.parquet, RUN.summary.parquet"
     )
+    parser.add_argument("--predictors", type=Path, help="folder of distilled models: NAME/train_log.parquet")
     parser.add_argument("--out", type=Path, required=True, help=f"written: {', '.join(OUTPUTS)}")
     args = parser.parse_args()
     study = settings.read(args.params)
-    folders = Folders(args.data, args.scores, args.runs, args.samples, args.measures, args.out)
+    folders = Folders(args.data, args.scores, args.runs, args.samples, args.measures, args.out, args.predictors)
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
     outputs = [folders.out / name for name in OUTPUTS]
@@ -79,6 +81,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
         people,
         queries,
         rows,
+        students,
         style,
         timeline,
         training,
@@ -113,7 +116,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     content = page.Content(
         study, evaluation, look, found, estimates, differences, log, training.turns(study, log), manifest, accuracies,
         timeline.timeline(Path(job.record.folder), leave_out=job.record.title),
-        load.metric_ids(study, folders.measures), voted,
+        load.metric_ids(study, folders.measures), voted, students.read(folders.predictors),
     )  # fmt: skip
     figures = [out / name for name in ("frontier.svg", "strategies.svg", "training.svg", "queries.svg", "grid.png")]
     page.write(out / "index.html", content, figures, _linked(study, folders))

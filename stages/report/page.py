@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import cards, curation, display, queries, style
+from stages.report import cards, curation, display, queries, students, style
 from stages.report.cards import Card
 from stages.report.claims import State
 from stages.report.display import Table
@@ -16,6 +16,7 @@ from stages.report.load import BASE, Evaluation, Log
 from stages.report.people import People
 from stages.report.rows import Difference, Estimate
 from stages.report.settings import ReportStudy
+from stages.report.students import Student
 from stages.report.style import Look
 from stages.report.timeline import Timeline
 from stages.report.training import FALL, Turn
@@ -58,6 +59,7 @@ class Content:
     timeline: Timeline | None
     metric_ids: Mapping[str, str]
     people: People | None = None
+    students: Sequence[Student] = ()
 
 
 def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequence[tuple[str, Path]]) -> None:
@@ -81,6 +83,8 @@ def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequenc
         "queries_counted": queries.counted(content.log),
         "timeline": content.timeline,
         "people": content.people,
+        "students": content.students,
+        "student_table": students.table(content.students) if content.students else None,
         "files": [(name, Path(os.path.relpath(file, path.parent)).as_posix()) for name, file in tables],
     }
     with whole_file(path) as partial:

@@ -24,7 +24,8 @@ MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "h")
 METHOD_NAMES = {
     "refl": "ReFL", "imagerefl": "ImageReFL", "draft1": "DRaFT-1", "draft_k": "DRaFT-K", "draftk": "DRaFT-K",
     "draftlv": "DRaFT-LV", "draft_lv": "DRaFT-LV", "alignprop": "AlignProp", "vader": "VADER", "ddpo": "DDPO",
-    "dpok": "DPOK", "dpo": "Diffusion-DPO", "spo": "SPO", "sqdf": "SQDF", "drtune": "DRTune",
+    "dpok": "DPOK", "dpo": "Diffusion-DPO", "spo": "SPO", "sqdf": "SQDF", "drtune": "DRTune", "hrf": "HRF",
+    "awm": "AWM", "d3po": "D3PO", "tailorpo": "TailorPO",
 }  # fmt: skip
 WORDS = {
     "fid": "FID", "kid": "KID", "clip": "CLIP", "clipscore": "CLIPScore", "vendi": "Vendi score", "dino": "DINO",

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from stages import tables
 from stages.measure.evaluation import Evaluation
+from stages.report.__main__ import Folders
 from stages.runtime import seed_from
 
 STEPS = 20
@@ -266,3 +267,20 @@ def _write_json(out: Path, study: dict) -> None:
         training = {f"train_{key}": value + 0.01 for key, value in shares.items()}
         found = {"reward": name, "model": "made up", "split": "val", "level": 0.95, "pairs": 200, "train_pairs": 1800}
         (out / "scores" / f"{name}.json").write_text(json.dumps({**found, **shares, **training}))
+
+
+class Silent:
+    """A job whose record nobody keeps."""
+
+    class record:
+        folder = "/nowhere"
+        title = "report"
+
+    def metrics(self, values: dict[str, float]) -> None:
+        self.kept = values
+
+
+def folders(params: Path) -> Folders:
+    """Where everything of the made-up study stands."""
+    out = params.parent / "out" / "madeup"
+    return Folders(*(out / name for name in ("data", "scores", "runs", "samples", "measures", "report")))

@@ -86,9 +86,7 @@ def test_sampling_takes_what_its_evaluations_and_pictures_take(place: Path) -> N
     a_run = 4 + (3 + 1) + (2 * 4 - 1)  # tuned; combined at k = 1 and 3; AIG but for the tuned network at first
     assert found.run_seconds == pytest.approx(images * (a_run * evaluation + 4 * picture))
     assert (found.base_images, found.run_images) == (2 * images, 4 * images)
-    assert found.latents_mb == pytest.approx(
-        images * 2 * 4 * 4 * 8 * 8 / 2**20
-    )  # at steps 1 and 3
+    assert found.latents_mb == pytest.approx(images * 2 * 4 * 4 * 8 * 8 / 2**20)  # at steps 1 and 3
     assert 0 < found.image_mb < 0.01
 
 

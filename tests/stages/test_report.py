@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from report_fixture import arguments, write_study
+from report_fixture import Silent, arguments, folders, write_study
 
 from stages import tables
 from stages.report import grids, load, results, settings, style, timeline, training
@@ -29,22 +29,6 @@ from stages.report.load import Point, Series
 from workflow.layout import REPORT_FILES
 
 DATA_URI = re.compile(r'src="data:([a-z/+]+);base64,([A-Za-z0-9+/=]+)"')
-
-
-class Silent:
-    """A job whose record nobody keeps."""
-
-    class record:
-        folder = "/nowhere"
-        title = "report"
-
-    def metrics(self, values: dict[str, float]) -> None:
-        self.kept = values
-
-
-def folders(params: Path) -> Folders:
-    out = params.parent / "out" / "madeup"
-    return Folders(*(out / name for name in ("data", "scores", "runs", "samples", "measures", "report")))
 
 
 def report(params: Path) -> Path:

@@ -29,6 +29,7 @@ rule report:
         expand(out("runs/{run}/{file}"), run=STUDY.runs, file=["policy.safetensors", "train_log.parquet"]),
         expand(out("samples/{run}.parquet"), run=["base", *STUDY.runs]),
         out("measures/reference.safetensors"),
+        expand(out("encodings/{name}/train_log.parquet"), name=STUDY.trained("consistency")),
         expand(out("measures/{run}{kind}.parquet"), run=["base", *STUDY.runs], kind=["", ".summary"]),
     output:
         [report_file(file) for file in REPORT_FILES],
@@ -47,8 +48,10 @@ rule report:
         runs=out("runs"),
         samples=out("samples"),
         measures=out("measures"),
+        predictors=out("encodings"),
         folder=out("report"),
     shell:
         "python -m stages.report --params {P} --data {params.data} --scores {params.scores} --runs {params.runs}"
-        " --samples {params.samples} --measures {params.measures} --out {params.folder}"
+        " --samples {params.samples} --measures {params.measures} --predictors {params.predictors}"
+        " --out {params.folder}"
         " > {log} 2>&1"
