@@ -29,6 +29,7 @@ rule report:
         expand(out("runs/{run}/{file}"), run=STUDY.runs, file=["policy.safetensors", "train_log.parquet"]),
         expand(out("samples/{run}.parquet"), run=["base", *STUDY.runs]),
         out("measures/reference.safetensors"),
+        out("encodings/index.parquet"),  # DVC watches their folder for the distilled models
         expand(out("encodings/{name}/train_log.parquet"), name=STUDY.trained("consistency")),
         expand(out("measures/{run}{kind}.parquet"), run=["base", *STUDY.runs], kind=["", ".summary"]),
     output:
