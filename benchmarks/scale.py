@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.page import table
+from stages.estimate.counting import of_base, of_run
 from stages.finetune.budget import costs
 from stages.finetune.resolve import resolve as resolve_run
 from stages.models.schedule import Schedule
 from stages.params import read_study
 from stages.runtime import whole_file
-from stages.sample.counting import of_base, of_run
 from stages.sample.resolve import Plan
 from stages.sample.resolve import resolve as resolve_sampling
 from workflow.layout import Layout

@@ -18,6 +18,7 @@ import torch
 
 from stages import pictures
 from stages.encode.store import Encodings
+from stages.estimate import counting
 from stages.finetune.budget import costs, within_budget
 from stages.finetune.learner import RewardFunction
 from stages.finetune.resolve import Plan
@@ -25,7 +26,6 @@ from stages.finetune.run import start, training_data
 from stages.models.diffusion import Denoiser, DiffusionModel
 from stages.models.policy import make_policy
 from stages.models.sampler import finish
-from stages.sample import counting
 from stages.sample.resolve import Plan as SamplingPlan
 from stages.sample.run import Painter
 from stages.sample.suite import Suite
