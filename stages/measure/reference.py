@@ -22,6 +22,8 @@ from stages.runtime import progress, whole_file
 if TYPE_CHECKING:
     from stages.measure.judges import Judges
 
+ABOUT = "about"
+"""The one key of the metadata: the order of several would be another one in every process."""
 _TENSORS = ("features", "mean", "covariance", "radii", "kernel_mean")
 
 
@@ -52,7 +54,8 @@ def write_reference(
             "kernel_mean": np.array([made.kernel_mean]),
         }
     with whole_file(features) as partial:
-        save_file(content, partial, metadata={"reference": _identity(settings, judges.panel), "images": seen})
+        about = json.dumps({"reference": _identity(settings, judges.panel), "images": seen})
+        save_file(content, partial, metadata={ABOUT: about})
     return {"images": float(len(content["features"])) if content else 0.0}
 
 
@@ -70,16 +73,16 @@ def read_reference(settings: MeasureSettings, panel: Panel, path: Path) -> tuple
 
     try:
         with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError) as error:
         raise InputError(f"{path}: not readable as reference features ({error}); run measure reference") from None
-    if metadata.get("reference") != _identity(settings, panel) or set(found) != set(_TENSORS):
+    if about.get("reference") != _identity(settings, panel) or set(found) != set(_TENSORS):
         raise InputError(f"{path}: features of another model or other settings of measure; run measure reference again")
     spread = Gaussian(found["mean"], found["covariance"])
     kernel_mean = float(found["kernel_mean"][0])
     made = Reference(found["features"], spread, found["radii"], kernel_mean, settings.neighbours)
-    return made, metadata["images"]
+    return made, about["images"]
 
 
 def _identity(settings: MeasureSettings, panel: Panel) -> str:

@@ -359,3 +359,12 @@ def test_models_that_cannot_do_what_is_asked_are_refused(world: Path, models: Pa
     refused(world, models, "model 'oracle' has no features of patches")
     write_study(world, rewards=["proxi"])
     refused(world, models, r"proxi.json: no such model record")
+
+
+def test_the_reference_is_the_same_bytes_in_every_process(world: Path, models: Path) -> None:
+    """The library writes several keys of metadata in an order that changes from process to process: there is one."""
+    from safetensors import safe_open
+
+    make_reference(world, models)
+    with safe_open(world / "reference.safetensors", "np") as file:
+        assert list(file.metadata()) == ["about"]
