@@ -24,7 +24,7 @@ def main() -> None:
         "tensors": layout.out("encodings/encodings.safetensors"), "index": layout.out("encodings/index.parquet"),
     }  # fmt: skip
     chosen = [] if args.study == "params.yaml" else ["--config", f"study={args.study}"]
-    _run("snakemake", "--cores", "all", "--quiet", "rules", *inputs.values(), *chosen)
+    _run("snakemake", *inputs.values(), "--cores", "all", "--quiet", "rules", *chosen)
     options = [part for name, path in inputs.items() for part in (f"--{name}", path)]
     _run("stages.estimate", "--params", args.study, *options, "--predictors", layout.out("encodings"))
 
