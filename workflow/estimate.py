@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -30,7 +31,9 @@ def main() -> None:
 
 
 def _run(module: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments])
+    threads = os.environ.get("OMP_NUM_THREADS", "1")  # a job of the workflow gets one core, unless a cluster says more
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("SLURM_CPUS_PER_TASK", threads)}
+    done = subprocess.run([sys.executable, "-m", module, *arguments], env=environment)
     if done.returncode:
         raise SystemExit(done.returncode)
 
