@@ -9,13 +9,10 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from stages.estimate.said import said
 from stages.params import read_study
 from stages.runtime import run_stage
-
-if TYPE_CHECKING:
-    from stages.estimate.trial import Sampling, Training
 
 
 def main() -> None:
@@ -58,41 +55,6 @@ def main() -> None:
             continue
         trained.append(training(each, model, encodings, require_enough(each, reward), args.predictors))
     print(said(trained, counted, made))
-
-
-def said(trained: list[Training], runs: Counter[str], made: Sampling) -> str:
-    """The tables and the sum, as printed."""
-    lines = [f"{'training':<24}{'runs':>6}{'steps':>8}{'a run':>12}{'all runs':>12}{'memory':>12}"]
-    for one in trained:
-        lines.append(
-            f"{one.method:<24}{runs[one.method]:>6}{one.steps:>8,}{duration(one.seconds):>12}"
-            f"{duration(one.seconds * runs[one.method]):>12}{one.memory_mb:>9,.0f} MB"
-        )
-    count = runs.total()
-    lines += [
-        "", f"{'sampling':<24}{'runs':>6}{'images':>8}{'a run':>12}{'all runs':>12}",
-        f"{'base':<24}{1:>6}{made.base_images:>8,}{duration(made.base_seconds):>12}{duration(made.base_seconds):>12}",
-        f"{'each run':<24}{count:>6}{made.run_images:>8,}{duration(made.run_seconds):>12}"
-        f"{duration(made.run_seconds * count):>12}",
-    ]  # fmt: skip
-    seconds = sum(one.seconds * runs[one.method] for one in trained)
-    seconds += made.base_seconds + made.run_seconds * count
-    weights = sum(one.weights_mb * runs[one.method] for one in trained)
-    images = made.image_mb * (made.base_images + made.run_images * count)
-    disk = weights + images + made.latents_mb
-    lines += [
-        "", f"in all {duration(seconds)} here, one job after another, without measuring, scoring and the report",
-        f"{disk / 1024:,.1f} GB on disk: policies {weights:,.0f} MB, images {images:,.0f} MB, latents "
-        f"{made.latents_mb:,.0f} MB",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 if __name__ == "__main__":

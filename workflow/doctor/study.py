@@ -15,6 +15,7 @@ from typing import Any
 
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
+from stages.estimate.said import duration
 from stages.study import load
 from workflow.doctor.finding import Finding
 from workflow.doctor.machine import gpus
@@ -136,7 +137,7 @@ def _jobs(file: Path, layout: Layout) -> Iterator[Finding]:
     unknown = sorted(planned.keys() - known.keys())
     more = f", without {', '.join(unknown)}" if unknown else ""
     yield Finding(
-        "note", "cost", f"about {_duration(seconds)} one after another, {memory:.0f} MB in the largest job{more}"
+        "note", "cost", f"about {duration(seconds)} one after another, {memory:.0f} MB in the largest job{more}"
         " (from earlier runs here)",
     )  # fmt: skip
 
@@ -176,9 +177,3 @@ def measured(logs: Path) -> dict[str, Cost]:
 def _size(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
