@@ -64,6 +64,8 @@ def training(
     plan: Plan, model: DiffusionModel, encodings: Encodings, reward: RewardFunction, predictors: Path | None = None
 ) -> Training:
     """Time a moment of the plan's training; the policy is thrown away."""
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)  # else every method would have that of the largest before it
     plan = within_budget(plan, model.schedule)
     train, lora = plan.train, plan.train.lora
     policy = make_policy(model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
@@ -130,7 +132,7 @@ def clocked(work: Callable[[], None], device: torch.device) -> float:
 
 
 def memory_mb(device: torch.device) -> float:
-    """The largest memory so far in MB: what torch held of the GPU's, else the resident memory of this process."""
+    """The largest memory in MB: what torch held of the GPU's since the last reset, else what this process ever had."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
