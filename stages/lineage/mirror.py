@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -89,7 +90,7 @@ class Mirror:
         tag = InputTag("mlflow.data.context", record.stage)
         data = [DatasetInput(_dataset(file), [tag]) for file in record.inputs if file.sha256 not in models]
         if data or used:
-            self._to.client.log_inputs(self._run, datasets=data, models=used)
+            self._to.alone(lambda: self._to.client.log_inputs(self._run, datasets=data, models=used))
 
     def _log_end(self, record: Record) -> None:
         from mlflow.entities import Metric, RunTag
@@ -164,9 +165,10 @@ class Mirror:
                 self._to.client.log_batch(run.info.run_id, metrics=batch)
 
     def _save_views(self, record: Record) -> None:
-        views.describe(self._to, record.description)
+        self._to.alone(lambda: views.describe(self._to, record.description))
         for metrics in record.evaluations.values():
-            views.compare(self._to, [legal(name) for name in metrics], record.reward, record.heldout)
+            names = [legal(name) for name in metrics]
+            self._to.alone(partial(views.compare, self._to, names, record.reward, record.heldout))
 
     def _recover_training(self, record: Record, name: str) -> None:
         """Mirror the training of `name` first where it was recorded but never reached this store."""

@@ -12,16 +12,18 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+T = TypeVar("T")
 
 QUICK = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -83,6 +85,22 @@ class Connection:
     store: Store
     experiment: str
     """The experiment's id, given with every call: MLflow's notion of an active experiment races between processes."""
+
+    def alone(self, change: Callable[[], T]) -> T:
+        """Make a change to what the jobs of a study share: the experiment's tags, datasets of the same name.
+
+        MLflow looks whether such a row exists and then writes it; of two jobs that do so at once one fails. The lock
+        keeps jobs that see the same files apart, and a job elsewhere that was faster is noticed by trying once more.
+        `change` is therefore one that may be made twice. Raises what it raises the second time.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.store.locked():
+            try:
+                return change()
+            except MlflowException:
+                time.sleep(0.2)
+                return change()
 
 
 def connect(store: Store, study: str) -> Connection:
