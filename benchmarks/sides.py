@@ -109,9 +109,10 @@ class Bench:
         """[C, h, w]."""
         return 4, self.shape.latent, self.shape.latent
 
-    def training(self, name: str, middles: Sequence[int] = MIDDLES) -> tuple[Side, Side]:
+    def training(self, name: str, middles: Sequence[int] = MIDDLES, compiled: bool = False) -> tuple[Side, Side]:
         """Micro-steps of a method, one for each of `middles`: plain, and ours."""
         plan, encodings = resolve_run(self.place.study, f"{name}-s0"), self.encodings()
+        plan = replace(plan, train=plan.train.model_copy(update={"compile": compiled}))
         policy = make_policy(self.model.unet, "full")
         trainer = cast(Trainer, start(plan, self.model, policy, encodings, self.judge))
         data = training_data(plan, self.model, encodings, device())
@@ -134,12 +135,12 @@ class Bench:
             Side(ours, [policy.network], units, dict(policy.parameters())),
         )
 
-    def sampling(self) -> tuple[Side, Side]:
+    def sampling(self, compiled: bool = False) -> tuple[Side, Side]:
         """The sweep of combined generation for one tuned network: plain, and ours."""
         policy = self.tuned()
         base, tuned = plain.Pipeline.read(self.place.base), plain.Pipeline.read(self.place.base)
         tuned.unet.load_state_dict(policy.network.state_dict())
-        painter, folder = self.painter(), self.place.root / "samples"
+        painter, folder = self.painter(compiled), self.place.root / "samples"
         batches = painter.suite.batches()
 
         def theirs() -> Made:
@@ -174,10 +175,10 @@ class Bench:
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=draw))
         return policy
 
-    def painter(self) -> Painter:
+    def painter(self, compiled: bool = False) -> Painter:
         """The sampler of the study, of whose base nothing but the shared steps is wanted."""
         plan = resolve_sampling(self.place.study)
-        plan = replace(plan, sample=plan.sample.model_copy(update={"guidance": ()}))
+        plan = replace(plan, sample=plan.sample.model_copy(update={"guidance": (), "compile": compiled}))
         sample = plan.sample
         suite = Suite(self.encodings(), plan.seed, sample.samples_per_prompt, sample.batch_size, device())
         return Painter.of(self.model, plan, suite)

@@ -1,7 +1,8 @@
 """Training steps and the sweep of combined generation, ours against the plain reference, side by side in one process.
 
 Both do the same work on the same numbers: losses, gradients and pictures are compared before anything is timed. Then
-the two take turns, so that what else the machine does meets both.
+the two take turns, so that what else the machine does meets both. Ours is measured as it is by default, and again with
+`compile: true`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from stages.runtime import threads, whole_file
 LOSS, GRADIENT, PIXEL = 1e-5, 1e-3, 1
 """How far the two may be apart: losses and gradients relative to their size, pictures in steps of 255."""
 OUT = Path("benchmarks/results/steps.json")
+RELEASED = 30
+"""Images a batch when the released code samples."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Row:
     """
 
     name: str
+    batch: int
+    compiled: bool
     plain_seconds: list[float]
     seconds: list[float]
     plain_cpu_seconds: list[float]
@@ -75,25 +80,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions of each side (default: 5)")
     parser.add_argument("--width", type=int, default=Shape.width, help="channels of the UNet's first block")
-    parser.add_argument("--batch", type=int, default=Shape.batch, help="images a micro-batch")
+    parser.add_argument("--batch", type=int, default=Shape.batch, help="images a batch")
+    parser.add_argument("--sweep-batch", type=int, default=RELEASED, help="images a batch of another sweep; 0: none")
     parser.add_argument("--only", nargs="+", default=[*METHODS, "sweep"], choices=[*METHODS, "sweep"])
+    parser.add_argument("--no-compile", action="store_true", help="leave out what is measured with compile: true")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
     args = parser.parse_args()
     torch.set_num_threads(threads())
     shape, rows, load = Shape(width=args.width, batch=args.batch), [], os.getloadavg()[0]
     about = machine() | {"threads": threads(), "load_before": load, "shape": shape.as_dict(), "middles": MIDDLES}
     with tempfile.TemporaryDirectory(prefix="steps-") as folder:
-        for row in measure(Bench.of(Path(folder), shape), args.only, args.repeats):
+        for row in measured(Path(folder), shape, args):
             show(row)
             rows.append(row.as_dict())
             with whole_file(args.out) as partial:  # after every row: what was measured is not lost
                 partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 
-def measure(bench: Bench, names: Sequence[str], repeats: int) -> Iterator[Row]:
+def measured(folder: Path, shape: Shape, args: argparse.Namespace) -> Iterator[Row]:
+    """The rows that the command line asks for."""
+    bench = Bench.of(folder / "steps", shape)
+    for compiled in (False,) if args.no_compile else (False, True):
+        yield from measure(bench, args.only, args.repeats, compiled)
+    if "sweep" in args.only and args.sweep_batch:
+        bench = Bench.of(folder / "sweep", replace(shape, batch=args.sweep_batch))
+        yield from measure(bench, ["sweep"], args.repeats)
+
+
+def measure(bench: Bench, names: Sequence[str], repeats: int, compiled: bool = False) -> Iterator[Row]:
     """The rows of the named methods, and of the `sweep`; raises SystemExit where the two sides disagree."""
     for name in names:
-        plain, ours = bench.sampling() if name == "sweep" else bench.training(name)
+        plain, ours = bench.sampling(compiled) if name == "sweep" else bench.training(name, compiled=compiled)
         (theirs, plain_evaluations), (made, evaluations) = once(plain), once(ours)
         found = differences(theirs, made) | gradient_difference(plain, ours)
         if wrong := [what for what, value in found.items() if not value <= LIMITS[what]]:
@@ -103,7 +120,8 @@ def measure(bench: Bench, names: Sequence[str], repeats: int) -> Iterator[Row]:
             reference = turn % 4 in (0, 3)  # plain, ours, ours, plain: neither always goes first
             spent[reference].append(timed(plain if reference else ours))
         (theirs_wall, theirs_cpu), (wall, cpu) = (map(list, zip(*spent[side], strict=True)) for side in (True, False))
-        yield Row(name, theirs_wall, wall, theirs_cpu, cpu, plain_evaluations, evaluations, found)
+        cost = (theirs_wall, wall, theirs_cpu, cpu, plain_evaluations, evaluations)
+        yield Row(name, bench.shape.batch, compiled, *cost, found)
 
 
 LIMITS = {"loss": LOSS, "gradient": GRADIENT, "image": PIXEL}
@@ -158,7 +176,7 @@ def _pixels(data: bytes) -> np.ndarray:
 def show(row: Row) -> None:
     """Print one line."""
     apart = ", ".join(f"{what} within {value:.1g}" for what, value in row.differences.items())
-    print(f"{row.name:<10} plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
+    print(f"{row.name:<10} of {row.batch}{', compiled' if row.compiled else ''}: plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
           f"   ours {statistics.median(row.seconds):7.2f} s {row.evaluations:6.1f} evaluations"
           f"   ratio {row.ratio:5.2f} (processor time {row.cpu_ratio:.2f}, evaluations {row.evaluation_ratio:.2f})"
           f"   {apart}", flush=True)  # fmt: skip

@@ -200,3 +200,17 @@ def trainer(network: nn.Module, step, settings: FinetuneSettings | None = None, 
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     made = tools(network, guidance=settings.guidance, **more)  # type: ignore[arg-type]
     return Trainer.start(made, Autoencoder(vae()).decode, reward, step, parameters, settings)
+
+
+class Watched(nn.Module):
+    """Stands for a compiled network: calls the original one and counts the images."""
+
+    def __init__(self, network: nn.Module, dynamic: bool) -> None:
+        super().__init__()
+        self._orig_mod, self.images, self.dynamic = network, 0, dynamic
+
+    def forward(self, x: Tensor, *args: Any, **more: Any) -> Any:
+        """The original's output."""
+        assert not torch.is_grad_enabled()
+        self.images += len(x)
+        return self._orig_mod(x, *args, **more)

@@ -23,7 +23,7 @@ from stages.finetune.budget import costs, within_budget
 from stages.finetune.learner import RewardFunction
 from stages.finetune.resolve import Plan
 from stages.finetune.run import start, training_data
-from stages.models.diffusion import Denoiser, DiffusionModel
+from stages.models.diffusion import DiffusionModel
 from stages.models.policy import make_policy
 from stages.models.sampler import finish
 from stages.sample.resolve import Plan as SamplingPlan
@@ -92,8 +92,7 @@ def sampling(plan: SamplingPlan, model: DiffusionModel, encodings: Encodings) ->
     suite = Suite(encodings, plan.seed, plan.sample.samples_per_prompt, plan.sample.batch_size, model.device)
     painter, batches = Painter.of(model, plan, suite), suite.batches()
     batch, count, points = batches[0], sum(map(len, batches)), len(plan.sample.guidance)
-    base = Denoiser(model.unet, model.schedule)
-    predict = base.predict(painter.grid, painter.text(batch), painter.empty, 1.0)
+    predict = painter.denoiser(model.unet).predict(painter.grid, painter.text(batch), painter.empty, 1.0)
     with torch.no_grad():
         x = batch.noise.initial()
         predict(x, 0)  # warms up

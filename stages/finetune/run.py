@@ -105,13 +105,13 @@ def start(
         policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
         model.vae.network.enable_gradient_checkpointing()
     tools = Tools(
-        policy=Denoiser(policy.network, model.schedule),
+        policy=Denoiser(policy.network, model.schedule, quick=plan.train.compile),
         grid=model.schedule.grid(plan.train.sampling_steps),
         empty=encodings.empty(),
         guidance=plan.train.guidance,
         sampler=plan.train.sampler,
         extra_step=plan.train.as_released.extra_step,
-        reference=Denoiser(model.unet, model.schedule),
+        reference=Denoiser(model.unet, model.schedule, quick=plan.train.compile),
         student=distilled(plan, model, predictors),
     )
     parameters = dict(policy.parameters())

@@ -100,6 +100,9 @@ class FinetuneSettings(Settings):
         default=None, gt=0, lt=1, description="decay of averaged weights, which are then the ones saved"
     )
     precision: Literal["float32", "bfloat16"] = Field(default="float32", description="autocast of the networks")
+    compile: bool = Field(
+        default=False, description="torch.compile for evaluations without gradient; pays in long rollouts"
+    )
     gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
     judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
     rollout_batch: int = Field(

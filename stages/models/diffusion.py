@@ -18,6 +18,7 @@ from stages.models.bases.layout import SCHEDULER, Layout, read_json
 from stages.models.bases.loading import Folder, SingleFile, Source, load_part, load_texts, text_encoder
 from stages.models.bases.texts import TextEncoder, Texts
 from stages.models.calls import network_output
+from stages.models.compiled import compiled
 from stages.models.conditioning import Conditioning
 from stages.models.flow import make_schedule
 from stages.models.record import ModelRecord
@@ -38,13 +39,19 @@ class Denoiser:
     """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`, and in
     `backward` those among them whose prediction carries gradient.
 
-    `seen(x, t, eps)` is called with the input and the result of every prediction, after guidance.
+    `seen(x, t, eps)` is called with the input and the result of every prediction, after guidance. With `quick`,
+    evaluations without gradient are those of the compiled network.
     """
 
     def __init__(
-        self, network: nn.Module, schedule: Schedule, seen: Callable[[Tensor, Tensor, Tensor], None] | None = None
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+        quick: bool = False,
     ) -> None:
         self.network = network
+        self._quick = compiled(network) if quick else network
         self.schedule = schedule
         self.seen = seen
         self.evaluations = 0
@@ -90,7 +97,8 @@ class Denoiser:
 
     def _evaluate(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         self.evaluations += len(x)
-        output = network_output(self.network, x, t, text)
+        network = self.network if torch.is_grad_enabled() else self._quick
+        output = network_output(network, x, t, text)
         self.backward += len(x) if output.requires_grad else 0
         return self.schedule.epsilon(output, x, t)
 

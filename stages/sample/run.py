@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages import pictures, tables
 from stages.errors import InputError
@@ -78,6 +78,10 @@ class Painter:
         """The painter of a study's sampling settings."""
         return cls(model, plan, suite, model.schedule.grid(plan.sample.steps), suite.encodings.empty())
 
+    def denoiser(self, network: nn.Module) -> Denoiser:
+        """The network on the schedule, with a count of its own."""
+        return Denoiser(network, self.model.schedule, quick=self.plan.sample.compile)
+
     def text(self, batch: Batch) -> Conditioning:
         """What a batch is conditioned on."""
         return self.suite.encodings.text(batch.items)
@@ -142,7 +146,7 @@ def sample_base(
             if i > 0 and i in switches.get(scale, ()):
                 unit[latents.key(scale, i)] = x.cpu()
 
-        base = Denoiser(painter.model.unet, painter.model.schedule)
+        base = painter.denoiser(painter.model.unet)
         predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
         if scale in asked:
             images = painter.paint(batch, predict, [base], seen=keep)
@@ -184,8 +188,7 @@ def sample_run(
 
     def make(item: tuple[Strategy, str, float, Batch]) -> Unit:
         strategy, label, value, batch = item
-        base = Denoiser(painter.model.unet, painter.model.schedule)
-        tuned = Denoiser(policy.network, painter.model.schedule)
+        base, tuned = painter.denoiser(painter.model.unet), painter.denoiser(policy.network)
         networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
         predict = strategy.module.predict(networks, strategy.settings, value)
         enter = None

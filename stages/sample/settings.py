@@ -40,6 +40,7 @@ class SampleSettings(Settings):
     sampler: Literal["ddpm", "ddim"] = Field(default="ddpm", description="ancestral or deterministic steps")
     samples_per_prompt: int = Field(default=8, ge=2, description="images a prompt; diversity needs at least two")
     batch_size: int = Field(default=96, ge=1, description="images a network call")
+    compile: bool = Field(default=False, description="torch.compile for the networks; pays in jobs of many minutes")
     shards: int = Field(
         default=1, ge=1, le=1000, description="jobs that share out the images of a run, under Snakemake; same images"
     )

@@ -114,6 +114,29 @@ def test_running_again_gives_the_same_checkpoint_and_log(place: Path, tmp_path: 
     assert files[0] == files[1]
 
 
+def test_a_compiled_network_makes_what_needs_no_gradient(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[tiny.Watched] = []
+
+    def compile_(network: torch.nn.Module, dynamic: bool) -> tiny.Watched:
+        made.append(tiny.Watched(network, dynamic))
+        return made[-1]
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    plain = run(place, "imagerefl", tmp_path / "plain")[0]
+    assert not made
+    text = (place / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("finetune:\n", "finetune:\n  compile: true\n"))
+    for file in ("base", "proxy", "heldout"):
+        (tmp_path / f"{file}.json").write_bytes((place / f"{file}.json").read_bytes())
+    tiny.encodings(tmp_path)
+    quick = run(tmp_path, "imagerefl", tmp_path / "quick")[0]
+    assert {key: value for key, value in quick.items() if key[1] != "seconds"} == {
+        key: value for key, value in plain.items() if key[1] != "seconds"
+    }
+    nfe = sum(quick[step, "nfe"] for step in range(3))
+    assert sum(network.images for network in made) == nfe - quick[2, "backward"] > 0
+
+
 def test_refuses_a_reward_without_gradient(place: Path, tmp_path: Path):
     record.save(record.ModelRecord(name="oracle", kind="shapes_oracle"), place / "oracle.json")
     with pytest.raises(InputError, match="gives images no gradient"):

@@ -47,11 +47,11 @@ def policy(model: DiffusionModel) -> Policy:
     return made
 
 
-def painter(model: DiffusionModel, folder: Path, batch_size: int = 3, sampler: str = "ddpm") -> Painter:
+def painter(model: DiffusionModel, folder: Path, batch_size: int = 3, **more: object) -> Painter:
     folder.mkdir(exist_ok=True)
     sample = {
-        "steps": STEPS, "sampler": sampler, "samples_per_prompt": 2, "batch_size": batch_size,
-        "guidance": [1.0, 3.0], "strategies": STRATEGIES,
+        "steps": STEPS, "samples_per_prompt": 2, "batch_size": batch_size, "guidance": [1.0, 3.0],
+        "strategies": STRATEGIES, **more,
     }  # fmt: skip
     study = {"study": {"seed": 5, "reward": "clip", "heldout": "clip"}, "sample": sample}
     (folder / "params.yaml").write_text(yaml.safe_dump(study))
@@ -100,6 +100,27 @@ def test_shared_steps_are_the_steps_made_alone(model: DiffusionModel, tmp_path: 
     for strategy, k in (("combined", 1), ("combined", 3), ("released", 0), ("released", 4)):
         expected = alone(made, policy(model), k, released=strategy == "released")
         assert np.abs(images(run, strategy, f"k={k}") - expected).max() <= 1
+
+
+def test_compiled_networks_make_every_image(model: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[tiny.Watched] = []
+    called: list[int] = []
+
+    def compile_(network: torch.nn.Module, dynamic: bool) -> tiny.Watched:
+        def count(own: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+            if own is network:  # the policy is a copy of the base with its hooks
+                called.append(len(given[0]))
+
+        network.register_forward_pre_hook(count)
+        made.append(tiny.Watched(network, dynamic))
+        return made[-1]
+
+    plain = both(model, tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", compile_)
+    quick = both(model, tmp_path / "quick", compile=True)
+    for found, expected in zip(quick[:2], plain[:2], strict=True):
+        assert found.drop_columns("seconds").equals(expected.drop_columns("seconds"))
+    assert len(made) == 2 and sum(network.images for network in made) == sum(called) > 0
 
 
 @torch.no_grad()
