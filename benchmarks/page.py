@@ -76,12 +76,13 @@ def steps(content: Content) -> Iterator[str]:
         "(`benchmarks/plain.py`) does the work the way the released trainer does. Both sides take turns in one process "
         "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
-        "are an image and micro-step, of the sweep an image of all six k. Seconds are medians of n repetitions; compiling "
-        "is not in them.\n"
+        "are an image and micro-step, of the sweep an image of all six k. Seconds are medians of n repetitions, "
+        "without the time that compiling takes.\n"
     )
     median = statistics.median
     yield from table(
-        ("work", "batch", "plain", "ours", "times as fast", "by processor time", "evaluations, plain", "ours", "ratio", "n"),
+        ("work", "batch", "plain", "ours", "times as fast", "by processor time", "evaluations, plain", "ours", "ratio",
+         "n"),
         [
             (named(row), row["batch"], f"{median(row['plain_seconds']):.2f} s", f"{median(row['seconds']):.2f} s",
              f"**{row['ratio']:.2f}**", f"{row['cpu_ratio']:.2f}", f"{row['plain_evaluations']:g}",

@@ -176,7 +176,8 @@ def _pixels(data: bytes) -> np.ndarray:
 def show(row: Row) -> None:
     """Print one line."""
     apart = ", ".join(f"{what} within {value:.1g}" for what, value in row.differences.items())
-    print(f"{row.name:<10} of {row.batch}{', compiled' if row.compiled else ''}: plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
+    name = f"{row.name} of {row.batch}{', compiled' if row.compiled else ''}"
+    print(f"{name:<24} plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
           f"   ours {statistics.median(row.seconds):7.2f} s {row.evaluations:6.1f} evaluations"
           f"   ratio {row.ratio:5.2f} (processor time {row.cpu_ratio:.2f}, evaluations {row.evaluation_ratio:.2f})"
           f"   {apart}", flush=True)  # fmt: skip

@@ -16,14 +16,40 @@ from stages.models.noise import Noise
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """What a step does before its judged prediction, without gradient: `x` [B, C, h, w], which enter index `start`, go
+    on to `stop`, `guided` as the study says or not at all.
+
+    `penalties` are terms of the loss that are known by then, as in `Judged`.
+    """
+
+    x: Tensor
+    start: int
+    stop: int
+    guided: bool = True
+    penalties: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """A rollout that was made before the step: `x` [B, C, h, w] enter `index`. `paid` are its penalties, whose gradient
+    the parameters have got already.
+    """
+
+    index: int
+    x: Tensor
+    paid: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Batch:
     """One micro-batch: `prompts` [B], the conditioning on them, `text` [B], and the noise of each row.
 
     `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, None for methods that need no
     images.
     `micro` counts micro-batches from 0 over the whole training. `further(first, count)` are rows of a draw of training
-    prompts that belongs to this micro-batch, beside its own, with noise of their own and no images. `rolled` are an
-    index and the latents [B, C, h, w] that enter it, where they were made before the step (`stages.finetune.together`).
+    prompts that belongs to this micro-batch, beside its own, with noise of their own and no images. `rolled` is what
+    the step begins with, where that was made before it (`stages.finetune.together`).
     """
 
     prompts: Sequence[str]
@@ -33,7 +59,7 @@ class Batch:
     micro: int
     clean: Tensor | None = None
     further: Callable[[int, int], Batch] | None = None
-    rolled: tuple[int, Tensor] | None = None
+    rolled: Rolled | None = None
 
     def draw(self, window: tuple[int, int]) -> int:
         """An index drawn uniformly from window[0] <= i < window[1], one for the whole micro-batch."""
@@ -75,8 +101,9 @@ class Step(Protocol):
 class Ahead(Protocol):
     """The function `ahead` that a method's module may have.
 
-    The index to which its step rolls a micro-batch out from noise without gradient, None where it does not; the trainer
-    then does so for several micro-batches at once, and `Tools.from_noise` has it at hand. It draws what the step draws.
+    The rollout that its step begins with, None where it begins otherwise. The trainer takes the gradient of the
+    penalties at once, so that their graph is gone before the next one is made, and rolls several micro-batches out
+    together; the step finds all that in `batch.rolled`. It draws what the step draws.
     """
 
-    def __call__(self, tools: Tools, batch: Batch, settings: MethodSettings) -> int | None: ...
+    def __call__(self, tools: Tools, batch: Batch, settings: MethodSettings) -> Rollout | None: ...

@@ -89,8 +89,10 @@ class Learner:
         """
         raise NotImplementedError
 
-    def ready(self, batches: Sequence[Batch]) -> Sequence[Batch]:
-        """The micro-batches of a step, with what is made of them together before their turns; here nothing."""
+    def ready(self, batches: Sequence[Batch], share: float = 1.0) -> Sequence[Batch]:
+        """The micro-batches of a step, with what is made of them together before their turns; here nothing. `share` is
+        that of `backward`.
+        """
         return batches
 
     def train_step(self, batches: Sequence[Batch]) -> dict[str, float]:
@@ -100,7 +102,7 @@ class Learner:
         share = 1.0 if self.settings.as_released.sum_accumulation else 1 / len(batches)
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
-        each = [self.backward(batch, share) for batch in self.ready(batches)]
+        each = [self.backward(batch, share) for batch in self.ready(batches, share)]
         for own in each:
             for name, value in own.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value / len(batches)

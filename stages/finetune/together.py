@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.finetune.batch import Batch
+from stages.finetune.batch import Batch, Rollout
 from stages.finetune.tools import Tools
 from stages.models.conditioning import Conditioning
 from stages.models.noise import Noise
@@ -47,16 +47,17 @@ def join(batches: Sequence[Batch]) -> Batch:
     return Batch(prompts, text, Joined([batch.noise for batch in batches]), first.rng, first.micro)
 
 
-def roll_out(tools: Tools, batches: Sequence[Batch], stops: Sequence[int]) -> list[Tensor]:
-    """Latents [B, C, h, w] of each batch that enter its index of `stops`, from its own noise, without gradient.
+def roll_out(tools: Tools, batches: Sequence[Batch], rollouts: Sequence[Rollout]) -> list[Tensor]:
+    """Latents [B, C, h, w] of each batch that enter the last index of its rollout, which all begin at the same one.
 
-    All go from noise to the first stop together, all but the first to the second, and so on.
+    All go to the first stop together, all but the first to the second, and so on.
     """
-    order = sorted(range(len(batches)), key=lambda number: stops[number])
-    x, start, found = join([batches[number] for number in order]).noise.initial(), 0, {}
+    order = sorted(range(len(batches)), key=lambda number: rollouts[number].stop)
+    x, start, found = torch.cat([rollouts[number].x for number in order]), rollouts[0].start, {}
     for place, number in enumerate(order):
         left = join([batches[other] for other in order[place:]])
-        x = tools.rollout(left, x, start, stops[number])
-        size, start = len(batches[number].prompts), stops[number]
+        stop = rollouts[number].stop
+        x = tools.rollout(left, x, start, stop)
+        size, start = len(batches[number].prompts), stop
         found[number], x = x[:size], x[size:]
     return [found[number] for number in range(len(batches))]

@@ -15,7 +15,7 @@ from stages.models.sampler import Sampler, Seen, step, walk
 from stages.models.schedule import Grid
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch
+    from stages.finetune.batch import Batch, Rollout
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,15 @@ class Tools:
         """Latents entering index `stop` from the batch's own noise, by the policy, without gradient; those that were
         made together with other micro-batches, where they were.
         """
-        if batch.rolled is not None and batch.rolled[0] == stop:
-            return batch.rolled[1]
+        if batch.rolled is not None and batch.rolled.index == stop:
+            return batch.rolled.x
         return self.rollout(batch, batch.noise.initial(), 0, stop)
+
+    def to_index(self, batch: Batch, stop: int) -> Rollout:
+        """The rollout of a step that begins with `from_noise(batch, stop)`."""
+        from stages.finetune.batch import Rollout
+
+        return Rollout(batch.noise.initial(), 0, stop)
 
     def x0(self, batch: Batch, x: Tensor, i: int) -> Tensor:
         """Clean latents that the policy predicts at index i, with gradient."""

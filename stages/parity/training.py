@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.finetune.batch import Batch, Judged
+from stages.finetune.batch import Batch, Judged, Rollout
 from stages.finetune.methods import draft_k, imagerefl, refl
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
@@ -248,8 +248,12 @@ def _accumulation(reference: ParitySet) -> Check:
     def method(tools: Tools, batch: Batch) -> Judged:
         return imagerefl.judge(tools, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
 
+    def ahead(tools: Tools, batch: Batch) -> Rollout | None:
+        return imagerefl.begin(tools, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
+
     given = Item(method, ACCUMULATED_WEIGHT, rollout_steps(reference), start, False)
     made = trainer(reference, given, method, 1e-3, {})
+    made.ahead = ahead  # the micro-batches go together, as in the stage
     first = given_batch(reference)
     terms = made.train_step([replace(first, micro=micro) for micro in range(len(mids))])
     norm = reference.expected.value("accumulation", "grad_norm_total")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.finetune.batch import Rolled
 from stages.finetune.methods import alignprop, draft_k, draft_lv, imagerefl, refl
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.together import roll_out
@@ -22,6 +23,9 @@ METHODS: dict[str, tuple[ModuleType, dict[str, object]]] = {
     "refl": (refl, {"middle": (2, 6)}),
     "refl with images": (refl, {"middle": (2, 6), "diffusion_weight": 0.5}),
     "imagerefl": (imagerefl, {"start": 1, "middle": (1, 5), "refl_every": 2}),
+    "imagerefl without ReFL": (imagerefl, {"start": 1, "middle": (2, 6), "diffusion_weight": 0.5}),
+    "imagerefl without diffusion loss": (imagerefl, {"start": 0, "middle": (0, 6), "diffusion_weight": 0}),
+    "imagerefl near real images": (imagerefl, {"start": 2, "middle": (3, 6), "refl_every": 4}),
     "draft": (draft_k, {"k": 2}),
     "draft_lv": (draft_lv, {}),
     "alignprop": (alignprop, {"truncate": (1, 5)}),
@@ -72,7 +76,8 @@ def test_stops_may_differ_and_come_in_any_order():
     tools = tiny.tools(network, STEPS, dtype=torch.float64)
     batches = [tiny.batch(n, STEPS, seed=n, dtype=torch.float64) for n in (1, 3, 2, 1)]
     stops = [4, 0, 5, 4]
-    for batch, stop, x in zip(batches, stops, roll_out(tools, batches, stops), strict=True):
+    rollouts = [tools.to_index(batch, stop) for batch, stop in zip(batches, stops, strict=True)]
+    for batch, stop, x in zip(batches, stops, roll_out(tools, batches, rollouts), strict=True):
         alone = tools.rollout(batch, batch.noise.initial(), 0, stop)
         torch.testing.assert_close(x, alone, rtol=1e-9, atol=1e-11)
 
@@ -91,6 +96,33 @@ def test_latents_of_another_index_are_not_taken():
     tools = tiny.tools(tiny.unet(), STEPS)
     batch = tiny.batch(SIZE, STEPS)
     given = torch.zeros(SIZE, *tiny.LATENT)
-    with_given = replace(batch, rolled=(3, given))
+    with_given = replace(batch, rolled=Rolled(3, given))
     assert tools.from_noise(with_given, 3) is given
     assert torch.equal(tools.from_noise(with_given, 2), tools.from_noise(batch, 2))
+
+
+def test_a_diffusion_loss_is_paid_before_the_reward_needs_memory():
+    """Its gradient is there and its graph is gone when the judged prediction is made, and nothing else changes."""
+    made, _ = trainer("imagerefl without ReFL", True, guidance=2.0)
+    batch = tiny.batch(SIZE, STEPS)
+    (ready,) = made.ready([batch])
+    assert ready.rolled is not None
+    weight, value = ready.rolled.paid["diffusion"]
+    assert weight == 0.5 and not value.requires_grad and not ready.rolled.x.requires_grad
+    paid = [p.grad.clone() for p in made.parameters.values() if p.grad is not None]
+    assert sum(float(gradient.abs().sum()) for gradient in paid) > 0
+
+    alone, _ = trainer("imagerefl without ReFL", False, guidance=2.0)
+    found, expected = made.backward(ready), alone.backward(batch)
+    assert {name: float(value) for name, value in found.items()} == {n: float(v) for n, v in expected.items()}
+    for name, parameter in alone.parameters.items():
+        assert parameter.grad is not None and torch.equal(made.parameters[name].grad, parameter.grad)  # type: ignore[arg-type]
+
+
+def test_one_prediction_that_serves_both_losses_is_not_made_twice():
+    made, sizes = trainer("imagerefl", True)
+    at_the_start = imagerefl.Settings(kind="imagerefl", start=1, middle=(1, 2))
+    made.ahead = partial(imagerefl.ahead, settings=at_the_start)
+    batch = tiny.batch(SIZE, STEPS)
+    (ready,) = made.ready([batch])
+    assert ready is batch and not sizes

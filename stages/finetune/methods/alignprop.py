@@ -10,7 +10,7 @@ from stages.finetune.methods import draft_k
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged
+    from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
 
 
@@ -26,9 +26,9 @@ class Settings(MethodSettings):
         check_window("truncate", self.truncate, train.sampling_steps + 1, low=1)
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
     """To the first step with gradient."""
-    return len(tools.grid) - batch.draw(settings.truncate)
+    return tools.to_index(batch, len(tools.grid) - batch.draw(settings.truncate))
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:

@@ -9,7 +9,7 @@ from pydantic import Field
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged
+    from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
 
 
@@ -28,9 +28,9 @@ class Settings(MethodSettings):
             raise ValueError(f"k {self.k} is more than sampling_steps {train.sampling_steps}")
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
     """To the first step with gradient, unless the rollout is watched on its way."""
-    return None if settings.kl_weight else len(tools.grid) - settings.k
+    return None if settings.kl_weight else tools.to_index(batch, len(tools.grid) - settings.k)
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:

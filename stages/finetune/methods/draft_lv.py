@@ -9,7 +9,7 @@ from pydantic import Field
 from stages.finetune.settings import MethodSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged
+    from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
 
 
@@ -21,9 +21,9 @@ class Settings(MethodSettings):
     )
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
     """To the last index."""
-    return len(tools.grid) - 1
+    return tools.to_index(batch, len(tools.grid) - 1)
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:

@@ -11,7 +11,7 @@ from stages.finetune.methods import refl
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged
+    from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
 
 
@@ -40,9 +40,12 @@ class Settings(MethodSettings):
         check_window("middle", self.middle, train.sampling_steps, low=self.start)
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
-    """ReFL's rollouts alone begin with noise."""
-    return batch.draw(settings.middle) if refl_turn(batch.micro, settings.refl_every) else None
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
+    """From noise when it is ReFL's turn, else from noised real latents."""
+    m = batch.draw(settings.middle)
+    if refl_turn(batch.micro, settings.refl_every):
+        return tools.to_index(batch, m)
+    return begin(tools, batch, settings.start, m, settings.diffusion_weight)
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
@@ -78,6 +81,8 @@ def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     from stages.finetune.batch import Judged
 
     tools = tools.without_guidance()
+    if batch.rolled is not None:
+        return Judged(tools.x0(batch, batch.rolled.x, m), batch.prompts)
     x, target = tools.noised(batch, start)
     if not diffusion_weight:
         x = tools.rollout(batch, x, start, m)
@@ -88,3 +93,19 @@ def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
         return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
     x = tools.rollout(batch, x, start, m, first=eps.detach())
     return Judged(tools.x0(batch, x, m), batch.prompts, penalties)
+
+
+def begin(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: float) -> Rollout | None:
+    """The part of `judge` before its last prediction; None for m = start, where one prediction serves everything."""
+    from stages.finetune.batch import Rollout
+
+    tools = tools.without_guidance()
+    if m == start and diffusion_weight:
+        return None
+    x, target = tools.noised(batch, start)
+    if not diffusion_weight:
+        return Rollout(x, start, m, guided=False)
+    eps = tools.unguided(batch, x, start)
+    penalties = {"diffusion": (diffusion_weight, (eps - target).square().mean())}
+    x = tools.rollout(batch, x, start, start + 1, first=eps.detach())
+    return Rollout(x, start + 1, m, guided=False, penalties=penalties)

@@ -11,7 +11,7 @@ from stages.finetune.settings import FinetuneSettings, MethodSettings, check_sto
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.finetune.batch import Batch, Judged
+    from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
 
 
@@ -40,9 +40,9 @@ class Settings(MethodSettings):
         check_window("middle", self.middle, train.sampling_steps)
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> int | None:
+def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
     """To the judged index, unless the rollout is watched on its way."""
-    return None if settings.kl_weight else batch.draw(settings.middle)
+    return None if settings.kl_weight else tools.to_index(batch, batch.draw(settings.middle))
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
