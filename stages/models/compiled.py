@@ -8,28 +8,37 @@ shape has kernels of its own, so neither the order of batches nor what was compi
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from functools import lru_cache
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from stages.errors import InputError
 
-COMPILERS = ("g++", "clang++")
+if TYPE_CHECKING:
+    from torch import nn
+
 SHAPES = 64
 """Shapes of the input that are compiled; torch gives up after 8 unless told otherwise."""
+
+
+def compiler() -> tuple[str, bool]:
+    """The C++ compiler that torch will call, which CXX in the environment may name, and whether it is there."""
+    asked = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return asked, shutil.which(shlex.split(asked)[0]) is not None
 
 
 @lru_cache(maxsize=4)
 def compiled(network: nn.Module) -> nn.Module:
     """`network` with the same weights, compiled when it is first called. Raises InputError without a C++ compiler."""
-    asked = os.environ.get("CXX", "")
-    if not any(shutil.which(name) for name in (asked, *COMPILERS) if name):
+    name, there = compiler()
+    if not there:
         raise InputError(
-            f"compile: true needs a C++ compiler, and there is none: install one of {', '.join(COMPILERS)}, "
-            "name yours in CXX, or leave the setting out"
+            f"compile: true needs a C++ compiler, and {name} is not here: install it, name another one in CXX, or "
+            "leave the setting out"
         )
+    import torch
     import torch._dynamo.config as dynamo
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, SHAPES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import InputError
-from stages.models.compiled import COMPILERS, compiled
+from stages.models.compiled import compiled, compiler
 from stages.models.diffusion import Denoiser
 from stages.models.policy import Trainable, make_policy, unchanged
 from tests import tiny
 
 COUNT = 2
-needs_a_compiler = pytest.mark.skipif(
-    not any(shutil.which(name) for name in COMPILERS), reason="torch.compile needs a C++ compiler"
-)
+needs_a_compiler = pytest.mark.skipif(not compiler()[1], reason="torch.compile needs a C++ compiler")
 
 
 class Small(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_a_study_that_is_partly_built(project: Project, monkeypatch: pytest.Monk
     assert "encode" not in jobs
     cost = found(findings, "cost").found
     assert cost.startswith("about 6 min one after another, 900 MB in the largest job, without measure,")
+
+
+def test_a_compiler_is_asked_for_only_where_the_study_compiles(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mark(**changes: object) -> str | None:
+        study_ = small_study()
+        study_["sample"] |= changes.get("sample", {})
+        next(iter(study_["methods"].values()))["train"] = changes.get("train", {})
+        Path("quick.yaml").write_text(yaml.safe_dump(study_))
+        return next((each.mark for each in study.look(Path("quick.yaml")) if each.what == "compiler"), None)
+
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    assert mark() is None and mark(sample={"compile": False}) is None
+    assert mark(sample={"compile": True}) == mark(train={"compile": True}) == "note"
+    monkeypatch.setenv("CXX", sys.executable)
+    assert mark(train={"compile": True}) == "ok"
 
 
 def test_what_is_missing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.estimate.said import duration
+from stages.models.compiled import compiler
 from stages.study import load
 from workflow.doctor.finding import Finding
 from workflow.doctor.machine import gpus
@@ -59,6 +60,22 @@ def _files(study: Mapping[str, Any]) -> Iterator[Finding]:
             yield _model(str(name), model)
     yield from _data(study)
     yield from _size_of_images(study)
+    yield from _compiler(study)
+
+
+def _compiler(study: Mapping[str, Any]) -> Iterator[Finding]:
+    """What `compile: true` wants, where the study says so."""
+    sections = [study.get("finetune"), study.get("sample")]
+    methods = study.get("methods")
+    for method in methods.values() if isinstance(methods, Mapping) else ():
+        sections.append(method.get("train") if isinstance(method, Mapping) else None)
+    if not any(isinstance(section, Mapping) and section.get("compile") for section in sections):
+        return
+    name, there = compiler()
+    if there:
+        yield Finding("ok", "compiler", f"{name}, for compile: true")
+    else:  # the machines that run the jobs may have it
+        yield Finding("note", "compiler", f"compile: true wants {name}, which is not here")
 
 
 def _size_of_images(study: Mapping[str, Any]) -> Iterator[Finding]:
