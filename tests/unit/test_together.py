@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
@@ -117,6 +118,33 @@ def test_a_diffusion_loss_is_paid_before_the_reward_needs_memory():
     assert {name: float(value) for name, value in found.items()} == {n: float(v) for n, v in expected.items()}
     for name, parameter in alone.parameters.items():
         assert parameter.grad is not None and torch.equal(made.parameters[name].grad, parameter.grad)  # type: ignore[arg-type]
+
+
+def test_one_graph_of_the_network_at_a_time():
+    """The most that autograd keeps in a step: of one prediction and a decoding, where it would be of two and that."""
+
+    def most(together: bool) -> int:
+        now = peak = 0
+
+        class Kept:
+            def __init__(self, tensor: Tensor) -> None:
+                nonlocal now, peak
+                self.tensor = tensor
+                now += tensor.nbytes
+                peak = max(peak, now)
+
+            def __del__(self) -> None:
+                nonlocal now
+                now -= self.tensor.nbytes
+
+        made, _ = trainer("imagerefl without ReFL", together)
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            made.train_step([tiny.batch(SIZE, STEPS)])
+        gc.collect()
+        assert now == 0
+        return peak
+
+    assert most(True) < 0.65 * most(False)
 
 
 def test_one_prediction_that_serves_both_losses_is_not_made_twice():
