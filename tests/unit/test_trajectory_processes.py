@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_trajectory import EVERY, STEPS, Made, batch, trainer, weights
 from torch import Tensor
 
 from stages.errors import InputError, Stopped
@@ -23,6 +22,7 @@ from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.processes import ALONE, Processes
 from stages.resume import State
 from tests.together import together
+from tests.unit.trajectories import EVERY, STEPS, Made, batch, trainer, weights
 
 SIZE = 8
 IN_TWO = {"train": {"accumulate": 2}}

@@ -1,0 +1,117 @@
+"""What is refused of a base model, in one line, and pickles, which are never executed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stages.errors import InputError
+from stages.models.diffusion import load_diffusion
+from stages.prepare.source import ImportSettings, import_model
+from tests import bases
+from tests.unit.base_models import CPU, PARTS, change, load, sampled, single, without
+from tests.unit.base_models import folders as folders  # a fixture
+
+
+def test_pickles_beside_safetensors_are_never_opened(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A folder as hubs have them: torch's own files stand beside safetensors, here ones that would end this process."""
+    folder = without(folders["sd15"], tmp_path / "base")
+    plain = load(folder)
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/pytorch_model"):
+        (folder / f"{name}.bin").write_bytes(pickle.dumps(Code()))
+    record = bases.record(folder)
+    assert record.files == plain.record.files and record.digest == plain.record.digest
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/pytorch_model"):
+        (folder / f"{name}.bin").chmod(0)
+    torch.testing.assert_close(sampled(load_diffusion(record, CPU, PARTS)), sampled(plain), rtol=0, atol=0)
+
+
+def refusals(folders: dict[str, Path], top: Path) -> Iterator[tuple[Path, dict[str, object], str]]:
+    """Damaged copies of models, options, and what is said of them."""
+    sd15, sdxl = folders["sd15"], folders["sdxl"]
+    yield top / "nowhere", {}, "no such folder"
+    yield without(sd15, top / "a", "vae"), {}, "not a complete diffusers folder; missing vae/$"
+    yield without(sd15, top / "b", "unet/config.json"), {}, "missing unet/config.json$"
+    lacking = without(sdxl, top / "c", "text_encoder_2/model.safetensors", "tokenizer_2", "scheduler")
+    yield lacking, {}, "missing text_encoder_2/model.safetensors, tokenizer_2/, scheduler/scheduler_config.json$"
+    yield sd15, {"variant": "fp16"}, r"missing unet/diffusion_pytorch_model\.fp16\.safetensors, vae/"
+    yield sd15, {"varient": "fp16"}, r"options\.varient: unknown key; did you mean 'variant'"
+    yield sdxl, {"empty": "none"}, "expected model or encoded, found 'none'"
+    other = without(sd15, top / "d")
+    change(other / "model_index.json", _class_name="KandinskyPipeline")
+    yield other, {}, "pipeline 'KandinskyPipeline' is not supported"
+    wide = without(sd15, top / "e")
+    change(wide / "text_encoder" / "config.json", hidden_size=32)
+    yield wide, {}, "the width of text_encoder is 32, but unet expects 16$"
+    wide = without(sdxl, top / "f")
+    change(wide / "text_encoder_2" / "config.json", projection_dim=8)
+    yield wide, {}, "the width of pooled text and time ids is 56, but unet expects 64$"
+    short = without(sd15, top / "g")
+    file = short / "unet" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    yield short, {}, "its header speaks of .* cut off"
+    broken = without(sd15, top / "h")
+    (broken / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"<html>not found</html>")
+    yield broken, {}, "not a safetensors file, or cut off in its header"
+
+
+def test_refuses_folders_naming_what_is_wrong(folders: dict[str, Path], tmp_path: Path) -> None:
+    for folder, options, message in refusals(folders, tmp_path):
+        with pytest.raises(InputError, match=message) as found:
+            bases.record(folder, **options)
+        assert "\n" not in str(found.value)
+
+
+class Code:
+    """What a pickle may carry."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+def test_refuses_pickled_objects_and_weights_that_do_not_fit(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = without(folders["sd15"], tmp_path / "a", "text_encoder/model.safetensors")
+    file = folder / "text_encoder" / "pytorch_model.bin"
+    torch.save({"weights": Code()}, file)
+    record = bases.record(folder)
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: holds pickled Python objects, which are never executed"):
+        load_diffusion(record, CPU, ("text_encoder",))
+    file.write_bytes(pickle.dumps(Code()))
+    with pytest.raises(InputError, match="holds pickled Python objects"):
+        load_diffusion(bases.record(folder), CPU, ("text_encoder",))
+
+    folder = without(folders["sd15"], tmp_path / "b")
+    bases.rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors",
+                  lambda weights: {n: w for n, w in weights.items() if "conv_in" not in n})  # fmt: skip
+    with pytest.raises(InputError, match=r"unet: the weights lack conv_in\.bias and 1 more; not those of this config"):
+        load_diffusion(bases.record(folder), CPU, ("unet",))
+    bases.rewrite(folder / "vae" / "diffusion_pytorch_model.safetensors",
+                  lambda weights: {n: w if "conv_in" not in n else w[:4] for n, w in weights.items()})  # fmt: skip
+    with pytest.raises(InputError, match=r"vae: cannot be loaded: .*conv_in"):
+        load_diffusion(bases.record(folder), CPU, ("vae",))
+
+
+def test_refuses_files_that_are_not_the_recorded_ones(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = without(folders["sd15"], tmp_path / "a")
+    record = bases.record(folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    bases.rewrite(file, lambda weights: {name: 2 * value for name, value in weights.items()})
+    load_diffusion(record, CPU, ("vae",))
+    with pytest.raises(InputError, match=r"diffusion_pytorch_model\.safetensors: changed since model 'base'"):
+        load_diffusion(record, CPU, ("unet",))
+
+
+def test_refuses_single_files_without_configuration(folders: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(1)}, file)
+    with pytest.raises(InputError, match=r"name in options\.config the diffusers folder"):
+        import_model("base", ImportSettings(kind="diffusers", file=str(file)), "study: base")
+    with pytest.raises(InputError, match="a single file of PixArt-alpha is not supported; use a diffusers folder"):
+        load_diffusion(single(folders["pixart"], file), CPU, ("unet",))
+    with pytest.raises(InputError, match=r"model\.safetensors: holds no unet, vae, text_encoder of Stable Diffusion"):
+        load_diffusion(single(folders["sd15"], file), CPU, ("unet",))
