@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,24 +42,51 @@ def run_stage(main: Callable[[], None]) -> None:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the name `path` only when the block ends without an exception.
+    """A path to write to, in a folder beside `path`; what is there takes the name `path` only when the block ends
+    without an exception.
 
     Raises DiskError, an InputError, where the disk is full or refuses to be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    with _beside(path) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+
+
+@contextmanager
+def whole_files(path: Path) -> Iterator[Path]:
+    """A folder to write to; what is there is moved into the folder `path`, each file whole, when the block ends without
+    an exception. Other files of `path` stay.
+
+    Raises DiskError as `whole_file` does.
+    """
+    with _beside(path) as folder:
+        yield folder
+        for made in sorted(file for file in folder.rglob("*") if file.is_file()):
+            place = path / made.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(place)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A folder of this process beside `path`, gone when the block ends.
+
+    A folder, since what writes into it may leave files of its own when it is killed: safetensors begins a `.tmp...`
+    beside its target.
+    """
+    folder = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
-        yield partial
-        partial.replace(path)
+        folder.mkdir(exist_ok=True)
+        yield folder
     except Exception as error:
         if problem := _refusal(error, path):
             raise DiskError(f"{path}: cannot be written: {problem}") from None
         raise
     finally:
-        with suppress(OSError):  # a folder that is not there or not ours holds nothing to take away
-            partial.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep(path: Path) -> None:
@@ -67,7 +94,7 @@ def _sweep(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(platform.node())}.*.tmp"):
         number = left.name.split(".")[-2]
         if number.isdigit() and int(number) != os.getpid() and not Path("/proc", number).exists():
-            left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 REFUSED = (
@@ -89,7 +116,8 @@ def _refusal(error: Exception, path: Path) -> str:
         return ""
     if isinstance(error, OSError) and error.errno in REFUSED:
         named = Path(os.fsdecode(error.filename)) if error.filename else path
-        ours = named in path.parents or named.parent == path.parent  # and not an input that cannot be read
+        # and not an input that cannot be read
+        ours = named in path.parents or path.parent in (named.parent, named.parent.parent)
         return os.strerror(error.errno) if ours else ""
     # safetensors and torch raise errors of their own
     if "No space left" in str(error) or (path.parent.exists() and shutil.disk_usage(path.parent).free < SMALL):

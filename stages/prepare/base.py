@@ -30,7 +30,7 @@ from stages.prepare.pictures import Pictures
 from stages.prepare.settings import BaseSettings
 from stages.prepare.vae import to_model
 from stages.resume import State
-from stages.runtime import seed_from
+from stages.runtime import seed_from, whole_files
 from stages.world.scene import SHAPES, evaluation_prompts, read_caption
 
 
@@ -150,7 +150,8 @@ def train(
         changes = {"steps": settings.polish.steps, "lr": settings.polish.lr, "hold": 0.0}
         then = lesson.run("polish", settings.model_copy(update=changes), settings.polish.words)
         log.rows += [(settings.steps + step, term, value) for step, term, value in then.rows]
-    parts.pipeline().save_pretrained(out)
+    with whole_files(out) as folder:
+        parts.pipeline().save_pretrained(folder)
     return log
 
 

@@ -29,7 +29,7 @@ from stages.prepare.quality import Pairs
 from stages.prepare.settings import ClipSettings
 from stages.prepare.vae import to_model
 from stages.resume import State
-from stages.runtime import seed_from, whole_file
+from stages.runtime import seed_from, whole_file, whole_files
 
 CONFIG, WEIGHTS, TOKENIZER = "open_clip_config.json", "open_clip_model.safetensors", "tokenizer"
 MAX_SCALE = math.log(100)
@@ -199,7 +199,8 @@ def train(
 def save(model: CLIP, tokenizer: CLIPTokenizer, settings: ClipSettings, out: Path) -> None:
     """Write configuration, weights and tokenizer."""
     config = {"model_cfg": model_config(settings, len(tokenizer)), "preprocess_cfg": preprocess_config(settings)}
-    tokenizer.save_pretrained(out / TOKENIZER)
+    with whole_files(out / TOKENIZER) as folder:
+        tokenizer.save_pretrained(folder)
     with whole_file(out / CONFIG) as partial:
         partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     with whole_file(out / WEIGHTS) as partial:

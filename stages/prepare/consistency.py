@@ -27,6 +27,7 @@ from stages.models.schedule import Grid
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.loop import Log, Terms, Trainer, draw_rows, generator
 from stages.resume import State
+from stages.runtime import whole_files
 
 SAMPLES = 3  # images a held-out prompt in the acceptance check
 
@@ -129,5 +130,6 @@ def train(settings: ConsistencySettings, model: DiffusionModel, encodings: Encod
     log.add(settings.steps, found)
     said = "beats" if found["probe_accepted"] else "does not beat"
     print(f"consistency: the student {said} Tweedie's formula at every index of the noisy half", file=sys.stderr)
-    network.save_pretrained(out)
+    with whole_files(out) as folder:
+        network.save_pretrained(folder)
     return log

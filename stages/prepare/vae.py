@@ -25,7 +25,7 @@ from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator
 from stages.prepare.pictures import Pictures
 from stages.prepare.settings import VaeSettings
 from stages.resume import State
-from stages.runtime import seed_from
+from stages.runtime import seed_from, whole_files
 
 PILOT = 3.0
 """Constant carried by channels 6 and 7: it dominates the variance, so that the group norms hardly rescale the image."""
@@ -165,7 +165,8 @@ def train(
     trainer.run(terms, Probe(every, probe))
     log = trainer.finish()
     vae.register_to_config(scaling_factor=round(1 / colour_std(vae, held_out, device), 4))
-    vae.save_pretrained(out)
+    with whole_files(out) as folder:
+        vae.save_pretrained(folder)
     return log
 
 
