@@ -60,6 +60,7 @@ class Nursery:
         assert self._process.stdin
         self._count += 1
         log = self.logs / f"{self._count}.log"
+        log.touch()  # a child may be killed before it opens it
         order = {"argv": list(argv), "cwd": str(cwd), "env": env, "log": str(log)}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         child, began = int(self._line()), time.monotonic()
