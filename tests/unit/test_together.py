@@ -120,7 +120,8 @@ def test_a_diffusion_loss_is_paid_before_the_reward_needs_memory():
         assert parameter.grad is not None and torch.equal(made.parameters[name].grad, parameter.grad)  # type: ignore[arg-type]
 
 
-def test_one_graph_of_the_network_at_a_time():
+@pytest.mark.parametrize("name", ["imagerefl without ReFL", "refl with images"])
+def test_one_graph_of_the_network_at_a_time(name: str):
     """The most that autograd keeps in a step: of one prediction and a decoding, where it would be of two and that."""
 
     def most(together: bool) -> int:
@@ -137,7 +138,7 @@ def test_one_graph_of_the_network_at_a_time():
                 nonlocal now
                 now -= self.tensor.nbytes
 
-        made, _ = trainer("imagerefl without ReFL", together)
+        made, _ = trainer(name, together)
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
             made.train_step([tiny.batch(SIZE, STEPS)])
         gc.collect()

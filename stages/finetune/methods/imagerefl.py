@@ -44,7 +44,7 @@ def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
     """From noise when it is ReFL's turn, else from noised real latents."""
     m = batch.draw(settings.middle)
     if refl_turn(batch.micro, settings.refl_every):
-        return tools.to_index(batch, m)
+        return refl.begin(tools, batch, m, settings.diffusion_weight)
     return begin(tools, batch, settings.start, m, settings.diffusion_weight)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -42,7 +43,7 @@ class Settings(MethodSettings):
 
 def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
     """To the judged index, unless the rollout is watched on its way."""
-    return None if settings.kl_weight else tools.to_index(batch, batch.draw(settings.middle))
+    return None if settings.kl_weight else begin(tools, batch, batch.draw(settings.middle), settings.diffusion_weight)
 
 
 def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
@@ -55,13 +56,21 @@ def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
 
 def judge(tools: Tools, batch: Batch, m: int, diffusion_weight: float) -> Judged:
     """Roll out to index m without gradient, predict x0 there with gradient; ImageReFL's code, refl_trainer.py."""
+    if batch.rolled is not None:
+        return judged(tools, batch, batch.rolled.x, m, 0.0)
     return judged(tools, batch, tools.from_noise(batch, m), m, diffusion_weight)
+
+
+def begin(tools: Tools, batch: Batch, m: int, diffusion_weight: float) -> Rollout:
+    """The part of `judge` before its prediction: the rollout, and the diffusion loss at m."""
+    begun = tools.to_index(batch, m)
+    if not diffusion_weight:
+        return begun
+    return replace(begun, penalties={"diffusion": (diffusion_weight, tools.diffusion_error(batch, m))})
 
 
 def near(tools: Tools, batch: Batch, m: int, settings: Settings) -> Judged:
     """The same with the divergence from the base at one of the steps up to m as a penalty (ReFL+KL)."""
-    from dataclasses import replace
-
     from stages.finetune.trajectory.nearness import Watched
 
     watched = Watched.draw(batch, m + 1)
