@@ -18,9 +18,10 @@ Content = Mapping[str, Any]
 HEAD = """\
 # Benchmarks
 
-Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures everything anew and
-writes both. `make bench QUICK=1` measures a little of everything into `out/bench`, to see that it works, and leaves
-results and page as they are. Figures are those of the machine named in each section.
+Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures everything anew, but for
+Slurm (`python -m benchmarks.slurm`), and writes both. `make bench QUICK=1` measures a little of everything into
+`out/bench`, to see that it works, and leaves results and page as they are. Figures are those of the machine named in
+each section.
 """
 
 
@@ -76,8 +77,8 @@ def steps(content: Content) -> Iterator[str]:
         "(`benchmarks/plain.py`) does the work the way the released trainer does. Both sides take turns in one process "
         "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
-        "are an image and micro-step, of the sweep an image of all six k. Seconds are medians of n repetitions, "
-        "without the time that compiling takes.\n"
+        "are an image and micro-step, of the sweep an image of all six k (the released code makes 392, a stray guided "
+        "step more). Seconds are medians of n repetitions, without the time that compiling takes.\n"
     )
     median = statistics.median
     yield from table(

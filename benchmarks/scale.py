@@ -145,6 +145,10 @@ def page(study: Path) -> Iterator[str]:
     yield HEAD.format(study=study, runs=runs, methods=len(methods), seeds=SEEDS, peak=PEAK, share=100 * SHARE,
                       speed=PEAK * SHARE, prompts=PROMPTS, each=plan.sample.samples_per_prompt)  # fmt: skip
     yield "## Evaluations, counted by the code\n"
+    yield (
+        f"Training: means of the first {COUNTED_STEPS} optimizer steps with the indices that they draw; formulas in\n"
+        "[methods](methods.md) are the means of all draws.\n"
+    )
     counted = [(name, *training(study, run)) for name, run in methods.items()]
     yield from table(
         ("training, an image", "evaluations", "with gradient", "images of a run"),

@@ -238,10 +238,10 @@ def _any_of(package: str, definitions: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m stages.study", description="Check a study file.")
-    parser.add_argument("study", nargs="*", type=Path, help="study files")
+    parser.add_argument("study", nargs="*", type=Path, help="study files (default: params.yaml)")
     parser.add_argument("--schema", type=Path, help="write the JSON schema of study files here")
     args = parser.parse_args()
-    for path in args.study:
+    for path in args.study or ([] if args.schema else [Path("params.yaml")]):
         load(path)
         print(f"{path}: ok")
     if args.schema:

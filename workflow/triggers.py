@@ -28,7 +28,8 @@ def code(stage: str) -> Mapping[str, str]:
     """
     files = []
     for path in map(Path, _modules()[stage]):
-        found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        # what begins with a dot is an editor's, not code
+        found = [path] if path.is_file() else [file for file in path.rglob("[!.]*") if file.is_file()]
         files += sorted(str(file) for file in found if "__pycache__" not in file.parts)
     return {file: _digest(file) for file in files}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A study with the page's entries; the page's module is where the page puts it, as far as imports can tell."""
     folder = tmp_path / "methods"
     folder.mkdir()
@@ -37,7 +39,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(stages.finetune.methods, "__path__", paths)
     plugins._files.cache_clear()
     (tmp_path / "params.yaml").write_text(STUDY + blocks("yaml")[0])
-    return tmp_path / "params.yaml"
+    yield tmp_path / "params.yaml"
+    plugins._files.cache_clear()  # other tests do not know this method
+    sys.modules.pop("stages.finetune.methods.refl_twice", None)
 
 
 def test_the_page_s_method_trains(study: Path) -> None:

@@ -17,4 +17,4 @@ class Finding:
     found: str
 
     def __str__(self) -> str:
-        return f"  {self.mark:<8}{self.what:<18}{self.found}"
+        return f"  {self.mark:<8}{self.what:<17} {self.found}"
