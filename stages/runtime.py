@@ -48,7 +48,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Raises DiskError, an InputError, where the disk is full or refuses to be written.
     """
     path = Path(path)
-    with _beside(path) as folder:
+    with beside(path) as folder:
         yield folder / path.name
         (folder / path.name).replace(path)
 
@@ -60,7 +60,7 @@ def whole_files(path: Path) -> Iterator[Path]:
 
     Raises DiskError as `whole_file` does.
     """
-    with _beside(path) as folder:
+    with beside(path) as folder:
         yield folder
         for made in sorted(file for file in folder.rglob("*") if file.is_file()):
             place = path / made.relative_to(folder)
@@ -69,8 +69,8 @@ def whole_files(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A folder of this process beside `path`, gone when the block ends.
+def beside(path: Path) -> Iterator[Path]:
+    """A folder of this process beside `path`, gone when the block ends. Raises DiskError as `whole_file` does.
 
     A folder, since what writes into it may leave files of its own when it is killed: safetensors begins a `.tmp...`
     beside its target.

@@ -18,6 +18,7 @@ from stages.errors import InputError
 from stages.export import pipeline
 from stages.models.bases.layout import INDEX, SCHEDULER, read_json
 from stages.models.diffusion import DiffusionModel, source_of
+from stages.runtime import beside
 
 PIPELINE_FILE = "pipeline.py"
 README = """# Combined generation
@@ -48,14 +49,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to write to; it takes the name `path` only when the block ends without an exception."""
     if path.exists():
         raise InputError(f"{path}: is there already; name another folder, or remove it")
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with beside(path) as partial:
         yield partial
         partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_merged(model: DiffusionModel, network: nn.Module, out: Path, dtype: torch.dtype) -> None:

@@ -11,6 +11,8 @@ from stages.finetune.methods import refl
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
 
@@ -87,8 +89,7 @@ def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     if not diffusion_weight:
         x = tools.rollout(batch, x, start, m)
         return Judged(tools.x0(batch, x, m), batch.prompts)
-    eps = tools.unguided(batch, x, start)
-    penalties = {"diffusion": (diffusion_weight, (eps - target).square().mean())}
+    eps, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
     if m == start and not tools.extra_step:
         return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
     x = tools.rollout(batch, x, start, m, first=eps.detach())
@@ -105,7 +106,14 @@ def begin(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     x, target = tools.noised(batch, start)
     if not diffusion_weight:
         return Rollout(x, start, m, guided=False)
-    eps = tools.unguided(batch, x, start)
-    penalties = {"diffusion": (diffusion_weight, (eps - target).square().mean())}
+    eps, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
     x = tools.rollout(batch, x, start, start + 1, first=eps.detach())
     return Rollout(x, start + 1, m, guided=False, penalties=penalties)
+
+
+def first_prediction(
+    tools: Tools, batch: Batch, x: Tensor, target: Tensor, start: int, diffusion_weight: float
+) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
+    """The prediction from noised real latents x, which enter index `start`, and the diffusion loss that it makes."""
+    eps = tools.unguided(batch, x, start)
+    return eps, {"diffusion": (diffusion_weight, (eps - target).square().mean())}
