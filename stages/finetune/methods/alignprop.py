@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.methods import draft_k
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
 if TYPE_CHECKING:
     from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
+
+ABOUT = MethodAbout("AlignProp", "Prabhudesai et al. 2023, arXiv 2310.03739", family="reward gradient")
 
 
 class Settings(MethodSettings):

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("AWM", "Xue et al. 2025", family="matching")
 
 
 class Settings(AdvantageSettings):

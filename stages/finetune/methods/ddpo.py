@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("DDPO", "Black et al. 2024, arXiv 2305.13301", family="policy gradient")
 
 
 class Settings(AdvantageSettings):

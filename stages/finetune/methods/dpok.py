@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("DPOK", "Fan et al. 2023, arXiv 2305.16381", family="policy gradient")
 
 
 class Settings(AdvantageSettings):

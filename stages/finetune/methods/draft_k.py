@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic
 
 if TYPE_CHECKING:
     from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
+
+ABOUT = MethodAbout("DRaFT-K", "Clark et al. 2024, arXiv 2309.17400", family="reward gradient", label="DRaFT-{k}")
 
 
 class Settings(MethodSettings):

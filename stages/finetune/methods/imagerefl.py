@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.methods import refl
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
+
+ABOUT = MethodAbout("ImageReFL", "Sorokin et al. 2025, arXiv 2505.22569", family="reward gradient")
 
 
 class Settings(MethodSettings):

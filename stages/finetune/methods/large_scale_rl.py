@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.methods import ddpo
 from stages.finetune.settings import FinetuneSettings
 
 if TYPE_CHECKING:
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("Large-scale RL", "Zhang et al. 2024, arXiv 2401.12244", family="policy gradient")
 
 
 class Settings(ddpo.Settings):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.methods.sqdf import SoftQSettings
 from stages.finetune.settings import FinetuneSettings, check_window
 from stages.finetune.trajectory.settings import TrajectorySettings
@@ -13,6 +14,8 @@ from stages.params import Settings as Section
 
 if TYPE_CHECKING:
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("SEIKO", "Uehara et al. 2024, arXiv 2402.16359", family="online")
 
 
 class GradientSettings(Section):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic, check_window
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from stages.finetune.batch import Batch, Judged, Rollout
     from stages.finetune.tools import Tools
+
+ABOUT = MethodAbout("ReFL", "Xu et al. 2023 (ImageReward), arXiv 2304.05977", family="reward gradient")
 
 
 class Settings(MethodSettings):

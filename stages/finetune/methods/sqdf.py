@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.trajectory.settings import TrajectorySettings
 from stages.params import Settings as Section
@@ -13,6 +14,8 @@ from stages.params import Settings as Section
 if TYPE_CHECKING:
     from stages.finetune.trajectory.soft_q import SoftQ
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("SQDF", "Kang et al. 2026, arXiv 2512.04559", family="soft Q")
 
 
 class BufferSettings(Section):

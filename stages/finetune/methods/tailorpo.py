@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.about import MethodAbout
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.trajectory.settings import CollectionSettings
 
 if TYPE_CHECKING:
     from stages.finetune.trajectory.trainer import Method
+
+ABOUT = MethodAbout("TailorPO", "Ren et al. 2025, arXiv 2502.01667", family="preference")
 
 
 class Settings(CollectionSettings):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from stages.about import MetricAbout
 from stages.world import oracle
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
+
+ABOUT = MetricAbout("Attribute diversity", labels={"attribute_diversity": "attribute diversity"}, rising="more diverse")
 
 SCOPE = "prompt"
 

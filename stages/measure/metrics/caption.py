@@ -7,10 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.world import oracle
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
+
+ABOUT = MetricAbout(
+    "Caption match",
+    labels={
+        "caption_accuracy": "caption accuracy",
+        "shape_accuracy": "shape accuracy",
+        "colour_accuracy": "colour accuracy",
+        "full_caption_accuracy": "full caption accuracy",
+        "empty_share": "empty share",
+    },
+    rising="more images as the prompt says",
+)
 
 SCOPE = "image"
 

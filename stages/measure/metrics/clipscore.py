@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from stages.about import MetricAbout
+
 if TYPE_CHECKING:
     import numpy as np
 
     from stages.measure.judged import Judged
+
+ABOUT = MetricAbout("CLIPScore", "Hessel et al. 2021", labels={"clipscore": "CLIPScore"}, rising="closer to the prompt")
 
 SCOPE = "image"
 

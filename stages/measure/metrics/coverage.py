@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import Reference, distance_blocks, rounding
+
+ABOUT = MetricAbout("Coverage", "Naeem et al. 2020", labels={"coverage": "coverage"}, rising="more modes covered")
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import unit
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
+
+ABOUT = MetricAbout("Pairwise diversity", labels={"*_diversity": "{} diversity"}, rising="more diverse")
 
 SCOPE = "prompt"
 

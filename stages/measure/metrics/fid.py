@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import Gaussian, Reference, gaussian
+
+ABOUT = MetricAbout("FID", "Heusel et al. 2017", labels={"fid": "FID"}, rising="further from real images")
 
 SCOPE = "set"
 RANGE = (0.0, float("inf"))

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import BLOCK, Reference, cubic_kernel
+
+ABOUT = MetricAbout("KID", "Binkowski et al. 2018", labels={"kid": "KID"}, rising="further from real images")
 
 SCOPE = "set"
 

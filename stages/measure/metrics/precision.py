@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import Reference, distance_blocks, rounding
+
+ABOUT = MetricAbout("Precision", "Kynkaanniemi et al. 2019", labels={"precision": "precision"}, rising="more realistic")
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import BLOCK, Nearest, Reference, distance_blocks, rounding
+
+ABOUT = MetricAbout("Recall", "Kynkaanniemi et al. 2019", labels={"recall": "recall"}, rising="more modes covered")
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.about import MetricAbout
 from stages.measure.statistics import unit
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
+
+ABOUT = MetricAbout("Vendi score", "Friedman and Dieng 2023", labels={"vendi": "Vendi score"}, rising="more diverse")
 
 SCOPE = "prompt"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import End, StrategyAbout
 from stages.sample.settings import StrategySettings
 
 if TYPE_CHECKING:
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
 
     from stages.models.diffusion import Predict
     from stages.sample.networks import Networks
+
+ABOUT = StrategyAbout(
+    "AIG",
+    "Jena et al. 2025, arXiv 2409.06493",
+    letter="p",
+    plain=End(0, "p → 0"),
+    base=End(math.inf, "p → ∞"),
+    lines=("--", "-."),
+    markers=("s", "D"),
+    caption="AIG moves from the base to the tuned network with weight (i / T)^p at step i.",
+)
 
 
 class Settings(StrategySettings):

@@ -4,10 +4,12 @@ tuned network.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import End, StrategyAbout
 from stages.params import Settings as Section
 from stages.sample.settings import StrategySettings
 
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
 
     from stages.models.diffusion import Predict
     from stages.sample.networks import Networks
+
+ABOUT = StrategyAbout(
+    "combined generation",
+    "Sorokin et al. 2025 (ImageReFL), arXiv 2505.22569",
+    short="combined",
+    letter="k",
+    plain=End(0, "k = 0"),
+    base=End(math.inf, "k = T"),
+    leading=True,
+    lines=("-", (0, (5, 1))),
+    caption="Combined generation lets the base make the first k of T steps and the tuned network the rest.",
+)
 
 
 class AsReleased(Section):

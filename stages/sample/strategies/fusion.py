@@ -8,10 +8,12 @@ latents, as everywhere.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import End, StrategyAbout
 from stages.sample.settings import StrategySettings
 
 if TYPE_CHECKING:
@@ -22,6 +24,16 @@ if TYPE_CHECKING:
     from stages.models.sampler import Enter
     from stages.models.schedule import Grid
     from stages.sample.networks import Networks
+
+ABOUT = StrategyAbout(
+    "fusion",
+    "Zhou et al. 2023 (ProFusion), arXiv 2305.13579",
+    letter="k",
+    base=End(math.inf, "k = T"),
+    lines=((0, (7, 2, 1, 2)),),
+    markers=("v", ">"),
+    caption="Fusion is combined generation with noise drawn anew before every step of the tuned network.",
+)
 
 
 class Settings(StrategySettings):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.about import End, StrategyAbout
 from stages.sample.settings import StrategySettings
 
 if TYPE_CHECKING:
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
 
     from stages.models.diffusion import Predict
     from stages.sample.networks import Networks
+
+ABOUT = StrategyAbout(
+    "RLG",
+    letter="w",
+    plain=End(1, "w = 1"),
+    base=End(0, "w = 0"),
+    lines=(":", (0, (1, 3))),
+    markers=("^", "<"),
+    caption="RLG adds w times the difference between the tuned network and the base to the base; w above 1 goes "
+    "further than the tuned network.",
+)
 
 
 class Settings(StrategySettings):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stages.about import StrategyAbout
 from stages.sample.settings import StrategySettings
 
 if TYPE_CHECKING:
     from stages.models.diffusion import Predict
     from stages.sample.networks import Networks
+
+ABOUT = StrategyAbout("tuned only", role="tuned", caption="The tuned network makes every step.")
 
 
 class Settings(StrategySettings):
