@@ -7,6 +7,7 @@
 STUDY ?= params.yaml
 ARGS ?=
 VENV := .venv
+FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
 .PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema clean-venv
@@ -15,8 +16,8 @@ help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 study: $(VENV)/.study  ## run the study of STUDY (params.yaml) and say where the report is
-	@$(IN) snakemake --cores all $(if $(filter-out params.yaml,$(STUDY)),--config study=$(STUDY)) $(ARGS)
-	@$(IN) python -m workflow.layout $(STUDY)
+	@$(IN) snakemake --cores all $(if $(subst params.yaml,,$(STUDY)),--config study=$(FILE)) $(ARGS)
+	@$(IN) python -m workflow.layout $(FILE)
 
 CLAIMS := studies/shapes-claims.yaml
 claims: $(VENV)/.study  ## run the claims study and keep its results in docs/results/shapes-claims
@@ -29,10 +30,10 @@ smoke:  ## run the study in miniature
 	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml
 
 doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and lacks
-	@$(IN) python -m workflow.doctor $(STUDY)
+	@$(IN) python -m workflow.doctor $(FILE)
 
 estimate: $(VENV)/.study  ## encode what STUDY needs, time its networks for a moment: hours, memory and disk of the rest
-	@$(IN) python -m workflow.estimate $(STUDY)
+	@$(IN) python -m workflow.estimate $(FILE)
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm" $(ARGS)
@@ -79,7 +80,7 @@ $(VENV)/bin/python:
 	done; echo "error: no Python 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python3.11" >&2; exit 2
 
 $(VENV)/.study: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lora,slurm]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python

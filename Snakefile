@@ -12,6 +12,7 @@ from snakemake.utils import min_version
 from stages.errors import InputError
 from stages.params import read_study
 from stages.study import load
+from workflow.asked import asked_study
 from workflow.dvc_sync import Agreement, Beside, commit, whole
 from workflow.layout import REPORT_FILES, Layout, one_of
 from workflow.locks import held
@@ -62,10 +63,12 @@ localrules:
     prepare_import,  # a second's work, and nodes of a cluster rarely reach a hub
 
 
+# Every output of every job, not the report alone: of a file that is missing in between Snakemake says "Nothing to be
+# done" as long as what was made from it is there.
 rule all:
     default_target: True
     input:
-        rules.report.output,
+        STUDY.outputs,
 
 
 onsuccess:

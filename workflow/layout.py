@@ -153,6 +153,21 @@ class Layout:
         """Trained runs, a method with a training seed each."""
         return list(self.study["runs"])
 
+    @property
+    def outputs(self) -> list[str]:
+        """Every file that the jobs of the study leave behind."""
+        trained = [(kind, name) for kind in MODEL_FILES for name in self.trained(kind)]
+        models = [file.format(name=name) for kind, name in trained for file in self.model_files(kind)]
+        below = [f"data/{name}" for name in ("prompts.parquet", "images.parquet", "pairs.parquet", "manifest.json")]
+        below += [f"scores/{name}.{ending}" for name in self.rewards for ending in ("parquet", "json")]
+        below += ["encodings/encodings.safetensors", "encodings/index.parquet"]
+        below += [f"runs/{run}/{file}" for run in self.runs for file in ("policy.safetensors", "train_log.parquet")]
+        below += ["samples/base_latents.safetensors", *(f"samples/{run}.parquet" for run in ("base", *self.runs))]
+        below += ["measures/reference.safetensors"]
+        below += [f"measures/{run}{kind}.parquet" for run in ("base", *self.runs) for kind in ("", ".summary")]
+        below += [f"report/{file}" for file in REPORT_FILES]
+        return [*map(self.model, self.models), *self.predictors, *models, *map(self.out, below)]
+
     def shards(self, section: str) -> list[str]:
         """The jobs that share out the images of a run, as `2-of-4`, in `sample` or `measure`; none where one job takes
         them all.

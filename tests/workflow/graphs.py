@@ -32,10 +32,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Graph:
-    """Jobs by name (`finetune@refl-s0`), and which job needs which."""
+    """Jobs by name (`finetune@refl-s0`), which job needs which, and the files that the plain command makes."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     edges: set[tuple[str, str]] = field(default_factory=set)
+    asked: frozenset[str] = frozenset()
 
 
 def of_dvc(root: Path) -> Graph:
@@ -61,7 +62,9 @@ def of_snakemake(root: Path) -> Graph:
     """What `snakemake` would run in the project at `root`, were nothing built yet."""
     with _inside(root):
         jobs, edges = {}, set()
-        dag = list(_snakemake_jobs())
+        every = list(_snakemake_jobs())
+        dag = [(job, needed) for job, needed in every if job.rule.name != "all"]
+        asked = frozenset(str(file) for job, _ in every if job.rule.name == "all" for file in job.input)
         names = {job: _name(job) for job, _ in dag}
         for job, needed in dag:
             stamps = [Path(file) for file in job.input if Path(file).is_relative_to(FOLDER)]
@@ -70,11 +73,11 @@ def of_snakemake(root: Path) -> Graph:
             outputs, keys = frozenset(map(str, job.output)), content["settings"] - {"command"}
             jobs[names[job]] = Job(_plain(job.shellcmd), files, outputs, keys, content["code"])
             edges |= {(names[job], names[earlier]) for earlier in needed}
-    return Graph(jobs, edges)
+    return Graph(jobs, edges, asked)
 
 
 def _snakemake_jobs() -> Iterator[tuple[Any, list[Any]]]:
-    """Every job but `all`, with the jobs that it needs; two private calls, as no public one gives this."""
+    """Every job with the jobs that it needs; two private calls, as no public one gives this."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
@@ -88,8 +91,7 @@ def _snakemake_jobs() -> Iterator[tuple[Any, list[Any]]]:
         dag = workflow.dag
         assert dag is not None
         for job in dag.jobs:
-            if job.rule.name != "all":
-                yield job, list(dag.dependencies[job])
+            yield job, list(dag.dependencies[job])
 
 
 def _name(job: Any) -> str:

@@ -63,6 +63,12 @@ def test_outputs_are_files_of_one_job(both: tuple[graphs.Graph, graphs.Graph]) -
     assert not folders
 
 
+def test_every_output_is_asked_for(both: tuple[graphs.Graph, graphs.Graph]) -> None:
+    """So that whatever is missing is made again; see test_missing_outputs.py."""
+    snakemake, _ = both
+    assert snakemake.asked == {output for job in snakemake.jobs.values() for output in job.outputs}
+
+
 def test_report_files_are_those_of_the_stage() -> None:
     from stages.report.__main__ import OUTPUTS
 

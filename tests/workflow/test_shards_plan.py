@@ -38,6 +38,8 @@ def test_shards_in_the_plan(tmp_path: Path) -> None:
         judged = {f"measure judge {run} {number}/2" for number in (1, 2)}
         assert of(first, run, "measure") == judged | {f"measure join {run}"}
     assert not list((project.root / "out/small").glob("*/parts/*.parquet"))
+    (project.root / "out/small/samples/refl-s0.parquet").unlink()
+    assert of(project.snakemake().ran, "refl-s0", "sample") == {job.replace("s1", "s0") for job in made}
     assert not project.snakemake().ran
     assert not project.dvc().ran
     project.edit("sample.batch_size", 7)

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from project import ROOT, make, small_study
+from project import ROOT, Project, make, small_study
 
 from stages import study
 from stages.errors import InputError
@@ -97,6 +97,29 @@ def test_snakemake_stops_at_the_door(root: Path) -> None:
     missing = project.snakemake("--config", "study=studies/none.yaml", check=False)
     assert missing.code == 2
     assert "studies/none.yaml: no such study file" in missing.text
+
+
+COMMAND_LINES = {
+    ("--config", "studdy=studies/smoke.yaml"): "--config studdy=...: unknown key; did you mean 'study'?",
+    ("--config", "verbose=1"): "--config verbose=...: unknown key; known: study; expected study=FILE",
+    ("--config", "finetune={steps: 9}"): "--config finetune=...: the command line cannot change a key of the study",
+    ("--config", "study="): "--config study: expected the path of a study file, found 'None'",
+    ("--configfile", "params.yaml"): "--configfile params.yaml: a study file is named by --config study=params.yaml",
+    ("--configfile", "a b.yaml"): "--configfile a b.yaml: a study file is named by --config 'study=a b.yaml'",
+}
+"""What stands on the command line, and the beginning of the refusal."""
+
+
+@pytest.mark.parametrize("words", COMMAND_LINES)
+def test_no_word_of_the_command_line_is_passed_over(root: Path, words: tuple[str, str]) -> None:
+    project = Project(root)
+    project.write(small_study())
+    project.write(small_study(), "a b.yaml")
+    refused = project.snakemake(*words, "--dry-run", check=False)
+    assert refused.code == 2
+    said = [line for line in refused.text.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert said[0].startswith(f"error: {COMMAND_LINES[words]}")
 
 
 STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")])

@@ -1,8 +1,6 @@
 # What every rule uses: the study, the stamps of its jobs, and DVC's word on what is built.
 
 ACTIVE = "params.yaml"  # the study that DVC runs
-FILE = str(config.get("study", ACTIVE))
-P = shlex.quote(FILE)  # the study file, as it stands in every command line
 STARTED = time.time()
 
 
@@ -13,6 +11,7 @@ def refuse(error):
 
 
 try:
+    FILE = asked_study(config, workflow.overwrite_configfiles, ACTIVE)
     load(FILE)
     STUDY = Layout.read(FILE)
     if FILE != ACTIVE and STUDY.clashes(ACTIVE):
@@ -22,6 +21,8 @@ try:
         )
 except InputError as error:
     refuse(error)
+
+P = shlex.quote(FILE)  # the study file, as it stands in every command line
 
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ:
     shell.prefix(PREFIX)

@@ -1,0 +1,37 @@
+"""`make` hands the name of a study on as it is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+SAYS = '#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\necho\n'
+
+
+@pytest.mark.parametrize(
+    "study", ["my st/a b.yaml", "it's $(touch pwned).yaml", 'a "quoted" & b;c.yaml', "params.yaml"]
+)
+@pytest.mark.parametrize("goal", ["study", "doctor", "estimate"])
+def test_any_file_name(tmp_path: Path, study: str, goal: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("snakemake", "python"):
+        (programs / name).write_text(SAYS)
+        (programs / name).chmod(0o755)
+    for made in ("pyproject.toml", "constraints.txt", ".venv/.study"):  # the last is newest: nothing to install
+        (tmp_path / made).touch()
+    given = study.replace("$", "$$")  # as make itself wants it
+    done = subprocess.run(["make", goal, f"STUDY={given}"], cwd=tmp_path, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    if goal == "study":
+        chosen = "" if study == "params.yaml" else f"<--config><study={study}>"
+        assert said == [f"<--cores><all>{chosen}", f"<-m><workflow.layout><{study}>"]
+    else:
+        assert said == [f"<-m><workflow.{goal}><{study}>"]
+    assert not (tmp_path / "pwned").exists()

@@ -1,0 +1,40 @@
+"""Which study Snakemake was asked for: `--config study=FILE`, the only key that it takes on the command line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.errors import InputError
+from stages.params import nearest
+
+KEYS = ("study",)
+SECTIONS = (
+    "world", "curate", "prepare", "score", "encode", "finetune", "methods", "runs", "sample", "measure", "report",
+)  # fmt: skip
+"""Sections of a study file besides `study`."""
+
+
+def asked_study(config: Mapping[str, Any], configfiles: Sequence[Any], default: str) -> str:
+    """The study file that `--config study=FILE` names, `default` without one.
+
+    `configfiles` are the files given to `--configfile`. Raises InputError, one line that says what to type, for any
+    other key and for `--configfile`.
+    """
+    if configfiles:
+        file = os.path.relpath(configfiles[0])
+        raise InputError(f"--configfile {file}: a study file is named by --config {shlex.quote(f'study={file}')}")
+    for key in config:
+        if key in SECTIONS:
+            raise InputError(
+                f"--config {key}=...: the command line cannot change a key of the study file; copy the file, change"
+                f" {key!r} and study.name there, and type --config study=FILE"
+            )
+        if key not in KEYS:
+            raise InputError(f"--config {key}=...: unknown key{nearest(key, KEYS)}; expected study=FILE")
+    study = config.get("study", default)
+    if not isinstance(study, (str, int, float)):
+        raise InputError(f"--config study: expected the path of a study file, found {str(study)[:80]!r}")
+    return str(study)
