@@ -10,7 +10,7 @@ VENV := .venv
 FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema clean-venv
+.PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema docs clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -65,8 +65,11 @@ format: $(VENV)/.test  ## rewrite in the house style
 	$(IN) ruff format .
 	$(IN) snakefmt Snakefile workflow/rules
 
-schema: $(VENV)/.study  ## write workflow/schemas/study.schema.json anew from the settings
+schema: $(VENV)/.study  ## write workflow/schemas/study.schema.json, with which editors complete the keys of study files
 	@$(IN) python -m stages.study --schema workflow/schemas/study.schema.json
+
+docs: $(VENV)/.test  ## build the documentation site into out/site
+	$(IN) python -m mkdocs build --strict --quiet
 
 clean-venv:  ## remove .venv
 	rm -rf $(VENV)

@@ -1,0 +1,74 @@
+"""The console command `imagerefl`: what people type beside the runners. Every sub-command is also a `python -m` line.
+
+No torch is imported here; a sub-command imports what its module imports.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.params import nearest
+from workflow.layout import Layout
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: the module that `python -m` would run, and one line of help."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "check": Command("stages.study", "check study files without running anything"),
+    "doctor": Command("workflow.doctor", "say what this machine has, and what a study needs and lacks"),
+    "estimate": Command("workflow.estimate", "time the networks of a study: hours, memory and disk of the rest"),
+    "report": Command("stages.report", "write the page of a finished study again: imagerefl report [STUDY]"),
+    "tune": Command("stages.tune", "try learning rates on training prompts"),
+    "export": Command("stages.export", "write a fine-tuned model for diffusers and other programs"),
+    "votes": Command("stages.votes", "make a blinded form for raters, and analyse their votes"),
+    "parity": Command("stages.parity", "compare the stages with a set of reference numbers"),
+}
+
+
+def usage() -> str:
+    """What `imagerefl --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: imagerefl COMMAND [ARGUMENT ...]",
+            "",
+            "Studies are run by `snakemake --cores all` or `dvc repro`; these commands do the rest.",
+            "",
+            *lines,
+            "",
+            "imagerefl COMMAND --help lists the arguments of a command. Run it in the root of the project.",
+        ]
+    )
+
+
+def report_arguments(study: str) -> list[str]:
+    """The command line of the report stage for the study file `study`: every folder that the stage reads."""
+    layout = Layout.read(study)
+    folders = {name: layout.out(name) for name in ("data", "scores", "runs", "samples", "measures")}
+    options = folders | {"out": layout.out("report")}
+    return ["--params", study, *(part for name, path in options.items() for part in (f"--{name}", path))]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Hand over to the module of the sub-command; exit code 2 for an unknown one."""
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(usage())
+        return
+    if name not in COMMANDS:
+        raise SystemExit(f"error: imagerefl: unknown command {name!r}{nearest(name, COMMANDS)}")
+    if name == "report" and all(not part.startswith("-") for part in rest) and len(rest) < 2:
+        rest = report_arguments(*(rest or ["params.yaml"]))
+    sys.path.insert(0, "")  # the checkout that the command is typed in
+    sys.argv = [f"imagerefl {name}", *rest]
+    runpy.run_module(COMMANDS[name].module, run_name="__main__", alter_sys=True)  # as `python -m` does it
