@@ -20,10 +20,15 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from stages.lineage.places import make_relative
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
+
+OWN = "mlflow.db"
+"""The store in the working directory that is used where none is named."""
 
 QUICK = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -48,11 +53,17 @@ class Store:
     @classmethod
     def configured(cls, folder: Path) -> Store:
         """The store for the study whose records stand in `folder`."""
-        own = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        own = f"sqlite:///{Path.cwd() / OWN}"
         uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or own
         file = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else folder / "mlflow"
         workspace = "" if uri == own else f"{user()}@{folder.parent}"
         return cls(uri, file.with_name(f"{file.name}.lock").absolute(), workspace)
+
+    @property
+    def own(self) -> Path | None:
+        """The database of a store in the working directory, None for one elsewhere."""
+        file = Path.cwd() / OWN
+        return file if self.uri == f"sqlite:///{file}" else None
 
     @property
     def patience(self) -> float:
@@ -116,7 +127,10 @@ def connect(store: Store, study: str) -> Connection:
     mlflow.set_tracking_uri(store.uri)
     with store.locked():
         client = mlflow.MlflowClient(store.uri)
-        return Connection(client, store, _experiment(client, study))
+        experiment = _experiment(client, study)
+        if store.own is not None:
+            make_relative(store.own)
+        return Connection(client, store, experiment)
 
 
 def _experiment(client: MlflowClient, study: str) -> str:
