@@ -19,7 +19,7 @@ from benchmarks.page import table
 from stages.estimate.counting import of_base, of_run
 from stages.finetune.budget import costs
 from stages.finetune.resolve import resolve as resolve_run
-from stages.models.schedule import Schedule
+from stages.models.process_noise import NoiseSchedule
 from stages.params import read_study
 from stages.runtime import whole_file
 from stages.sample.resolve import Plan
@@ -99,9 +99,9 @@ def sampling(plan: Plan) -> tuple[int, int, dict[str, int]]:
     return of_base(plan), len(plan.sample.guidance), of_run(plan, schedule())
 
 
-def schedule() -> Schedule:
+def schedule() -> NoiseSchedule:
     """That of Stable Diffusion."""
-    return Schedule.from_config(BETAS, torch.device("cpu"))
+    return NoiseSchedule.from_config(BETAS, torch.device("cpu"))
 
 
 def jobs(study: Path, unit: Unit) -> list[Job]:

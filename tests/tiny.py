@@ -27,8 +27,8 @@ from stages.finetune.trainer import Trainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.noise import GivenNoise
+from stages.models.process_noise import NoiseSchedule
 from stages.models.record import ModelRecord, describe
-from stages.models.schedule import Schedule
 from stages.prepare.tokenizer import build
 
 CPU = torch.device("cpu")
@@ -68,9 +68,9 @@ def vae(seed: int = 0) -> AutoencoderKL:
     return network.eval().requires_grad_(False)
 
 
-def schedule(**changes: object) -> Schedule:
+def schedule(**changes: object) -> NoiseSchedule:
     """The schedule of Stable Diffusion 1.5."""
-    return Schedule.from_config(SCHEDULER | changes, CPU)
+    return NoiseSchedule.from_config(SCHEDULER | changes, CPU)
 
 
 def diffusion_folder(folder: Path, seed: int = 0) -> ModelRecord:
@@ -173,7 +173,7 @@ def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
 def tools(network: nn.Module, steps: int = 6, guidance: float = 1.0, dtype: torch.dtype = torch.float32) -> Tools:
     """Tools on a grid of `steps` around a network."""
     on = schedule()
-    on = Schedule(on.alphas_cumprod.to(dtype), on.prediction, on.spacing, on.offset)
+    on = NoiseSchedule(on.alphas_cumprod.to(dtype), on.prediction_type, on.spacing, on.offset)
     return Tools(Denoiser(network, on), on.grid(steps), Conditioning(text(1, seed=99).to(dtype)), guidance)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import KeyedNoise
+from stages.models.process import DiffusionProcess, Grid
 from stages.models.sampler import finish
-from stages.models.schedule import Grid, Schedule
 from stages.sample.networks import Networks
 from stages.sample.resolve import Plan, Strategy
 
@@ -29,11 +29,11 @@ def of_base(plan: Plan) -> int:
     return shown + sum(max(ks) * _twice(scale) for scale, ks in switches.items() if scale not in sample.guidance)
 
 
-def of_run(plan: Plan, schedule: Schedule) -> dict[str, int]:
+def of_run(plan: Plan, process: DiffusionProcess) -> dict[str, int]:
     """Evaluations an image of the job of a run by strategy, over all its settings; steps that the base's job has made
     are not among them.
     """
-    grid = schedule.grid(plan.sample.steps)
+    grid = process.grid(plan.sample.steps)
     return {
         strategy.name: sum(_evaluations(strategy, value, grid) for _, value in strategy.settings.points())
         for strategy in plan.strategies
@@ -41,8 +41,8 @@ def of_run(plan: Plan, schedule: Schedule) -> dict[str, int]:
 
 
 def _evaluations(strategy: Strategy, value: float, grid: Grid) -> int:
-    module, settings, device = strategy.module, strategy.settings, grid.schedule.device
-    base, tuned = Denoiser(Free(), grid.schedule), Denoiser(Free(), grid.schedule)
+    module, settings, device = strategy.module, strategy.settings, grid.process.device
+    base, tuned = Denoiser(Free(), grid.process), Denoiser(Free(), grid.process)
     nothing = Conditioning(torch.zeros(1, 1, 1, device=device))
     networks = Networks(grid, nothing, nothing, base, tuned)
     noise = KeyedNoise(0, [("counted",)], (1, 1, 1), device)

@@ -66,7 +66,7 @@ def training(
     """Time a moment of the plan's training; the policy is thrown away."""
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)  # else every method would have that of the largest before it
-    plan = within_budget(plan, model.schedule)
+    plan = within_budget(plan, model.process)
     train, lora = plan.train, plan.train.lora
     policy = make_policy(model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
     trainer = start(plan, model, policy, encodings, reward, predictors)
@@ -76,7 +76,7 @@ def training(
         for step in steps:
             trainer.train_step([data.batch(step, micro) for micro in range(train.accumulate)])
 
-    compute = [cost.compute for cost in islice(costs(plan, model.schedule), train.steps)]
+    compute = [cost.compute for cost in islice(costs(plan, model.process), train.steps)]
     timed = range(1, min(1 + MOMENT, train.steps)) or range(1)
     if 0 not in timed:
         take([0])  # warms up
@@ -109,7 +109,7 @@ def sampling(plan: SamplingPlan, model: DiffusionModel, encodings: Encodings) ->
         evaluation = clocked(roll, model.device) / (len(batch) * len(painter.grid))
         picture = clocked(show, model.device) / len(batch)
     settings = sum(len(strategy.settings.points()) for strategy in plan.strategies)
-    evaluations = sum(counting.of_run(plan, model.schedule).values())
+    evaluations = sum(counting.of_run(plan, model.process).values())
     switches = sum(map(len, plan.switches().values()))
     return Sampling(
         base_seconds=count * (counting.of_base(plan) * evaluation + points * picture),

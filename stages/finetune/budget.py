@@ -23,7 +23,7 @@ from stages.finetune.tools import Tools
 from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
-from stages.models.schedule import Schedule
+from stages.models.process import DiffusionProcess
 
 if TYPE_CHECKING:
     from stages.finetune.resolve import Plan
@@ -53,7 +53,7 @@ class Cost:
         return Cost(self.forward - other.forward, self.backward - other.backward)
 
 
-def within_budget(plan: Plan, schedule: Schedule) -> Plan:
+def within_budget(plan: Plan, process: DiffusionProcess) -> Plan:
     """The plan with the number of steps that its budget pays for; the same plan where it has none.
 
     Raises InputError where the budget does not pay for one step.
@@ -61,33 +61,33 @@ def within_budget(plan: Plan, schedule: Schedule) -> Plan:
     budget = plan.train.budget
     if budget is None:
         return plan
-    steps = budget.steps or steps_within(plan, schedule, cast(float, budget.compute))
+    steps = budget.steps or steps_within(plan, process, cast(float, budget.compute))
     if not steps:
         raise InputError(f"run {plan.name!r}: finetune.budget.compute {budget.compute:g} does not pay for one step")
     return replace(plan, train=plan.train.model_copy(update={"steps": steps}))
 
 
-def steps_within(plan: Plan, schedule: Schedule, compute: float) -> int:
+def steps_within(plan: Plan, process: DiffusionProcess, compute: float) -> int:
     """The most optimizer steps whose compute, over all of them, is not above `compute`."""
     spent = 0.0
-    for step, cost in enumerate(costs(plan, schedule)):
+    for step, cost in enumerate(costs(plan, process)):
         spent += cost.compute
         if spent > compute:
             return step
     raise AssertionError("costs never end")
 
 
-def costs(plan: Plan, schedule: Schedule) -> Iterator[Cost]:
+def costs(plan: Plan, process: DiffusionProcess) -> Iterator[Cost]:
     """The cost of every optimizer step from the first on, without end: the random indices are those of training.
 
     The method's own `step` runs with a network that returns its input, on latents of one number, so no weights and
     no data are needed. Raises InputError for a method that makes no evaluation.
     """
     train = plan.train
-    grid = schedule.grid(train.sampling_steps)
-    policy = Denoiser(_Echo(), schedule)
-    device = schedule.device
-    others = {name: Denoiser(_Echo(), schedule) for name in ("reference", "student")}
+    grid = process.grid(train.sampling_steps)
+    policy = Denoiser(_Echo(), process)
+    device = process.device
+    others = {name: Denoiser(_Echo(), process) for name in ("reference", "student")}
     tools = Tools(policy, grid, Conditioning(torch.zeros(1, 1, 1, device=device)), train.guidance, train.sampler,
                   train.as_released.extra_step, **others)  # fmt: skip
     item = Item("counted", "", 0, 0)

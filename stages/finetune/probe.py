@@ -13,8 +13,8 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import Noise
 from stages.models.policy import unchanged
+from stages.models.process import Grid
 from stages.models.sampler import Sampler, finish
-from stages.models.schedule import Grid
 from stages.models.similarity import pairwise_diversity
 
 

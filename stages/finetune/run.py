@@ -52,7 +52,7 @@ def finetune(
     require_even(plan, processes.count)
     where = device()
     model = load_diffusion(record.load(base), where, parts=("unet", "vae"))
-    plan = within_budget(plan, model.schedule)
+    plan = within_budget(plan, model.process)
     judges = {plan.study.reward: require_enough(plan, load_reward(record.load(reward), where))}
     counted = Counted(judges[plan.study.reward])
     judges[plan.study.heldout] = load_reward(record.load(heldout), where)
@@ -75,7 +75,7 @@ def finetune(
         terms: dict[str, float] = {}
         # once in a while, and before the first and after the last step: judge a few fixed prompts
         if processes.first and (step % plan.train.probe.every == 0 or step == plan.train.steps):
-            judged = Denoiser(policy.network, model.schedule)
+            judged = Denoiser(policy.network, model.process)
             terms |= probe.measure(judged, trainer.tools.grid, model.vae.decode, plan.train.sampler)
         # a single optimizer step
         if step < plan.train.steps:
@@ -105,13 +105,13 @@ def start(
         policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
         model.vae.network.enable_gradient_checkpointing()
     tools = Tools(
-        policy=Denoiser(policy.network, model.schedule, quick=plan.train.compile),
-        grid=model.schedule.grid(plan.train.sampling_steps),
+        policy=Denoiser(policy.network, model.process, quick=plan.train.compile),
+        grid=model.process.grid(plan.train.sampling_steps),
         empty=encodings.empty(),
         guidance=plan.train.guidance,
         sampler=plan.train.sampler,
         extra_step=plan.train.as_released.extra_step,
-        reference=Denoiser(model.unet, model.schedule, quick=plan.train.compile),
+        reference=Denoiser(model.unet, model.process, quick=plan.train.compile),
         student=distilled(plan, model, predictors),
     )
     parameters = dict(policy.parameters())
@@ -135,7 +135,7 @@ def distilled(plan: Plan, model: DiffusionModel, predictors: Path | None) -> Den
     found = record.load(predictors / f"{name}.json")
     if found.kind != "consistency":
         raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
-    return Denoiser(load_student(found.folder(), model.device), model.schedule)
+    return Denoiser(load_student(found.folder(), model.device), model.process)
 
 
 def training_data(

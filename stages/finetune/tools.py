@@ -11,8 +11,8 @@ from torch import Tensor
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.policy import unchanged
+from stages.models.process import Grid
 from stages.models.sampler import Sampler, Seen, step, walk
-from stages.models.schedule import Grid
 
 if TYPE_CHECKING:
     from stages.finetune.batch import Batch, Rollout
@@ -59,7 +59,7 @@ class Tools:
         return replace(self, guidance=1.0)
 
     def predict(self, batch: Batch) -> Predict:
-        """The policy's noise prediction for the batch, guided as the study says."""
+        """The policy's prediction for the batch, guided as the study says."""
         return self.policy.predict(self.grid, batch.text, self.empty, self.guidance)
 
     @torch.no_grad()
@@ -106,15 +106,15 @@ class Tools:
         return self.x0(batch, x, last)
 
     def noised(self, batch: Batch, i: int) -> tuple[Tensor, Tensor]:
-        """Real latents noised to index i, and what the prediction should be there: the noise, or the velocity."""
+        """Real latents noised to index i, and what the prediction should be there."""
         if batch.clean is None:
             raise ValueError("this micro-batch has no real images")
         noise = batch.noise.extra("forward")
-        return self.grid.noised(batch.clean, noise, i), self.grid.schedule.target(batch.clean, noise)
+        return self.grid.noised(batch.clean, noise, i), self.grid.process.target(batch.clean, noise)
 
     def unguided(self, batch: Batch, x: Tensor, i: int) -> Tensor:
-        """The policy's conditional noise prediction, whatever the guidance of the rollouts."""
-        return self.policy.epsilon(x, self.grid.timesteps[i], batch.text)
+        """The policy's conditional prediction, whatever the guidance of the rollouts."""
+        return self.policy.prediction(x, self.grid.timesteps[i], batch.text)
 
     def diffusion_error(self, batch: Batch, i: int) -> Tensor:
         """Mean squared error of the prediction on real images at index i; a scalar."""

@@ -1,6 +1,6 @@
 """A consistency model: one evaluation from any noise level to the clean latents (Song et al. 2023; Luo et al. 2023).
 
-f(x, t) = c_skip(t) x + c_out(t) x0(x, eps(x, t)), the boundary factors of latent consistency models: c_skip falls from
+f(x, t) = c_skip(t) x + c_out(t) x0(x, t), the boundary factors of latent consistency models: c_skip falls from
 1 at t = 0 within a few timesteps, so that f(x, 0) = x.
 """
 
@@ -29,10 +29,9 @@ class Student:
 
     def __call__(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         """Clean latents [B, C, h, w] from latents x [B, C, h, w] at timesteps t [B]."""
-        alpha = self.denoiser.schedule.alphas_cumprod[t].reshape(-1, 1, 1, 1)
-        eps = self.denoiser.epsilon(x, t, text)
+        clean = self.denoiser.process.x0(x, self.denoiser.prediction(x, t, text), t)
         skip, out = boundary(t)
-        return skip * x + out * (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+        return skip * x + out * clean
 
 
 def load_student(folder: Path, device: torch.device) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A latent diffusion model as the stages use it: networks in, noise predictions and images out.
+"""A latent diffusion model as the stages use it: networks in, predictions and images out.
 
 Loads what a stage needs of a base model, part by part, always in float32.
 """
@@ -20,9 +20,9 @@ from stages.models.bases.texts import TextEncoder, Texts
 from stages.models.calls import network_output
 from stages.models.compiled import compiled
 from stages.models.conditioning import Conditioning
-from stages.models.flow import make_schedule
+from stages.models.process import DiffusionProcess, Grid
+from stages.models.process_config import load_process
 from stages.models.record import ModelRecord
-from stages.models.schedule import Grid, Schedule
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -30,34 +30,39 @@ if TYPE_CHECKING:
 
 
 class Predict(Protocol):
-    """A prediction with everything but the state fixed: (latents x [B, C, h, w], index i of the grid) to eps."""
+    """A prediction (`stages.models.process`) with everything but the state fixed.
+
+    Maps latents x [B, C, h, w] and an index i of the grid to [B, C, h, w].
+    """
 
     def __call__(self, x: Tensor, i: int, /) -> Tensor: ...
 
 
 class Denoiser:
-    """One network (base or policy) on one schedule; counts the images it was evaluated on in `evaluations`, and in
-    `backward` those among them whose prediction carries gradient.
+    """One network (base or policy) of one diffusion process.
 
-    `seen(x, t, eps)` is called with the input and the result of every prediction, after guidance. With `quick`,
+    Counts the images it was evaluated on in `evaluations`, and in `backward` those among them whose prediction carries
+    gradient.
+
+    `seen(x, t, prediction)` is called with the input and the result of every prediction, after guidance. With `quick`,
     evaluations without gradient are those of the compiled network.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        schedule: Schedule,
+        process: DiffusionProcess,
         seen: Callable[[Tensor, Tensor, Tensor], None] | None = None,
         quick: bool = False,
     ) -> None:
         self.network = network
         self._quick = compiled(network) if quick else network
-        self.schedule = schedule
+        self.process = process
         self.seen = seen
         self.evaluations = 0
         self.backward = 0
 
-    def epsilon(
+    def prediction(
         self,
         x: Tensor,
         t: Tensor,
@@ -65,25 +70,25 @@ class Denoiser:
         empty: Conditioning | Tensor | None = None,
         scale: float = 1.0,
     ) -> Tensor:
-        """Noise prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), given text [B].
+        """Prediction [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]), given text [B].
 
-        Of a flow-matching model it is the velocity. With `scale` other than 1, classifier-free guidance:
-        eps(empty) + scale (eps(text) - eps(empty)), both in one call; `empty` has one row. Scale 1 is the conditional
+        With `scale` other than 1, classifier-free guidance:
+        p(empty) + scale (p(text) - p(empty)), both in one call; `empty` has one row. Scale 1 is the conditional
         prediction itself, at half the cost. A tensor [B, length, width] stands for token embeddings alone.
         """
         text, empty = Conditioning.of(text), Conditioning.of(empty)
         if scale == 1.0:
-            eps = self._evaluate(x, t, text)
+            found = self._evaluate(x, t, text)
         elif empty is None:
             raise ValueError("guidance needs the encoding of the empty prompt")
         else:
             twice = torch.cat([t, t]) if t.ndim else t
             both = self._evaluate(torch.cat([x, x]), twice, Conditioning.cat([empty.expand(len(text)), text]))
             plain, wanted = both.chunk(2)
-            eps = plain + scale * (wanted - plain)
+            found = plain + scale * (wanted - plain)
         if self.seen is not None:
-            self.seen(x, t, eps)
-        return eps
+            self.seen(x, t, found)
+        return found
 
     def predict(
         self,
@@ -93,14 +98,14 @@ class Denoiser:
         scale: float = 1.0,
     ) -> Predict:
         """The prediction on `grid` given `text` [B], guided by `scale`."""
-        return lambda x, i: self.epsilon(x, grid.timesteps[i], text, empty, scale)
+        return lambda x, i: self.prediction(x, grid.timesteps[i], text, empty, scale)
 
     def _evaluate(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         self.evaluations += len(x)
         network = self.network if torch.is_grad_enabled() else self._quick
         output = network_output(network, x, t, text)
         self.backward += len(x) if output.requires_grad else 0
-        return self.schedule.epsilon(output, x, t)
+        return self.process.prediction(output, x, t)
 
 
 @dataclass(frozen=True)
@@ -147,14 +152,14 @@ class DiffusionModel:
     """The parts of a base model that a stage asked for; a part that was not asked for raises when it is used."""
 
     record: ModelRecord
-    schedule: Schedule
+    process: DiffusionProcess
     layout: Layout
     parts: dict[str, object]
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.schedule.device
+        return self.process.device
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -194,8 +199,8 @@ def load_diffusion(record: ModelRecord, device: torch.device, parts: Collection[
         else:
             network = _frozen(source.part(layout.folders(part)[0]), device)
             loaded[part] = Autoencoder(network) if part == "vae" else network  # type: ignore[arg-type]
-    schedule = make_schedule(read_json(layout.folder / SCHEDULER), device)
-    return DiffusionModel(record, schedule, layout, loaded)
+    process = load_process(read_json(layout.folder / SCHEDULER), device)
+    return DiffusionModel(record, process, layout, loaded)
 
 
 def load_unet(folder: Path, device: torch.device, subfolder: str = "unet") -> nn.Module:

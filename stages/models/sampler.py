@@ -1,4 +1,4 @@
-"""The one sampling loop: walk a grid from index to index with any noise prediction. Re-entrant, so prefixes can be
+"""The one sampling loop: walk a grid from index to index with any prediction. Re-entrant, so prefixes can be
 shared.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stages.models.diffusion import Predict
 from stages.models.noise import Noise
-from stages.models.schedule import Grid
+from stages.models.process import Grid
 
 Sampler = Literal["ddpm", "ddim"]
 Seen = Callable[[int, Tensor], None]
@@ -20,9 +20,11 @@ Enter = Callable[[Tensor, int], Tensor]
 """What latents become that enter an index, before the step is made from them."""
 
 
-def step(grid: Grid, x: Tensor, eps: Tensor, i: int, noise: Noise, sampler: Sampler) -> Tensor:
-    """One step of `sampler` from index i to i + 1; x and eps [B, C, h, w]."""
-    return grid.ddpm(x, eps, i, noise.step(i)) if sampler == "ddpm" else grid.ddim(x, eps, i)
+def step(grid: Grid, x: Tensor, prediction: Tensor, i: int, noise: Noise, sampler: Sampler) -> Tensor:
+    """One step of `sampler` from index i to i + 1; x and prediction [B, C, h, w]."""
+    if sampler == "ddpm":
+        return grid.ancestral(x, prediction, i).sample(noise.step(i))
+    return grid.ode(x, prediction, i)
 
 
 def walk(

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from stages.finetune.losses.ddpo import clipped_loss
 from stages.finetune.losses.diffusion_dpo import denoising_errors, preference_loss
 from stages.finetune.losses.sqdf import soft_q_loss
-from stages.finetune.losses.transition import Transition, ddim_transition
 from stages.models.diffusion import Denoiser, posterior_sample
 from stages.models.policy import make_policy
+from stages.models.process import Gaussian
+from stages.models.process_noise import NoiseGrid
 from stages.parity.checks import COUNT, EXACT, GRADIENT, STEEP, VALUE, Check, compare, same
 from stages.parity.reference import ParitySet
 from stages.parity.training import given_batch, gradient_checks
@@ -47,9 +48,9 @@ def _preferences(reference: ParitySet, tag: str) -> Iterator[Check]:
     noisy = reference.schedule.noised(clean, noise, t)
     policy, parameters = _policy(reference)
     both = text.repeat(2)
-    errors = denoising_errors(policy.epsilon(noisy, t, both), noise)
+    errors = denoising_errors(policy.prediction(noisy, t, both), noise)
     with torch.no_grad():
-        others = denoising_errors(Denoiser(reference.base, reference.schedule).epsilon(noisy, t, both), noise)
+        others = denoising_errors(Denoiser(reference.base, reference.schedule).prediction(noisy, t, both), noise)
     found = preference_loss(errors, others, float(expected.value(tag, "beta")))
     found.loss.backward()
     for name, latents in expected.under(f"{tag}.noisy"):
@@ -67,23 +68,22 @@ def _preferences(reference: ParitySet, tag: str) -> Iterator[Check]:
     yield from gradient_checks(reference, tag, (tag,), parameters, STEEP, STEEP)
 
 
-def _states(reference: ParitySet) -> tuple[Tensor, Tensor, int]:
-    """Noised latents [B, 4, h, w], their timesteps [B], and the distance of two steps of their grid."""
-    wanted = reference.expected.array("pg.grid50_timesteps")
-    grid = reference.schedule.grid(len(wanted))
+def _states(reference: ParitySet) -> tuple[Tensor, Tensor, NoiseGrid]:
+    """Noised latents [B, 4, h, w], their timesteps [B], and their grid."""
+    grid = reference.schedule.grid(len(reference.expected.array("pg.grid50_timesteps")))
     t = grid.timesteps[reference.inputs["pg_timestep_index"]]
     clean = given_batch(reference).clean
     assert clean is not None
     x = reference.schedule.noised(clean, reference.inputs["pg_x"], t)
-    return x, t, len(reference.schedule.alphas_cumprod) // len(grid)
+    return x, t, grid
 
 
-def _transition(reference: ParitySet, network: Denoiser, scale: float) -> tuple[Transition, Tensor]:
+def _transition(reference: ParitySet, network: Denoiser, scale: float) -> tuple[Gaussian, Tensor]:
     """The guided stochastic step of a network from the set's states, and its noise prediction."""
-    x, t, step = _states(reference)
+    x, t, grid = _states(reference)
     text, empty = reference.embeddings()
-    eps = network.epsilon(x, t, text, empty, scale)
-    return ddim_transition(reference.schedule, x, eps, t, step), eps
+    eps = network.prediction(x, t, text, empty, scale)
+    return grid.transition(x, eps, reference.inputs["pg_timestep_index"]), eps
 
 
 def _policy_gradient(reference: ParitySet) -> Iterator[Check]:
@@ -97,12 +97,12 @@ def _policy_gradient(reference: ParitySet) -> Iterator[Check]:
     with torch.no_grad():
         old, eps = _transition(reference, Denoiser(reference.base, reference.schedule), float(config["cfg"]))
     after = old.sample(inputs["pg_noise"])
-    old_density = old.log_density(after)
+    old_density = old.log_prob(after)
     for name in ("ddpo", "ddpo_logprob_mean"):
         if not expected.tags(name):
             continue
         policy, parameters = _policy(reference)
-        density = _transition(reference, policy, float(config["cfg"]))[0].log_density(after)
+        density = _transition(reference, policy, float(config["cfg"]))[0].log_prob(after)
         found = clipped_loss(density, old_density, inputs["pg_advantages"], float(config["clip"]), float(config["adv"]))
         loss = found.loss if name == "ddpo" else density.mean()
         loss.backward()
@@ -128,7 +128,7 @@ def _soft_q(reference: ParitySet) -> Iterator[Check]:
     with torch.no_grad():
         other, _ = _transition(reference, base, scale)
     x = own.sample(inputs["pg_noise"])
-    kl = own.divergence(other.mean)
+    kl = 2 * own.kl(other)
     clean = _tweedie(reference, base, x, index, last, scale)
     cosine = reference.reward(reference.vae.decode(clean), reference.prompts)
     reward = cosine + shift
@@ -150,7 +150,5 @@ def _tweedie(reference: ParitySet, base: Denoiser, x: Tensor, index: Tensor, las
     grid = reference.schedule.grid(last + 1)
     following = (index + 1).clamp(max=last)
     text, empty = reference.embeddings()
-    eps = base.epsilon(x, grid.timesteps[following], text, empty, scale)
-    alpha = grid.alpha[following].reshape(-1, 1, 1, 1)
-    clean = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-    return torch.where((index == last).reshape(-1, 1, 1, 1), x, clean)
+    eps = base.prediction(x, grid.timesteps[following], text, empty, scale)
+    return torch.where((index == last).reshape(-1, 1, 1, 1), x, grid.x0(x, eps, following))

@@ -17,8 +17,8 @@ from stages.errors import InputError
 from stages.models.bases.texts import TextEncoder
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, load_text, load_unet, load_vae
+from stages.models.process_noise import NoiseSchedule
 from stages.models.record import describe
-from stages.models.schedule import Schedule
 from stages.parity import pixelwise
 from stages.rewards import open_clip
 
@@ -84,7 +84,7 @@ class ParitySet:
     config: Mapping[str, Any]
     inputs: Mapping[str, Tensor]
     expected: Expected
-    schedule: Schedule
+    schedule: NoiseSchedule
     base: nn.Module
     tuned: nn.Module
     vae: Autoencoder
@@ -112,7 +112,7 @@ def load(folder: Path) -> ParitySet:
     scalars = _json(folder / "expected.json")
     arrays, inputs = (_tensors(folder / f"{name}.safetensors") for name in ("expected", "inputs"))
     weights = folder / "weights"
-    schedule = Schedule.from_config(_json(weights / "scheduler" / "scheduler_config.json"), torch.device("cpu"))
+    schedule = NoiseSchedule.from_config(_json(weights / "scheduler" / "scheduler_config.json"), torch.device("cpu"))
     ids = inputs["reward_ids"]
 
     def tokens(prompts: Sequence[str]) -> Tensor:

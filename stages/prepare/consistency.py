@@ -23,7 +23,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.consistency import Student
 from stages.models.diffusion import Denoiser, DiffusionModel, posterior_sample
 from stages.models.noise import KeyedNoise
-from stages.models.schedule import Grid
+from stages.models.process import Grid
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.loop import Log, Terms, Trainer, draw_rows, generator
 from stages.resume import State
@@ -44,10 +44,8 @@ class Teacher:
     @torch.no_grad()
     def look(self, x: Tensor, i: Tensor, text: Conditioning) -> tuple[Tensor, Tensor]:
         """Clean latents predicted for states x [B, C, h, w] that enter steps i [B], and the states one step later."""
-        eps = self.base.epsilon(x, self.grid.timesteps[i], text, self.empty, self.guidance)
-        alpha, after = (of[i].reshape(-1, 1, 1, 1) for of in (self.grid.alpha, self.grid.alpha_prev))
-        clean = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-        return clean, after.sqrt() * clean + (1 - after).sqrt() * eps
+        prediction = self.base.prediction(x, self.grid.timesteps[i], text, self.empty, self.guidance)
+        return self.grid.x0(x, prediction, i), self.grid.ode(x, prediction, i)
 
 
 @dataclass
@@ -70,7 +68,7 @@ class Lesson:
         sampled, noise = torch.randn((2, *mean.shape), generator=random).to(mean.device)
         i = torch.randint(len(grid), (count,), generator=random).to(mean.device)
         clean, text = posterior_sample(mean, std, sampled, self.scale), self.encodings.text(items)
-        x = grid.schedule.noised(clean, noise, grid.timesteps[i])
+        x = grid.process.noised(clean, noise, grid.timesteps[i])
         target = self.target(x, i, text)
         apart = self.student(x, grid.timesteps[i], text) - target
         return {"loss": apart.square().mean()}
@@ -96,7 +94,7 @@ def acceptance(
     items = [item for item in encodings.prompts("eval")[: settings.held_out] for _ in range(SAMPLES)]
     keys = [("distil", item.item_id, n) for n, item in enumerate(items)]
     x, text = (
-        KeyedNoise(settings.seed, keys, encodings.latent_shape(), teacher.grid.alpha.device).initial(),
+        KeyedNoise(settings.seed, keys, encodings.latent_shape(), teacher.grid.process.device).initial(),
         encodings.text(items),
     )
     states, tweedie = [], []
@@ -117,11 +115,11 @@ def acceptance(
 def train(settings: ConsistencySettings, model: DiffusionModel, encodings: Encodings, out: Path, state: State) -> Log:
     """Distil `model`, check the student on held-out prompts, save its network at `out`; returns the training log."""
     teacher = Teacher(
-        Denoiser(model.unet, model.schedule), model.schedule.grid(settings.sampling_steps), encodings.empty(),
+        Denoiser(model.unet, model.process), model.process.grid(settings.sampling_steps), encodings.empty(),
         settings.guidance,
     )  # fmt: skip
     network = copy.deepcopy(model.unet).requires_grad_(True)
-    student = Student(Denoiser(network, model.schedule))
+    student = Student(Denoiser(network, model.process))
     lesson = Lesson(teacher, student, encodings, encodings.images("train"), model.vae.scale, settings)
     trainer = Trainer("consistency", {"unet": network}, settings, state)
     trainer.run(lesson.terms)

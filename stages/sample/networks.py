@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
-from stages.models.schedule import Grid
+from stages.models.process import Grid
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Networks:
     def base_direction(self, x: Tensor, i: int) -> Tensor:
         """The base's prediction with the prompt less that without, [B, C, h, w]: where guidance goes."""
         t, empty = self.grid.timesteps[i], self.empty.expand(len(self.text))
-        return self.base_network.epsilon(x, t, self.text) - self.base_network.epsilon(x, t, empty)
+        return self.base_network.prediction(x, t, self.text) - self.base_network.prediction(x, t, empty)
 
     def tuned(self, guidance: float) -> Predict:
         """The tuned network's prediction at a guidance scale."""

@@ -16,8 +16,8 @@ from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.policy import Policy, unchanged
+from stages.models.process import Grid
 from stages.models.sampler import Enter, finish, walk
-from stages.models.schedule import Grid
 from stages.processes import ALONE, Processes
 from stages.resume import State, Unit, packed, unpacked
 from stages.runtime import progress
@@ -76,11 +76,11 @@ class Painter:
     @classmethod
     def of(cls, model: DiffusionModel, plan: Plan, suite: Suite) -> Painter:
         """The painter of a study's sampling settings."""
-        return cls(model, plan, suite, model.schedule.grid(plan.sample.steps), suite.encodings.empty())
+        return cls(model, plan, suite, model.process.grid(plan.sample.steps), suite.encodings.empty())
 
     def denoiser(self, network: nn.Module) -> Denoiser:
         """The network on the schedule, with a count of its own."""
-        return Denoiser(network, self.model.schedule, quick=self.plan.sample.compile)
+        return Denoiser(network, self.model.process, quick=self.plan.sample.compile)
 
     def text(self, batch: Batch) -> Conditioning:
         """What a batch is conditioned on."""

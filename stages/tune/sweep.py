@@ -48,10 +48,10 @@ def sweep(
         train = plan.train.model_copy(update={"probe": size})
         if tune.steps or tune.compute:
             train = train.model_copy(update={"budget": BudgetSettings(steps=tune.steps, compute=tune.compute)})
-        plan = within_budget(replace(plan, seed=tune.seed, train=train), model.schedule)
+        plan = within_budget(replace(plan, seed=tune.seed, train=train), model.process)
         probe = fixed_probe(plan, encodings, judges, where)
         if not found:
-            found.append(_judged(plan, 0.0, probe, model, Denoiser(model.unet, model.schedule)))
+            found.append(_judged(plan, 0.0, probe, model, Denoiser(model.unet, model.process)))
         found.append(_trial(plan, rate, probe, model, encodings, judges, predictors))
     return found
 
@@ -71,12 +71,12 @@ def _trial(
             trainer.train_step([data.batch(step, micro) for micro in range(plan.train.accumulate)])
     except NonFinite:
         return Trial(plan.method, rate, plan.train.steps, float("nan"), (float("nan"),), float("nan"))
-    trial = _judged(plan, rate, probe, model, Denoiser(policy.network, model.schedule))
+    trial = _judged(plan, rate, probe, model, Denoiser(policy.network, model.process))
     return replace(trial, method=plan.method, steps=plan.train.steps)
 
 
 def _judged(plan: Plan, rate: float, probe: Probe, model: DiffusionModel, policy: Denoiser) -> Trial:
-    grid = model.schedule.grid(plan.train.sampling_steps)
+    grid = model.process.grid(plan.train.sampling_steps)
     scores, diversity = probe.judge(policy, grid, model.vae.decode, plan.train.sampler)
     reward, heldout = (scores[name].double() for name in (plan.study.reward, plan.study.heldout))
     by_prompt = heldout.reshape(-1, probe.samples).mean(1).tolist()

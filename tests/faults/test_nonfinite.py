@@ -142,7 +142,7 @@ def collector(name: str) -> TrajectoryTrainer:
     base = tiny.unet()
     policy = make_policy(base, "norm_affine")
     tools = tiny.tools(policy.network, 3)
-    tools = Tools(tools.policy, tools.grid, tools.empty, reference=Denoiser(base, tools.policy.schedule))
+    tools = Tools(tools.policy, tools.grid, tools.empty, reference=Denoiser(base, tools.policy.process))
     settings = FinetuneSettings.model_validate({"sampling_steps": 3, "batch_size": 2})
     method = Breaking(module.start(module.Settings.model_validate({"kind": name, **values}), settings))
     decode = Autoencoder(tiny.vae()).decode

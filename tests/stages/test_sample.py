@@ -128,7 +128,7 @@ def alone(made: Painter, tuned: Policy, k: int, released: bool) -> np.ndarray:
     """Combined generation in one go: k guided steps of the base, then the tuned network."""
     painted = []
     for batch in made.suite.batches():
-        base, own = (Denoiser(network, made.model.schedule) for network in (made.model.unet, tuned.network))
+        base, own = (Denoiser(network, made.model.process) for network in (made.model.unet, tuned.network))
         guided = base.predict(made.grid, made.text(batch), made.empty, 2.0)
         plain = own.predict(made.grid, made.text(batch))
         sampler = made.plan.sample.sampler

@@ -51,15 +51,15 @@ def draws() -> tuple[Tensor, Tensor]:
 
 
 def sampler(model: DiffusionModel) -> str:
-    return "ddim" if model.schedule.prediction == "flow" else "ddpm"
+    return "ddim" if model.process.prediction == "flow" else "ddpm"
 
 
 @torch.no_grad()
 def sampled(model: DiffusionModel) -> Tensor:
     text, empty = given(model)
     x, z = draws()
-    grid = model.schedule.grid(STEPS)
-    predict = Denoiser(model.unet, model.schedule).predict(grid, text, empty, SCALE)
+    grid = model.process.grid(STEPS)
+    predict = Denoiser(model.unet, model.process).predict(grid, text, empty, SCALE)
     clean = finish(grid, predict, x, 0, GivenNoise(x, z, {}), sampler(model))  # type: ignore[arg-type]
     return model.vae.decode(clean)
 

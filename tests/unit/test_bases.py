@@ -53,8 +53,8 @@ def test_gradients_go_from_the_image_to_network_and_latents(folders: dict[str, P
     model = load(folders[family])
     model.unet.requires_grad_(True)
     x = draws()[0].requires_grad_(True)
-    grid = model.schedule.grid(STEPS)
-    network = Denoiser(model.unet, model.schedule)
+    grid = model.process.grid(STEPS)
+    network = Denoiser(model.unet, model.process)
     x0 = grid.x0(x, network.predict(grid, given(model)[0])(x, 2), 2)
     model.vae.decode_raw(x0).square().sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
@@ -82,10 +82,10 @@ def test_padding_is_masked_in_pixart(folders: dict[str, Path]) -> None:
     assert text.mask is not None
     assert set(text.mask.unique().tolist()) == {0.0, 1.0}
     changed = Conditioning(text.text + 5 * (1 - text.mask[..., None]), mask=text.mask)
-    network = Denoiser(model.unet, model.schedule)
+    network = Denoiser(model.unet, model.process)
     x, t = draws()[0], torch.tensor(400)
     with torch.no_grad():
-        torch.testing.assert_close(network.epsilon(x, t, changed), network.epsilon(x, t, text), rtol=0, atol=1e-6)
+        torch.testing.assert_close(network.prediction(x, t, changed), network.prediction(x, t, text), rtol=0, atol=1e-6)
 
 
 def test_sd3_without_its_large_text_encoder(folders: dict[str, Path], tmp_path: Path) -> None:

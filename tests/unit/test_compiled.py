@@ -53,14 +53,14 @@ def compare(network: nn.Module, kind: Trainable) -> None:
         for turn in range(2):
             for _, parameter in policy.parameters():
                 parameter.add_(0.1 * turn * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
-            expected.append(plain.epsilon(*inputs()))
-            assert off(quick.epsilon(*inputs()), expected[-1]) < 1e-5
+            expected.append(plain.prediction(*inputs()))
+            assert off(quick.prediction(*inputs()), expected[-1]) < 1e-5
             with unchanged():
-                assert off(quick.epsilon(*inputs()), expected[-1]) < 1e-5
-                assert off(quick.epsilon(*inputs()), expected[-1]) < 1e-5
+                assert off(quick.prediction(*inputs()), expected[-1]) < 1e-5
+                assert off(quick.prediction(*inputs()), expected[-1]) < 1e-5
     assert off(expected[0], expected[1]) > 1e-3
-    with_gradient = quick.epsilon(*inputs())
-    assert with_gradient.requires_grad and torch.equal(with_gradient, plain.epsilon(*inputs()))
+    with_gradient = quick.prediction(*inputs())
+    assert with_gradient.requires_grad and torch.equal(with_gradient, plain.prediction(*inputs()))
     assert (quick.evaluations, quick.backward) == (7 * COUNT, COUNT)
 
 
@@ -83,7 +83,7 @@ def test_the_order_of_batch_sizes_changes_nothing() -> None:
         compiled.cache_clear()
         quick = Denoiser(Small(), tiny.schedule(), quick=True)
         with torch.no_grad():
-            made = {size: quick.epsilon(*inputs(size)) for size in sizes}
+            made = {size: quick.prediction(*inputs(size)) for size in sizes}
         found.append([made[size] for size in sorted(sizes)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

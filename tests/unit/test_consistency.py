@@ -58,13 +58,13 @@ def test_the_teacher_is_the_deterministic_sampler(guidance: float):
     x = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(0))
     predict = made.base.predict(made.grid, text, made.empty, guidance)
     with torch.no_grad():
-        expected = made.grid.ddim(x, predict(x, 3), 3)
+        expected = made.grid.ode(x, predict(x, 3), 3)
     torch.testing.assert_close(made.look(x, torch.tensor([3, 3]), text)[1], expected)
 
 
 def test_the_target_is_the_student_one_step_later_and_the_teacher_at_the_end(tmp_path: Path):
     store, made = Encodings(*tiny.encodings(tmp_path), tiny.CPU), teacher()
-    student = Student(Denoiser(tiny.unet(3).requires_grad_(True), made.base.schedule))
+    student = Student(Denoiser(tiny.unet(3).requires_grad_(True), made.base.process))
     lesson = Lesson(made, student, store, store.images("train"), 0.5, settings())
     x, text = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(0)), Conditioning(tiny.text(2))
     i = torch.tensor([1, STEPS - 1])

@@ -91,7 +91,7 @@ def test_a_pass_that_stops_early_keeps_the_same_latents(tmp_path: Path, sampled:
     painter = Painter.of(model, plan, Suite(store, plan.seed, 2, 3, tiny.CPU))
     sample_base(painter, tmp_path / "base.parquet", tmp_path / "latents.safetensors")
     for batch in painter.suite.batches():
-        predict = Denoiser(model.unet, model.schedule).predict(painter.grid, painter.text(batch), painter.empty, 2.0)
+        predict = Denoiser(model.unet, model.process).predict(painter.grid, painter.text(batch), painter.empty, 2.0)
         for k in (1, 3):
             with torch.no_grad():
                 expected = walk(painter.grid, predict, batch.noise.initial(), 0, k, batch.noise)

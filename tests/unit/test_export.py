@@ -50,8 +50,8 @@ def noise() -> GivenNoise:
 @torch.no_grad()
 def expected(model: DiffusionModel, policy: Policy, sampler: str, switch: int) -> Tensor:
     """Combined generation as the sample stage makes it: `switch` guided steps of the base, then the policy."""
-    grid, text, empty = model.schedule.grid(STEPS), model.text.encode(PROMPTS)[0], model.text.empty()
-    networks = [Denoiser(network, model.schedule) for network in (model.unet, policy.network)]
+    grid, text, empty = model.process.grid(STEPS), model.text.encode(PROMPTS)[0], model.text.empty()
+    networks = [Denoiser(network, model.process) for network in (model.unet, policy.network)]
     first, then = networks[0].predict(grid, text, empty, 3.0), networks[1].predict(grid, text)
     draws = noise()
     clean = finish(grid, lambda x, i: first(x, i) if i < switch else then(x, i), draws.initial(), 0, draws, sampler)  # type: ignore[arg-type]

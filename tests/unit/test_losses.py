@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from stages.finetune.losses.ddpo import clipped_loss
 from stages.finetune.losses.diffusion_dpo import denoising_errors, preference_loss
 from stages.finetune.losses.sqdf import soft_q_loss
-from stages.finetune.losses.transition import ddim_transition
-from tests import tiny
 
 
 def draws(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -78,42 +74,6 @@ def test_clipped_loss_case_by_case(ratio: float, advantage: float, loss: float, 
 def test_advantages_are_clamped():
     found = clipped_loss(torch.zeros(2), torch.zeros(2), torch.tensor([9.0, -7.0]), 0.1, 5.0)
     assert found.unclipped.tolist() == [-5.0, 5.0]
-
-
-def test_transition_is_the_stochastic_step_of_diffusers():
-    config: dict[str, Any] = tiny.SCHEDULER | {"set_alpha_to_one": False}
-    theirs: Any = DDIMScheduler.from_config(config)
-    theirs.set_timesteps(50)
-    x, eps, z = (draws(1, 4, 8, 8, seed=n).float() for n in range(3))
-    for i in (0, 20, 48, 49):
-        t = theirs.timesteps[i]
-        expected = theirs.step(eps, t, x, eta=1.0, variance_noise=z).prev_sample
-        found = ddim_transition(tiny.schedule(), x, eps, t[None], 20)
-        torch.testing.assert_close(found.sample(z), expected, rtol=1e-4, atol=1e-5)
-        without = theirs.step(eps, t, x, eta=0.0).prev_sample
-        torch.testing.assert_close(ddim_transition(tiny.schedule(), x, eps, t[None], 20, eta=0.0).mean, without)
-
-
-def test_transitions_of_a_batch_are_those_of_its_rows():
-    x, eps = draws(3, 4, 8, 8), draws(3, 4, 8, 8, seed=1)
-    times = torch.tensor([981, 401, 1])
-    whole = ddim_transition(tiny.schedule(), x, eps, times, 20)
-    for n in range(3):
-        row = ddim_transition(tiny.schedule(), x[n : n + 1], eps[n : n + 1], times[n : n + 1], 20)
-        torch.testing.assert_close(whole.mean[n], row.mean[0])
-        torch.testing.assert_close(whole.std[n], row.std[0])
-
-
-def test_density_and_divergence_are_those_of_normal_distributions():
-    on = tiny.schedule()
-    times = torch.tensor([700, 300])
-    x, other = draws(2, 4, 8, 8), draws(2, 4, 8, 8, seed=3)
-    made = ddim_transition(on, x, draws(2, 4, 8, 8, seed=1), times, 20)
-    normal = torch.distributions.Normal(made.mean, made.std.expand_as(made.mean))
-    torch.testing.assert_close(made.log_density(other), normal.log_prob(other).mean((1, 2, 3)))
-    second = torch.distributions.Normal(other, made.std.expand_as(other))
-    expected = 2 * torch.distributions.kl_divergence(normal, second).mean((1, 2, 3))
-    torch.testing.assert_close(made.divergence(other), expected)
 
 
 def test_soft_q_loss_in_numpy():

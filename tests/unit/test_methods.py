@@ -15,8 +15,8 @@ from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
 from stages.models.policy import Trainable, make_policy
+from stages.models.process_noise import NoiseGrid
 from stages.models.sampler import Seen
-from stages.models.schedule import Grid
 from tests import tiny
 
 STEPS = 6
@@ -74,11 +74,11 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class ReplayedGrid(Grid):
+class ReplayedGrid(NoiseGrid):
     memory: Memory = field(default_factory=Memory)
 
     def noised(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
-        return self.memory.again(lambda: Grid.noised(self, clean, noise, i))
+        return self.memory.again(lambda: NoiseGrid.noised(self, clean, noise, i))
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def test_imagerefl_makes_a_stray_step_at_its_start_only_as_released():
     assert not torch.allclose(clean, stray, atol=1e-3)
     tools = tiny.tools(network, STEPS)
     x, _ = tools.noised(batch, 2)
-    x = tools.grid.ddpm(x, tools.unguided(batch, x, 1), 1, batch.noise.step(1))
+    x = tools.grid.ancestral(x, tools.unguided(batch, x, 1), 1).sample(batch.noise.step(1))
     torch.testing.assert_close(stray, tools.x0(batch, x, 2))
     for m in (3, 4):
         assert torch.equal(judged(m, True), judged(m, False))

@@ -14,6 +14,7 @@ from stages.finetune.methods import draft_k, refl
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.models.diffusion import Denoiser
+from stages.models.process_noise import require_noise_schedule
 from tests import tiny
 
 STEPS = 5
@@ -26,7 +27,7 @@ def tools(shift: float) -> Tools:
         for parameter in network.parameters():
             parameter.mul_(1 + shift)
     made = tiny.tools(network.requires_grad_(True), STEPS, dtype=torch.float64)
-    return replace(made, reference=Denoiser(tiny.unet().double(), made.policy.schedule))
+    return replace(made, reference=Denoiser(tiny.unet().double(), made.policy.process))
 
 
 def batch(seed: int = 0) -> Batch:
@@ -46,7 +47,7 @@ def test_it_is_the_divergence_at_a_visited_state_and_changes_nothing_else(name: 
     visited = [batch().noise.initial()]
     for i in range(STEPS - 1):
         visited.append(made.rollout(batch(), visited[-1], i, i + 1))
-    schedule, seen = made.grid.schedule, set()
+    grid, seen = require_noise_schedule(made.grid, "test"), set()
     for seed in range(12):
         found = judge(name, made, batch(seed), 0.3)
         weight, kl = found.penalties["kl"]
@@ -55,10 +56,10 @@ def test_it_is_the_divergence_at_a_visited_state_and_changes_nothing_else(name: 
         assert torch.equal(found.x0, plain.x0)
         possible = []
         for i, x in enumerate(visited):
-            alpha, t = made.grid.alpha[i], made.grid.timesteps[i]
-            after = made.grid.alpha[i + 1] if i + 1 < STEPS else schedule.alphas_cumprod[0]
+            alpha, t = grid.alpha[i], grid.timesteps[i]
+            after = grid.alpha[i + 1] if i + 1 < STEPS else grid.process.alphas_cumprod[0]
             variance = (1 - after) / (1 - alpha) * (1 - alpha / after)
-            apart = made.policy.epsilon(x, t, batch().text) - made.base.epsilon(x, t, batch().text)
+            apart = made.policy.prediction(x, t, batch().text) - made.base.prediction(x, t, batch().text)
             factor = (1 - after - variance).sqrt() - (after * (1 - alpha) / alpha).sqrt()
             possible.append(float(((factor * apart) ** 2 / (2 * variance)).mean().detach()))
         near = [i for i, value in enumerate(possible) if value == pytest.approx(float(kl.detach()), rel=1e-6)]

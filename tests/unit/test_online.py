@@ -141,7 +141,7 @@ def trainer(judge: Any, trainable: Trainable = "norm_affine", **values: Any) -> 
     settings = online.Settings.model_validate({"kind": "online", "round_steps": 2, **values})
     settings.check(shared)
     tools = tiny.tools(policy.network, STEPS)
-    tools = replace(tools, reference=Denoiser(network, tools.policy.schedule))
+    tools = replace(tools, reference=Denoiser(network, tools.policy.process))
     decode = Autoencoder(tiny.vae()).decode
     method = online.start(settings, shared)
     return TrajectoryTrainer.start(tools, decode, judge, method, dict(policy.parameters()), shared)
@@ -283,7 +283,7 @@ def test_the_loss_in_one_graph(prompts: Data):
     reward = trusting.reward(made.decode(states[-1]), batch.prompts).mean()
     steps = torch.tensor([batch.rng.randrange(STEPS) for _ in range(4)])
     x = torch.stack([states[int(i)][row].detach() for row, i in enumerate(steps)])
-    earlier = Denoiser(Earlier(policy.network, inner.previous), policy.schedule)
+    earlier = Denoiser(Earlier(policy.network, inner.previous), policy.process)
     mine, base, before = (chain.transition(d, x, steps, text) for d in (policy, made.tools.base, earlier))
     near, moved = (((mine.mean - o.mean.detach()) ** 2 / (2 * mine.std**2)).mean() for o in (base, before))
     loss = -reward + 0.3 * near + 0.7 * moved

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
-from stages.models.flow import FlowSchedule
 from stages.models.policy import make_policy
+from stages.models.process_flow import FlowMatching
+from stages.models.process_noise import NoiseGrid, NoiseSchedule, require_noise_schedule
 from stages.models.sampler import Sampler, finish, walk
-from stages.models.schedule import Schedule
 from stages.sample.networks import Networks
 from stages.sample.resolve import strategy
 from stages.sample.strategies.fusion import fused
@@ -114,14 +115,14 @@ def test_guidance_is_the_sum_over_two_calls():
     nets = networks()
     x, t = tiny.noise(COUNT, STEPS).initial(), nets.grid.timesteps[1]
     with torch.no_grad():
-        plain = nets.base_network.epsilon(x, t, nets.empty.expand(len(nets.text)))
-        wanted = nets.base_network.epsilon(x, t, nets.text)
+        plain = nets.base_network.prediction(x, t, nets.empty.expand(len(nets.text)))
+        wanted = nets.base_network.prediction(x, t, nets.text)
         torch.testing.assert_close(nets.base(4.0)(x, 1), plain + 4 * (wanted - plain), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(nets.base(0.0)(x, 1), plain, rtol=1e-4, atol=1e-5)
-        many = nets.base_network.epsilon(x, t.expand(COUNT), nets.text, nets.empty, 4.0)
+        many = nets.base_network.prediction(x, t.expand(COUNT), nets.text, nets.empty, 4.0)
         torch.testing.assert_close(many, nets.base(4.0)(x, 1), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="empty prompt"):
-        nets.base_network.epsilon(x, t, nets.text, None, 2.0)
+        nets.base_network.prediction(x, t, nets.text, None, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_equal_ends_make_the_step_before_as_released(start: int, index: int):
     x = noise.initial()
     with torch.no_grad():
         found = walk(nets.grid, nets.base(1.0), x, start, start, noise, extra_step=True)
-        expected = nets.grid.ddpm(x, nets.base(1.0)(x, index), index, noise.step(index))
+        expected = nets.grid.ancestral(x, nets.base(1.0)(x, index), index).sample(noise.step(index))
         assert torch.equal(found, expected)
         usual = walk(nets.grid, nets.base(1.0), x, 1, 3, noise, extra_step=True)
         assert torch.equal(usual, walk(nets.grid, nets.base(1.0), x, 1, 3, noise))
@@ -201,6 +202,10 @@ def test_switch_steps_that_are_allowed(k: int, released: bool, fine: bool):
             strategy("s", values, STEPS, "test")
 
 
+def noise_grid(nets: Networks) -> NoiseGrid:
+    return require_noise_schedule(nets.grid, "test")
+
+
 def fusion_by_hand(x: np.ndarray, eps: np.ndarray, noise: np.ndarray, nets: Networks, i: int) -> np.ndarray:
     """Fusion sampling as the released code writes it, with the variance that diffusers gives its DDIM steps."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -220,13 +225,13 @@ def test_fusion_draws_noise_anew_as_the_released_code():
     for i in range(STEPS):
         arrays = [value.double().numpy() for value in (x, eps, noise)]
         expected = fusion_by_hand(arrays[0], arrays[1], arrays[2], nets, i)
-        np.testing.assert_allclose(fused(nets.grid, x, eps, i, noise).numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(fused(noise_grid(nets), x, eps, i, noise).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_fusion_keeps_the_level_of_noise():
     """For eps the noise in x itself: what is left of it and what is new have the same variance as before, exactly."""
     on = tiny.schedule()
-    grid = Schedule(on.alphas_cumprod.double(), on.prediction, on.spacing, on.offset).grid(40)
+    grid = NoiseSchedule(on.alphas_cumprod.double(), on.prediction_type, on.spacing, on.offset).grid(40)
     one, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     for i in range(40):
         old = (1 - grid.alpha[i]).sqrt() * one
@@ -249,11 +254,11 @@ def test_fusion_is_combined_generation_with_new_noise(k: int):
         evaluations = nets.base_network.evaluations + nets.tuned_network.evaluations
         for i in range(STEPS):
             if i < k:
-                x = nets.grid.ddim(x, nets.base(2.0)(x, i), i)
+                x = nets.grid.ode(x, nets.base(2.0)(x, i), i)
                 continue
-            x = fused(nets.grid, x, nets.tuned(1.5)(x, i), i, noise.extra(f"fusion {i}"))
+            x = fused(noise_grid(nets), x, nets.tuned(1.5)(x, i), i, noise.extra(f"fusion {i}"))
             eps = nets.tuned(1.5)(x, i) + 0.5 * (nets.base(1.0)(x, i) - nets.base(0.0)(x, i))
-            x = nets.grid.ddim(x, eps, i) if i + 1 < STEPS else nets.grid.x0(x, eps, i)
+            x = nets.grid.ode(x, eps, i) if i + 1 < STEPS else nets.grid.x0(x, eps, i)
     torch.testing.assert_close(made, x, rtol=1e-4, atol=1e-5)
     assert evaluations == COUNT * (2 * k + (2 + 2 + 2) * (STEPS - k))
     assert found.settings.shared_steps(float(k)) == (k or None)
@@ -262,7 +267,7 @@ def test_fusion_is_combined_generation_with_new_noise(k: int):
 def test_fusion_refuses_what_it_cannot_do():
     with pytest.raises(InputError, match=f"k {STEPS} is not between 0 and {STEPS - 1}"):
         strategy("s", {"kind": "fusion", "k": [STEPS]}, STEPS, "test")
-    flow = FlowSchedule(3.0, 1000, torch.device("cpu")).grid(STEPS)
-    zeros = torch.zeros(1, *tiny.LATENT)
-    with pytest.raises(InputError, match="flow-matching"):
-        fused(flow, zeros, zeros, 1, zeros)
+    flow = FlowMatching(3.0, 1000, torch.device("cpu")).grid(STEPS)
+    nets, found = replace(networks(), grid=flow), strategy("s", {"kind": "fusion", "k": [1]}, STEPS, "test")
+    with pytest.raises(InputError, match="strategy fusion is defined on a noise schedule"):
+        found.module.renoise(nets, found.settings, 1.0, tiny.noise(COUNT, STEPS))

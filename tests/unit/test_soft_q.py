@@ -22,7 +22,7 @@ from stages.finetune.trajectory.trainer import TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
-from stages.models.schedule import Schedule
+from stages.models.process_noise import NoiseSchedule, require_noise_schedule
 from tests import tiny
 
 DOUBLE = torch.float64
@@ -42,7 +42,7 @@ def learner(
 class Line(nn.Module):
     """The exact noise prediction for data N(0, 1), sqrt(1 - abar) x, plus a shift for every timestep."""
 
-    def __init__(self, on: Schedule, times: Tensor) -> None:
+    def __init__(self, on: NoiseSchedule, times: Tensor) -> None:
         super().__init__()
         self.on, self.times = on, times
         self.shift = nn.Parameter(torch.zeros(len(times), dtype=DOUBLE))
@@ -63,7 +63,7 @@ def gaussian_mean(predictor: Predictor, gamma: float) -> float:
     The loss is a parabola in every shift, so that two gradients give its minimum.
     """
     on = tiny.schedule()
-    on = Schedule(on.alphas_cumprod.to(DOUBLE), on.prediction, on.spacing, on.offset)
+    on = NoiseSchedule(on.alphas_cumprod.to(DOUBLE), on.prediction_type, on.spacing, on.offset)
     grid = on.grid(50)
     policy, base = Line(on, grid.timesteps), Line(on, grid.timesteps)
     empty = Conditioning(torch.zeros(1, 1, 1, dtype=DOUBLE))
@@ -101,7 +101,7 @@ def small() -> tuple[Tools, dict[str, nn.Parameter]]:
     network = tiny.unet().double().requires_grad_(True)
     base = tiny.unet().double()
     tools = tiny.tools(network, 5, dtype=DOUBLE)
-    return replace(tools, reference=Denoiser(base, tools.policy.schedule)), dict(network.named_parameters())
+    return replace(tools, reference=Denoiser(base, tools.policy.process)), dict(network.named_parameters())
 
 
 def gradients(root: Tensor, parameters: dict[str, nn.Parameter]) -> Tensor:
@@ -129,7 +129,8 @@ def test_without_discount_and_divergence_it_is_the_gradient_of_draft_1():
     reward = tiny.reward(made.decode(step.mean + step.std * noise), batch.prompts).mean()
     torch.testing.assert_close(found, gradients(-reward, parameters), rtol=1e-9, atol=1e-12)
 
-    clean = replace(made.chain, prev=torch.cat([made.chain.prev[:-1], torch.ones(1, dtype=DOUBLE)]))
+    grid = require_noise_schedule(tools.grid, "test")
+    clean = replace(made.chain, tools=replace(tools, grid=replace(grid, alpha_end=grid.alpha_prev)))
     found = own.piece(made, clean, last_states(made.chain, batch), noise)
     assert float(found.terms["reward"]) == pytest.approx(
         float(tiny.reward(made.decode(draft_k.judge(tools, batch, 1).x0), batch.prompts).mean().detach()), rel=1e-9
@@ -175,8 +176,8 @@ def test_the_loss_in_one_graph():
     after = ours.mean + ours.std * noise
     times = steps + 1
     rows = times < 5
-    eps = chain.epsilon(tools.base, after[rows], times[rows], text[rows])
-    alpha = tools.grid.alpha[times[rows]].reshape(-1, 1, 1, 1)
+    eps = chain.prediction(tools.base, after[rows], times[rows], text[rows])
+    alpha = require_noise_schedule(tools.grid, "test").alpha[times[rows]].reshape(-1, 1, 1, 1)
     clean = torch.cat([(after[rows] - (1 - alpha).sqrt() * eps) / alpha.sqrt(), after[~rows]])
     rewards = tiny.reward(made.decode(clean), batch.prompts)
     kl = ((ours.mean - base.mean) ** 2 / (2 * ours.std**2)).mean((1, 2, 3))
@@ -192,10 +193,10 @@ def test_two_deterministic_steps_are_the_samplers():
     batch = tiny.batch(count=2, steps=5, dtype=DOUBLE, images=False)
     x, text = batch.noise.initial(), Conditioning.of(batch.text)
     found = Steps(2)(chain, x, torch.tensor([1, 5]), text)
-    eps = tools.base.epsilon(x, tools.grid.timesteps[1], text)
-    clean, after = tools.grid.x0(x, eps, 1), tools.grid.alpha[3]
+    eps = tools.base.prediction(x, tools.grid.timesteps[1], text)
+    clean, after = tools.grid.x0(x, eps, 1), require_noise_schedule(tools.grid, "test").alpha[3]
     half = after.sqrt() * clean + (1 - after).sqrt() * eps
-    expected = tools.grid.x0(half, tools.base.epsilon(half, tools.grid.timesteps[3], text), 3)
+    expected = tools.grid.x0(half, tools.base.prediction(half, tools.grid.timesteps[3], text), 3)
     torch.testing.assert_close(found[0], expected[0])
     assert torch.equal(found[1], x[1])
 

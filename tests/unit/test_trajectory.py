@@ -14,13 +14,13 @@ from stages.encode.store import Encodings
 from stages.errors import InputError
 from stages.finetune.budget import Cost, costs
 from stages.finetune.data import Data
-from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import d3po, ddpo, dpok, hrf, large_scale_rl, sqdf
 from stages.finetune.resolve import Plan
 from stages.finetune.settings import FinetuneSettings, StudySettings
 from stages.finetune.tools import Tools
 from stages.finetune.trajectory.chain import Chain
 from stages.models.diffusion import Autoencoder, Denoiser
+from stages.models.process import Gaussian
 from tests import tiny
 from tests.unit.trajectories import EVERY, STEPS, batch, gradient, settings_of, trainer, weights
 
@@ -53,7 +53,7 @@ def test_densities_again_are_those_recorded_and_the_ratio_starts_at_one():
     for i in range(STEPS):
         steps = made.chain.index(i, 4)
         again = made.chain.transition(made.tools.policy, trajectory.states[i], steps, given.text)
-        torch.testing.assert_close(again.log_density(trajectory.states[i + 1]), trajectory.log_density[i])
+        torch.testing.assert_close(again.log_prob(trajectory.states[i + 1]), trajectory.log_density[i])
         normal = torch.distributions.Normal(again.mean, again.std.expand_as(again.mean))
         expected = normal.log_prob(trajectory.states[i + 1]).mean((1, 2, 3))
         torch.testing.assert_close(trajectory.log_density[i], expected, rtol=1e-4, atol=1e-4)
@@ -73,7 +73,7 @@ def test_divergence_is_that_of_normal_distributions():
     std = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64).reshape(3, 1, 1, 1)
     normals = [torch.distributions.Normal(mean, std.expand_as(mean)) for mean in (one, two)]
     expected = torch.distributions.kl_divergence(*normals).sum((1, 2, 3))
-    torch.testing.assert_close(Transition(one, std).kl(Transition(two, std)) * 256, expected)
+    torch.testing.assert_close(Gaussian(one, std).kl(Gaussian(two, std)) * 256, expected)
 
 
 def test_updates_share_out_the_rows_and_steps_are_drawn():

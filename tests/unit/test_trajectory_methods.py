@@ -44,7 +44,7 @@ def test_the_score_function_in_one_graph():
     loss = torch.zeros(())
     for i in range(STEPS):
         step = made.chain.transition(made.tools.policy, trajectory.states[i], made.chain.index(i, 4), given.text)
-        loss = loss - (advantages * step.log_density(trajectory.states[i + 1])).mean() / STEPS
+        loss = loss - (advantages * step.log_prob(trajectory.states[i + 1])).mean() / STEPS
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.parameters.values()))])
     made.train_step([given])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-3, atol=1e-6)
@@ -82,9 +82,7 @@ def test_dpok_in_one_graph():
         steps = made.chain.index(i, 4)
         ours, base = (made.chain.transition(d, trajectory.states[i], steps, given.text) for d in made.tools.denoisers)
         divergence = ((ours.mean - base.mean) ** 2 / (2 * ours.std**2)).mean()
-        loss = (
-            loss + (0.5 * divergence - 3.0 * (advantages * ours.log_density(trajectory.states[i + 1])).mean()) / STEPS
-        )
+        loss = loss + (0.5 * divergence - 3.0 * (advantages * ours.log_prob(trajectory.states[i + 1])).mean()) / STEPS
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.parameters.values()))])
     made.train_step([given])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-3, atol=1e-5)
@@ -139,7 +137,7 @@ def test_pairs_of_d3po_start_alike_and_the_better_becomes_more_likely():
     changed = []
     for i in range(STEPS):
         again = made.chain.transition(made.tools.policy, states[i], made.chain.index(i, 4), held.trajectory.text)
-        changed.append(again.log_density(states[i + 1]) - held.trajectory.log_density[i])
+        changed.append(again.log_prob(states[i + 1]) - held.trajectory.log_density[i])
     assert float((torch.stack(changed).detach() * held.worth).mean()) > 0
 
 
@@ -156,7 +154,7 @@ def test_forks_of_tailorpo_come_from_one_state_and_are_ranked_by_what_is_predict
     for side in (forks.first, forks.second):
         assert float(((side - base.mean) / base.std).std()) == pytest.approx(1, abs=0.1)
     ours = made.chain.transition(made.tools.policy, forks.x, forks.i, forks.text)
-    gaps = [of.log_density(forks.first) - of.log_density(forks.second) for of in (ours, base)]
+    gaps = [of.log_prob(forks.first) - of.log_prob(forks.second) for of in (ours, base)]
     assert float((forks.sign * (gaps[0] - gaps[1])).detach().mean()) > 0
 
 
@@ -193,9 +191,9 @@ def test_matching_with_equal_worth_has_the_gradient_of_the_diffusion_loss():
     held, question = made.method.held[0], made.method.questions[0][0]  # type: ignore[attr-defined]
     made.method.held = [replace(held, worth=torch.ones(4))]  # type: ignore[attr-defined]
     made.backward(given)
-    schedule = made.tools.grid.schedule
+    schedule = made.tools.grid.process
     x = schedule.noised(held.trajectory.last, question.noise, question.t)
-    error = (made.tools.policy.epsilon(x, question.t, given.text) - question.noise).square().mean()
+    error = (made.tools.policy.prediction(x, question.t, given.text) - question.noise).square().mean()
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(error, list(made.parameters.values()))])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-4, atol=1e-7)
 

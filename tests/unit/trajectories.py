@@ -82,7 +82,7 @@ def trainer(
     settings = settings_of(method, values)
     settings.check(shared)
     tools = tiny.tools(policy.network, STEPS)
-    tools = replace(tools, reference=Denoiser(network, tools.policy.schedule))
+    tools = replace(tools, reference=Denoiser(network, tools.policy.process))
     decode = Autoencoder(tiny.vae()).decode
     parameters = dict(policy.parameters())
     return TrajectoryTrainer.start(tools, decode, Made(), method.start(settings, shared), parameters, shared)

@@ -92,10 +92,10 @@ def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     if not diffusion_weight:
         x = tools.rollout(batch, x, start, m)
         return Judged(tools.x0(batch, x, m), batch.prompts)
-    eps, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
+    first, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
     if m == start and not tools.extra_step:
-        return Judged(tools.grid.x0(x, eps, m), batch.prompts, penalties)
-    x = tools.rollout(batch, x, start, m, first=eps.detach())
+        return Judged(tools.grid.x0(x, first, m), batch.prompts, penalties)
+    x = tools.rollout(batch, x, start, m, first=first.detach())
     return Judged(tools.x0(batch, x, m), batch.prompts, penalties)
 
 
@@ -109,8 +109,8 @@ def begin(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: floa
     x, target = tools.noised(batch, start)
     if not diffusion_weight:
         return Rollout(x, start, m, guided=False)
-    eps, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
-    x = tools.rollout(batch, x, start, start + 1, first=eps.detach())
+    first, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
+    x = tools.rollout(batch, x, start, start + 1, first=first.detach())
     return Rollout(x, start + 1, m, guided=False, penalties=penalties)
 
 
@@ -118,5 +118,5 @@ def first_prediction(
     tools: Tools, batch: Batch, x: Tensor, target: Tensor, start: int, diffusion_weight: float
 ) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
     """The prediction from noised real latents x, which enter index `start`, and the diffusion loss that it makes."""
-    eps = tools.unguided(batch, x, start)
-    return eps, {"diffusion": (diffusion_weight, (eps - target).square().mean())}
+    first = tools.unguided(batch, x, start)
+    return first, {"diffusion": (diffusion_weight, (first - target).square().mean())}

@@ -18,13 +18,13 @@ from torch.func import functional_call
 
 from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner, reward_loss
-from stages.finetune.losses.transition import Transition
 from stages.finetune.methods.online import GradientSettings
 from stages.finetune.trajectory.chain import Chain
 from stages.finetune.trajectory.policy_gradient import divergences, kl_terms
 from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
+from stages.models.process import Gaussian
 
 
 class Earlier(nn.Module):
@@ -92,10 +92,10 @@ class Ascent:
                 states.append(found.sample(batch.noise.step(i)))
         return states
 
-    def moved(self, chain: Chain, found: Transition, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+    def moved(self, chain: Chain, found: Gaussian, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
         """Mean KL divergence [] of the policy's steps from those of the policy of the last restart."""
         policy = chain.tools.policy
-        earlier = Denoiser(Earlier(policy.network, self.previous), policy.schedule)
+        earlier = Denoiser(Earlier(policy.network, self.previous), policy.process)
         with torch.no_grad():
             before = chain.transition(earlier, x, i, text)
         policy.evaluations += earlier.evaluations

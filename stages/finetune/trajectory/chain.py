@@ -1,8 +1,7 @@
 """The one stochastic sampler of the trajectory methods, and what it records.
 
-A policy is the Markov chain p(x_{i+1} | x_i) of Gaussian steps (DDIM with eta; eta 1 is the ancestral sampler). The
-last step ends at timestep 0 of the training schedule and not at clean latents, where it would have no deviation and so
-no density; what is decoded is that last state, as in the released code of DDPO and SQDF.
+A policy is the Markov chain p(x_{i+1} | x_i) of Gaussian steps (`Grid.transition`: DDIM with eta, or the SDE of
+Flow-GRPO). The last step has noise too, so it has a density; what is decoded is that last state.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.errors import InputError
 from stages.finetune.batch import Batch
-from stages.finetune.losses.transition import Transition, between
 from stages.finetune.tools import Tools
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.policy import unchanged
+from stages.models.process import Gaussian
 from stages.processes import Processes
 
 
@@ -86,47 +84,41 @@ def whole_text(text: Conditioning, processes: Processes) -> Conditioning:
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of the policy's grid; index i goes from state i to state i + 1, i from 0 to T - 1.
-
-    `alpha` and `prev` [T] are the cumulative products before and after a step.
-    """
+    """The steps of the policy's grid; index i goes from state i to state i + 1, i from 0 to T - 1."""
 
     tools: Tools
     eta: float
-    alpha: Tensor
-    prev: Tensor
 
     @classmethod
     def of(cls, tools: Tools, eta: float = 1.0) -> Chain:
-        """The chain on the grid of `tools`. Raises InputError where the grid ends at timestep 0: no step leaves it."""
-        grid = tools.grid
-        final = grid.schedule.alphas_cumprod[:1]
-        if not grid.alpha[-1] < final[0]:
-            raise InputError(
-                "a trajectory method needs a last sampling step with noise, but the scheduler's grid ends at "
-                "timestep 0; expected steps_offset 1 in its configuration"
-            )
-        return cls(tools, eta, grid.alpha, torch.cat([grid.alpha[1:], final]))
+        """The chain on the grid of `tools`. Raises InputError where its last step has no noise."""
+        tools.grid.require_transitions()
+        return cls(tools, eta)
 
     def __len__(self) -> int:
-        return len(self.alpha)
+        return len(self.tools.grid)
 
-    def epsilon(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
-        """Noise prediction [B, C, h, w] for states x that enter the steps i [B], guided as the study says."""
+    @property
+    def device(self) -> torch.device:
+        """Where the states are."""
+        return self.tools.grid.process.device
+
+    def prediction(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+        """Prediction [B, C, h, w] for states x that enter the steps i [B], guided as the study says."""
         tools = self.tools
-        return denoiser.epsilon(x, tools.grid.timesteps[i], text, tools.empty, tools.guidance)
+        return denoiser.prediction(x, tools.grid.timesteps[i], text, tools.empty, tools.guidance)
 
-    def step(self, x: Tensor, eps: Tensor, i: Tensor) -> Transition:
-        """The Gaussian over states i + 1 that noise predictions eps at states x, entering i [B], imply."""
-        return between(x, eps, self.alpha[i], self.prev[i], self.eta)
+    def step(self, x: Tensor, prediction: Tensor, i: Tensor) -> Gaussian:
+        """The Gaussian over states i + 1 that predictions at states x, entering i [B], imply."""
+        return self.tools.grid.transition(x, prediction, i, self.eta)
 
-    def transition(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Transition:
+    def transition(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Gaussian:
         """The Gaussian over states i + 1 that `denoiser` predicts for states x entering i [B]."""
-        return self.step(x, self.epsilon(denoiser, x, i, text), i)
+        return self.step(x, self.prediction(denoiser, x, i, text), i)
 
     def index(self, i: int, count: int) -> Tensor:
         """The index i for each of `count` states."""
-        return torch.full((count,), i, device=self.alpha.device)
+        return torch.full((count,), i, device=self.device)
 
     @torch.no_grad()
     def roll(self, batch: Batch, first: Tensor | None = None) -> Trajectory:
@@ -139,7 +131,7 @@ class Chain:
                 x = found.sample(batch.noise.step(i))
                 states.append(x)
                 means.append(found.mean)
-                densities.append(found.log_density(x))
+                densities.append(found.log_prob(x))
                 deviations.append(found.std[0].flatten())
         return Trajectory(torch.stack(states), torch.stack(means), torch.cat(deviations), torch.stack(densities),
                           Conditioning.of(batch.text), batch.prompts)  # fmt: skip

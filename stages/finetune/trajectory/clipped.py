@@ -13,12 +13,12 @@ from stages.errors import InputError
 from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner
 from stages.finetune.losses.ddpo import clipped_loss
-from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import ddpo, dpok, hrf, large_scale_rl
 from stages.finetune.trajectory.chain import Chain
 from stages.finetune.trajectory.policy_gradient import PolicyGradient, States
 from stages.finetune.trajectory.settings import AdvantageSettings
 from stages.finetune.trajectory.trainer import Piece
+from stages.models.process import Gaussian
 
 A = TypeVar("A", bound=AdvantageSettings)
 
@@ -26,11 +26,11 @@ A = TypeVar("A", bound=AdvantageSettings)
 class Clipped(PolicyGradient[A]):
     """-min(A rho, A clip(rho)), the ratio rho of the new to the old density of each step; PPO's loss."""
 
-    def loss(self, chain: Chain, found: Transition, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, chain: Chain, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the states."""
         settings = self.settings
         made = clipped_loss(
-            found.log_density(states.next), states.old, states.worth, settings.clip, settings.largest_advantage
+            found.log_prob(states.next), states.old, states.worth, settings.clip, settings.largest_advantage
         )
         outside = ((made.ratio - 1).abs() > settings.clip).float().mean()
         return made.loss, {"ratio": made.ratio.detach().mean(), "clipped": outside}
@@ -39,12 +39,12 @@ class Clipped(PolicyGradient[A]):
 class Ddpo(Clipped[ddpo.Settings]):
     """DDPO-IS, or DDPO-SF: -A log p of the step."""
 
-    def loss(self, chain: Chain, found: Transition, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, chain: Chain, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the states."""
         if self.settings.estimator == "importance":
             return super().loss(chain, found, states)
         limit = self.settings.largest_advantage
-        return -(states.worth.clamp(-limit, limit) * found.log_density(states.next)).mean(), {}
+        return -(states.worth.clamp(-limit, limit) * found.log_prob(states.next)).mean(), {}
 
 
 class Hrf(Clipped[hrf.Settings]):
@@ -67,9 +67,9 @@ class Dpok(PolicyGradient[dpok.Settings]):
         self.history.add(rewards, prompts)
         return rewards - expected
 
-    def loss(self, chain: Chain, found: Transition, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, chain: Chain, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the states; where the ratio leaves its range there is no gradient, whatever the advantage."""
-        ratio = torch.exp(found.log_density(states.next) - states.old)
+        ratio = torch.exp(found.log_prob(states.next) - states.old)
         kept = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
         loss = -self.settings.reward_weight * (states.worth * kept).mean()
         return loss, {"ratio": ratio.detach().mean()}
@@ -108,12 +108,11 @@ class LargeScaleRl(Clipped[large_scale_rl.Settings]):
             return
         if batch.clean is None:
             raise ValueError("this micro-batch has no real images")
-        schedule, noise = chain.tools.grid.schedule, batch.noise.extra("forward")
+        process, noise = chain.tools.grid.process, batch.noise.extra("forward")
         count = len(batch.prompts) * learner.processes.count
-        times = [batch.rng.randrange(len(schedule.alphas_cumprod)) for _ in range(count)]
-        t = torch.tensor(times[learner.processes.part(count)], device=noise.device)
-        eps = chain.tools.policy.epsilon(schedule.noised(batch.clean, noise, t), t, batch.text)
-        error = (eps - noise).square().mean()
+        t = process.random_timesteps(batch.rng, count)[learner.processes.part(count)]
+        prediction = chain.tools.policy.prediction(process.noised(batch.clean, noise, t), t, batch.text)
+        error = (prediction - process.target(batch.clean, noise)).square().mean()
         terms = {"loss": weight * error, "loss_diffusion": error, "set_diversity": error.new_tensor(self.seen)}
         yield Piece(weight * error, terms)
 

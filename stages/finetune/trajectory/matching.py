@@ -1,8 +1,8 @@
 """Advantage weighted matching: the denoising error on own images in place of a log density.
 
-    l = -mean (e - eps(x_t, t))^2,  L = -min(A rho, A clip(rho)),  rho = exp(l - l_old)
+    l = -mean (target - prediction(x_t, t))^2,  L = -min(A rho, A clip(rho)),  rho = exp(l - l_old)
 
-on x_t noised anew from the rollout's end, so that no trajectory is needed (Xue et al. 2025, for noise predictions).
+on x_t noised anew from the rollout's end, so that no trajectory is needed (Xue et al. 2025).
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class Awm(PolicyGradient[awm.Settings]):
     def ask(self, learner: Learner, chain: Chain, made: Trajectory, batch: Batch, n: int) -> Question:
         """Question n of a micro-batch; only where the policy changes before it is asked, `old` has to be evaluated."""
         clean, processes = made.last, learner.processes
-        count, own = len(chain.tools.grid.schedule.alphas_cumprod), processes.part(len(clean))
-        t = torch.tensor([batch.rng.randrange(count) for _ in made.prompts], device=clean.device)
+        own, t = processes.part(len(clean)), chain.tools.grid.process.random_timesteps(batch.rng, len(clean))
         noise = batch.noise.extra(f"matching {n}")
         old = torch.full_like(noise[:, 0, 0, 0], torch.nan)
         if n:
@@ -67,9 +66,10 @@ class Awm(PolicyGradient[awm.Settings]):
         self, chain: Chain, clean: Tensor, text: Conditioning, t: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """l [B] of clean latents, with the states and the predictions that it came from."""
-        x = chain.tools.grid.schedule.noised(clean, noise, t)
-        eps = chain.tools.policy.epsilon(x, t, text)
-        return -(eps - noise).square().mean((1, 2, 3)), x, eps
+        process = chain.tools.grid.process
+        x = process.noised(clean, noise, t)
+        prediction = chain.tools.policy.prediction(x, t, text)
+        return -(prediction - process.target(clean, noise)).square().mean((1, 2, 3)), x, prediction
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
         """The mean loss over this process's part of this update's share of the micro-batch's images."""
@@ -81,14 +81,14 @@ class Awm(PolicyGradient[awm.Settings]):
         own = torch.arange(first, first + size, device=held.rewards.device)[learner.processes.part(size)]
         for rows in own.split(settings.state_batch):
             text, t = held.trajectory.text[rows], question.t[rows]
-            found, x, eps = self.likeness(chain, held.trajectory.last[rows], text, t, question.noise[rows])
+            found, x, prediction = self.likeness(chain, held.trajectory.last[rows], text, t, question.noise[rows])
             old = question.old[rows] if turn else found.detach()
             made = clipped_loss(found, old, held.worth[rows], settings.clip, settings.largest_advantage)
             loss, terms = made.loss, {"ratio": made.ratio.detach().mean(), "reward": held.rewards.mean()}
             if settings.kl_weight:
                 with torch.no_grad():
-                    base = chain.tools.base.epsilon(x, t, text)
-                apart = (eps - base).square().mean()
+                    base = chain.tools.base.prediction(x, t, text)
+                apart = (prediction - base).square().mean()
                 loss, terms = loss + settings.kl_weight * apart, terms | {"apart": apart}
             share = len(rows) / len(own)
             yield Piece(share * loss, {name: share * value for name, value in (terms | {"loss": loss}).items()})

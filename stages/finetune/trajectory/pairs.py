@@ -17,18 +17,18 @@ from torch.nn.functional import logsigmoid
 
 from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner
-from stages.finetune.losses.transition import Transition
 from stages.finetune.methods import d3po, tailorpo
 from stages.finetune.trajectory.chain import Chain, Trajectory, whole_text
 from stages.finetune.trajectory.policy_gradient import Collector, Experience, States, kl_terms
 from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
+from stages.models.process import Gaussian
 from stages.processes import Processes
 
 
 def preference(
-    found: Sequence[Transition],
-    base: Sequence[Transition],
+    found: Sequence[Gaussian],
+    base: Sequence[Gaussian],
     pair: Sequence[Tensor],
     sign: Tensor,
     beta: float,
@@ -39,7 +39,7 @@ def preference(
     `sign` [N] is 1 where the first is better, -1 where the second is, 0 where neither: such pairs count with loss 0.
     """
     ratios = [
-        (mine.log_density(x) - theirs.log_density(x)).exp().clamp(1 - clip, 1 + clip).log()
+        (mine.log_prob(x) - theirs.log_prob(x)).exp().clamp(1 - clip, 1 + clip).log()
         for mine, theirs, x in zip(found, base, pair, strict=True)
     ]
     inside = beta * sign * (ratios[0] - ratios[1])
@@ -73,11 +73,11 @@ class D3po(Collector[d3po.Settings]):
         rows, steps = torch.tensor(places, device=experience.rewards.device).unbind(1)
         return rows, steps
 
-    def loss(self, chain: Chain, found: Transition, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, chain: Chain, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the pairs."""
         with torch.no_grad():
             base = chain.transition(chain.tools.base, states.x, states.i, states.text)
-        ours, theirs = ([Transition(of.mean[n::2], of.std[n::2]) for n in (0, 1)] for of in (found, base))
+        ours, theirs = ([Gaussian(of.mean[n::2], of.std[n::2]) for n in (0, 1)] for of in (found, base))
         pair = [states.next[0::2], states.next[1::2]]
         return preference(ours, theirs, pair, states.worth[::2], self.settings.beta, self.settings.clip)
 
@@ -144,21 +144,22 @@ class TailorPo:
         count, steps = len(x), len(chain)
         chosen = batch.rng.sample(range(steps), self.settings.steps_per_trajectory or steps)
         forks = []
-        eps = chain.epsilon(chain.tools.policy, x, chain.index(0, count), text)
+        prediction = chain.prediction(chain.tools.policy, x, chain.index(0, count), text)
         for i in range(steps):
-            step = chain.step(x, eps, chain.index(i, count))
+            step = chain.step(x, prediction, chain.index(i, count))
             after = step.sample(batch.noise.step(i))
-            clean, eps = self.look(chain, after, i + 1, text)
+            clean, prediction = self.look(chain, after, i + 1, text)
             if i in chosen:
                 other = step.sample(batch.noise.extra(f"fork {i}"))
-                other_clean, other_eps = self.look(chain, other, i + 1, text)
+                other_clean, other_prediction = self.look(chain, other, i + 1, text)
                 rewards = [learner.judged(seen, batch.prompts) for seen in (clean, other_clean)]
                 sign = (rewards[0] - rewards[1]).sign()
                 first = (sign >= 0).reshape(-1, 1, 1, 1)
                 pair = self.widened(learner, chain, (after, other), first, i + 1, batch)
                 forks.append(Forks(x, chain.index(i, count), *pair, sign, text).whole(learner.processes))
                 if self.settings.follow == "better":
-                    after, eps = torch.where(first, after, other), torch.where(first, eps, other_eps)
+                    after = torch.where(first, after, other)
+                    prediction = torch.where(first, prediction, other_prediction)
             x = after
         return Forks.cat(forks), learner.judged_whole(x, batch.prompts)
 
@@ -180,15 +181,14 @@ class TailorPo:
         return torch.where(first, moved, pair[0]), torch.where(first, pair[1], moved)
 
     def look(self, chain: Chain, x: Tensor, i: int, text: Conditioning) -> tuple[Tensor, Tensor]:
-        """The clean latents that the policy predicts for states entering step i, and its noise prediction there.
+        """The clean latents that the policy predicts for states entering step i, and its prediction there.
 
         A state at the end is its own prediction, and nothing is evaluated.
         """
         if i == len(chain):
             return x, x
-        eps = chain.epsilon(chain.tools.policy, x, chain.index(i, len(x)), text)
-        alpha = chain.alpha[i]
-        return (x - (1 - alpha).sqrt() * eps) / alpha.sqrt(), eps
+        prediction = chain.prediction(chain.tools.policy, x, chain.index(i, len(x)), text)
+        return chain.tools.grid.x0(x, prediction, i), prediction
 
     def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
         """The mean loss over this process's part of this update's share of forks."""

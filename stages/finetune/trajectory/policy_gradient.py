@@ -18,12 +18,12 @@ from torch import Tensor
 
 from stages.finetune.batch import Batch
 from stages.finetune.learner import Learner
-from stages.finetune.losses.transition import Transition
 from stages.finetune.trajectory.advantages import History, grouped, normalised
 from stages.finetune.trajectory.chain import Chain, Trajectory
 from stages.finetune.trajectory.settings import AdvantageSettings, CollectionSettings
 from stages.finetune.trajectory.trainer import Piece
 from stages.models.conditioning import Conditioning
+from stages.models.process import Gaussian
 
 MEGABYTE = 2**20
 
@@ -128,7 +128,7 @@ class Collector(Generic[S]):
             terms |= kl_terms(kl, states.x)
         return Piece(share * loss, {name: share * value for name, value in (terms | {"loss": loss}).items()})
 
-    def loss(self, chain: Chain, found: Transition, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, chain: Chain, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean loss of the policy's steps `found` at `states`, and terms of the log."""
         raise NotImplementedError
 
@@ -189,12 +189,12 @@ class PolicyGradient(Collector[A]):
         self.history.load_state(state["history"])
 
 
-def divergence(chain: Chain, found: Transition, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+def divergence(chain: Chain, found: Gaussian, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
     """Mean KL divergence, in nats a number, of the policy's steps `found` at states x from the base's."""
     return divergences(chain, found, x, i, text).mean()
 
 
-def divergences(chain: Chain, found: Transition, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+def divergences(chain: Chain, found: Gaussian, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
     """KL divergence [N], in nats a number, of the policy's steps `found` at states x entering i from the base's."""
     with torch.no_grad():
         base = chain.transition(chain.tools.base, x, i, text)

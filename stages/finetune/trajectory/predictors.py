@@ -32,16 +32,14 @@ class Steps:
 
     def __call__(self, chain: Chain, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
         """Clean latents."""
-        last, now, clean = len(chain), x, x
+        grid, last, now, clean = chain.tools.grid, len(chain), x, x
         for n in range(self.count):
             here, there = (
                 (i + torch.div((last - i) * k, self.count, rounding_mode="floor")).clamp(max=last - 1)
                 for k in (n, n + 1)
             )
-            eps = chain.epsilon(chain.tools.base, now, here, text)
-            alpha, after = (chain.alpha[k].reshape(-1, 1, 1, 1) for k in (here, there))
-            clean = (now - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-            now = after.sqrt() * clean + (1 - after).sqrt() * eps
+            prediction = chain.prediction(chain.tools.base, now, here, text)
+            clean, now = grid.x0(now, prediction, here), grid.ode(now, prediction, here, to=there)
         return _unless_ended(clean, x, i, last)
 
 

@@ -114,4 +114,4 @@ class TrajectoryTrainer(Learner):
     def load_state(self, content: dict[str, Any]) -> None:
         """Go on from what `state` gave."""
         super().load_state(content)
-        self.method.load_state(content["method"], self.chain.alpha.device)
+        self.method.load_state(content["method"], self.chain.device)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from stages.models.diffusion import Predict
     from stages.models.noise import Noise
+    from stages.models.process_noise import NoiseGrid
     from stages.models.sampler import Enter
-    from stages.models.schedule import Grid
     from stages.sample.networks import Networks
 
 ABOUT = StrategyAbout(
@@ -70,34 +70,36 @@ def predict(networks: Networks, settings: Settings, value: float) -> Predict:
     def at(x: Tensor, i: int) -> Tensor:
         if i < value:
             return base(x, i)
-        eps = tuned(x, i)
-        return eps + settings.base_direction * networks.base_direction(x, i) if settings.base_direction else eps
+        found = tuned(x, i)
+        return found + settings.base_direction * networks.base_direction(x, i) if settings.base_direction else found
 
     return at
 
 
 def renoise(networks: Networks, settings: Settings, value: float, noise: Noise) -> Enter:
-    """What latents become that enter an index from k on, before the step is made from them."""
-    tuned = networks.tuned(settings.guidance)
+    """What latents become that enter an index from k on, before the step is made from them.
+
+    Raises InputError for a flow-matching model, which has no cumulative products.
+    """
+    from stages.models.process_noise import require_noise_schedule
+
+    tuned, grid = networks.tuned(settings.guidance), require_noise_schedule(networks.grid, "strategy fusion")
 
     def entering(x: Tensor, i: int) -> Tensor:
-        return x if i < value else fused(networks.grid, x, tuned(x, i), i, noise.extra(f"fusion {i}"))
+        return x if i < value else fused(grid, x, tuned(x, i), i, noise.extra(f"fusion {i}"))
 
     return entering
 
 
-def fused(grid: Grid, x: Tensor, eps: Tensor, i: int, noise: Tensor) -> Tensor:
+def fused(grid: NoiseGrid, x: Tensor, eps: Tensor, i: int, noise: Tensor) -> Tensor:
     """Latents at index i with a part of their noise drawn anew, as noisy as before; all [B, C, h, w].
 
     With a and a' the cumulative products at the timestep and the next one (timestep 0 after the last), and
     s^2 = (1 - a') / (1 - a) (1 - a / a') the variance of a step between them:
 
         x - eps s^2 sqrt(1 - a) / (1 - a') + s noise sqrt((1 - a) (2 - 2 a' - s^2)) / (1 - a')
-
-    Raises InputError for a flow-matching model, which has no cumulative products.
     """
-    alpha = grid.alpha[i]
-    following = grid.alpha_prev[i] if i + 1 < len(grid) else grid.schedule.alphas_cumprod[0]
+    alpha, following = grid.alpha[i], grid.alpha_end[i]
     variance = (1 - following) / (1 - alpha) * (1 - alpha / following)
     removed = variance * (1 - alpha).sqrt() / (1 - following)
     added = (variance * (1 - alpha) * (2 - 2 * following - variance)).clamp(min=0).sqrt() / (1 - following)

@@ -10,8 +10,9 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
 from stages.errors import InputError
-from stages.models.flow import FlowSchedule, make_schedule
-from stages.models.schedule import Schedule
+from stages.models.process_config import load_process
+from stages.models.process_flow import FlowMatching
+from stages.models.process_noise import NoiseSchedule
 from tests import tiny
 
 STEPS = [1, 2, 7, 20, 31, 40, 50]
@@ -20,7 +21,7 @@ STEPS = [1, 2, 7, 20, 31, 40, 50]
 def pair(scheduler: type, **changes: object):
     config = tiny.SCHEDULER | changes
     theirs = scheduler.from_config(config)
-    return theirs, Schedule.from_config(config, tiny.CPU)
+    return theirs, NoiseSchedule.from_config(config, tiny.CPU)
 
 
 def draws(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +65,7 @@ def test_ancestral_steps(steps: int):
     x, eps = draws()
     for i, t in enumerate(theirs.timesteps):
         expected = theirs.step(eps, t, x, generator=torch.Generator().manual_seed(i))
-        found = grid.ddpm(x, eps, i, step_noise(i) if i < steps - 1 else torch.zeros_like(x))
+        found = grid.ancestral(x, eps, i).sample(step_noise(i) if i < steps - 1 else torch.zeros_like(x))
         torch.testing.assert_close(grid.x0(x, eps, i), expected.pred_original_sample, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(found, expected.prev_sample, rtol=1e-5, atol=1e-5)
 
@@ -79,7 +80,7 @@ def test_deterministic_steps(spacing: str, steps: int):
     grid = ours.grid(steps)
     x, eps = draws()
     for i, t in enumerate(theirs.timesteps):
-        torch.testing.assert_close(grid.ddim(x, eps, i), theirs.step(eps, t, x).prev_sample, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(grid.ode(x, eps, i), theirs.step(eps, t, x).prev_sample, rtol=1e-5, atol=1e-5)
 
 
 def test_velocity_prediction():
@@ -89,7 +90,7 @@ def test_velocity_prediction():
     x, output = draws()
     for i, t in enumerate(theirs.timesteps):
         expected = theirs.step(output, t, x).pred_original_sample
-        torch.testing.assert_close(grid.x0(x, ours.epsilon(output, x, t), i), expected, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(grid.x0(x, ours.prediction(output, x, t), i), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_noising_with_one_or_many_timesteps():
@@ -120,13 +121,40 @@ def test_refuses_configurations_it_does_not_know(key: str, value: str):
         tiny.schedule(**{key: value})
 
 
+# stochastic steps
+
+
+@pytest.mark.parametrize("i", [0, 20, 48, 49])
+def test_transitions_are_the_stochastic_steps_of_diffusers(i: int):
+    config: dict[str, Any] = tiny.SCHEDULER | {"set_alpha_to_one": False}
+    theirs: Any = DDIMScheduler.from_config(config)
+    theirs.set_timesteps(50)
+    grid, t = tiny.schedule().grid(50), theirs.timesteps[i]
+    x, eps = draws()
+    z = step_noise(7)
+    expected = theirs.step(eps, t, x, eta=1.0, variance_noise=z).prev_sample
+    torch.testing.assert_close(grid.transition(x, eps, i).sample(z), expected, rtol=1e-4, atol=1e-5)
+    without = theirs.step(eps, t, x, eta=0.0).prev_sample
+    torch.testing.assert_close(grid.transition(x, eps, i, eta=0.0).mean, without)
+
+
+def test_transitions_of_a_batch_are_those_of_its_rows():
+    grid, indices = tiny.schedule().grid(50), torch.tensor([0, 49])
+    x, eps = draws()
+    whole = grid.transition(x, eps, indices)
+    for n, i in enumerate(indices.tolist()):
+        row = grid.transition(x[n : n + 1], eps[n : n + 1], i)
+        torch.testing.assert_close(whole.mean[n], row.mean[0])
+        torch.testing.assert_close(whole.std[n].flatten(), row.std.flatten())
+
+
 # flow matching
 
 
-def flow(**changes: object) -> tuple[Any, FlowSchedule]:
+def flow(**changes: object) -> tuple[Any, FlowMatching]:
     config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0} | changes
-    theirs, ours = FlowMatchEulerDiscreteScheduler.from_config(config), make_schedule(config, tiny.CPU)
-    assert isinstance(theirs, FlowMatchEulerDiscreteScheduler) and isinstance(ours, FlowSchedule)
+    theirs, ours = FlowMatchEulerDiscreteScheduler.from_config(config), load_process(config, tiny.CPU)
+    assert isinstance(theirs, FlowMatchEulerDiscreteScheduler) and isinstance(ours, FlowMatching)
     return theirs, ours
 
 
@@ -153,8 +181,8 @@ def test_euler_steps_along_the_velocity():
     x, v = draws()
     for i in range(6):
         expected = theirs.step(v, theirs.timesteps[i], x).prev_sample
-        torch.testing.assert_close(grid.ddim(x, v, i), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(grid.ddim(x, v, 5), grid.x0(x, v, 5))
+        torch.testing.assert_close(grid.ode(x, v, i), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grid.ode(x, v, 5), grid.x0(x, v, 5))
 
 
 def test_noising_start_and_x0_of_flow_matching():
@@ -171,7 +199,7 @@ def test_noising_start_and_x0_of_flow_matching():
         torch.testing.assert_close(grid.x0(x, target, i), clean, rtol=1e-4, atol=1e-5)
         # the true velocity leads to the same path at the next level
         following = grid.noised(clean, noise, i + 1) if i < 5 else clean
-        torch.testing.assert_close(grid.ddim(x, target, i), following, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(grid.ode(x, target, i), following, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grid.noised(clean, noise, 0), noise)
 
 
@@ -183,18 +211,13 @@ def test_ancestral_steps_of_flow_matching_keep_the_marginal(i: int):
     noise, fresh = (torch.randn(40_000, 1, 1, 1, generator=draw, dtype=torch.float64) for _ in range(2))
     clean = torch.full_like(noise, 0.7)
     x = grid.noised(clean, noise, i)
-    made = grid.ddpm(x, noise - clean, i, fresh)
+    made = grid.ancestral(x, noise - clean, i).sample(fresh)
     after = float(grid.following[i])
     assert abs(float(made.mean()) - (1 - after) * 0.7) < 4 * after / 200 + 1e-6
     assert abs(float(made.std()) - after) < 4 * after / 280 + 1e-6
 
 
-def test_flow_matching_has_no_cumulative_products():
-    schedule = flow()[1]
-    with pytest.raises(InputError, match="flow-matching model, which has no cumulative products"):
-        _ = schedule.alphas_cumprod
-    with pytest.raises(InputError, match="whose grid has no cumulative products"):
-        _ = schedule.grid(4).alpha
+def test_configurations_of_flow_matching_that_are_not_known():
     with pytest.raises(InputError, match="use_dynamic_shifting True of flow matching is not known"):
         flow(use_dynamic_shifting=True)
     with pytest.raises(InputError, match="rescale_betas_zero_snr is not known"):
