@@ -12,6 +12,7 @@ from torch import Tensor
 from stages.models.conditioning import Conditioning, sizes
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import GivenNoise
+from stages.models.process_flow import FlowMatching
 from stages.models.record import ModelRecord
 from stages.models.sampler import finish
 from stages.prepare.source import ImportSettings, import_model
@@ -51,7 +52,7 @@ def draws() -> tuple[Tensor, Tensor]:
 
 
 def sampler(model: DiffusionModel) -> str:
-    return "ddim" if model.process.prediction == "flow" else "ddpm"
+    return "ddim" if isinstance(model.process, FlowMatching) else "ddpm"
 
 
 @torch.no_grad()
