@@ -132,7 +132,7 @@ def _soft_q(reference: ParitySet) -> Iterator[Check]:
     clean = _tweedie(reference, base, x, index, last, scale)
     cosine = reference.reward(reference.vae.decode(clean), reference.prompts)
     reward = cosine + shift
-    loss = soft_q_loss(reward, kl, last - index, float(config["gamma"]), float(config["alpha"]))
+    loss = soft_q_loss(reward, kl, last - index, float(config["gamma"]), float(config["alpha"]), reward > 0)
     loss.backward()
     for part, values in (("x_prev", x), ("kl", kl), ("x0_hat", clean), ("cosine", cosine), ("reward", reward)):
         yield compare(f"sqdf.{part}", values, expected.array(f"sqdf.{part}"), GRADIENT)

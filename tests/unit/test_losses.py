@@ -79,7 +79,8 @@ def test_advantages_are_clamped():
 def test_soft_q_loss_in_numpy():
     reward, divergence = draws(5).numpy(), draws(5, seed=1).abs().numpy()
     left = np.array([0, 3, 49, 1, 7])
-    found = soft_q_loss(torch.from_numpy(reward), torch.from_numpy(divergence), torch.from_numpy(left), 0.9, 2.0)
-    expected = np.mean(np.where(reward > 0, 2.0 * divergence - 0.9**left * reward, 0.0))
-    assert float(found) == pytest.approx(expected)
+    r, d, n = (torch.from_numpy(values) for values in (reward, divergence, left))
+    terms = 2.0 * divergence - 0.9**left * reward
+    assert float(soft_q_loss(r, d, n, 0.9, 2.0)) == pytest.approx(np.mean(terms))
+    assert float(soft_q_loss(r, d, n, 0.9, 2.0, r > 0)) == pytest.approx(np.mean(np.where(reward > 0, terms, 0)))
     assert (reward > 0).any() and (reward <= 0).any()

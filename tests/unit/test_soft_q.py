@@ -18,7 +18,7 @@ from stages.finetune.trajectory.chain import Chain
 from stages.finetune.trajectory.predictors import Predictor, Steps
 from stages.finetune.trajectory.replay import Drawn, Replay
 from stages.finetune.trajectory.soft_q import SoftQ
-from stages.finetune.trajectory.trainer import TrajectoryTrainer
+from stages.finetune.trajectory.trainer import Piece, TrajectoryTrainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
@@ -222,6 +222,63 @@ def test_released_switches():
     assert (rewards <= 0).any()
     expected = -(rewards * (rewards > 0)).mean()
     assert float(found["{'positive_only': True}"].terms["loss"]) == pytest.approx(float(expected), rel=1e-6, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("released", "offset"),
+    [
+        ({}, 5.0),
+        ({"positive_only": True}, 5.0),
+        ({"positive_only": True}, -5.0),
+        ({"positive_only": True, "denormalise_twice": True}, 5.0),
+    ],
+)
+def test_the_logged_loss_has_the_gradient_that_is_trained(released: dict[str, bool], offset: float):
+    """By central differences along the gradient, with an offset that moves every shifted reward across 0."""
+    tools, parameters = small()
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.mul_(1.01)
+    batch = tiny.batch(count=4, steps=5, dtype=DOUBLE, images=False)
+    own = method(gamma=0.8, alpha=0.3, as_released=released)
+    seen: list[Tensor] = []
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        found = images.mean((1, 2, 3))
+        seen.append(found.detach())
+        return found - seen[0].mean()  # some are above 0, some below
+
+    made = learner(tools, parameters, reward, own, torch.sigmoid)
+    made.settings = FinetuneSettings(reward_offset=offset, reward_scale=1.7)
+    drawn = Drawn(batch.noise.initial(), torch.tensor([0, 3, 4, 4]), Conditioning.of(batch.text), list(batch.prompts))
+
+    def piece() -> Piece:
+        return own.piece(own.judging(made), made.chain, drawn, batch.noise.step(1))
+
+    slope = gradients(piece().root, parameters)
+    along, size = slope / slope.norm(), 1e-4
+    values, places = [], dict(zip(parameters, along.split([p.numel() for p in parameters.values()]), strict=True))
+    for sign in (1, -2):
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter += sign * size * places[name].reshape(parameter.shape)
+        values.append(float(piece().terms["loss"]))
+    assert (values[0] - values[1]) / (2 * size) == pytest.approx(float(slope.norm()), rel=1e-4)
+
+
+def test_nothing_is_logged_where_nothing_is_trained():
+    """No image has a positive reward: neither offset nor divergence count."""
+    tools, parameters = small()
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.mul_(1.01)
+    batch = tiny.batch(count=3, steps=5, dtype=DOUBLE, images=False)
+    own = method(alpha=0.5, as_released={"positive_only": True})
+    made = learner(tools, parameters, lambda images, _: images.mean((1, 2, 3)) - 1.0, own, torch.sigmoid)
+    made.settings = FinetuneSettings(reward_offset=3.0)
+    found = own.piece(made, made.chain, last_states(made.chain, batch), batch.noise.step(1))
+    assert not gradients(found.root, parameters).any()
+    assert float(found.terms["loss"]) == 0.0
 
 
 def trajectory(n: int) -> Any:

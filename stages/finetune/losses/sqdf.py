@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def soft_q_loss(
-    reward: Tensor, divergence: Tensor, steps_left: Tensor, gamma: float, alpha: float, positive_only: bool = True
+    reward: Tensor, divergence: Tensor, steps_left: Tensor, gamma: float, alpha: float, counted: Tensor | None = None
 ) -> Tensor:
-    """Mean over b of 1[r > 0] (-gamma^n r + alpha d), all [B]; `steps_left` n is 0 at the last step.
+    """Mean over b of c_b (-gamma^n r + alpha d), all [B]; `steps_left` n is 0 at the last step.
 
-    With `positive_only` images without a positive reward are left out whole, as in the released code
-    (alignprop_trainer.py); without, every image counts.
+    `counted` c [B] is 1 for the images that are learnt from and 0 for those that are left out whole, divergence and
+    all; None counts every image. The released code (alignprop_trainer.py) leaves out those with r <= 0.
     """
     discount = torch.as_tensor(gamma, dtype=reward.dtype, device=reward.device) ** steps_left
     terms = alpha * divergence - discount * reward
-    return ((reward > 0) * terms if positive_only else terms).mean()
+    return (terms if counted is None else counted.to(terms.dtype) * terms).mean()

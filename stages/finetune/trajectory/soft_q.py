@@ -83,12 +83,12 @@ class SoftQ:
         pulled = learner.pull(x0, drawn.prompts, 1.0, discount)
         rewards, gradient = pulled.rewards, pulled.gradient
         kl = divergences(chain, found, drawn.x, drawn.i, drawn.text)
-        weight = torch.ones_like(kl)
-        if settings.as_released.positive_only:
-            weight = (rewards > 0).to(kl.dtype)
+        # The mask asks the reward itself, as gradient and log must alike: `reward_offset` moves no image in or out.
+        counted = rewards > 0 if settings.as_released.positive_only else torch.ones_like(rewards, dtype=torch.bool)
+        weight = counted.to(kl.dtype)
         root = (weight.reshape(-1, 1, 1, 1) * gradient * x0).sum() + settings.alpha * (weight * kl).mean()
         scaled = learner.settings.reward_scale * (rewards + learner.settings.reward_offset)
-        loss = soft_q_loss(scaled, kl.detach(), left, gamma, settings.alpha, settings.as_released.positive_only)
+        loss = soft_q_loss(scaled, kl.detach(), left, gamma, settings.alpha, counted)
         return Piece(root, {"loss": loss, "reward": rewards.mean()} | kl_terms(kl.detach().mean(), drawn.x))
 
     def loss_gamma(self, steps: int) -> float:
