@@ -12,8 +12,7 @@ from torch import Tensor
 # Relative to the largest expected magnitude of an array; the recommendations of the public set's README, section 6.
 VALUE = 2e-5  # latents, images, features, rewards, losses, total norms
 GRADIENT = 1e-4  # gradients, per-parameter norms, differences of losses times a large factor
-STEEP = 2e-4  # gradients of Diffusion-DPO, per-parameter norms of an optimizer step
-STEP = 1e-2  # elements of an optimizer step
+STEEP = 2e-4  # gradients of Diffusion-DPO, per-parameter norms of an optimizer step against the largest
 EXACT = 0.0
 COUNT = 1e-6  # of a whole number that is stored as a share in single precision
 
@@ -50,6 +49,17 @@ def compare(name: str, found: Any, expected: Any, tolerance: float, scale: float
     unit = scale if scale is not None else float(expected.abs().max()) or 1.0
     error = float((found - expected).abs().max()) / unit
     return Check(name, error if error == error else float("inf"), tolerance)
+
+
+def within(name: str, found: Any, expected: Any, allowed: Any) -> Check:
+    """The check of numbers that may each be off by a distance of their own, in units of it; its tolerance is 1."""
+    found, expected, allowed = _double(found), _double(expected), _double(allowed)
+    if found.shape != expected.shape:
+        return Check(name, float("inf"), 1.0)
+    if not expected.numel():
+        return Check(name, 0.0, 1.0)
+    error = float(((found - expected).abs() / allowed.clamp(min=torch.finfo(torch.float64).tiny)).max())
+    return Check(name, error if error == error else float("inf"), 1.0)
 
 
 def same(name: str, found: object, expected: object) -> Check:

@@ -18,7 +18,8 @@ from stages.errors import InputError
 from stages.finetune.methods import imagerefl
 from stages.parity import __main__ as parity
 from stages.parity import losses, parts, rollouts, training
-from stages.parity.checks import Check, compare, norms, same
+from stages.parity.adam import Adam, Reach
+from stages.parity.checks import GRADIENT, Check, compare, norms, same, within
 from stages.parity.reference import ParitySet, load
 from stages.rewards.preprocess import Preprocess
 from tests import pixelwise_set
@@ -140,6 +141,68 @@ def test_a_single_step_in_place_of_the_double_one_is_seen(reference: ParitySet, 
     assert not [name for name in found if "double_step" not in name]
 
 
+@pytest.mark.parametrize(
+    "tag, change, seen",
+    [
+        ("adam_plain", {"optimizer": {"eps": 1.1e-8}}, "delta_norms (each by itself)"),
+        ("adam_plain_eps1e_6", {"optimizer": {"eps": 1.1e-6}}, "delta.first"),
+        ("adamw_official_double_step", {"as_released": {"double_step": True}}, "delta.first"),
+        (
+            "adam_official_double_step",
+            {"as_released": {"double_step": True}, "optimizer": {"betas": [0.9, 0.9985]}},
+            "delta.first",
+        ),
+    ],
+)
+def test_an_optimizer_of_other_settings_is_seen(
+    tag: str, change: dict[str, object], seen: str, reference: ParitySet, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(training.OPTIMIZERS, tag, change)
+    assert f"optim.{tag}.{seen}" in failures(training.checks(reference))
+
+
+def steps_in_float32(adam: Adam, gradient: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weights after minus weights before of torch's AdamW, in double precision."""
+    parameter = torch.nn.Parameter(weights.clone())
+    optimizer = torch.optim.AdamW([parameter], adam.lr, adam.betas, adam.eps, adam.weight_decay)
+    for factor in adam.factors:
+        parameter.grad = gradient * factor
+        optimizer.step()
+    return (parameter.detach() - weights).double()
+
+
+STEPS = {
+    "plain": Adam(3e-4, (0.9, 0.999), 1e-8, 0.0, (1.0,)),
+    "double": Adam(3e-4, (0.9, 0.999), 1e-8, 0.0, (65536.0, 1.0)),
+    "double, with weight decay": Adam(3e-4, (0.9, 0.999), 1e-8, 0.01, (65536.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_gradient_within_its_tolerance_gives_a_step_within_reach(name: str):
+    adam, random = STEPS[name], torch.Generator().manual_seed(0)
+    weights = 1 + 0.2 * torch.randn(64, generator=random)
+    gradient = 1e-7 * torch.randn(64, generator=random)
+    gradient[:4] = torch.tensor([1e-12, -3e-13, 2e-9, 0.0])  # as small as their error, or as eps
+    reach = Reach.of(adam, gradient, weights, GRADIENT)
+    expected = steps_in_float32(adam, gradient, weights)
+    largest = 0.0
+    for _ in range(20):
+        error = (2 * torch.rand(64, generator=random) - 1) * GRADIENT * gradient.abs().max()
+        found = steps_in_float32(adam, gradient + error, weights)
+        assert within("elements", found, expected, reach.elements).passed
+        lengths = float(found.norm()), float(expected.norm())
+        assert abs(lengths[0] - lengths[1]) <= reach.length(*lengths)
+        largest = max(largest, abs(lengths[0] - lengths[1]) / lengths[1])
+    if "double" in name:
+        assert largest > 1e-3  # far above what steps of other weights differ by
+    if name == "plain":  # a gradient that is off by 100 times its tolerance is seen where the step depends on it
+        far = steps_in_float32(adam, gradient * 1.01, weights)
+        assert not within("elements", far, expected, reach.elements).passed
+    other = steps_in_float32(replace(adam, lr=1.005 * adam.lr), gradient, weights)
+    assert not within("elements", other, expected, reach.elements).passed
+
+
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     monkeypatch.setattr(sys, "argv", ["stages.parity", "--set", str(folder)])
     with pytest.raises(SystemExit) as exit_:
@@ -187,6 +250,10 @@ def test_errors_of_checks():
     assert compare("a", [0.0, 1e-3], [0.0, 0.0], 1e-2).error == 1e-3
     assert compare("a", np.array([3]), torch.tensor([3]), 0.0).passed
     assert not same("a", [1], [2]).passed
+    assert within("a", [1.0, 2.0], [1.0, 2.5], [0.0, 1.0]).error == 0.5
+    assert not within("a", [1.0, 2.0], [1.1, 2.5], [0.0, 1.0]).passed
+    assert not within("a", [1.0], [1.0, 2.5], [0.0, 1.0]).passed
+    assert not within("a", [float("nan")], [1.0], [1.0]).passed
     by_name = {check.name: check.error for check in norms("n", {"a": 1.0, "b": 2e-3}, {"a": 1.0, "b": 1e-3}, 1e-2)}
     assert by_name == {"n": pytest.approx(1e-3), "n (each by itself)": pytest.approx(1.0)}
     assert [check.passed for check in norms("n", {"a": 1.0}, {"b": 1.0}, 1.0)] == [False]
