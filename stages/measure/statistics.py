@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 BLOCK = 1024
+EPSILON = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,19 @@ def kth_smallest(distances: np.ndarray, neighbours: int) -> np.ndarray:
     """[n]: per row of [n, m] distances that include the one to itself, the `neighbours`-th smallest of the others."""
     last = min(neighbours, distances.shape[1] - 1)
     return np.partition(distances, last, axis=1)[:, last]
+
+
+def at_bound(value: float, low: float, high: float, rounding: float) -> float:
+    """`value`, or the end of [low, high] that it passes by at most `rounding`.
+
+    For metrics whose true value may be an end of their range, where rounding alone decides the side on which the
+    computed one falls. A value further outside is a fault of its computation: it stays, to be seen.
+    """
+    if low - rounding <= value < low:
+        return low
+    if high < value <= high + rounding:
+        return high
+    return value
 
 
 def rounding(a: np.ndarray, b: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.about import MetricAbout
-from stages.measure.statistics import unit
+from stages.measure.statistics import EPSILON, at_bound, unit
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
@@ -42,9 +42,11 @@ def pairwise_diversity(features: np.ndarray) -> float:
 
     With one place this is the diversity of the released ImageReFL code (DinoDiversity, ClipDiversity). Patches are
     compared place by place, so the same object elsewhere counts as different. Pairs are never formed: over unit vectors
-    u_i, the sum over ordered pairs i != j of u_i.u_j is |sum u_i|^2 - sum |u_i|^2.
+    u_i, the sum over ordered pairs i != j of u_i.u_j is |sum u_i|^2 - sum |u_i|^2. What rounding takes below 0, where
+    all images are equal, is 0, and what it takes above 2, of two opposite ones, is 2.
     """
     units = unit(features)
     count, places = units.shape[:2]
     pairs = np.square(units.sum(0)).sum() - np.square(units).sum()
-    return float(1 - pairs / (places * count * (count - 1)))
+    value = float(1 - pairs / (places * count * (count - 1)))
+    return at_bound(value, 0.0, 2.0, 64 * count * EPSILON)

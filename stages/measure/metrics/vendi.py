@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.about import MetricAbout
-from stages.measure.statistics import unit
+from stages.measure.statistics import EPSILON, at_bound, unit
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
@@ -25,7 +25,11 @@ def metric(images: Judged) -> Mapping[str, float]:
 
 
 def vendi_score(features: np.ndarray) -> float:
-    """exp of the entropy of the eigenvalues of K / n, K the cosines of features [n, D] (Friedman and Dieng 2023)."""
+    """exp of the entropy of the eigenvalues of K / n, K the cosines of features [n, D] (Friedman and Dieng 2023).
+
+    1 for n equal images and n for n orthogonal ones, from which rounding would take it either way.
+    """
     units = unit(features)
     shares = np.clip(np.linalg.eigvalsh(units @ units.T / len(units)), 1e-300, None)
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    value, count = float(np.exp(-(shares * np.log(shares)).sum())), len(units)
+    return at_bound(value, 1.0, count, 64 * count**3 * EPSILON)  # n shares, off by n roundings each, times a score of n
