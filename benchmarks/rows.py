@@ -185,7 +185,9 @@ def write_samples(path: Path, name: str, settings: Sequence[tuple[str, str, floa
     columns = keys(name, settings, each) | {
         "prompt_id": _named("eval-{:06d}", prompts, place), "prompt": _named("a picture of number {}", prompts, place),
         "sample": rows % SAMPLES, "image": pictures.take(pa.array(rows * 7 % 64)), "nfe": np.full(len(rows), STEPS),
-        "seconds": np.full(len(rows), 0.1),
+        "nfe_backward": np.zeros(len(rows), np.int64), "queries": np.zeros(len(rows), np.int64),
+        "decodes": np.ones(len(rows), np.int64), "seconds": np.full(len(rows), 0.1),
+        "rewards": [[]] * len(rows), "reward_digests": [[]] * len(rows),
     }  # fmt: skip
     tables.write(path, tables.table(tables.SAMPLES, columns), tables.SAMPLES)
 

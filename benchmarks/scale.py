@@ -95,8 +95,9 @@ def training(study: Path, run: str) -> tuple[float, float, int]:
 
 
 def sampling(plan: Plan) -> tuple[int, int, dict[str, int]]:
-    """Evaluations an image of the base's job, how many scales it shows, and evaluations by strategy of a run."""
-    return of_base(plan), len(plan.sample.guidance), of_run(plan, schedule())
+    """Evaluations per image of the base's job, how many images it decodes, and evaluations by strategy of a run."""
+    base, run = of_base(plan, schedule()), of_run(plan, schedule())
+    return base.nfe, base.decodes, {name: cost.nfe for name, cost in run.items()}
 
 
 def schedule() -> NoiseSchedule:
@@ -109,7 +110,7 @@ def jobs(study: Path, unit: Unit) -> list[Job]:
     plan, methods = resolve_sampling(study), _methods(study)
     images = PROMPTS * plan.sample.samples_per_prompt
     base, shown, strategies = sampling(plan)
-    points = sum(len(each.settings.points()) for each in plan.strategies)
+    points = sum(len(each.settings.points()) for each in plan.of("tuned"))
     found = [
         Job("encode", 1, IMAGES * unit.encode),
         Job("sample_base", 1, images * (base * unit.forward + shown * unit.decode)),
@@ -193,7 +194,7 @@ def _study_row(unit: Unit, found: list[Job], plan: Plan) -> tuple[object, ...]:
     path = sum(by_name[name].hours(speed) for name in ("encode", "sample", "measure"))
     path += max(job.hours(speed) for job in tuning)
     images = PROMPTS * plan.sample.samples_per_prompt
-    points = sum(len(each.settings.points()) for each in plan.strategies)
+    points = sum(len(each.settings.points()) for each in plan.of("tuned"))
     switches = sum(len(ks) for ks in plan.switches().values())
     number = sum(job.count for job in tuning)
     return (

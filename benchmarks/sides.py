@@ -27,7 +27,7 @@ from stages.rewards.base import load_reward
 from stages.rewards.open_clip import OpenClip, tokenizer
 from stages.runtime import device
 from stages.sample.resolve import resolve as resolve_sampling
-from stages.sample.run import Identity, Painter, sample_base, sample_run
+from stages.sample.run import Identity, Sampling, sample_base, sample_run
 from stages.sample.suite import Suite
 
 WEIGHT = 0.01
@@ -140,8 +140,8 @@ class Bench:
         policy = self.tuned()
         base, tuned = plain.Pipeline.read(self.place.base), plain.Pipeline.read(self.place.base)
         tuned.unet.load_state_dict(policy.network.state_dict())
-        painter, folder = self.painter(compiled), self.place.root / "samples"
-        batches = painter.suite.batches()
+        job, folder = self.job(policy, compiled), self.place.root / "samples"
+        batches = job.suite.groups()
 
         def theirs() -> Made:
             found: dict[str, list[bytes]] = {}
@@ -154,8 +154,8 @@ class Bench:
 
         def ours() -> Made:
             kept, samples = folder / "latents.safetensors", folder / "run.parquet"
-            sample_base(painter, folder / "base.parquet", kept)
-            sample_run(painter, policy, Identity("tuned-s0", "tuned", 0), kept, samples)
+            sample_base(job, folder / "base.parquet", kept)
+            sample_run(job, Identity("tuned-s0", "tuned", 0), kept, samples)
             found: dict[str, list[bytes]] = {}
             for row in tables.read(samples, tables.SAMPLES).to_pylist():
                 found.setdefault("k=0" if row["setting"] == "tuned" else row["setting"], []).append(row["image"])
@@ -175,13 +175,14 @@ class Bench:
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=draw))
         return policy
 
-    def painter(self, compiled: bool = False) -> Painter:
-        """The sampler of the study, of whose base nothing but the shared steps is wanted."""
+    def job(self, policy: Policy, compiled: bool = False) -> Sampling:
+        """The sampling of the study, of whose base nothing but the shared steps is wanted."""
         plan = resolve_sampling(self.place.study)
-        plan = replace(plan, sample=plan.sample.model_copy(update={"guidance": (), "compile": compiled}))
+        settings = plan.sample.model_copy(update={"compile": compiled})
+        plan = replace(plan, sample=settings, strategies=plan.of("tuned"))
         sample = plan.sample
         suite = Suite(self.encodings(), plan.seed, sample.samples_per_prompt, sample.batch_size, device())
-        return Painter.of(self.model, plan, suite)
+        return Sampling.of(self.model, plan, suite, policy.network)
 
     def encodings(self) -> Encodings:
         """What the encode stage wrote."""

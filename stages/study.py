@@ -115,7 +115,7 @@ def load(path: str | Path) -> Study:
     study = validate(Study, raw, f"{path}:")
     _check_models(study, f"{path}: ")
     _check_runs(study, path, raw)
-    strategies.resolve(path)
+    _check_strategies(study, strategies.resolve(path, raw), f"{path}: ")
     _check_report(study, f"{path}: ")
     _check_files(study, f"{path}: ")
     return study
@@ -175,6 +175,17 @@ def _check_predictor(study: Study, plan: methods.Plan, where: str) -> None:
         ours, theirs = getattr(plan.train, key), getattr(known[name], key)
         if ours != theirs:
             raise InputError(f"{where}: {key} {ours}, but its model {name!r} is distilled for {theirs}")
+
+
+def _check_strategies(study: Study, plan: strategies.Plan, where: str) -> None:
+    """Rewards and further networks of sampling strategies are models and runs of the study."""
+    for strategy in plan.strategies:
+        spot = f"{where}sample.strategies.{strategy.name}"
+        _check_known(strategy.settings.rewards(), study.prepare.rewards, f"{spot}.reward", "model")
+        targets = strategy.settings.apply_to
+        for run in [*(["base"] if "base" in targets else []), *(study.runs if "tuned" in targets else [])]:
+            for network in strategy.settings.networks():
+                strategies.run_of(network, run, study.runs, spot)
 
 
 def _check_report(study: Study, where: str) -> None:

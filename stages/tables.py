@@ -64,14 +64,18 @@ among them that carried gradient.
 """
 
 SAMPLES = _schema(
-    "samples", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
-    prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, seconds=FLOAT,
+    "samples", 2, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
+    prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, nfe_backward=INT, queries=INT,
+    decodes=INT, seconds=FLOAT, rewards=pa.list_(STRING), reward_digests=pa.list_(STRING),
 )  # fmt: skip
 """One image a row (PNG). `strategy` is guidance, or a name of `sample.strategies`; `setting` reads `k=10`,
 `value` is 10.0.
 
-`run` and `method` are `base` and `train_seed` is 0 for images of the base alone. `nfe` counts network evaluations of
-this image (a guided evaluation counts two), as if it had been made alone; `seconds` is its share of wall time."""
+`run` and `method` are `base` and `train_seed` is 0 for images of the base. Of this image alone, as if it had been made
+alone, `nfe` counts network evaluations (a guided evaluation counts two), `nfe_backward` those among them that carried
+gradient, `queries` the rewards asked while it was made and `decodes` the latents decoded; `seconds` is its share of
+wall time. `rewards` are the models that the strategy asked, `reward_digests` the digests of their records.
+"""
 
 JUDGED = _schema(
     "judged", 1, batch=INT, array=STRING, dtype=STRING, shape=pa.list_(INT), data=pa.large_binary(),

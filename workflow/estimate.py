@@ -25,9 +25,11 @@ def main() -> None:
         "tensors": layout.out("encodings/encodings.safetensors"), "index": layout.out("encodings/index.parquet"),
     }  # fmt: skip
     chosen = [] if args.study == "params.yaml" else ["--config", f"study={args.study}"]
-    _run("snakemake", *inputs.values(), "--cores", "all", "--quiet", "rules", *chosen)
+    asked = [record for target in ("base", "tuned") for record in layout.searched(target)]
+    _run("snakemake", *{*inputs.values(), *asked}, "--cores", "all", "--quiet", "rules", *chosen)
     options = [part for name, path in inputs.items() for part in (f"--{name}", path)]
-    _run("stages.estimate", "--params", args.study, *options, "--predictors", layout.out("encodings"))
+    folders = ("--predictors", layout.out("encodings"), "--models", layout.out("models"))
+    _run("stages.estimate", "--params", args.study, *options, *folders)
 
 
 def _run(module: str, *arguments: str) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.params import read_study
 from stages.prepare.source import ImportSettings
+from stages.sample.resolve import Plan, resolve, run_of
+from stages.sample.settings import Target
 
 MODEL_FILES = {
     "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
@@ -142,6 +145,26 @@ class Layout:
     def heldout(self) -> str:
         """The reward that no method sees."""
         return str(self.study["study"]["heldout"])
+
+    def searched(self, target: Target) -> list[str]:
+        """Records of the rewards that sampling strategies ask about images of the base, or of trained runs."""
+        return [self.model(name) for name in self._sampling.rewards(target)]
+
+    def networks(self, run: str) -> list[str]:
+        """Trained weights of further networks that sampling strategies evaluate for a run, or for the base."""
+        names = self._sampling.networks("base" if run == "base" else "tuned")
+        return [
+            self.out(f"runs/{run_of(name, run, self.study['runs'], self.file)}/policy.safetensors") for name in names
+        ]
+
+    def sample_options(self, target: Target) -> str:
+        """What the command line of a sampling job needs for these."""
+        models = f" --models {self.out('models')}" if self._sampling.rewards(target) else ""
+        return models + (f" --runs {self.out('runs')}" if self._sampling.networks(target) else "")
+
+    @cached_property
+    def _sampling(self) -> Plan:
+        return resolve(self.file, self.study)
 
     @property
     def rewards(self) -> list[str]:

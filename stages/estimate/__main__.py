@@ -10,6 +10,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from stages.errors import InputError
 from stages.estimate.said import said
 from stages.params import read_study
 from stages.runtime import run_stage
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--reward", type=Path, required=True, help="model record of the training reward (JSON)")
     parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+    parser.add_argument("--models", type=Path, help="folder with the model records, for strategies with a reward")
     parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
     args = parser.parse_args()
     runs = read_study(args.params).get("runs") or {}
@@ -43,7 +45,13 @@ def main() -> None:
     plan = resolve_sampling(args.params)
     model = load_diffusion(record.load(args.base), where, parts=("unet", "vae"))
     encodings = Encodings(args.tensors, args.index, where)
-    made = sampling(plan, model, encodings)
+    asked = dict.fromkeys([*plan.rewards("base"), *plan.rewards("tuned")])
+    if asked and args.models is None:
+        raise InputError(
+            f"--models: a strategy asks the reward {next(iter(asked))!r}; expected the folder of the records"
+        )
+    rewards = {name: load_reward(record.load(args.models / f"{name}.json"), where) for name in asked}
+    made = sampling(plan, model, encodings, rewards)
     reward = load_reward(record.load(args.reward), where) if plans else None
     trained = []
     for each in progress(plans, len(plans), "estimate"):

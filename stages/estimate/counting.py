@@ -1,6 +1,8 @@
-"""Network evaluations that the sampling of a study takes, counted by its strategies on networks that cost nothing."""
+"""What the sampling of a study costs, counted by its strategies on models that cost nothing."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,50 +10,76 @@ from torch import Tensor, nn
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import KeyedNoise
-from stages.models.process import DiffusionProcess, Grid
-from stages.models.sampler import finish
-from stages.sample.networks import Networks
+from stages.models.process import DiffusionProcess
+from stages.sample.context import Context
+from stages.sample.meter import Cost
+from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import Plan, Strategy
+from stages.sample.settings import Target
 
 
-class Free(nn.Module):
-    """A network that costs nothing and predicts nought."""
+class Zeros(nn.Module):
+    """A stub that predicts zeros."""
 
     def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
         """Zeros."""
-        return (torch.zeros_like(x),)
+        return (0 * x,)
 
 
-def of_base(plan: Plan) -> int:
-    """Evaluations an image of the base's job: at every guidance scale, and on to the last switch step of the others."""
-    sample, switches = plan.sample, plan.switches()
-    shown = sum(sample.steps * _twice(scale) for scale in sample.guidance)
-    return shown + sum(max(ks) * _twice(scale) for scale, ks in switches.items() if scale not in sample.guidance)
+class LowReward:
+    """A stub whose rewards are too low for any search to stop at: counts are the largest that there can be."""
+
+    name, differentiable = "low", True
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """-1e30."""
+        return 0 * images.sum((1, 2, 3)) - 1e30
 
 
-def of_run(plan: Plan, process: DiffusionProcess) -> dict[str, int]:
-    """Evaluations an image of the job of a run by strategy, over all its settings; steps that the base's job has made
+def of_base(plan: Plan, process: DiffusionProcess) -> Cost:
+    """The cost of an image of the base's job: of all settings, and of passes that only keep latents."""
+    shown = [each for strategy in plan.of("base") for each in _costs(strategy, plan, process, "base")]
+    passes = {
+        strategy.settings.base_pass(value) for strategy in plan.of("base") for _, value in strategy.settings.points()
+    }
+    hidden = [
+        Cost(nfe=max(ks) * (1 if scale == 1.0 else 2)) for scale, ks in plan.switches().items() if scale not in passes
+    ]
+    return total([*shown, *hidden])
+
+
+def of_run(plan: Plan, process: DiffusionProcess) -> dict[str, Cost]:
+    """The cost of an image of the job of a run by strategy, over all its settings; steps that the base's job has made
     are not among them.
     """
-    grid = process.grid(plan.sample.steps)
-    return {
-        strategy.name: sum(_evaluations(strategy, value, grid) for _, value in strategy.settings.points())
-        for strategy in plan.strategies
-    }
+    return {strategy.name: total(_costs(strategy, plan, process, "tuned")) for strategy in plan.of("tuned")}
 
 
-def _evaluations(strategy: Strategy, value: float, grid: Grid) -> int:
-    module, settings, device = strategy.module, strategy.settings, grid.process.device
-    base, tuned = Denoiser(Free(), grid.process), Denoiser(Free(), grid.process)
+def total(costs: Sequence[Cost]) -> Cost:
+    """The sum of costs."""
+    return Cost(*(sum(column) for column in zip(Cost(), *costs, strict=True)))
+
+
+def _costs(strategy: Strategy, plan: Plan, process: DiffusionProcess, target: Target) -> list[Cost]:
+    return [_cost(strategy, value, plan, process, target) for _, value in strategy.settings.points()]
+
+
+@torch.no_grad()
+def _cost(strategy: Strategy, value: float, plan: Plan, process: DiffusionProcess, target: Target) -> Cost:
+    """The cost of one image at one point."""
+    settings, grid, device = strategy.settings, process.grid(plan.sample.steps), process.device
     nothing = Conditioning(torch.zeros(1, 1, 1, device=device))
-    networks = Networks(grid, nothing, nothing, base, tuned)
+
+    def stub() -> Denoiser:
+        return Denoiser(Zeros(), process)
+
+    others = {name: stub() for name in settings.networks()}
+    tuned = None if target == "base" else stub()
+    networks = Networks(grid, nothing, nothing, stub(), tuned, Rows.of(1), others)
     noise = KeyedNoise(0, [("counted",)], (1, 1, 1), device)
-    enter = module.renoise(networks, settings, value, noise) if hasattr(module, "renoise") else None
-    start = settings.shared_steps(value) or 0
-    finish(grid, module.predict(networks, settings, value), noise.initial(), start, noise, enter=enter)
-    return base.evaluations + tuned.evaluations
-
-
-def _twice(guidance: float) -> int:
-    """Evaluations of a guided step."""
-    return 1 if guidance == 1.0 else 2
+    prefix = settings.shared_prefix(value)
+    start = None if prefix is None or target == "base" else (prefix.steps, noise.initial())
+    rewards = {name: LowReward() for name in settings.rewards()}
+    ctx = Context(networks, noise, [""], [0], plan.sample.sampler, lambda x0: x0, rewards, start)
+    settings.sample(ctx, value)
+    return ctx.rows.meter.costs()[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,9 +25,10 @@ from stages.finetune.resolve import Plan
 from stages.finetune.run import start, training_data
 from stages.models.diffusion import DiffusionModel
 from stages.models.policy import make_policy
-from stages.models.sampler import finish
+from stages.sample.meter import Cost
 from stages.sample.resolve import Plan as SamplingPlan
-from stages.sample.run import Painter
+from stages.sample.run import Sampling as SamplingJob
+from stages.sample.settings import Target
 from stages.sample.suite import Suite
 
 MOMENT = 2
@@ -48,8 +49,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Seconds, images and evaluations an image of the base's job and of the job of one run; MB of one image, and of the
-    latents that the base's job keeps.
+    """Seconds and images of the base's job and of the job of one run; MB of one image, and of the latents that the
+    base's job keeps.
     """
 
     base_seconds: float
@@ -87,41 +88,53 @@ def training(
     return Training(plan.method, train.steps, seconds * (sum(compute) + judged), memory_mb(model.device), trained / MB)
 
 
-def sampling(plan: SamplingPlan, model: DiffusionModel, encodings: Encodings) -> Sampling:
-    """Time one batch of the base's images without guidance."""
+def sampling(
+    plan: SamplingPlan, model: DiffusionModel, encodings: Encodings, rewards: Mapping[str, RewardFunction] | None = None
+) -> Sampling:
+    """Time one group of the base's images without guidance, and one query of each reward that strategies ask."""
     suite = Suite(encodings, plan.seed, plan.sample.samples_per_prompt, plan.sample.batch_size, model.device)
-    painter, batches = Painter.of(model, plan, suite), suite.batches()
-    batch, count, points = batches[0], sum(map(len, batches)), len(plan.sample.guidance)
-    predict = painter.denoiser(model.unet).predict(painter.grid, painter.text(batch), painter.empty, 1.0)
+    job, groups = SamplingJob.of(model, plan, suite), suite.groups()
+    group, count = groups[0], sum(map(len, groups))
     with torch.no_grad():
-        x = batch.noise.initial()
-        predict(x, 0)  # warms up
-        clean, files = x, [b""]
+        ctx = job.context(group)
+        predict = ctx.networks.base(1.0)
+        predict(group.noise.initial(), 0)  # warms up
+        clean = images = ctx.noise.initial()
+        files = [b""]
 
         def roll() -> None:
             nonlocal clean
-            clean = finish(painter.grid, predict, x, 0, batch.noise, plan.sample.sampler)
+            clean = ctx.finish(predict)
 
         def show() -> None:
-            nonlocal files
-            files = pictures.png(model.vae.decode(clean))
+            nonlocal images, files
+            images = ctx.decode(clean)
+            files = pictures.png(images)
 
-        evaluation = clocked(roll, model.device) / (len(batch) * len(painter.grid))
-        picture = clocked(show, model.device) / len(batch)
-    settings = sum(len(strategy.settings.points()) for strategy in plan.strategies)
-    evaluations = sum(counting.of_run(plan, model.process).values())
+        evaluation = clocked(roll, model.device) / (len(group) * len(job.grid))
+        picture = clocked(show, model.device) / len(group)
+        asked = [clocked(lambda ask=ask: ask(images, ctx.prompts), model.device) for ask in (rewards or {}).values()]
+    query = max(asked, default=0.0) / len(group)
+
+    def seconds(cost: Cost) -> float:
+        evaluations = cost.nfe + 2 * cost.nfe_backward  # a backward pass costs two forward ones
+        return count * (evaluations * evaluation + cost.decodes * picture + cost.queries * query)
+
+    def shown(target: Target) -> int:
+        return count * sum(len(strategy.settings.points()) for strategy in plan.of(target))
+
     switches = sum(map(len, plan.switches().values()))
     return Sampling(
-        base_seconds=count * (counting.of_base(plan) * evaluation + points * picture),
-        base_images=count * points,
-        run_seconds=count * (evaluations * evaluation + settings * picture),
-        run_images=count * settings,
+        base_seconds=seconds(counting.of_base(plan, model.process)),
+        base_images=shown("base"),
+        run_seconds=seconds(counting.total(list(counting.of_run(plan, model.process).values()))),
+        run_images=shown("tuned"),
         image_mb=sum(map(len, files)) / len(files) / MB,
-        latents_mb=count * switches * x[0].nbytes / MB,
+        latents_mb=count * switches * clean[0].nbytes / MB,
     )
 
 
-def clocked(work: Callable[[], None], device: torch.device) -> float:
+def clocked(work: Callable[[], object], device: torch.device) -> float:
     """Seconds that the work takes, to the end of what it has started on the device."""
     _wait(device)
     began = time.perf_counter()

@@ -7,8 +7,8 @@ strategy is compared on the same noise. Samplers that hold several candidates of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -32,6 +32,14 @@ class Noise(Protocol):
         """A further named draw of the same shape (posterior sample, forward noise, ...)."""
         ...
 
+    def uniform(self, name: str, count: int) -> Tensor:
+        """`count` named draws per row, float64 [B, count], uniform in [0, 1)."""
+        ...
+
+    def rows(self, rows: Sequence[int], candidates: Sequence[int]) -> Noise:
+        """The noise of the chosen rows, each as the candidate of its image with that number."""
+        ...
+
 
 @dataclass(frozen=True)
 class KeyedNoise:
@@ -47,17 +55,6 @@ class KeyedNoise:
     device: torch.device
     candidates: Sequence[int] | None = None
 
-    def repeated(self, count: int, first: int = 0) -> KeyedNoise:
-        """The noise of `count` candidates of each image, numbered from `first`: row n of the batch becomes the rows
-        n count to n count + count - 1. A candidate keeps its noise whichever states resampling puts into its row.
-
-        Raises ValueError for noise that has candidates already.
-        """
-        if self.candidates is not None:
-            raise ValueError("this noise is that of candidates already")
-        keys = [key for key in self.keys for _ in range(count)]
-        return replace(self, keys=keys, candidates=[first + n for _ in self.keys for n in range(count)])
-
     def initial(self) -> Tensor:
         """x_T of the batch."""
         return self._draw("initial")
@@ -70,24 +67,42 @@ class KeyedNoise:
         """A further named draw."""
         return self._draw(name)
 
+    def uniform(self, name: str, count: int) -> Tensor:
+        """`count` named draws per row."""
+        found = torch.empty(len(self.keys), count, dtype=torch.float64)
+        for row, generator in zip(found, self._generators(name), strict=True):
+            torch.rand(count, generator=generator, out=row, dtype=torch.float64)
+        return found.to(self.device, non_blocking=True)
+
+    def rows(self, rows: Sequence[int], candidates: Sequence[int]) -> KeyedNoise:
+        """The chosen rows. A candidate keeps its noise whichever latents resampling puts into its row."""
+        return replace(self, keys=[self.keys[row] for row in rows], candidates=candidates)
+
     def _draw(self, what: str) -> Tensor:
         rows = torch.empty(len(self.keys), *self.shape)
-        generator = torch.Generator()
-        candidates = self.candidates or [0] * len(self.keys)
-        for row, key, candidate in zip(rows, self.keys, candidates, strict=True):
-            which = ("candidate", candidate) if candidate else ()
-            generator.manual_seed(seed_from("noise", self.seed, *key, *which, what))
+        for row, generator in zip(rows, self._generators(what), strict=True):
             torch.randn(self.shape, generator=generator, out=row)
         return rows.to(self.device, non_blocking=True)
+
+    def _generators(self, what: str) -> Iterator[torch.Generator]:
+        """One generator, seeded anew for each row."""
+        generator = torch.Generator()
+        for key, candidate in zip(self.keys, self.candidates or [0] * len(self.keys), strict=True):
+            own = ("candidate", candidate) if candidate else ()
+            generator.manual_seed(seed_from("noise", self.seed, *key, *own, what))
+            yield generator
 
 
 @dataclass(frozen=True)
 class GivenNoise:
-    """Noise read from arrays: `start` [B, ...], `steps` [T, B, ...], `named` draws; for comparison with other code."""
+    """Noise read from arrays: `start` [B, ...], `steps` [T, B, ...], `named` and `uniforms`; for comparison with other
+    code. Its row n is candidate 0 of image n.
+    """
 
     start: Tensor
     steps: Tensor
     named: dict[str, Tensor]
+    uniforms: dict[str, Tensor] = field(default_factory=dict)
 
     def initial(self) -> Tensor:
         """The given x_T."""
@@ -100,3 +115,17 @@ class GivenNoise:
     def extra(self, name: str) -> Tensor:
         """The given draw of that name."""
         return self.named[name]
+
+    def uniform(self, name: str, count: int) -> Tensor:
+        """The first `count` given numbers of that name."""
+        return self.uniforms[name][:, :count]
+
+    def rows(self, rows: Sequence[int], candidates: Sequence[int]) -> GivenNoise:
+        """The chosen rows; raises ValueError for a candidate that is not given."""
+        if any(candidates):
+            raise ValueError("given noise has one candidate per image")
+        place = list(rows)
+        named, uniforms = (
+            {name: value[place] for name, value in given.items()} for given in (self.named, self.uniforms)
+        )
+        return GivenNoise(self.start[place], self.steps[:, place], named, uniforms)

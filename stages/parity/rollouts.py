@@ -16,8 +16,10 @@ from stages.models.sampler import finish, walk
 from stages.parity.checks import VALUE, Check, compare, same
 from stages.parity.parts import rollout_steps
 from stages.parity.reference import ParitySet
-from stages.sample.networks import Networks
+from stages.sample.mixing import Predicting
+from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
+from stages.sample.settings import SampleSettings
 
 CLIPPED = 1e-4  # of all pixels: those that lie on the edge of the range may fall to either side
 
@@ -61,16 +63,15 @@ def _sampled(reference: ParitySet, tag: str, path: Path) -> Tensor:
     grid, inputs = reference.schedule.grid(rollout_steps(reference)), reference.inputs
     text, empty = reference.embeddings()
     base, tuned = (Denoiser(network, reference.schedule) for network in (reference.base, reference.tuned))
-    networks = Networks(grid, text, empty, base, tuned)
+    networks = Networks(grid, text, empty, base, tuned, Rows.of(len(text)))
     noise = GivenNoise(inputs["x_T"], inputs["z"], {})
-    guidance, steps = float(reference.config["guidance"]), len(grid)
+    guidance = float(reference.config["guidance"])
 
     released = re.fullmatch(r"combined_k(\d+)_official_offbyone", tag)
     if released:
         k = int(released[1])
         settings = {"kind": "combined", "k": [k], "base_guidance": guidance, "as_released": {"extra_step": True}}
-        found = strategy(tag, settings, steps, "parity set")
-        first, then = networks.base(guidance), found.module.predict(networks, found.settings, float(k))
+        first, then = networks.base(guidance), _composed(networks, settings, float(k))
         x = walk(grid, path.watch(first), noise.initial(), 0, k, noise, extra_step=True)
         return finish(grid, path.watch(then), x, k, noise)
     return finish(grid, path.watch(_predict(networks, tag, guidance)), noise.initial(), 0, noise)
@@ -94,8 +95,9 @@ def _predict(networks: Networks, tag: str, guidance: float) -> Predict:
 
 
 def _composed(networks: Networks, settings: dict[str, object], value: float) -> Predict:
-    found = strategy(str(settings["kind"]), settings, len(networks.grid), "parity set")
-    return found.module.predict(networks, found.settings, value)
+    found = strategy(str(settings["kind"]), settings, SampleSettings(steps=networks.steps), "parity set").settings
+    assert isinstance(found, Predicting)
+    return found.predict(networks, value)
 
 
 def _compared(reference: ParitySet, tag: str, path: Path, x0: Tensor) -> Iterator[Check]:

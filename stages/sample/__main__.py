@@ -1,38 +1,43 @@
-"""Sample the evaluation prompts: `base` over its guidance scales, or one `run` over the study's strategies; `join`
-puts a run together that several jobs sampled.
+"""Sample the evaluation prompts, of the `base` or of one `run`, by the strategies applied to it; `join` puts a run
+together that several jobs sampled.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import lineage, processes, resume
-from stages.params import section
+from stages.errors import InputError
+from stages.params import read_study, section
 from stages.runtime import device, run_stage
-from stages.sample.resolve import Plan, resolve
-from stages.sample.settings import RunIdentity
+from stages.sample.resolve import Plan, resolve, run_of
+from stages.sample.settings import RunIdentity, Target
 from stages.sample.shards import join
 from stages.shards import Shard
 
 if TYPE_CHECKING:
-    from stages.models.diffusion import DiffusionModel
-    from stages.sample.run import Painter
+    from torch import nn
+
+    from stages.sample.run import Sampling
 
 
 def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.sample", description=__doc__)
     kinds = parser.add_subparsers(dest="what", required=True)
-    base = kinds.add_parser("base", help="the base alone, and its latents at every switch step")
+    base = kinds.add_parser("base", help="the base, and its latents at every switch step")
     run = kinds.add_parser("run", help="one fine-tuned run by every strategy")
     for kind in (base, run):
         kind.add_argument("--params", type=Path, required=True, help="study file")
         kind.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
         kind.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
         kind.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
+        kind.add_argument("--models", type=Path, help="folder with the model records, for strategies with a reward")
+        kind.add_argument("--runs", type=Path, help="folder of trained runs, for strategies with a further network")
         kind.add_argument("--samples", type=Path, required=True, help="written: samples.parquet")
     base.add_argument("--latents", type=Path, required=True, help="written: latents of the base at every switch step")
     run.add_argument("--latents", type=Path, required=True, help="the latents that `base` wrote")
@@ -66,7 +71,9 @@ def joined_images(args: argparse.Namespace) -> None:
 
 def base_images(args: argparse.Namespace, plan: Plan) -> None:
     """`sample base`."""
-    inputs, outputs = [args.base, args.tensors, args.index], [args.samples, args.latents]
+    asked = [_record(args, name) for name in plan.rewards("base")]
+    others = _networks(args, plan, "base")
+    inputs, outputs = [args.base, args.tensors, args.index, *asked, *others.values()], [args.samples, args.latents]
     with lineage.job(params=args.params, stage="sample", name="base", inputs=inputs, outputs=outputs) as job:
         from stages.sample.run import sample_base
 
@@ -74,17 +81,18 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
             processes.joined() as several,
             resume.keep(args.params, "sample", "base", args.samples, plan.identity(), inputs, several) as state,
         ):
-            _, painter = _painter(args, plan)
-            job.metrics({"images": sample_base(painter, args.samples, args.latents, state, several)})
+            work = _sampling(args, plan, "base", others)
+            job.metrics({"images": sample_base(work, args.samples, args.latents, state, several)})
 
 
 def run_images(args: argparse.Namespace, plan: Plan) -> None:
     """`sample run`."""
     run, shard = section(args.params, f"runs.{args.run}", RunIdentity), Shard.parse(args.shard)
     name = shard.named(args.run)
-    inputs, outputs = [args.base, args.policy, args.tensors, args.index, args.latents], [args.samples]
-    with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=outputs) as job:
-        from stages.models.policy import load_policy
+    asked = [_record(args, reward) for reward in plan.rewards("tuned")]
+    others = _networks(args, plan, args.run)
+    inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *asked, *others.values()]
+    with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:
         from stages.sample.run import Identity, sample_run
 
         read = plan.identity() | {"run": run.model_dump()}
@@ -92,25 +100,56 @@ def run_images(args: argparse.Namespace, plan: Plan) -> None:
             processes.joined() as several,
             resume.keep(args.params, "sample", name, args.samples, read, inputs, several) as state,
         ):
-            model, painter = _painter(args, plan)
-            policy = load_policy(model.unet, args.policy, model.record.digest)
-            whose = Identity(args.run, run.method, run.seed)
-            images = sample_run(painter, policy, whose, args.latents, args.samples, state, several, shard)
+            work, whose = _sampling(args, plan, "tuned", others), Identity(args.run, run.method, run.seed)
+            images = sample_run(work, whose, args.latents, args.samples, state, several, shard)
             job.metrics({"images": images})
 
 
-def _painter(args: argparse.Namespace, plan: Plan) -> tuple[DiffusionModel, Painter]:
+def _record(args: argparse.Namespace, reward: str) -> Path:
+    """The record of a model that a strategy asks."""
+    if args.models is None:
+        raise InputError(f"--models: a strategy asks the reward {reward!r}; expected the folder with the model records")
+    return args.models / f"{reward}.json"
+
+
+def _networks(args: argparse.Namespace, plan: Plan, run: str) -> dict[str, Path]:
+    """The trained weights of further networks that strategies evaluate."""
+    names = plan.networks("base" if run == "base" else "tuned")
+    if names and args.runs is None:
+        raise InputError(f"--runs: a strategy evaluates {names[0]!r}; expected the folder of the trained runs")
+    runs = read_study(args.params).get("runs") or {}
+    return {
+        name: args.runs / run_of(name, run, runs, f"{args.params}: sample.strategies") / "policy.safetensors"
+        for name in names
+    }
+
+
+def _sampling(args: argparse.Namespace, plan: Plan, target: Target, others: Mapping[str, Path]) -> Sampling:
     from stages.encode.store import Encodings
     from stages.models.diffusion import load_diffusion
+    from stages.models.policy import load_policy
     from stages.models.record import load
-    from stages.sample.run import Painter
+    from stages.rewards.base import load_reward, require_gradient
+    from stages.sample.run import Judge, Sampling
     from stages.sample.suite import Suite
 
     where, sample = device(), plan.sample
     model = load_diffusion(load(args.base), where, parts=("unet", "vae"))
     encodings = Encodings(args.tensors, args.index, where)
     suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
-    return model, Painter.of(model, plan, suite)
+
+    def trained(path: Path) -> nn.Module:
+        return load_policy(model.unet, path, model.record.digest).network
+
+    judges = {}
+    for name in plan.rewards(target):
+        record = load(_record(args, name))
+        judges[name] = Judge(load_reward(record, where), record.digest)
+    for strategy in plan.of(target):
+        for name in strategy.settings.rewards() if strategy.settings.needs_gradient() else ():
+            require_gradient(judges[name].reward)
+    tuned = None if target == "base" else trained(args.policy)
+    return Sampling.of(model, plan, suite, tuned, {name: trained(path) for name, path in others.items()}, judges)
 
 
 if __name__ == "__main__":

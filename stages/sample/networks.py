@@ -1,25 +1,60 @@
-"""Base and tuned network for one batch of prompts, as noise predictions that strategies compose."""
+"""The networks of a group of images, as predictions that strategies compose."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.process import Grid
+from stages.sample.meter import Meter
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of latents: the image of each (of the `meter`), and how many go through a network at once (0: all)."""
+
+    images: Sequence[int]
+    meter: Meter
+    limit: int = 0
+
+    @classmethod
+    def of(cls, count: int, limit: int = 0) -> Rows:
+        """One row for each of `count` images."""
+        return cls(range(count), Meter(count), limit)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: Sequence[int]) -> Rows:
+        """The chosen rows."""
+        return replace(self, images=[self.images[row] for row in rows])
+
+    def chunks(self) -> Iterator[slice]:
+        """Slices of all rows, none longer than the limit."""
+        size = self.limit or max(len(self), 1)
+        return (slice(first, first + size) for first in range(0, len(self), size))
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The two networks on one grid; `text` [B] and `empty` [1] are what the batch is conditioned on."""
+    """The networks on one grid. `text` [B] is what each row is conditioned on, `empty` [1] the empty prompt.
+
+    `tuned_network` is None when the base alone is sampled; `others` are further trained networks, by name. Every
+    evaluation is charged to the image of its row.
+    """
 
     grid: Grid
     text: Conditioning
     empty: Conditioning
     base_network: Denoiser
-    tuned_network: Denoiser
+    tuned_network: Denoiser | None
+    rows: Rows
+    others: Mapping[str, Denoiser] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -28,13 +63,42 @@ class Networks:
 
     def base(self, guidance: float) -> Predict:
         """The base's prediction at a guidance scale."""
-        return self.base_network.predict(self.grid, self.text, self.empty, guidance)
-
-    def base_direction(self, x: Tensor, i: int) -> Tensor:
-        """The base's prediction with the prompt less that without, [B, C, h, w]: where guidance goes."""
-        t, empty = self.grid.timesteps[i], self.empty.expand(len(self.text))
-        return self.base_network.prediction(x, t, self.text) - self.base_network.prediction(x, t, empty)
+        return self._predict(self.base_network, guidance)
 
     def tuned(self, guidance: float) -> Predict:
         """The tuned network's prediction at a guidance scale."""
-        return self.tuned_network.predict(self.grid, self.text, self.empty, guidance)
+        if self.tuned_network is None:
+            raise ValueError("the base alone has no tuned network")
+        return self._predict(self.tuned_network, guidance)
+
+    def own(self, guidance: float) -> Predict:
+        """The prediction of the network that is sampled: of the tuned one, or of the base where it is sampled alone."""
+        own = self.base_network if self.tuned_network is None else self.tuned_network
+        return self._predict(own, guidance)
+
+    def other(self, name: str, guidance: float) -> Predict:
+        """The prediction of a further network."""
+        return self._predict(self.others[name], guidance)
+
+    def base_direction(self, x: Tensor, i: int) -> Tensor:
+        """The base's prediction with the prompt less that without, [B, C, h, w]: where guidance goes."""
+        empty = self.empty.expand(len(self.text))
+        with_prompt = self._evaluate(self.base_network, x, i, self.text, 1.0)
+        return with_prompt - self._evaluate(self.base_network, x, i, empty, 1.0)
+
+    def take(self, rows: Sequence[int]) -> Networks:
+        """The same networks on the chosen rows."""
+        return replace(self, text=self.text[list(rows)], rows=self.rows.take(rows))
+
+    def _predict(self, network: Denoiser, guidance: float) -> Predict:
+        return lambda x, i: self._evaluate(network, x, i, self.text, guidance)
+
+    def _evaluate(self, network: Denoiser, x: Tensor, i: int, text: Conditioning, guidance: float) -> Tensor:
+        parts, t, meter = [], self.grid.timesteps[i], self.rows.meter
+        for rows in self.rows.chunks():
+            forward, backward = network.evaluations, network.backward
+            part = network.prediction(x[rows], t, text[rows], self.empty, guidance)
+            meter.add("nfe", self.rows.images[rows], (network.evaluations - forward) // len(part))
+            meter.add("nfe_backward", self.rows.images[rows], (network.backward - backward) // len(part))
+            parts.append(part)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -9,16 +10,16 @@ from typing import Any
 
 from stages import plugins
 from stages.errors import InputError
-from stages.params import section, validate
+from stages.params import nearest, section, validate
 from stages.runtime import sha256
-from stages.sample.settings import SampleSettings, StrategySettings, StudySeed
+from stages.sample.settings import SampleSettings, StrategySettings, StudySeed, Target
 
 STRATEGIES, GROUP = "stages.sample.strategies", "imagerefl.strategies"
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One entry of `sample.strategies`."""
+    """One entry of `sample.strategies`, or the one that `sample.guidance` stands for."""
 
     name: str
     module: ModuleType
@@ -33,40 +34,80 @@ class Plan:
     sample: SampleSettings
     strategies: list[Strategy]
 
+    def of(self, target: Target) -> list[Strategy]:
+        """The strategies that are applied to the base, or to trained runs."""
+        return [strategy for strategy in self.strategies if target in strategy.settings.apply_to]
+
     def identity(self) -> dict[str, object]:
         """Everything of the study that decides the images, and the code of installed strategies."""
         files = [s.module.__file__ for s in self.strategies]
         settings = self.sample.model_dump(exclude={"shards"})
         return {"seed": self.seed, "sample": settings, "code": [sha256(file) for file in files if file]}
 
+    def rewards(self, target: Target) -> list[str]:
+        """Models of the study that strategies ask, each once."""
+        return list(dict.fromkeys(name for each in self.of(target) for name in each.settings.rewards()))
+
+    def networks(self, target: Target) -> list[str]:
+        """Further trained networks that strategies evaluate, each once: runs or methods."""
+        return list(dict.fromkeys(name for each in self.of(target) for name in each.settings.networks()))
+
     def switches(self) -> dict[float, list[int]]:
-        """Steps at which latents of the base are kept, by the base's guidance scale."""
+        """Steps at which latents of the base are kept for trained runs, by the base's guidance scale."""
         kept: dict[float, set[int]] = {}
-        for strategy in self.strategies:
-            found = [strategy.settings.shared_steps(value) for _, value in strategy.settings.points()]
-            if shared := {steps for steps in found if steps is not None}:
-                kept.setdefault(strategy.settings.base_guidance, set()).update(shared)
+        for strategy in self.of("tuned"):
+            for _, value in strategy.settings.points():
+                if (prefix := strategy.settings.shared_prefix(value)) is not None:
+                    kept.setdefault(prefix.guidance, set()).add(prefix.steps)
         return {scale: sorted(steps) for scale, steps in kept.items()}
 
 
-def strategy(name: str, values: dict[str, Any], steps: int, where: str) -> Strategy:
-    """One validated strategy; raises InputError that starts with `where`."""
-    if "kind" not in values:
-        raise InputError(f"{where}: expected a key 'kind' ({', '.join(plugins.names(STRATEGIES, GROUP))})")
-    module = plugins.load(STRATEGIES, GROUP, str(values["kind"]), where)
-    settings = validate(module.Settings, values, where)
+def run_of(network: str, run: str, runs: Collection[str], where: str) -> str:
+    """The run whose network a strategy calls `network` when `run` (or `base`) is sampled: a run of that name, or the
+    run of that method with the training seed of `run`.
+
+    Raises InputError that starts with `where` if there is none.
+    """
+    seed = run.rpartition("-s")[2]
+    for name in (network, f"{network}-s{seed}"):
+        if name in runs:
+            return name
+    raise InputError(
+        f"{where}: no run {network!r}, nor one of that method with the seed of {run!r}{nearest(network, runs)}"
+    )
+
+
+def parsed(values: Mapping[str, Any], where: str) -> StrategySettings:
+    """The settings of a strategy, each valid in itself; raises InputError that starts with `where`."""
+    return _parse(values, where)[1]
+
+
+def strategy(name: str, values: Mapping[str, Any], sample: SampleSettings, where: str) -> Strategy:
+    """One strategy, checked against the section; raises InputError that starts with `where`."""
+    module, settings = _parse(values, where)
     try:
-        settings.check(steps)
-    except ValueError as error:
+        if unfit := [target for target in settings.apply_to if target not in settings.suits]:
+            raise ValueError(f"apply_to: kind {settings.kind} cannot be applied to {unfit[0]}")
+        settings.check(sample)
+        labels = [label for label, _ in settings.points()]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"setting {twice[0]} stands twice, expected every setting once")
+    except (ValueError, InputError) as error:
         raise InputError(f"{where}: {error}") from None
     return Strategy(name, module, settings)
 
 
-def resolve(path: str | Path) -> Plan:
-    """The plan of the study at `path`."""
-    sample = section(path, "sample", SampleSettings)
+def resolve(path: str | Path, study: dict[str, Any] | None = None) -> Plan:
+    """The plan of the study at `path`; `study` is what stands in the file, where it was read before."""
+    sample = section(path, "sample", SampleSettings, study)
     found = [
-        strategy(name, values, sample.steps, f"{path}: sample.strategies.{name}")
-        for name, values in sample.strategies.items()
+        strategy(name, values, sample, f"{path}: sample.strategies.{name}") for name, values in sample.entries().items()
     ]
-    return Plan(section(path, "study", StudySeed).seed, sample, found)
+    return Plan(section(path, "study", StudySeed, study).seed, sample, found)
+
+
+def _parse(values: Mapping[str, Any], where: str) -> tuple[ModuleType, StrategySettings]:
+    if "kind" not in values:
+        raise InputError(f"{where}: expected a key 'kind' ({', '.join(plugins.names(STRATEGIES, GROUP))})")
+    module = plugins.load(STRATEGIES, GROUP, str(values["kind"]), where)
+    return module, validate(module.Settings, dict(values), where)

@@ -1,10 +1,10 @@
-"""Sample the evaluation prompts: the base over its guidance scales, and one run over its strategies."""
+"""Sample the evaluation prompts, of the base or of one run, by every strategy that is applied to it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,16 +15,20 @@ from stages import pictures, tables
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
-from stages.models.policy import Policy, unchanged
+from stages.models.policy import unchanged
 from stages.models.process import Grid
-from stages.models.sampler import Enter, finish, walk
+from stages.models.sampler import Seen, walk
 from stages.processes import ALONE, Processes
 from stages.resume import State, Unit, packed, unpacked
+from stages.rewards.base import Reward
 from stages.runtime import progress
 from stages.sample import latents
-from stages.sample.networks import Networks
+from stages.sample.context import Context
+from stages.sample.meter import Cost
+from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import Plan, Strategy
-from stages.sample.suite import Batch, Suite
+from stages.sample.settings import Point
+from stages.sample.suite import Group, Suite
 from stages.shards import WHOLE, Shard
 
 
@@ -39,122 +43,184 @@ class Identity:
 
 BASE = Identity("base", "base", 0)
 IMAGES = "images"
-"""Name of the rows of a batch among what is kept of it; the other names are those of latents."""
+"""Name of the rows of a group among what is kept of it; the other names are those of latents."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A reward that strategies may ask, and the digest of its record."""
+
+    reward: Reward
+    digest: str
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of one batch, as PNG, with what each cost: network evaluations and seconds."""
+    """The images of one group, as PNG, with the cost of each and the seconds that all of them took."""
 
     png: list[bytes]
-    nfe: int
+    costs: list[Cost]
     seconds: float
 
-    def table(self, batch: Batch, whose: Identity, strategy: str, setting: str, value: float) -> pa.Table:
-        """Rows of the samples table."""
-        shared = {
-            "run": whose.run, "method": whose.method, "train_seed": whose.train_seed, "strategy": strategy,
-            "setting": setting, "value": value, "nfe": self.nfe, "seconds": self.seconds,
-        }  # fmt: skip
-        rows = zip(batch.items, batch.samples, self.png, strict=True)
-        return tables.table(
-            tables.SAMPLES,
-            [shared | {"prompt_id": i.item_id, "prompt": i.text, "sample": n, "image": png} for i, n, png in rows],
-        )
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Columns of the samples table; the seconds are shared out by network evaluations."""
+        total = sum(cost.nfe for cost in self.costs)
+        for png, cost in zip(self.png, self.costs, strict=True):
+            share = cost.nfe / total if total else 1 / len(self.costs)
+            yield {"image": png, "seconds": self.seconds * share, **cost._asdict()}
 
 
 @dataclass(frozen=True)
-class Painter:
-    """Makes images with any noise prediction."""
+class Task:
+    """Images of one group at one point of a strategy."""
+
+    group: Group
+    strategy: Strategy
+    point: Point
+
+
+@dataclass(frozen=True)
+class BaseTask:
+    """What is made of the base in one pass over a group: images (`shown`), or only its latents entering the steps
+    `keep` at the guidance scale `scale`, or both.
+    """
+
+    group: Group
+    shown: Task | None
+    scale: float
+    keep: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The networks, prompts and settings of one sampling job.
+
+    `tuned` is the network of the run, None where the base is sampled; `others` are further trained networks and
+    `judges` the rewards that strategies may use, by name.
+    """
 
     model: DiffusionModel
     plan: Plan
     suite: Suite
     grid: Grid
     empty: Conditioning
+    tuned: nn.Module | None = None
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+    judges: Mapping[str, Judge] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: DiffusionModel, plan: Plan, suite: Suite) -> Painter:
-        """The painter of a study's sampling settings."""
-        return cls(model, plan, suite, model.process.grid(plan.sample.steps), suite.encodings.empty())
+    def of(
+        cls,
+        model: DiffusionModel,
+        plan: Plan,
+        suite: Suite,
+        tuned: nn.Module | None = None,
+        others: Mapping[str, nn.Module] | None = None,
+        judges: Mapping[str, Judge] | None = None,
+    ) -> Sampling:
+        """A job with a study's sampling settings."""
+        for network in (tuned, *(others or {}).values()):
+            if network is not None:  # strategies take gradients by latents, never by weights
+                network.eval().requires_grad_(False)
+        grid, empty = model.process.grid(plan.sample.steps), suite.encodings.empty()
+        return cls(model, plan, suite, grid, empty, tuned, others or {}, judges or {})
+
+    def context(self, group: Group, start: tuple[int, Tensor] | None = None, seen: Seen | None = None) -> Context:
+        """What a strategy works with for a group, with counts of its own."""
+        networks = Networks(
+            self.grid,
+            self.suite.encodings.text(group.items),
+            self.empty,
+            self.denoiser(self.model.unet),
+            None if self.tuned is None else self.denoiser(self.tuned),
+            Rows.of(len(group), self.plan.sample.batch_size),
+            {name: self.denoiser(network) for name, network in self.others.items()},
+        )
+        return Context(
+            networks,
+            group.noise,
+            [item.text for item in group.items],
+            [0] * len(group),
+            self.plan.sample.sampler,
+            self.model.vae.decode,
+            {name: judge.reward for name, judge in self.judges.items()},
+            start,
+            seen,
+        )
 
     def denoiser(self, network: nn.Module) -> Denoiser:
-        """The network on the schedule, with a count of its own."""
+        """The network, with a count of its own."""
         return Denoiser(network, self.model.process, quick=self.plan.sample.compile)
 
-    def text(self, batch: Batch) -> Conditioning:
-        """What a batch is conditioned on."""
-        return self.suite.encodings.text(batch.items)
-
-    def paint(
-        self,
-        batch: Batch,
-        predict: Predict,
-        counters: list[Denoiser],
-        prefix: tuple[int, Tensor] | None = None,
-        prefix_nfe: int = 0,
-        seen: Callable[[int, Tensor], None] | None = None,
-        enter: Enter | None = None,
-    ) -> Images:
-        """Images of a batch, from noise or from `prefix`, (index, latents entering it); `counters` made the
-        evaluations.
-
-        `prefix_nfe` is added to the evaluations: an image is charged as if it had been made alone.
-        """
+    def images(self, ctx: Context, task: Task) -> Images:
+        """The images of a context, which are charged for a shared prefix as if they had been made alone."""
         began = time.monotonic()
-        start, x = prefix if prefix is not None else (0, batch.noise.initial())
-        clean = finish(self.grid, predict, x, start, batch.noise, self.plan.sample.sampler, seen, enter)
-        decoded = self.model.vae.decode(clean)
-        if not bool(torch.isfinite(decoded).all()):
-            first = next(n for n, image in enumerate(decoded) if not bool(torch.isfinite(image).all()))
-            raise InputError(f"sampling: the image of {batch.items[first].text[:60]!r} is not finite; broken weights?")
-        png = pictures.png(decoded)
-        evaluations = sum(counter.evaluations for counter in counters) // len(batch)
-        return Images(png, evaluations + prefix_nfe, (time.monotonic() - began) / len(batch))
+        settings, value = task.strategy.settings, task.point.value
+        prefix = settings.shared_prefix(value)
+        if ctx.start is not None and prefix is not None:
+            # a prefix of no steps is the stray step that the released code makes there
+            ctx.rows.meter.add("nfe", ctx.rows.images, max(prefix.steps, 1) * (1 if prefix.guidance == 1.0 else 2))
+        made = settings.sample(ctx, value)
+        if not bool(torch.isfinite(made).all()):
+            first = next(n for n, image in enumerate(made) if not bool(torch.isfinite(image).all()))
+            raise InputError(f"sampling: the image of {ctx.prompts[first][:60]!r} is not finite; broken weights?")
+        return Images(pictures.png(made), ctx.rows.meter.costs(), time.monotonic() - began)
 
-    def pass_on(
-        self, batch: Batch, predict: Predict, switches: Sequence[int], seen: Callable[[int, Tensor], None]
-    ) -> None:
-        """Latents entering every switch step short of T, without the steps after the last of them."""
-        last = max((k for k in switches if k < len(self.grid)), default=0)
-        x = walk(self.grid, predict, batch.noise.initial(), 0, last, batch.noise, self.plan.sample.sampler, seen)
+    def table(self, images: Images, task: Task, whose: Identity) -> pa.Table:
+        """Rows of the samples table."""
+        asked = task.strategy.settings.rewards()
+        shared = {
+            "run": whose.run, "method": whose.method, "train_seed": whose.train_seed, "strategy": task.strategy.name,
+            "setting": task.point.label, "value": task.point.value, "rewards": list(asked),
+            "reward_digests": [self.judges[name].digest for name in asked],
+        }  # fmt: skip
+        rows = zip(task.group.items, task.group.samples, images.rows(), strict=True)
+        return tables.table(
+            tables.SAMPLES,
+            [shared | {"prompt_id": i.item_id, "prompt": i.text, "sample": n} | columns for i, n, columns in rows],
+        )
+
+    def base_latents(self, ctx: Context, scale: float, keep: Sequence[int], seen: Seen) -> None:
+        """Latents of the base entering each of the steps `keep` short of T, without the steps after the last."""
+        last = max((k for k in keep if k < len(self.grid)), default=0)
+        x = walk(self.grid, ctx.networks.base(scale), ctx.noise.initial(), 0, last, ctx.noise, ctx.sampler, seen)
         seen(last, x)
 
-    def released(self, batch: Batch, predict: Predict, k: int) -> Tensor:
+    def released(self, group: Group, scale: float, k: int) -> Tensor:
         """The base's latents for k = 0 or k = T as the released code makes them: a stray step, or every step."""
-        sampler, x = self.plan.sample.sampler, batch.noise.initial()
-        return walk(self.grid, predict, x, 0, k, batch.noise, sampler, extra_step=True)
+        ctx = self.context(group)
+        predict: Predict = ctx.networks.base(scale)
+        return walk(self.grid, predict, ctx.noise.initial(), 0, k, ctx.noise, ctx.sampler, extra_step=True)
 
 
 @torch.no_grad()
 def sample_base(
-    painter: Painter, samples: Path, kept: Path, state: State | None = None, processes: Processes = ALONE
+    job: Sampling, samples: Path, kept: Path, state: State | None = None, processes: Processes = ALONE
 ) -> int:
-    """Images of the base at every guidance scale, and its latents at every switch step; returns the number of
-    images. Batches that `state` holds are not made again; the others are shared out among `processes`, of which the
-    first one writes.
+    """Images of the base by every strategy applied to it, and its latents at every switch step of the strategies
+    applied to runs; returns the number of images.
+
+    Groups that `state` holds are not made again; the others are shared out among `processes`, of which the first one
+    writes.
     """
-    asked, switches = painter.plan.sample.guidance, painter.plan.switches()
-    work = [(scale, batch) for scale in dict.fromkeys([*asked, *switches]) for batch in painter.suite.batches()]
+    job = replace(job, tuned=None)
+    work = _base_tasks(job)
     store: dict[str, list[Tensor]] = {}
 
-    def make(item: tuple[float, Batch]) -> Unit:
-        scale, batch = item
+    def make(task: BaseTask) -> Unit:
         unit: Unit = {}
 
         def keep(i: int, x: Tensor) -> None:
-            if i > 0 and i in switches.get(scale, ()):
-                unit[latents.key(scale, i)] = x.cpu()
+            if i > 0 and i in task.keep:
+                unit[latents.key(task.scale, i)] = x.cpu()
 
-        base = painter.denoiser(painter.model.unet)
-        predict = base.predict(painter.grid, painter.text(batch), painter.empty, scale)
-        if scale in asked:
-            images = painter.paint(batch, predict, [base], seen=keep)
-            unit[IMAGES] = packed(images.table(batch, BASE, "guidance", f"g={scale:g}", scale))
+        ctx = job.context(task.group, seen=keep if task.keep else None)
+        if task.shown is None:
+            job.base_latents(ctx, task.scale, task.keep, keep)
         else:
-            painter.pass_on(batch, predict, switches[scale], keep)
-        for k in {0, len(painter.grid)}.intersection(switches.get(scale, ())):
-            unit[latents.key(scale, k)] = painter.released(batch, predict, k).cpu()
+            unit[IMAGES] = packed(job.table(job.images(ctx, task.shown), task.shown, BASE))
+        for k in {0, len(job.grid)}.intersection(task.keep):
+            unit[latents.key(task.scale, k)] = job.released(task.group, task.scale, k).cpu()
         return unit
 
     def parts() -> Iterator[pa.Table]:
@@ -173,31 +239,35 @@ def sample_base(
     return count
 
 
+def _base_tasks(job: Sampling) -> list[BaseTask]:
+    """Every image of the base. Latents at switch steps come from a pass that is shown anyway, else from one more."""
+    switches, tasks, groups = job.plan.switches(), list[BaseTask](), job.suite.groups()
+    for strategy in job.plan.of("base"):
+        for point in strategy.settings.points():
+            scale = strategy.settings.base_pass(point.value)
+            keep = switches.pop(scale, []) if scale is not None else []
+            tasks += [BaseTask(group, Task(group, strategy, point), scale or 0.0, keep) for group in groups]
+    return tasks + [BaseTask(group, None, scale, keep) for scale, keep in switches.items() for group in groups]
+
+
 @torch.no_grad()
 def sample_run(
-    painter: Painter, policy: Policy, whose: Identity, kept: Path, samples: Path, state: State | None = None,
+    job: Sampling, whose: Identity, kept: Path, samples: Path, state: State | None = None,
     processes: Processes = ALONE, shard: Shard = WHOLE,
 ) -> int:  # fmt: skip
-    """Images of one run by every strategy at every setting; returns the number of images. Batches that `state` holds
-    are not made again; the others are shared out among `processes`, of which the first one writes. Batches of other
-    shards are left out.
-    """
-    points = [(s, label, value) for s in painter.plan.strategies for label, value in s.settings.points()]
-    work = shard.of([(*point, batch) for point in points for batch in painter.suite.batches()])
-    policy.network.eval()
+    """Images of one run by every strategy applied to runs; returns the number of images.
 
-    def make(item: tuple[Strategy, str, float, Batch]) -> Unit:
-        strategy, label, value, batch = item
-        base, tuned = painter.denoiser(painter.model.unet), painter.denoiser(policy.network)
-        networks = Networks(painter.grid, painter.text(batch), painter.empty, base, tuned)
-        predict = strategy.module.predict(networks, strategy.settings, value)
-        enter = None
-        if hasattr(strategy.module, "renoise"):
-            enter = strategy.module.renoise(networks, strategy.settings, value, batch.noise)
-        prefix, prefix_nfe = shared_prefix(strategy, value, batch, kept, painter.suite.device)
+    Groups that `state` holds are not made again; the others are shared out among `processes`, of which the first one
+    writes. Groups of other shards are left out.
+    """
+    points = [(strategy, point) for strategy in job.plan.of("tuned") for point in strategy.settings.points()]
+    work = shard.of([Task(group, *each) for each in points for group in job.suite.groups()])
+
+    def make(task: Task) -> Unit:
+        start = _shared_start(job, task, kept)
         with unchanged():
-            images = painter.paint(batch, predict, [base, tuned], prefix, prefix_nfe, enter=enter)
-        return {IMAGES: packed(images.table(batch, whose, strategy.name, label, value))}
+            images = job.images(job.context(task.group, start), task)
+        return {IMAGES: packed(job.table(images, task, whose))}
 
     def parts() -> Iterator[pa.Table]:
         units = (state or State()).results("run", range(len(work)), processes.turns(work, make))
@@ -210,20 +280,17 @@ def sample_run(
     return count
 
 
+def _shared_start(job: Sampling, task: Task, kept: Path) -> tuple[int, Tensor] | None:
+    """Where a strategy goes on from the base's shared pass, as (index, latents)."""
+    prefix = task.strategy.settings.shared_prefix(task.point.value)
+    if prefix is None:
+        return None
+    name, group = latents.key(prefix.guidance, prefix.steps), task.group
+    return prefix.steps, latents.load(kept, name, group.first, len(group), job.suite.device)
+
+
 def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes, shard: Shard = WHOLE) -> int:
-    """The number of images written: all of them by the first process, which gets the batches of the others."""
+    """The number of images written: all of them by the first process, which gets the groups of the others."""
     if processes.first:
         return tables.write(samples, parts, shard.marked(tables.SAMPLES))
     return sum(part.num_rows for part in parts)
-
-
-def shared_prefix(
-    strategy: Strategy, value: float, batch: Batch, kept: Path, device: torch.device
-) -> tuple[tuple[int, Tensor] | None, int]:
-    """Where the strategy goes on from the base's shared pass, as (index, latents), and the evaluations that it cost."""
-    settings = strategy.settings
-    start = settings.shared_steps(value)
-    if start is None:
-        return None, 0
-    x = latents.load(kept, latents.key(settings.base_guidance, start), batch.first, len(batch), device)
-    return (start, x), max(start, 1) * (1 if settings.base_guidance == 1.0 else 2)

@@ -1,36 +1,90 @@
-"""Section `sample` of a study file."""
+"""Section `sample` of a study file, and the interface of a sampling strategy. Torch-free."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, model_validator
 
 from stages.params import Settings
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class StrategySettings(Settings):
-    """What every entry of `sample.strategies` may say; a strategy's module adds its own keys.
+    from stages.sample.context import Context
 
-    Guidance is classifier-free guidance of one network; 1 is none.
+Target = Literal["base", "tuned"]
+"""What a strategy is applied to: the base model alone, or every trained run."""
+GUIDANCE = "guidance"
+"""The strategy that `sample.guidance` stands for."""
+
+
+class Point(NamedTuple):
+    """One setting that a strategy samples at: its label (`k=10`) and the value of its free setting (10.0)."""
+
+    label: str
+    value: float
+
+
+class Prefix(NamedTuple):
+    """First `steps` sampling steps of the base alone at a guidance scale; its latents are shared among runs."""
+
+    guidance: float
+    steps: int
+
+
+class StrategySettings(Settings, ABC):
+    """A sampling strategy: an entry of `sample.strategies`, and how its images are made.
+
+    A strategy's module defines a subclass called `Settings`, which adds its own keys. Most derive from one of the
+    families: `Mixing` (`stages/sample/mixing.py`) changes the prediction of each step, `Search`
+    (`stages/sample/search.py`) holds several candidates per image and asks a reward about them.
     """
 
+    suits: ClassVar[tuple[Target, ...]] = ("base", "tuned")
+    """What the strategy can be applied to at all."""
+
     kind: str = Field(description="module of stages/sample/strategies, or an installed strategy's name")
-    guidance: float = Field(default=1.0, ge=0, description="guidance of the tuned network")
-    base_guidance: float = Field(default=1.0, ge=0, description="guidance of the base network")
+    apply_to: tuple[Target, ...] = Field(
+        default=("tuned",), min_length=1, description="base: the base model alone; tuned: every trained run"
+    )
 
-    def points(self) -> list[tuple[str, float]]:
-        """The settings to sample at, as (label, value): `("k=10", 10.0)`."""
-        raise TypeError(f"strategy {self.kind!r} does not say its points")
+    @abstractmethod
+    def points(self) -> list[Point]:
+        """The settings to sample at."""
 
-    def shared_steps(self, value: float) -> int | None:
-        """How many first steps are the base's own, guided by `base_guidance`, and taken from the shared pass of the
-        base; None when there is nothing to share.
+    @abstractmethod
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], one per row of `ctx`, at one point's value. Called without gradient."""
+
+    def check(self, sample: SampleSettings) -> None:
+        """Raise ValueError when these settings do not fit the section `sample`."""
+
+    def shared_prefix(self, value: float) -> Prefix | None:
+        """First steps that are the base's own and that `Context.start` may therefore begin after; None for none."""
+        return None
+
+    def base_pass(self, value: float) -> float | None:
+        """The guidance scale of the base if `sample`, applied to the base, is its plain sampling; else None.
+
+        The latents that other strategies share are then taken from this pass.
         """
         return None
 
-    def check(self, steps: int) -> None:
-        """Raise ValueError when these settings do not go with `steps` sampling steps."""
+    def rewards(self) -> tuple[str, ...]:
+        """Models of the study that `sample` asks about images."""
+        return ()
+
+    def needs_gradient(self) -> bool:
+        """Whether the rewards have to be differentiable by the image."""
+        return False
+
+    def networks(self) -> tuple[str, ...]:
+        """Further trained networks that `sample` evaluates: names of runs, or of methods for their run of the same
+        training seed.
+        """
+        return ()
 
 
 class SampleSettings(Settings):
@@ -38,22 +92,35 @@ class SampleSettings(Settings):
 
     steps: int = Field(default=20, ge=1, description="T, sampling steps")
     sampler: Literal["ddpm", "ddim"] = Field(default="ddpm", description="ancestral or deterministic steps")
-    samples_per_prompt: int = Field(default=8, ge=2, description="images a prompt; diversity needs at least two")
-    batch_size: int = Field(default=96, ge=1, description="images a network call")
+    samples_per_prompt: int = Field(default=8, ge=2, description="images per prompt; diversity needs at least two")
+    batch_size: int = Field(default=96, ge=1, description="images, or candidates of images, per network call")
     compile: bool = Field(default=False, description="torch.compile for the networks; pays in jobs of many minutes")
     shards: int = Field(
         default=1, ge=1, le=1000, description="jobs that share out the images of a run, under Snakemake; same images"
     )
     guidance: tuple[float, ...] = Field(
-        default=(1.0,), min_length=1, description="scales at which the base alone is sampled"
+        default=(1.0,),
+        min_length=1,
+        description="guidance scales of the base alone: short for a strategy `guidance` of kind guidance",
     )
-    strategies: dict[str, dict[str, Any]] = Field(default_factory=dict, description="how base and tuned are combined")
+    strategies: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="how images are made, of the base and of the runs"
+    )
 
     @model_validator(mode="after")
-    def _own_sampling(self) -> SampleSettings:
+    def _base_alone(self) -> SampleSettings:
         if 1.0 not in self.guidance:
             raise ValueError("guidance has no 1.0; the base without guidance is what every method is compared with")
+        if GUIDANCE in self.strategies:
+            raise ValueError(
+                f"strategies.{GUIDANCE}: sample.guidance has this name already; call the strategy something else"
+            )
         return self
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Every strategy by name, the one that `guidance` stands for included."""
+        own = {"kind": "guidance", "scales": list(self.guidance), "apply_to": ["base"]}
+        return {GUIDANCE: own, **self.strategies}
 
 
 class StudySeed(Settings):

@@ -12,8 +12,10 @@ from stages.models.noise import KeyedNoise
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images to make together: the prompt and the sample number of each, from row `first` of the suite on."""
+class Group:
+    """Images to make together, all of one prompt or of several: the prompt and the sample number of each, from row
+    `first` of the suite on.
+    """
 
     first: int
     items: Sequence[Item]
@@ -36,14 +38,16 @@ class Suite:
     batch_size: int
     device: torch.device
 
-    def batches(self) -> list[Batch]:
-        """All rows of the suite in order, cut into batches; the cut never changes the noise."""
-        rows = [(item, n) for item in self.encodings.prompts("eval") for n in range(self.samples_per_prompt)]
-        return [
-            self._batch(first, rows[first : first + self.batch_size]) for first in range(0, len(rows), self.batch_size)
-        ]
+    def groups(self) -> list[Group]:
+        """All rows of the suite in order, cut between prompts into groups of at most `batch_size` rows, or of one
+        prompt where that has more; the cut never changes the noise.
+        """
+        items, each = self.encodings.prompts("eval"), self.samples_per_prompt
+        prompts = max(1, self.batch_size // each)
+        return [self._group(first * each, items[first : first + prompts]) for first in range(0, len(items), prompts)]
 
-    def _batch(self, first: int, rows: list[tuple[Item, int]]) -> Batch:
+    def _group(self, first: int, items: list[Item]) -> Group:
+        rows = [(item, n) for item in items for n in range(self.samples_per_prompt)]
         keys = [("eval", item.item_id, n) for item, n in rows]
         noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)
-        return Batch(first, [item for item, _ in rows], [n for _, n in rows], noise)
+        return Group(first, [item for item, _ in rows], [n for _, n in rows], noise)

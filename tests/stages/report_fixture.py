@@ -20,6 +20,7 @@ from stages import tables
 from stages.measure.evaluation import Evaluation
 from stages.report.__main__ import Folders
 from stages.runtime import seed_from
+from tests.samples import PLAIN
 
 STEPS = 20
 REWARDS = {"proxy": (0.50, 0.22, 0.03), "heldout": (0.48, 0.15, 0.03), "oracle": (-0.6, 2.1, 0.3)}
@@ -162,7 +163,7 @@ def _write_run(out: Path, settings: list[MadeUp], texts: dict[str, str], samples
                 by_metric.setdefault(metric, []).append(score)
             for sample in range(samples):
                 image = _image(text, prompt_id, sample, gain, loss)
-                cost = {"nfe": made.nfe, "seconds": 0.011 * made.nfe}
+                cost = PLAIN | {"nfe": made.nfe, "seconds": 0.011 * made.nfe}
                 sample_rows.append(
                     {**keys, "prompt_id": prompt_id, "prompt": text, "sample": sample, "image": image, **cost}
                 )

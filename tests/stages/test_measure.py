@@ -29,6 +29,7 @@ from stages.world import oracle
 from stages.world.render import render
 from stages.world.scene import all_minimal_prompts, draw_captions, draw_scenes
 from stages.world.settings import WorldSettings
+from tests.samples import PLAIN
 from tests.tiny import clip_folder
 
 PROMPTS, SAMPLES = all_minimal_prompts()[:40:8], 3
@@ -68,7 +69,7 @@ def made_images(run: str, settings: Sequence[tuple[str, str, float]], seed: int)
                 rows.append({
                     "run": run, "method": run, "train_seed": 0, "strategy": strategy, "setting": setting,
                     "value": value, "prompt_id": f"p{number}", "prompt": prompt, "sample": sample, "image": image,
-                    "nfe": 20, "seconds": 0.1,
+                    "nfe": 20, "seconds": 0.1, **PLAIN,
                 })  # fmt: skip
     return [rows[index] for index in rng.permutation(len(rows))]
 

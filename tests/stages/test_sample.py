@@ -18,7 +18,7 @@ from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.policy import Policy, make_policy
 from stages.models.sampler import finish, walk
 from stages.sample.resolve import resolve
-from stages.sample.run import Identity, Painter, sample_base, sample_run
+from stages.sample.run import Identity, Sampling, sample_base, sample_run
 from stages.sample.suite import Suite
 from tests import tiny
 
@@ -47,7 +47,9 @@ def policy(model: DiffusionModel) -> Policy:
     return made
 
 
-def painter(model: DiffusionModel, folder: Path, batch_size: int = 3, **more: object) -> Painter:
+def sampling(
+    model: DiffusionModel, folder: Path, batch_size: int = 3, tuned: Policy | None = None, **more: object
+) -> Sampling:
     folder.mkdir(exist_ok=True)
     sample = {
         "steps": STEPS, "samples_per_prompt": 2, "batch_size": batch_size, "guidance": [1.0, 3.0],
@@ -57,7 +59,8 @@ def painter(model: DiffusionModel, folder: Path, batch_size: int = 3, **more: ob
     (folder / "params.yaml").write_text(yaml.safe_dump(study))
     store = Encodings(*tiny.encodings(folder / "encodings", held=2), tiny.CPU)
     plan = resolve(folder / "params.yaml")
-    return Painter.of(model, plan, Suite(store, plan.seed, 2, batch_size, tiny.CPU))
+    suite = Suite(store, plan.seed, 2, batch_size, tiny.CPU)
+    return Sampling.of(model, plan, suite, (tuned or policy(model)).network)
 
 
 def images(made: pa.Table, strategy: str, setting: str) -> np.ndarray:
@@ -67,11 +70,11 @@ def images(made: pa.Table, strategy: str, setting: str) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]).astype(int)
 
 
-def both(model: DiffusionModel, folder: Path, **more) -> tuple[pa.Table, pa.Table, Painter]:
-    made = painter(model, folder, **more)
+def both(model: DiffusionModel, folder: Path, **more) -> tuple[pa.Table, pa.Table, Sampling]:
+    made = sampling(model, folder, **more)
     sample_base(made, folder / "base.parquet", folder / "latents.safetensors")
     whose = Identity("refl-s3", "refl", 3)
-    sample_run(made, policy(model), whose, folder / "latents.safetensors", folder / "run.parquet")
+    sample_run(made, whose, folder / "latents.safetensors", folder / "run.parquet")
     base, run = (tables.read(folder / f"{name}.parquet", tables.SAMPLES) for name in ("base", "run"))
     return base, run, made
 
@@ -124,13 +127,13 @@ def test_compiled_networks_make_every_image(model: DiffusionModel, tmp_path: Pat
 
 
 @torch.no_grad()
-def alone(made: Painter, tuned: Policy, k: int, released: bool) -> np.ndarray:
+def alone(made: Sampling, tuned: Policy, k: int, released: bool) -> np.ndarray:
     """Combined generation in one go: k guided steps of the base, then the tuned network."""
     painted = []
-    for batch in made.suite.batches():
+    for batch in made.suite.groups():
         base, own = (Denoiser(network, made.model.process) for network in (made.model.unet, tuned.network))
-        guided = base.predict(made.grid, made.text(batch), made.empty, 2.0)
-        plain = own.predict(made.grid, made.text(batch))
+        text = made.suite.encodings.text(batch.items)
+        guided, plain = base.predict(made.grid, text, made.empty, 2.0), own.predict(made.grid, text)
         sampler = made.plan.sample.sampler
         x = walk(made.grid, guided, batch.noise.initial(), 0, k, batch.noise, sampler, extra_step=released)
         clean = finish(made.grid, plain, x, k, batch.noise, sampler)

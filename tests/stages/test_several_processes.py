@@ -12,7 +12,7 @@ import yaml
 from test_finetune import Quiet
 from test_sample import both as sample_both
 from test_sample import model as model  # a fixture
-from test_sample import painter, policy
+from test_sample import sampling
 
 from stages import tables
 from stages.errors import InputError
@@ -105,11 +105,10 @@ def test_a_micro_batch_that_does_not_divide_is_refused(place: Path, tmp_path: Pa
 
 def sample(model: DiffusionModel, folder: Path, out: Path, processes: Processes) -> int:
     """All images of base and run, in batches of three, and the latents."""
-    made = painter(model, folder / str(processes.rank))
+    made = sampling(model, folder / str(processes.rank))
     count = sample_base(made, out / "base.parquet", out / "latents.safetensors", processes=processes)
     whose = Identity("refl-s3", "refl", 3)
-    tuned = policy(model)
-    return count + sample_run(made, tuned, whose, out / "latents.safetensors", out / "run.parquet", processes=processes)
+    return count + sample_run(made, whose, out / "latents.safetensors", out / "run.parquet", processes=processes)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

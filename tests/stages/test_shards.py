@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from test_sample import model as model  # a fixture
-from test_sample import painter, policy
+from test_sample import sampling
 
 from stages import tables
 from stages.errors import InputError
@@ -20,11 +20,11 @@ from stages.shards import WHOLE, Shard
 def parts(model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run whole, in three parts, and in more parts than there are batches."""
     folder = tmp_path_factory.mktemp("parts")
-    made, tuned = painter(model, folder), policy(model)
+    made = sampling(model, folder)
     sample_base(made, folder / "base.parquet", folder / "latents.safetensors")
     for shard in (WHOLE, *(Shard(number, count) for count in (3, 20) for number in range(1, count + 1))):
         path = folder / f"{shard.number}-of-{shard.count}.parquet"
-        sample_run(made, tuned, Identity("refl-s3", "refl", 3), folder / "latents.safetensors", path, shard=shard)
+        sample_run(made, Identity("refl-s3", "refl", 3), folder / "latents.safetensors", path, shard=shard)
     return folder
 
 

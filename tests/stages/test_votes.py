@@ -20,6 +20,7 @@ from stages.votes import form
 from stages.votes.__main__ import main
 from stages.votes.analysis import Answer, alpha, analyse, read_key, read_votes
 from stages.votes.sheets import Item, Side, make
+from tests.samples import PLAIN
 
 SIDES = [
     Side("imagerefl", "imagerefl-s0", "combined", "k=10"),
@@ -43,7 +44,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "run": side.run, "method": side.name, "train_seed": 0, "strategy": side.strategy, "setting": setting,
                 "value": 0.0, "prompt_id": f"p{prompt}", "prompt": f"</script> a {prompt}", "sample": sample,
                 "image": encode(colour(side.name, prompt, sample + extra)), "seconds": 0.1,
-                "nfe": 1.0,
+                "nfe": 1.0, **PLAIN,
             }
             for setting, extra in ((side.setting, 0), ("other", 100))
             for prompt in range(10)

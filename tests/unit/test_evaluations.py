@@ -19,7 +19,7 @@ from stages.encode.store import Encodings
 from stages.models.diffusion import load_diffusion
 from stages.models.policy import make_policy
 from stages.sample.resolve import resolve
-from stages.sample.run import Identity, Painter, sample_base, sample_run
+from stages.sample.run import Identity, Sampling, sample_base, sample_run
 from stages.sample.suite import Suite
 from tests import tiny
 
@@ -38,11 +38,10 @@ def counted(folder: Path, guidance: tuple[float, ...], methods: int) -> tuple[in
     (folder / "params.yaml").write_text(yaml.safe_dump({"study": {"seed": 1}, "sample": sample}))
     plan = resolve(folder / "params.yaml")
     store = Encodings(*tiny.encodings(folder / "encodings", held=1), tiny.CPU)
-    painter = Painter.of(model, plan, Suite(store, plan.seed, 2, 4, tiny.CPU))
-    images = 2
+    suite, images = Suite(store, plan.seed, 2, 4, tiny.CPU), 2
 
     counter = Counter([model.unet])
-    sample_base(painter, folder / "base.parquet", folder / "latents.safetensors")
+    sample_base(Sampling.of(model, plan, suite), folder / "base.parquet", folder / "latents.safetensors")
     counter.close()
     base, runs, alone = counter.count // images, [], []
     for n in range(methods):
@@ -51,7 +50,8 @@ def counted(folder: Path, guidance: tuple[float, ...], methods: int) -> tuple[in
             for _, parameter in policy.parameters():
                 parameter.mul_(1 + 0.1 * n)
         counter = Counter([model.unet, policy.network])
-        sample_run(painter, policy, Identity(f"m{n}-s0", f"m{n}", 0), folder / "latents.safetensors",
+        job = Sampling.of(model, plan, suite, policy.network)
+        sample_run(job, Identity(f"m{n}-s0", f"m{n}", 0), folder / "latents.safetensors",
                    folder / "run.parquet")  # fmt: skip
         counter.close()
         runs.append(counter.count // images)
@@ -88,13 +88,14 @@ def test_a_pass_that_stops_early_keeps_the_same_latents(tmp_path: Path, sampled:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"study": {"seed": 1}, "sample": sample}))
     plan = resolve(tmp_path / "params.yaml")
     store = Encodings(*tiny.encodings(tmp_path / "encodings", held=2), tiny.CPU)
-    painter = Painter.of(model, plan, Suite(store, plan.seed, 2, 3, tiny.CPU))
-    sample_base(painter, tmp_path / "base.parquet", tmp_path / "latents.safetensors")
-    for batch in painter.suite.batches():
-        predict = Denoiser(model.unet, model.process).predict(painter.grid, painter.text(batch), painter.empty, 2.0)
+    job = Sampling.of(model, plan, Suite(store, plan.seed, 2, 3, tiny.CPU))
+    sample_base(job, tmp_path / "base.parquet", tmp_path / "latents.safetensors")
+    for batch in job.suite.groups():
+        text = store.text(batch.items)
+        predict = Denoiser(model.unet, model.process).predict(job.grid, text, job.empty, 2.0)
         for k in (1, 3):
             with torch.no_grad():
-                expected = walk(painter.grid, predict, batch.noise.initial(), 0, k, batch.noise)
+                expected = walk(job.grid, predict, batch.noise.initial(), 0, k, batch.noise)
             found = latents.load(
                 tmp_path / "latents.safetensors", latents.key(2.0, k), batch.first, len(batch), tiny.CPU
             )

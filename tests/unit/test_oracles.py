@@ -20,11 +20,13 @@ from stages.finetune.settings import FinetuneSettings
 from stages.finetune.tools import Tools
 from stages.finetune.trainer import Trainer
 from stages.models.conditioning import Conditioning
-from stages.models.diffusion import Denoiser, Predict
+from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
 from stages.models.sampler import Sampler, finish
-from stages.sample.networks import Networks
+from stages.sample.mixing import Predicting
+from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
+from stages.sample.settings import SampleSettings
 from tests import tiny
 from tests.pixelwise_world import ABAR, Step
 
@@ -161,9 +163,11 @@ def test_strategies_on_gaussians_are_shifts_of_the_mean(name: str, sampler: Samp
     settings, value, shift = STRATEGIES[name]
     on = tiny.schedule()
     base, tuned = (Denoiser(Gaussian(by), on) for by in (0.0, 0.6))
-    nets = Networks(on.grid(10), Conditioning(tiny.text(COUNT)), Conditioning(tiny.text(1)), base, tuned)
-    found = strategy(name, settings, 10, "test")
-    predict: Predict = found.module.predict(nets, found.settings, value)
+    text, empty = Conditioning(tiny.text(COUNT)), Conditioning(tiny.text(1))
+    nets = Networks(on.grid(10), text, empty, base, tuned, Rows.of(COUNT))
+    mixing = strategy(name, settings, SampleSettings(steps=10), "test").settings
+    assert isinstance(mixing, Predicting)
+    predict = mixing.predict(nets, value)
     given = noise(10)
     with torch.no_grad():
         x0 = finish(nets.grid, predict, given.initial(), 0, given, sampler)

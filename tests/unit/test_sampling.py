@@ -16,8 +16,10 @@ from stages.models.policy import make_policy
 from stages.models.process_flow import FlowMatching
 from stages.models.process_noise import NoiseGrid, NoiseSchedule, require_noise_schedule
 from stages.models.sampler import Sampler, finish, walk
-from stages.sample.networks import Networks
+from stages.sample.mixing import Predicting
+from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
+from stages.sample.settings import Prefix, SampleSettings
 from stages.sample.strategies.fusion import fused
 from tests import tiny
 
@@ -39,12 +41,18 @@ def networks() -> Networks:
         Conditioning(tiny.text(1, seed=9)),
         Denoiser(base, on),
         Denoiser(tuned.network, on),
+        Rows.of(COUNT),
     )
 
 
+def mixing(**settings: object) -> Predicting:
+    found = strategy("s", settings, SampleSettings(steps=STEPS), "test").settings
+    assert isinstance(found, Predicting)
+    return found
+
+
 def composed(nets: Networks, value: float, **settings: object) -> Predict:
-    found = strategy("s", settings, STEPS, "test")
-    return found.module.predict(nets, found.settings, value)
+    return mixing(**settings).predict(nets, value)
 
 
 def sample(nets: Networks, predict: Predict, sampler: Sampler = "ddpm", **more) -> Tensor:
@@ -89,7 +97,7 @@ def test_reinforcement_guidance_at_nought_and_one():
 
 def test_tuned_equal_to_base_makes_every_strategy_the_base():
     nets = networks()
-    same = Networks(nets.grid, nets.text, nets.empty, nets.base_network, nets.base_network)
+    same = Networks(nets.grid, nets.text, nets.empty, nets.base_network, nets.base_network, Rows.of(COUNT))
     base = sample(same, same.base(1.0))
     for value, settings in (
         (2, {"kind": "combined", "k": [2]}),
@@ -140,6 +148,8 @@ def test_guidance_is_the_sum_over_two_calls():
 def test_evaluations_an_image(make: Callable[[Networks], Predict], expected: int):
     nets = networks()
     sample(nets, make(nets))
+    assert [cost.nfe for cost in nets.rows.meter.costs()] == [expected] * COUNT
+    assert nets.tuned_network is not None
     assert nets.base_network.evaluations + nets.tuned_network.evaluations == expected * COUNT
 
 
@@ -196,10 +206,10 @@ def test_what_is_seen_on_the_way():
 def test_switch_steps_that_are_allowed(k: int, released: bool, fine: bool):
     values = {"kind": "combined", "k": [k], "as_released": {"extra_step": released}}
     if fine:
-        assert strategy("s", values, STEPS, "test").settings.shared_steps(k) == k
+        assert mixing(**values).shared_prefix(k) == Prefix(1.0, k)
     else:
         with pytest.raises(InputError, match=f"k {k} is not between"):
-            strategy("s", values, STEPS, "test")
+            mixing(**values)
 
 
 def noise_grid(nets: Networks) -> NoiseGrid:
@@ -245,13 +255,12 @@ def test_fusion_is_combined_generation_with_new_noise(k: int):
     nets, noise = networks(), tiny.noise(COUNT, STEPS)
     noise.named.update({f"fusion {i}": noise.steps[i].flip(0) for i in range(STEPS)})
     settings = {"kind": "fusion", "k": [k], "base_guidance": 2.0, "guidance": 1.5, "base_direction": 0.5}
-    found = strategy("s", settings, STEPS, "test")
-    predict = found.module.predict(nets, found.settings, float(k))
-    enter = found.module.renoise(nets, found.settings, float(k), noise)
+    found = mixing(**settings)
+    predict, enter = found.predict(nets, float(k)), found.renoise(nets, float(k), noise)
     x = noise.initial()
     with torch.no_grad():
         made = finish(nets.grid, predict, x, 0, noise, "ddim", enter=enter)
-        evaluations = nets.base_network.evaluations + nets.tuned_network.evaluations
+        evaluations = sum(cost.nfe for cost in nets.rows.meter.costs())
         for i in range(STEPS):
             if i < k:
                 x = nets.grid.ode(x, nets.base(2.0)(x, i), i)
@@ -261,13 +270,12 @@ def test_fusion_is_combined_generation_with_new_noise(k: int):
             x = nets.grid.ode(x, eps, i) if i + 1 < STEPS else nets.grid.x0(x, eps, i)
     torch.testing.assert_close(made, x, rtol=1e-4, atol=1e-5)
     assert evaluations == COUNT * (2 * k + (2 + 2 + 2) * (STEPS - k))
-    assert found.settings.shared_steps(float(k)) == (k or None)
+    assert found.shared_prefix(float(k)) == (Prefix(2.0, k) if k else None)
 
 
 def test_fusion_refuses_what_it_cannot_do():
     with pytest.raises(InputError, match=f"k {STEPS} is not between 0 and {STEPS - 1}"):
-        strategy("s", {"kind": "fusion", "k": [STEPS]}, STEPS, "test")
-    flow = FlowMatching(3.0, 1000, torch.device("cpu")).grid(STEPS)
-    nets, found = replace(networks(), grid=flow), strategy("s", {"kind": "fusion", "k": [1]}, STEPS, "test")
+        mixing(kind="fusion", k=[STEPS])
+    nets = replace(networks(), grid=FlowMatching(3.0, 1000, torch.device("cpu")).grid(STEPS))
     with pytest.raises(InputError, match="strategy fusion is defined on a noise schedule"):
-        found.module.renoise(nets, found.settings, 1.0, tiny.noise(COUNT, STEPS))
+        mixing(kind="fusion", k=[1]).renoise(nets, 1.0, tiny.noise(COUNT, STEPS))

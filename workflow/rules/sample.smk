@@ -1,4 +1,4 @@
-# Images of the base, which every run shares, and of every strategy of one run.
+# Images of the base and of one run, by the strategies applied to it; runs go on from latents of the base.
 
 
 rule sample_base:
@@ -8,6 +8,8 @@ rule sample_base:
         base=out("models/base.json"),
         tensors=out("encodings/encodings.safetensors"),
         index=out("encodings/index.parquet"),
+        rewards=STUDY.searched("base"),
+        networks=STUDY.networks("base"),
     output:
         samples=out("samples/base.parquet"),
         latents=out("samples/base_latents.safetensors"),
@@ -21,7 +23,9 @@ rule sample_base:
         mem_mb=4000,
         runtime=720,
         gpu=1,
+    params:
+        options=STUDY.sample_options("base"),
     shell:
         "python -m stages.sample base --params {P} --base {input.base} --tensors {input.tensors} --index {input.index}"
-        " --samples {output.samples} --latents {output.latents}"
+        " --samples {output.samples} --latents {output.latents}{params.options}"
         " > {log} 2>&1"

@@ -10,6 +10,8 @@ rule sample_shard:
         tensors=out("encodings/encodings.safetensors"),
         index=out("encodings/index.parquet"),
         latents=out("samples/base_latents.safetensors"),
+        rewards=STUDY.searched("tuned"),
+        networks=lambda wildcards: STUDY.networks(wildcards.run),
     output:
         samples=temp(out("samples/parts/{run}.{shard}.parquet")),
     log:
@@ -27,10 +29,11 @@ rule sample_shard:
         gpu=1,
     params:
         shard=lambda wildcards: wildcards.shard.replace("-of-", "/"),
+        options=STUDY.sample_options("tuned"),
     shell:
         "python -m stages.sample run --params {P} --run {wildcards.run} --base {input.base} --policy {input.policy}"
         " --tensors {input.tensors} --index {input.index} --latents {input.latents} --samples {output.samples}"
-        " --shard {params.shard}"
+        " --shard {params.shard}{params.options}"
         " > {log} 2>&1"
 
 

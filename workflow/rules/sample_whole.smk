@@ -10,6 +10,8 @@ rule sample:
         tensors=out("encodings/encodings.safetensors"),
         index=out("encodings/index.parquet"),
         latents=out("samples/base_latents.safetensors"),
+        rewards=STUDY.searched("tuned"),
+        networks=lambda wildcards: STUDY.networks(wildcards.run),
     output:
         samples=out("samples/{run}.parquet"),
     log:
@@ -24,7 +26,10 @@ rule sample:
         mem_mb=4000,
         runtime=720,
         gpu=1,
+    params:
+        options=STUDY.sample_options("tuned"),
     shell:
         "python -m stages.sample run --params {P} --run {wildcards.run} --base {input.base} --policy {input.policy}"
         " --tensors {input.tensors} --index {input.index} --latents {input.latents} --samples {output.samples}"
+        "{params.options}"
         " > {log} 2>&1"

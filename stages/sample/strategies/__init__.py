@@ -1,3 +1,3 @@
-"""Sampling strategies, one module each: `Settings`, and `predict`, the noise prediction they compose of base and tuned;
-`renoise` where one also changes the latents that enter a step.
+"""Sampling strategies, one module each: `ABOUT` for the report, and `Settings`, whose `points` and `sample` (or
+`predict`, for strategies that mix predictions) are the strategy.
 """

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.settings import StrategySettings
+from stages.sample.mixing import Mixing
+from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,32 +29,31 @@ ABOUT = StrategyAbout(
 )
 
 
-class Settings(StrategySettings):
+class Settings(Mixing):
     """The powers."""
 
     p: tuple[float, ...] = Field(min_length=1, description="powers p; the larger, the longer the base rules")
 
-    def points(self) -> list[tuple[str, float]]:
-        """One point a power."""
-        return [(f"p={p:g}", float(p)) for p in self.p]
+    def points(self) -> list[Point]:
+        """One point per power."""
+        return [Point(f"p={p:g}", float(p)) for p in self.p]
 
-    def check(self, steps: int) -> None:
+    def check(self, sample: SampleSettings) -> None:
         """Powers are positive."""
         if min(self.p) <= 0:
             raise ValueError(f"p {min(self.p):g} is not above 0")
+
+    def predict(self, networks: Networks, value: float) -> Predict:
+        """(1 - w) eps_base + w eps_tuned; a network whose weight is 0 is not evaluated."""
+        base, tuned = networks.base(self.base_guidance), networks.tuned(self.guidance)
+
+        def at(x: Tensor, i: int) -> Tensor:
+            w = weight(i, networks.steps, value)
+            return base(x, i) if w == 0 else (1 - w) * base(x, i) + w * tuned(x, i)
+
+        return at
 
 
 def weight(i: int, steps: int, p: float) -> float:
     """Weight of the tuned prediction at index i of T: (i / T)^p; 0 at the first step, below 1 at the last."""
     return (i / steps) ** p
-
-
-def predict(networks: Networks, settings: Settings, value: float) -> Predict:
-    """(1 - w) eps_base + w eps_tuned; a network whose weight is 0 is not evaluated."""
-    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
-
-    def at(x: Tensor, i: int) -> Tensor:
-        w = weight(i, networks.steps, value)
-        return base(x, i) if w == 0 else (1 - w) * base(x, i) + w * tuned(x, i)
-
-    return at

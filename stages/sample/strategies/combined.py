@@ -11,7 +11,8 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.settings import StrategySettings
+from stages.sample.mixing import Mixing
+from stages.sample.settings import Point, Prefix, SampleSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,35 +43,35 @@ class AsReleased(Section):
     )
 
 
-class Settings(StrategySettings):
+class Settings(Mixing):
     """The switch steps."""
 
     k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
     as_released: AsReleased = Field(default_factory=AsReleased)
 
-    def points(self) -> list[tuple[str, float]]:
-        """One point a switch step."""
-        return [(f"k={k}", float(k)) for k in self.k]
+    def points(self) -> list[Point]:
+        """One point per switch step."""
+        return [Point(f"k={k}", float(k)) for k in self.k]
 
-    def shared_steps(self, value: float) -> int:
+    def shared_prefix(self, value: float) -> Prefix:
         """The base's own k steps."""
-        return int(value)
+        return Prefix(self.base_guidance, int(value))
 
-    def check(self, steps: int) -> None:
+    def check(self, sample: SampleSettings) -> None:
         """Every k leaves the base and the tuned network a step (k=0 is `tuned`, k=T is the base)."""
+        steps = sample.steps
         low, high = (0, steps) if self.as_released.extra_step else (1, steps - 1)
         wrong = [k for k in self.k if not low <= k <= high]
         if wrong:
             raise ValueError(f"k {wrong[0]} is not between {low} and {high} (k=0 is kind tuned, k={steps} is the base)")
 
+    def predict(self, networks: Networks, value: float) -> Predict:
+        """The base's prediction before index k, the tuned network's from k on."""
+        base, tuned = networks.base(self.base_guidance), networks.tuned(self.guidance)
+        if self.as_released.extra_step and value == networks.steps:
+            return tuned  # every step of the base is in the shared prefix
 
-def predict(networks: Networks, settings: Settings, value: float) -> Predict:
-    """The base's prediction before index k, the tuned network's from k on."""
-    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
-    if settings.as_released.extra_step and value == networks.steps:
-        return tuned  # every step of the base is in the shared prefix
+        def at(x: Tensor, i: int) -> Tensor:
+            return base(x, i) if i < value else tuned(x, i)
 
-    def at(x: Tensor, i: int) -> Tensor:
-        return base(x, i) if i < value else tuned(x, i)
-
-    return at
+        return at

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.settings import StrategySettings
+from stages.sample.mixing import Mixing
+from stages.sample.settings import Point, Prefix, SampleSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ ABOUT = StrategyAbout(
 )
 
 
-class Settings(StrategySettings):
+class Settings(Mixing):
     """The switch steps, and how much of the base's guidance direction is added after them."""
 
     k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
@@ -46,49 +47,48 @@ class Settings(StrategySettings):
         description="weight of eps(prompt) - eps(no prompt) of the base, added to the tuned network's prediction",
     )
 
-    def points(self) -> list[tuple[str, float]]:
-        """One point a switch step."""
-        return [(f"k={k}", float(k)) for k in self.k]
+    def points(self) -> list[Point]:
+        """One point per switch step."""
+        return [Point(f"k={k}", float(k)) for k in self.k]
 
-    def shared_steps(self, value: float) -> int | None:
+    def shared_prefix(self, value: float) -> Prefix | None:
         """The base's own k steps, where there are any."""
-        return int(value) or None
+        return Prefix(self.base_guidance, int(value)) if value else None
 
-    def check(self, steps: int) -> None:
+    def check(self, sample: SampleSettings) -> None:
         """Every k leaves the tuned network a step."""
-        wrong = [k for k in self.k if not 0 <= k < steps]
+        wrong = [k for k in self.k if not 0 <= k < sample.steps]
         if wrong:
-            raise ValueError(f"k {wrong[0]} is not between 0 and {steps - 1} (k={steps} is the base)")
+            last = sample.steps - 1
+            raise ValueError(f"k {wrong[0]} is not between 0 and {last} (k={sample.steps} is the base)")
 
+    def predict(self, networks: Networks, value: float) -> Predict:
+        """The base's prediction before index k; from k on the tuned network's, and the base's direction where it has a
+        weight: eps + g_0 (eps_0(prompt) - eps_0(no prompt)).
+        """
+        base, tuned = networks.base(self.base_guidance), networks.tuned(self.guidance)
 
-def predict(networks: Networks, settings: Settings, value: float) -> Predict:
-    """The base's prediction before index k; from k on the tuned network's, and the base's direction where it has a
-    weight: eps + g_0 (eps_0(prompt) - eps_0(no prompt)).
-    """
-    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
+        def at(x: Tensor, i: int) -> Tensor:
+            if i < value:
+                return base(x, i)
+            found = tuned(x, i)
+            return found + self.base_direction * networks.base_direction(x, i) if self.base_direction else found
 
-    def at(x: Tensor, i: int) -> Tensor:
-        if i < value:
-            return base(x, i)
-        found = tuned(x, i)
-        return found + settings.base_direction * networks.base_direction(x, i) if settings.base_direction else found
+        return at
 
-    return at
+    def renoise(self, networks: Networks, value: float, noise: Noise) -> Enter:
+        """What latents become that enter an index from k on, before the step is made from them.
 
+        Raises InputError for a flow-matching model, which has no cumulative products.
+        """
+        from stages.models.process_noise import require_noise_schedule
 
-def renoise(networks: Networks, settings: Settings, value: float, noise: Noise) -> Enter:
-    """What latents become that enter an index from k on, before the step is made from them.
+        tuned, grid = networks.tuned(self.guidance), require_noise_schedule(networks.grid, "strategy fusion")
 
-    Raises InputError for a flow-matching model, which has no cumulative products.
-    """
-    from stages.models.process_noise import require_noise_schedule
+        def entering(x: Tensor, i: int) -> Tensor:
+            return x if i < value else fused(grid, x, tuned(x, i), i, noise.extra(f"fusion {i}"))
 
-    tuned, grid = networks.tuned(settings.guidance), require_noise_schedule(networks.grid, "strategy fusion")
-
-    def entering(x: Tensor, i: int) -> Tensor:
-        return x if i < value else fused(grid, x, tuned(x, i), i, noise.extra(f"fusion {i}"))
-
-    return entering
+        return entering
 
 
 def fused(grid: NoiseGrid, x: Tensor, eps: Tensor, i: int, noise: Tensor) -> Tensor:

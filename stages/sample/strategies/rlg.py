@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.settings import StrategySettings
+from stages.sample.mixing import Mixing
+from stages.sample.settings import Point
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,26 +28,25 @@ ABOUT = StrategyAbout(
 )
 
 
-class Settings(StrategySettings):
+class Settings(Mixing):
     """The weights."""
 
     w: tuple[float, ...] = Field(min_length=1, description="weights: 0 is the base, 1 is tuned, above 1 goes further")
 
-    def points(self) -> list[tuple[str, float]]:
-        """One point a weight."""
-        return [(f"w={w:g}", float(w)) for w in self.w]
+    def points(self) -> list[Point]:
+        """One point per weight."""
+        return [Point(f"w={w:g}", float(w)) for w in self.w]
 
+    def predict(self, networks: Networks, value: float) -> Predict:
+        """The weighted prediction; at 0 and at 1 the one network alone, bit for bit."""
+        base, tuned = networks.base(self.base_guidance), networks.tuned(self.guidance)
+        if value == 0:
+            return base
+        if value == 1:
+            return tuned
 
-def predict(networks: Networks, settings: Settings, value: float) -> Predict:
-    """The weighted prediction; at 0 and at 1 the one network alone, bit for bit."""
-    base, tuned = networks.base(settings.base_guidance), networks.tuned(settings.guidance)
-    if value == 0:
-        return base
-    if value == 1:
-        return tuned
+        def at(x: Tensor, i: int) -> Tensor:
+            start = base(x, i)
+            return start + value * (tuned(x, i) - start)
 
-    def at(x: Tensor, i: int) -> Tensor:
-        start = base(x, i)
-        return start + value * (tuned(x, i) - start)
-
-    return at
+        return at

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stages.about import StrategyAbout
-from stages.sample.settings import StrategySettings
+from stages.sample.mixing import Mixing
+from stages.sample.settings import Point
 
 if TYPE_CHECKING:
     from stages.models.diffusion import Predict
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
 ABOUT = StrategyAbout("tuned only", role="tuned", caption="The tuned network makes every step.")
 
 
-class Settings(StrategySettings):
+class Settings(Mixing):
     """No keys of its own."""
 
-    def points(self) -> list[tuple[str, float]]:
+    def points(self) -> list[Point]:
         """One point, k=0 of combined generation."""
-        return [("tuned", 0.0)]
+        return [Point("tuned", 0.0)]
 
-
-def predict(networks: Networks, settings: Settings, value: float) -> Predict:
-    """The tuned network's prediction at every step."""
-    return networks.tuned(settings.guidance)
+    def predict(self, networks: Networks, value: float) -> Predict:
+        """The tuned network's prediction at every step."""
+        return networks.tuned(self.guidance)

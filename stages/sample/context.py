@@ -1,0 +1,121 @@
+"""What a sampling strategy works with: rows of latents, the networks, the noise, a decoder and rewards.
+
+A row is one candidate of one image; at first every image has one row, candidate 0. `branch`, `candidate` and `take`
+make contexts with other rows. Network evaluations, decodings and reward queries are charged to the image of each row,
+and go through the models at most `batch_size` rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from stages.errors import InputError
+from stages.models.diffusion import Predict
+from stages.models.noise import Noise
+from stages.models.process import Grid
+from stages.models.sampler import Enter, Sampler, Seen, finish, step
+from stages.rewards.base import Reward
+from stages.sample.networks import Networks, Rows
+
+
+@dataclass(frozen=True)
+class Context:
+    """`prompts` has one text per row; `candidates` the candidate of each row, a place in the noise.
+
+    `start` is the index that the first step is made at and the latents that enter it, for latents that are shared;
+    None for index 0 and pure noise. `seen` is called with the latents entering each index of `finish`.
+    """
+
+    networks: Networks
+    noise: Noise
+    prompts: Sequence[str]
+    candidates: Sequence[int]
+    sampler: Sampler
+    decoder: Callable[[Tensor], Tensor]
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
+    start: tuple[int, Tensor] | None = None
+    seen: Seen | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The sampling steps."""
+        return self.networks.grid
+
+    @property
+    def rows(self) -> Rows:
+        """The image of each row, and the meter."""
+        return self.networks.rows
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.prompts)
+
+    def take(self, rows: Sequence[int]) -> Context:
+        """The chosen rows, candidates as they are."""
+        return self._rows(rows, [self.candidates[row] for row in rows])
+
+    def candidate(self, number: int) -> Context:
+        """Every row as candidate `number` of its image."""
+        return self._rows(range(len(self)), [number] * len(self))
+
+    def branch(self, count: int) -> Context:
+        """`count` rows in place of each, next to one another: child n of candidate c is candidate c * count + n."""
+        rows = [row for row in range(len(self)) for _ in range(count)]
+        return self._rows(rows, [self.candidates[row] * count + n for row in range(len(self)) for n in range(count)])
+
+    def finish(self, predict: Predict, enter: Enter | None = None) -> Tensor:
+        """Clean latents [B, C, h, w]: all steps from the start, the last one by its x0."""
+        start, x = self.start or (0, self.noise.initial())
+        return finish(self.grid, predict, x, start, self.noise, self.sampler, self.seen, enter)
+
+    def step(self, x: Tensor, prediction: Tensor, i: int) -> Tensor:
+        """Latents entering index i + 1, by the study's sampler."""
+        return step(self.grid, x, prediction, i, self.noise, self.sampler)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] of clean latents [B, C, h, w]."""
+        self.rows.meter.add("decodes", self.rows.images)
+        return self._in_chunks(lambda rows: self.decoder(x0[rows]))
+
+    def score(self, images: Tensor, reward: str) -> Tensor:
+        """A reward [B] float32 of images [B, 3, H, W]; raises InputError where it is not finite."""
+        self.rows.meter.add("queries", self.rows.images)
+        ask = self.rewards[reward]
+        scores = self._in_chunks(lambda rows: ask(images[rows], self.prompts[rows]))
+        if not bool(torch.isfinite(scores).all()):
+            raise InputError(f"sampling: reward {reward!r} gave a value that is not finite")
+        return scores
+
+    def gradient(self, x: Tensor, score: Callable[[Context, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Scores [B] of latents [B, C, h, w], and the gradient of each score by its own latents.
+
+        `score(ctx, x)` is called with at most `batch_size` rows at a time, and must treat rows independently.
+        """
+        scores, gradients = [], []
+        for rows in self.rows.chunks():
+            part = x[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                found = score(self.take(range(len(self))[rows]), part)
+                (gradient,) = torch.autograd.grad(found.sum(), part)
+            scores.append(found.detach())
+            gradients.append(gradient)
+        return torch.cat(scores), torch.cat(gradients)
+
+    def _rows(self, rows: Sequence[int], candidates: Sequence[int]) -> Context:
+        return replace(
+            self,
+            networks=self.networks.take(rows),
+            noise=self.noise.rows(rows, candidates),
+            prompts=[self.prompts[row] for row in rows],
+            candidates=candidates,
+            start=None,
+            seen=None,
+        )
+
+    def _in_chunks(self, work: Callable[[slice], Tensor]) -> Tensor:
+        parts = [work(rows) for rows in self.rows.chunks()]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]

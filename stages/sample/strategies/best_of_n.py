@@ -1,0 +1,59 @@
+"""Best of N: draw an image N times and keep the one with the highest reward; stop early once one is good enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.about import End, StrategyAbout
+from stages.sample.search import Search
+from stages.sample.settings import Point, SampleSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.sample.context import Context
+
+ABOUT = StrategyAbout(
+    "best of N",
+    letter="n",
+    plain=End(1, "N = 1"),
+    lines=((0, (3, 1, 1, 1)),),
+    markers=("P",),
+    caption="Best of N keeps the image with the highest reward of N that were drawn.",
+)
+
+
+class Settings(Search):
+    """How many candidates."""
+
+    n: tuple[int, ...] = Field(min_length=1, description="numbers N of candidates per image")
+    stop: float | None = Field(default=None, description="no further candidates once one has this reward; null: never")
+
+    def points(self) -> list[Point]:
+        """One point per N."""
+        return [Point(f"n={n}", float(n)) for n in self.n]
+
+    def check(self, sample: SampleSettings) -> None:
+        """At least one candidate."""
+        super().check(sample)
+        if min(self.n) < 1:
+            raise ValueError(f"n {min(self.n)} is below 1")
+
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        """The images of the best candidates. Candidate 0 is the image of plain sampling."""
+        steps = self.steps(ctx)
+        images = ctx.decode(steps.finish())
+        best = ctx.score(images, self.reward)
+        for number in range(1, int(value)):
+            wanted = [row for row, score in enumerate(best.tolist()) if self.stop is None or score < self.stop]
+            if not wanted:
+                break
+            part = ctx.take(wanted).candidate(number)
+            found = part.decode(self.steps(part).finish())
+            scores = part.score(found, self.reward)
+            for row, image, score in zip(wanted, found, scores, strict=True):
+                if score > best[row]:
+                    images[row], best[row] = image, score
+        return images

@@ -1,0 +1,147 @@
+"""FK steering (Singhal et al. 2025, arXiv 2501.06848): N particles per image, resampled on the way in proportion to
+potentials of the reward of their predicted clean latents.
+
+Read in the released code (zacharyhorvitz/Fk-Diffusion-Steering) too; `as_released` is where it departs from the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from stages.about import End, StrategyAbout
+from stages.params import Settings as Section
+from stages.sample.search import Search, Steering
+from stages.sample.settings import Point, SampleSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.sample.context import Context
+
+ABOUT = StrategyAbout(
+    "FK steering",
+    "Singhal et al. 2025, arXiv 2501.06848",
+    letter="n",
+    plain=End(1, "N = 1"),
+    lines=((0, (5, 1, 1, 1, 1, 1)),),
+    markers=("X",),
+    caption="FK steering resamples N particles of each image by the reward of their predicted clean images.",
+)
+
+
+class AsReleased(Section):
+    """What the released code does and the paper does not say; off."""
+
+    drop_weights: bool = Field(
+        default=False, description="weights after which nothing was resampled are dropped, not carried on"
+    )
+    last_potential: bool = Field(
+        default=False, description="the last potential of max and add takes the remembered value, not the reward alone"
+    )
+
+
+class Settings(Search):
+    """Particles, their potential and the steps after which they are resampled."""
+
+    n: tuple[int, ...] = Field(min_length=1, description="numbers N of particles per image")
+    potential: Literal["max", "add", "diff"] = Field(
+        default="max",
+        description="of a particle with reward r and memory m: max and add exp(lambda c), c being max(r, m) or r + m "
+        "and its new memory; diff exp(lambda (r - m)), and r becomes its memory",
+    )
+    strength: float = Field(default=10.0, ge=0, description="lambda, which multiplies rewards")
+    window: tuple[int, int] | None = Field(
+        default=None, description="first and last step after which particles are weighed; null: 0 and T - 1"
+    )
+    every: int = Field(
+        default=5, ge=1, description="steps between two weighings in the window; the last step has one too"
+    )
+    adaptive: bool = Field(default=True, description="resample only where the effective sample size is below N / 2")
+    memory: float | None = Field(
+        default=None, description="m before the first weighing; null: 0, and none at all for max"
+    )
+    result: Literal["best", "draw"] = Field(
+        default="best", description="of the last particles: the one with the highest reward, or one drawn by weight"
+    )
+    as_released: AsReleased = Field(default_factory=AsReleased)
+
+    def points(self) -> list[Point]:
+        """One point per N."""
+        return [Point(f"n={n}", float(n)) for n in self.n]
+
+    def check(self, sample: SampleSettings) -> None:
+        """Copies of a particle part only where steps are random, and the window lies on the grid."""
+        super().check(sample)
+        if min(self.n) < 1:
+            raise ValueError(f"n {min(self.n)} is below 1")
+        if sample.sampler != "ddpm":
+            raise ValueError(f"copies of a particle stay alike with sample.sampler {sample.sampler}, expected ddpm")
+        if self.window is not None and not 0 <= self.window[0] <= self.window[1] < sample.steps:
+            raise ValueError(f"window {list(self.window)}: expected two steps from 0 to {sample.steps - 1}, in order")
+
+    def events(self, steps: int) -> list[int]:
+        """The steps after which particles are weighed."""
+        first, last = self.window or (0, steps - 1)
+        return sorted({*range(first, last + 1, self.every), steps - 1})
+
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        """The image of one particle of each; with N = 1 that of plain sampling."""
+        from stages.sample.particles import steer
+
+        events = self.events(ctx.networks.steps)
+        return steer(ctx, self, int(value), events, FK(self, last=events[-1]))
+
+
+@dataclass
+class FK(Steering):
+    """FK steering of a group of images; `last` is the last step.
+
+    In float64, [B, N]: `memory` and the logarithms of each particle's past potentials (`product`) and of its weight
+    since it was last resampled (`carried`).
+    """
+
+    settings: Settings
+    last: int
+    memory: Tensor | None = None
+    product: Tensor | None = None
+    carried: Tensor | None = None
+
+    def select(self, i: int, scores: Tensor, uniforms: Tensor) -> Tensor:
+        """Ancestors, drawn in proportion to the weights where resampling is due."""
+        import torch
+
+        from stages.sample import particles
+
+        s, rewards = self.settings, scores.double()
+        first = s.memory if s.memory is not None else -math.inf if s.potential == "max" else 0.0
+        memory = torch.full_like(rewards, first) if self.memory is None else self.memory
+        product = torch.zeros_like(rewards) if self.product is None else self.product
+        carried = torch.zeros_like(rewards) if self.carried is None else self.carried
+
+        kept = {"max": torch.maximum(rewards, memory), "add": rewards + memory, "diff": rewards}[s.potential]
+        potential = s.strength * (rewards - memory if s.potential == "diff" else kept)
+        if i == self.last and s.potential != "diff":  # so that the product of all potentials is exp(lambda r)
+            potential = s.strength * (kept if s.as_released.last_potential else rewards) - product
+        weights = carried + potential
+
+        sparse = particles.effective_size(weights) < scores.shape[1] / 2
+        due = sparse if s.adaptive or i == self.last else torch.ones_like(sparse)
+        due = due[:, None]
+        ancestors = torch.where(due, particles.multinomial(weights, uniforms), particles.themselves(scores))
+        dropped = s.as_released.drop_weights and i != self.last
+        self.memory = kept.gather(1, ancestors)
+        self.product = torch.where(due | (not dropped), product + potential, product).gather(1, ancestors)
+        self.carried = torch.zeros_like(weights) if dropped else torch.where(due, 0.0, weights)
+        return ancestors
+
+    def result(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+        """The best particle, or one drawn by its weight."""
+        from stages.sample import particles
+
+        if self.settings.result == "best" or self.carried is None:
+            return particles.best(scores)
+        return particles.multinomial(self.carried, uniforms)[:, 0]

@@ -1,0 +1,268 @@
+"""Search strategies end to end on a tiny base and policy: invariants, costs, and independence of how work is cut."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_sample import model as model  # a fixture
+from test_sample import sampling
+from torch import Tensor
+
+from stages import tables
+from stages.errors import InputError
+from stages.models.diffusion import DiffusionModel
+from stages.sample.resolve import resolve
+from stages.sample.run import Identity, Judge, Sampling, sample_base, sample_run
+from tests import tiny
+
+STEPS = 4
+RUN = Identity("refl-s3", "refl", 3)
+BOTH = ["base", "tuned"]
+
+
+class Counted:
+    """The made-up reward, which counts the images that it is asked about."""
+
+    name, differentiable = "proxy", True
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.images += len(images)
+        return tiny.reward(images, prompts)
+
+
+def job(model: DiffusionModel, folder: Path, strategies: dict[str, Any], **more: Any) -> tuple[Sampling, Counted]:
+    reward = Counted()
+    made = sampling(model, folder, **({"strategies": strategies, "guidance": [1.0]} | more))
+    return replace(made, judges={"proxy": Judge(reward, "digest-of-proxy")}), reward
+
+
+def made(work: Sampling, folder: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Rows by run, strategy and setting."""
+    sample_base(work, folder / "base.parquet", folder / "latents.safetensors")
+    sample_run(work, RUN, folder / "latents.safetensors", folder / "run.parquet")
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for name in ("base", "run"):
+        for row in tables.read(folder / f"{name}.parquet", tables.SAMPLES).to_pylist():
+            found.setdefault((name, row["strategy"], row["setting"]), []).append(row)
+    return found
+
+
+def pixels(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]).astype(int)
+
+
+def rewards(rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    return tiny.reward(torch.from_numpy(pixels(rows)).permute(0, 3, 1, 2) / 255, [r["prompt"] for r in rows]).numpy()
+
+
+def column(rows: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    return [row[name] for row in rows]
+
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "best": {"kind": "best_of_n", "n": [1, 3]},
+    "fk": {"kind": "fk", "n": [1, 4], "every": 2, "adaptive": False, "strength": 30.0},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], list[Any]]:
+    """Base and run by plain sampling and by every search."""
+    folder = tmp_path_factory.mktemp("plain")
+    searches = {name: {**values, "reward": "proxy", "apply_to": BOTH} for name, values in SEARCHES.items()}
+    return made(job(model, folder, {"tuned": {"kind": "tuned"}, **searches})[0], folder)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_one_candidate_is_plain_sampling(plain, name: str):
+    assert np.array_equal(pixels(plain["base", name, "n=1"]), pixels(plain["base", "guidance", "g=1"]))
+    assert np.array_equal(pixels(plain["run", name, "n=1"]), pixels(plain["run", "tuned", "tuned"]))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("run", ["base", "run"])
+def test_more_candidates_raise_the_reward(plain, name: str, run: str):
+    one, several = plain[run, name, "n=1"], plain[run, name, "n=4" if name == "fk" else "n=3"]
+    assert rewards(several).mean() > rewards(one).mean()
+    if name == "best":
+        assert (rewards(several) >= rewards(one) - 1e-3).all()  # 8-bit pixels
+
+
+def test_costs_are_those_of_the_calls(plain):
+    """Best of three: three whole passes, decodings and queries. FK steering with events after steps 0, 2 and 3."""
+    expected = {
+        ("guidance", "g=1"): (STEPS, 0, 1), ("best", "n=1"): (STEPS, 1, 1), ("best", "n=3"): (3 * STEPS, 3, 3),
+        ("fk", "n=1"): (STEPS, 3, 3), ("fk", "n=4"): (4 * STEPS, 12, 12),
+    }  # fmt: skip
+    for (strategy, setting), counts in expected.items():
+        rows = plain["base", strategy, setting]
+        assert {(r["nfe"], r["queries"], r["decodes"]) for r in rows} == {counts}, strategy
+        assert set(column(rows, "nfe_backward")) == {0}
+    assert set(map(tuple, column(plain["base", "best", "n=3"], "rewards"))) == {("proxy",)}
+    assert set(map(tuple, column(plain["base", "best", "n=3"], "reward_digests"))) == {("digest-of-proxy",)}
+    assert set(map(tuple, column(plain["base", "guidance", "g=1"], "rewards"))) == {()}
+
+
+def test_a_search_that_may_stop_stops_image_by_image(model: DiffusionModel, tmp_path: Path):
+    """Counts differ by image, their sum is that of the calls, and what was good enough at once is plain sampling."""
+    work, reward = job(model, tmp_path / "a", {})
+    first = made(work, tmp_path / "a")["base", "guidance", "g=1"]
+    stop = float(np.median(rewards(first)))
+    entry = {"kind": "best_of_n", "n": [5], "stop": stop, "reward": "proxy"}
+    work, reward = job(model, tmp_path / "b", {"best": entry})
+    found = made(work, tmp_path / "b")["base", "best", "n=5"]
+    queries = column(found, "queries")
+    assert min(queries) == 1 and max(queries) > 1 and sum(queries) == reward.images
+    assert [row["nfe"] for row in found] == [STEPS * n for n in queries]
+    at_once = [n == 1 for n in queries]
+    assert np.array_equal(pixels(found)[at_once], pixels(first)[at_once])
+    enough = rewards(found) > stop - 1e-3
+    assert all(fine or n == 5 for fine, n in zip(enough, queries, strict=True))
+
+
+def test_without_strength_the_result_is_one_of_the_plain_candidates(model: DiffusionModel, tmp_path: Path):
+    """lambda = 0: equal weights, so nothing is resampled, and a particle is the plain sample of its candidate."""
+    entry = {"kind": "fk", "n": [3], "strength": 0.0, "result": "draw", "reward": "proxy"}
+    work, _ = job(model, tmp_path, {"fk": entry})
+    found = made(work, tmp_path)["base", "fk", "n=3"]
+    shown: list[Tensor] = []
+    with torch.no_grad():
+        for group in work.suite.groups():
+            wide = work.context(group).branch(3)
+            shown.append(wide.decode(wide.finish(wide.networks.base(1.0))).unflatten(0, (-1, 3)))
+    candidates = (torch.cat(shown) * 255).round().permute(0, 1, 3, 4, 2).numpy().astype(int)
+    away = np.abs(candidates - pixels(found)[:, None]).max((2, 3, 4))
+    assert (away.min(1) <= 1).all()
+    assert len({int(place) for place in away.argmin(1)}) > 1
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_images_do_not_depend_on_the_batch_size(model: DiffusionModel, tmp_path: Path, name: str):
+    """Up to one level of 255; candidates of an image may be more than go through a network at once."""
+    entry = {**SEARCHES[name], "reward": "proxy", "apply_to": BOTH}
+    large, small = (
+        made(job(model, tmp_path / str(size), {name: entry}, batch_size=size)[0], tmp_path / str(size))
+        for size in (64, 3)
+    )
+    assert large.keys() == small.keys()
+    for key, rows in large.items():
+        for counted in ("nfe", "queries", "decodes"):
+            assert column(rows, counted) == column(small[key], counted)
+        assert np.abs(pixels(rows) - pixels(small[key])).max() <= 1, key
+
+
+def test_no_network_call_exceeds_the_batch_size(model: DiffusionModel, tmp_path: Path):
+    work, _ = job(model, tmp_path, {"fk": {**SEARCHES["fk"], "reward": "proxy"}}, batch_size=3)
+    sizes: list[int] = []
+    hook = model.unet.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    sample_base(work, tmp_path / "base.parquet", tmp_path / "latents.safetensors")
+    hook.remove()
+    assert max(sizes) == 3
+
+
+def test_search_within_combined_generation(model: DiffusionModel, tmp_path: Path):
+    """Candidates whose first steps are the base's: one candidate is combined generation itself."""
+    combined = {"kind": "combined", "k": [2], "base_guidance": 2.0}
+    entry = {"kind": "best_of_n", "n": [1, 2], "reward": "proxy", "apply_to": ["tuned"], "prediction": combined}
+    found = made(job(model, tmp_path, {"combined": combined, "best": entry})[0], tmp_path)
+    assert np.abs(pixels(found["run", "best", "n=1"]) - pixels(found["run", "combined", "k=2"])).max() <= 1
+    assert set(column(found["run", "best", "n=2"], "nfe")) == {2 * (2 * 2 + STEPS - 2)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"kind": "best_of_n", "n": [0]}, "n 0 is below 1"),
+        ({"kind": "best_of_n", "n": [2, 2]}, "setting n=2 stands twice"),
+        ({"kind": "fk", "n": [2], "window": [0, 4]}, r"window \[0, 4\]: expected two steps from 0 to 3"),
+        ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "combined", "k": [9]}, "apply_to": ["tuned"]},
+         "k 9 is not between 1 and 3"),
+        ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "combined", "k": [1, 2]}, "apply_to": ["tuned"]},
+         "prediction has 2 settings, expected one"),
+        ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "combined", "k": [1]}},
+         "prediction of kind combined cannot be applied to base"),
+        ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "fk", "n": [1], "reward": "proxy"}},
+         "prediction of kind fk: expected a strategy that mixes predictions"),
+        ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "rgl", "w": [1]}},
+         "prediction: unknown kind 'rgl'; did you mean 'rlg'"),
+        ({"kind": "combined", "k": [1], "apply_to": ["base"]}, "kind combined cannot be applied to base"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_are_refused(model: DiffusionModel, tmp_path: Path, entry: dict, message: str):
+    if entry["kind"] != "combined":
+        entry = {**entry, "reward": "proxy"}
+    with pytest.raises(InputError, match=f"sample.strategies.s: .*{message}"):
+        sampling(model, tmp_path, strategies={"s": entry})
+
+
+def test_particles_want_random_steps(model: DiffusionModel, tmp_path: Path):
+    with pytest.raises(InputError, match=r"copies of a particle stay alike with sample.sampler ddim"):
+        sampling(model, tmp_path, strategies={"s": {"kind": "fk", "n": [2], "reward": "proxy"}}, sampler="ddim")
+
+
+def test_the_name_of_the_base_s_guidance_is_taken(model: DiffusionModel, tmp_path: Path):
+    with pytest.raises(InputError, match=r"strategies.guidance: sample.guidance has this name already"):
+        sampling(model, tmp_path, strategies={"guidance": {"kind": "guidance", "scales": [2.0]}})
+
+
+def test_guidance_is_a_strategy_of_runs_too(model: DiffusionModel, tmp_path: Path):
+    strategies = {"tuned": {"kind": "tuned", "guidance": 2.0}, "scales": {"kind": "guidance", "scales": [2.0]}}
+    strategies["scales"]["apply_to"] = BOTH
+    found = made(job(model, tmp_path, strategies, guidance=[1.0, 2.0])[0], tmp_path)
+    assert np.array_equal(pixels(found["run", "scales", "g=2"]), pixels(found["run", "tuned", "tuned"]))
+    base = pixels(found["base", "scales", "g=2"])
+    assert np.array_equal(base, pixels(found["base", "guidance", "g=2"]))
+    assert not np.array_equal(base, pixels(found["run", "scales", "g=2"]))
+
+
+def test_a_gradient_by_latents_is_that_of_each_row_and_is_counted(model: DiffusionModel, tmp_path: Path):
+    """Rows in chunks of three; by central differences."""
+    work, _ = job(model, tmp_path, {}, batch_size=3)
+    ctx = work.context(work.suite.groups()[0]).branch(2)
+    predict = type(ctx.networks).own
+    x, i = ctx.noise.initial(), 2
+
+    def score(part: Any, latents: Tensor) -> Tensor:
+        x0 = part.grid.x0(latents, predict(part.networks, 1.0)(latents, i), i)
+        return part.score(part.decode(x0), "proxy")
+
+    with torch.no_grad():
+        scores, gradient = ctx.gradient(x, score)
+        assert gradient.shape == x.shape and not scores.requires_grad
+        direction = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        costs = ctx.rows.meter.costs()
+        assert {(c.nfe, c.nfe_backward, c.queries, c.decodes) for c in costs} == {(2, 2, 2, 2)}
+        step = 1e-2
+        high, low = (score(ctx, x + sign * step * direction) for sign in (1, -1))
+    torch.testing.assert_close((high - low) / (2 * step), gradient.flatten(1).norm(dim=1), rtol=0.05, atol=1e-4)
+
+
+def test_branches_draw_noise_of_their_own_and_the_first_is_the_plain_one(model: DiffusionModel, tmp_path: Path):
+    work, _ = job(model, tmp_path, {})
+    ctx = work.context(work.suite.groups()[0])
+    wide = ctx.branch(2).branch(3)
+    assert wide.candidates == [0, 1, 2, 3, 4, 5] * len(ctx)
+    assert list(wide.rows.images) == [n for n in range(len(ctx)) for _ in range(6)]
+    draws = wide.noise.step(1).unflatten(0, (len(ctx), 6))
+    assert torch.equal(draws[:, 0], ctx.noise.step(1))
+    assert len({tuple(row.flatten()[:3].tolist()) for row in draws.flatten(0, 1)}) == 6 * len(ctx)
+    assert torch.equal(ctx.candidate(4).noise.step(1), draws[:, 4])
+
+
+def test_a_plan_knows_what_its_strategies_ask(tmp_path: Path, model: DiffusionModel):
+    strategies = {"best": {**SEARCHES["best"], "reward": "proxy"}, "tuned": {"kind": "tuned"}}
+    sampling(model, tmp_path, strategies=strategies)
+    plan = resolve(tmp_path / "params.yaml")
+    assert (plan.rewards("base"), plan.rewards("tuned")) == (["proxy"], [])
+    assert [each.name for each in plan.of("base")] == ["guidance", "best"]
