@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages import walk
 from stages.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _made_by_dvc(reasons: list[Any], outputs: list[str]) -> bool:
 def _files(paths: Iterable[str]) -> list[Path]:
     found = []
     for path in map(Path, paths):
-        found += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        found += [path] if path.is_file() else walk.files(path)
     return [file for file in found if "__pycache__" not in file.parts]
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stages import walk
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.params import read_study
@@ -227,7 +228,7 @@ def one_of(names: Iterable[str]) -> str:
 def _files(path: str) -> list[Path]:
     """The files in the folder, the file, or else the files that match the pattern `path`."""
     if Path(path).is_dir():
-        return [file for file in Path(path).rglob("*") if file.is_file()]
+        return walk.files(Path(path))
     if Path(path).is_file():
         return [Path(path)]
     return [Path(file) for file in glob.glob(path, recursive=True)]

@@ -46,6 +46,9 @@ def main() -> None:
         curation.run(outputs)
         for name, tally in curation.tallies.items():
             print(f"{name}: {tally.left} of {tally.entered} rows kept", file=sys.stderr)
+            for source, left_out in tally.left_out.items():
+                for reason, step in left_out.counts().items():
+                    print(f"{name}: {source}: {step.removed} left out: {reason}", file=sys.stderr)
             job.metrics({f"{name}_in": tally.entered, f"{name}_out": tally.left})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 
 from stages.curate.rows import ImageRow
 
@@ -16,6 +18,7 @@ class Catalogue:
         self._ids: dict[str, str] = {}
         self._splits: dict[str, str] = {}
         self._kept: set[str] = set()
+        self._spellings: dict[str, str] = {}
 
     def watch(self, rows: Iterable[ImageRow]) -> Iterator[ImageRow]:
         """Pass `rows` on and note each one when the next is asked for, that is, after it went through the filters."""
@@ -24,10 +27,21 @@ class Catalogue:
             before = self._ids.get(row.name, "")
             self._ids[row.name] = before if row.image_id in ("", before) else _TWO_IMAGES if before else row.image_id
             self._splits.setdefault(row.image_id or row.name, row.split)
+            if (plain := _plain(row.name)) != row.name:
+                self._spellings.setdefault(plain, row.name)
 
     def keep(self, row: ImageRow) -> None:
         """Note that `row` passed every filter."""
         self._kept.add(row.image_id)
+
+    def named(self, name: str) -> str | None:
+        """The name under which an image was seen that is called `name`, or so in another spelling of its path; None
+        where there is none, the first of several.
+        """
+        if self.knows(name):
+            return name
+        plain = _plain(name)
+        return plain if self.knows(plain) else self._spellings.get(plain)
 
     def knows(self, name: str) -> bool:
         """Whether an image was seen under this name or image_id."""
@@ -49,3 +63,8 @@ class Catalogue:
     def _id(self, name: str) -> str:
         """The image_id behind a name or image_id, empty for an image that was not decoded."""
         return self._ids.get(name, name)
+
+
+def _plain(name: str) -> str:
+    """A name as a path in one spelling: slashes, no `./`, and Unicode's composed form."""
+    return unicodedata.normalize("NFC", PurePosixPath(name.replace("\\", "/")).as_posix())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from stages import contents
 from stages.pictures import encode
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -55,7 +56,7 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
         except Image.DecompressionBombError:
             raise Unreadable(f"more than {max_pixels} pixels") from None
         except Exception as error:  # a damaged file can make a decoder raise anything
-            raise Unreadable(_one_line(error)) from None
+            raise Unreadable(_reason(error, data)) from None
     return Decoded(image, data if plain else encode(np.asarray(image)), pixel_digest(image))
 
 
@@ -103,6 +104,10 @@ def _rgb(file: Image.Image) -> Image.Image:
     return rgb if rgb is not file else file.copy()
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return "not an image of a known format" if text.startswith("cannot identify") else text[:160]
+    if not text.startswith("cannot identify"):
+        return text[:160]
+    found = contents.image_format(data)
+    said = f"a damaged {found} image, or of a kind that is not read; PNG and JPEG are" if found else ""
+    return contents.stand_in(data) or said or "not an image of a known format"

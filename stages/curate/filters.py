@@ -34,22 +34,23 @@ def caption_words(fewest: int, most: int) -> Filter[TextRow]:
     return Filter("caption_words", fault)
 
 
-def leakage(evaluation: Collection[str]) -> Filter[TextRow]:
-    """Removes training rows whose text is one of the evaluation prompts, which are given by their `prompt_id`."""
+def leakage(evaluation: Mapping[str, str]) -> Filter[TextRow]:
+    """Removes training rows whose text is one of the evaluation prompts, given as their names by `prompt_id`."""
 
     def fault(row: TextRow) -> str:
         leaks = row.split == "train" and row.prompt_id in evaluation
-        return "its text is an evaluation prompt" if leaks else ""
+        return f"its text is an evaluation prompt, {evaluation[row.prompt_id]}" if leaks else ""
 
     return Filter("leakage", fault)
 
 
 def near_leakage(
-    evaluation: NearTexts, ahead: Sequence[TextRow] = (), marks: np.ndarray | None = None
+    evaluation: NearTexts, names: Sequence[str], ahead: Sequence[TextRow] = (), marks: np.ndarray | None = None
 ) -> Filter[TextRow]:
     """Removes training rows whose text is nearly an evaluation prompt; rows known `ahead` are judged all at once.
 
-    `marks` are the signatures of their texts, if no two are the same prompt.
+    `names` are those of the evaluation prompts; `marks` are the signatures of the texts of `ahead`, if no two are the
+    same prompt.
     """
     texts = {row.prompt_id: row.text for row in ahead}
     judged = dict(zip(texts, evaluation.near(list(texts.values()), marks).tolist(), strict=True))
@@ -59,8 +60,8 @@ def near_leakage(
             return ""
         near = judged.get(row.prompt_id)
         if near is None:
-            near = evaluation.near([row.text])[0]
-        return "its text is nearly an evaluation prompt" if near else ""
+            near = int(evaluation.near([row.text])[0])
+        return f"its text is nearly an evaluation prompt, {names[near]}" if near >= 0 else ""
 
     return Filter("near_leakage", fault)
 
@@ -70,12 +71,12 @@ def near_leakage(
 
 def duplicate_prompts() -> Filter[PromptRow]:
     """Removes prompts that agree with an earlier one when normalised (`stages.curate.text`)."""
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
 
     def fault(row: PromptRow) -> str:
         if row.prompt_id in seen:
-            return "the same prompt as an earlier one"
-        seen.add(row.prompt_id)
+            return f"the same prompt as {seen[row.prompt_id]}"
+        seen[row.prompt_id] = row.name
         return ""
 
     return Filter("duplicates", fault)
@@ -88,9 +89,9 @@ def near_duplicate_prompts(
 
     `marks` are the signatures of their texts.
     """
-    near = near_earlier([row.text for row in rows], threshold, marks)
-    ids = {row.prompt_id for row, repeats in zip(rows, near, strict=True) if repeats}
-    return Filter("near_duplicates", lambda row: "nearly an earlier prompt" if row.prompt_id in ids else "")
+    near = near_earlier([row.text for row in rows], threshold, marks).tolist()
+    firsts = {row.prompt_id: rows[first].name for row, first in zip(rows, near, strict=True) if first >= 0}
+    return Filter("near_duplicates", lambda row: f"nearly {firsts[row.prompt_id]}" if row.prompt_id in firsts else "")
 
 
 def group_leakage(groups: Collection[str]) -> Filter[PromptRow]:
@@ -178,9 +179,10 @@ def near_duplicates(bits: int) -> Filter[ImageRow]:
 
     def fault(row: ImageRow) -> str:
         value = perceptual_hash(row.pixels)
-        if index.near(value):
-            return "looks like an earlier image"
-        index.add(value)
+        first = index.near(value)
+        if first is not None:
+            return f"looks like {first}"
+        index.add(value, row.name)
         return ""
 
     return Filter("near_duplicates", fault)
@@ -223,13 +225,13 @@ def across_splits(catalogue: Catalogue) -> Filter[PairRow]:
 
 def duplicate_pairs() -> Filter[PairRow]:
     """Removes pairs of two images that stood together, either way round, under the same prompt before."""
-    seen: set[tuple[str, ...]] = set()
+    seen: dict[tuple[str, ...], str] = {}
 
     def fault(row: PairRow) -> str:
         key = (row.prompt_id, *sorted((row.a, row.b)))
         if key in seen:
-            return "the same pair as an earlier one"
-        seen.add(key)
+            return f"the same pair as {seen[key]}"
+        seen[key] = row.name
         return ""
 
     return Filter("duplicates", fault)

@@ -32,16 +32,18 @@ class HashIndex:
         edges = [BITS * band // (bits + 1) for band in range(bits + 2)]
         self._bands = [(low, (1 << (high - low)) - 1) for low, high in pairwise(edges)]
         self._buckets: list[defaultdict[int, list[int]]] = [defaultdict(list) for _ in self._bands]
+        self._names: dict[int, str] = {}
 
-    def near(self, value: int) -> bool:
-        """Whether a hash within `bits` bits of `value` was added."""
+    def near(self, value: int) -> str | None:
+        """The name of a hash within `bits` bits of `value`, None where none was added."""
         for (shift, mask), buckets in zip(self._bands, self._buckets, strict=True):
             for other in buckets.get(value >> shift & mask, ()):
                 if (value ^ other).bit_count() <= self.bits:
-                    return True
-        return False
+                    return self._names[other]
+        return None
 
-    def add(self, value: int) -> None:
-        """Add a hash."""
+    def add(self, value: int, name: str) -> None:
+        """Add a hash, and the name of what it is the hash of."""
+        self._names[value] = name
         for (shift, mask), buckets in zip(self._bands, self._buckets, strict=True):
             buckets[value >> shift & mask].append(value)

@@ -22,6 +22,8 @@ MISS = 1e-3
 """A pair just at the threshold goes unseen with at most this probability; pairs above it with less."""
 WINDOW = 8
 """Texts of one band that each text is compared with: what keeps a bucket of thousands from costing millions."""
+NONE = -1
+"""No text is near."""
 CHUNK = 2**15
 """Texts hashed at once."""
 
@@ -33,16 +35,19 @@ _FACTORS |= np.uint64(1)
 
 
 def near_earlier(texts: Sequence[str], threshold: float, marks: np.ndarray | None = None) -> np.ndarray:
-    """Whether each text is at least `threshold` like one that stands before it; bool [n]. `marks`: its signatures."""
+    """The place of a text before each one that it is at least `threshold` like, -1 where there is none; int [n].
+
+    `marks` are the signatures of the texts.
+    """
     marks = signatures(texts) if marks is None else marks
-    near = np.zeros(len(texts), bool)
+    near = np.full(len(texts), NONE)
     for keys in _bands(marks, threshold):
         order = np.argsort(keys, kind="stable")
         ranked = keys[order]
         for step in range(1, min(WINDOW, len(texts) - 1) + 1):
             same = np.flatnonzero(ranked[step:] == ranked[:-step])
             earlier, later = order[same], order[same + step]
-            fresh = ~near[later]
+            fresh = near[later] == NONE
             _confirm(near, marks, texts, later[fresh], marks, texts, earlier[fresh], threshold)
     return near
 
@@ -58,13 +63,13 @@ class NearTexts:
         ]
 
     def near(self, texts: Sequence[str], marks: np.ndarray | None = None) -> np.ndarray:
-        """Whether each of `texts` is at least as like one of the list as the threshold says; bool [n]."""
+        """The place in the list of a text that each of `texts` is as like as the threshold says, or -1; int [n]."""
         marks = signatures(texts) if marks is None else marks
-        near = np.zeros(len(texts), bool)
+        near = np.full(len(texts), NONE)
         for (listed, order), asked in zip(self._bands, _bands(marks, self._threshold), strict=True):
             low, high = np.searchsorted(listed, asked, "left"), np.searchsorted(listed, asked, "right")
             for step in range(WINDOW):
-                rows = np.flatnonzero((low + step < high) & ~near)
+                rows = np.flatnonzero((low + step < high) & (near == NONE))
                 if not rows.size:
                     break
                 found = order[low[rows] + step]
@@ -165,7 +170,7 @@ def _confirm(
     others: np.ndarray,
     threshold: float,
 ) -> None:
-    """Set `near` for those `rows` of which the exact index with the text across, `others`, reaches `threshold`."""
+    """Set `near` of those `rows` to the text across, `others`, with which the exact index reaches `threshold`."""
     doubt = 5 * (threshold * (1 - threshold) / HASHES) ** 0.5  # the estimate's standard deviation, five times
     for start in range(0, len(rows), CHUNK):
         a, b = rows[start : start + CHUNK], others[start : start + CHUNK]
@@ -173,7 +178,8 @@ def _confirm(
         a, b = a[likely], b[likely]
         if a.size:
             index = jaccard([texts[int(row)] for row in a], [other_texts[int(row)] for row in b])
-            near[a[index >= threshold - 1e-9]] = True
+            sure = index >= threshold - 1e-9
+            near[a[sure]] = b[sure]
 
 
 def jaccard(texts: Sequence[str], others: Sequence[str]) -> np.ndarray:

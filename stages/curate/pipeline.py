@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, compress
@@ -47,7 +47,7 @@ class Curation:
         self.settings, self.world, self.study_seed = settings, world, study_seed
         self.tallies: dict[str, Tally] = {}
         self.catalogue = Catalogue()
-        self.evaluation: Collection[str] = frozenset()
+        self.evaluation: Mapping[str, str] = {}
         self.versions: list[versions.Found] = []
         self.near_evaluation: NearTexts | None = None
         self.offered: list[PairRow] = []
@@ -77,10 +77,10 @@ class Curation:
                 self.versions += versions.check(source.kind, place, known)
         for image_source in self.settings.images:
             stream = opening.images(image_source, self.world, self.study_seed)
-            self._streams.append((f"images of {source_name(image_source)}", stream))
+            self._streams.append((source_name(image_source), stream))
         for pair_source in self.settings.pairs:
             offers = opening.pairs(pair_source, self.world, self.study_seed, self.catalogue)
-            self._offers.append((f"pairs of {source_name(pair_source)}", offers))
+            self._offers.append((source_name(pair_source), offers))
 
     # --- prompts ----------------------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ class Curation:
         """Training prompts, of which none is an evaluation prompt, and evaluation prompts."""
         lists = self.settings.prompts
         evaluation = self._prompt_list("eval", lists.eval, ())
-        self.evaluation = frozenset(row.prompt_id for row in evaluation)
+        self.evaluation = {row.prompt_id: row.name for row in evaluation}
         if self.settings.filters.near_duplicate_text is not None:
             texts = [row.text for row in evaluation]
             self.near_evaluation = NearTexts(texts, self.settings.filters.near_duplicate_text)
@@ -107,7 +107,7 @@ class Curation:
         near = rules.near_duplicate_text if split == "train" else None
         late = [*(["near_leakage", "near_duplicates"] if near is not None else []), filters.LIMIT]
         tally = self._tally(f"prompts_{split}", [*(step.name for step in steps), *late])
-        rows = list(sift(self._prompt_rows(split, sources), steps, tally))
+        rows = list(sift(self._prompt_rows(split, sources, tally), steps, tally))
         if near is not None:
             rows = self._unlike(rows, near, tally)
         limit = filters.limit(rows, {source_name(source): source.limit for source in sources})
@@ -120,15 +120,16 @@ class Curation:
         """The rows that are like no evaluation prompt and no earlier row."""
         assert self.near_evaluation is not None, "evaluation prompts come first"
         marks = signatures([row.text for row in rows])
-        leaks = filters.near_leakage(self.near_evaluation, rows, marks)
+        leaks = filters.near_leakage(self.near_evaluation, self._names, rows, marks)
         kept = [passes(row, (leaks,), tally) for row in rows]
         rows, marks = list(compress(rows, kept)), marks[kept]
         repeats = filters.near_duplicate_prompts(rows, threshold, marks)
         return [row for row in rows if passes(row, (repeats,), tally)]
 
-    def _prompt_rows(self, split: str, sources: list[PromptSource]) -> Iterator[PromptRow]:
+    def _prompt_rows(self, split: str, sources: list[PromptSource], tally: Tally) -> Iterator[PromptRow]:
         for source in sources:
             made = opening.prompts(source, self.world)
+            tally.left_out[source_name(source)] = made.left_out
             for row in progress(made.rows, made.total, f"{split} prompts"):
                 row.split = split
                 yield row
@@ -150,6 +151,7 @@ class Curation:
             *self._leakage(),
         ]
         tally = self._tally("images", (step.name for step in steps))
+        tally.left_out = {name: images.left_out for name, images in self._streams}
         for row in sift(self.catalogue.watch(self._image_rows()), steps, tally):
             self.catalogue.keep(row)
             split = "pairs" if row.for_pairs else row.split
@@ -168,9 +170,9 @@ class Curation:
 
     def _image_rows(self) -> Iterator[ImageRow]:
         for name, images in self._streams:
-            yield from progress(self._with_split(images.rows), images.total, name)
+            yield from progress(self._with_split(images.rows), images.total, f"images of {name}")
         for name, offers in self._offers:
-            for offer in progress(offers.rows, offers.total, name):
+            for offer in progress(offers.rows, offers.total, f"pairs of {name}"):
                 self.offered.append(offer.pair)
                 yield from self._with_split(offer.brings)
 
@@ -194,6 +196,7 @@ class Curation:
             filters.duplicate_pairs(),
         ]
         tally = self._tally("pairs", (step.name for step in steps))
+        tally.left_out = {name: offers.left_out for name, offers in self._offers}
         for row in sift(self._offered_rows(), steps, tally):
             tally.splits[row.split] = tally.splits.get(row.split, 0) + 1
             yield {
@@ -211,8 +214,13 @@ class Curation:
     def _leakage(self, ahead: Sequence[TextRow] = ()) -> list[Filter[TextRow]]:
         if not self.settings.filters.leakage:
             return []
-        near = [] if self.near_evaluation is None else [filters.near_leakage(self.near_evaluation, ahead)]
+        near = [] if self.near_evaluation is None else [filters.near_leakage(self.near_evaluation, self._names, ahead)]
         return [filters.leakage(self.evaluation), *near]
+
+    @property
+    def _names(self) -> list[str]:
+        """The names of the evaluation prompts, in the order of `near_evaluation`."""
+        return list(self.evaluation.values())
 
     def _tally(self, table: str, names: Iterable[str]) -> Tally:
         self.tallies[table] = Tally(names)

@@ -9,10 +9,9 @@ from typing import Generic, Protocol, TypeVar
 
 from PIL.Image import Image
 
+from stages.curate.left_out import LeftOut, Step
 from stages.curate.text import prompt_id
 from stages.errors import InputError
-
-EXAMPLES = 5
 
 T = TypeVar("T")
 
@@ -102,10 +101,11 @@ class Offer:
 
 @dataclass(frozen=True)
 class Stream(Generic[T]):
-    """Rows to come, and how many there are (or at most are)."""
+    """Rows to come, how many there are (or at most are), and what of the source is no row: known at its end."""
 
     rows: Iterator[T]
     total: int
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 class Row(Protocol):
@@ -134,14 +134,6 @@ class Filter(Generic[R_contra]):
     fault: Callable[[R_contra], str]
 
 
-@dataclass
-class Step:
-    """One filter's count: rows removed, and the first few of them with the reason."""
-
-    removed: int = 0
-    examples: list[str] = field(default_factory=list)
-
-
 class Tally:
     """How many rows of a table came in, were removed by each filter, and went out."""
 
@@ -149,6 +141,7 @@ class Tally:
         self.entered = 0
         self.steps = {name: Step() for name in filters}
         self.splits: dict[str, int] = {}
+        self.left_out: dict[str, LeftOut] = {}
 
     @property
     def left(self) -> int:
@@ -157,10 +150,7 @@ class Tally:
 
     def remove(self, name: str, row: Row, fault: str) -> None:
         """Count `row` as removed by the filter `name`."""
-        step = self.steps[name]
-        step.removed += 1
-        if len(step.examples) < EXAMPLES:
-            step.examples.append(f"{row.name}: {fault}")
+        self.steps[name].add(f"{row.name}: {fault}")
 
     def require_rows(self, where: str) -> None:
         """Raise InputError when nothing is left."""
@@ -173,12 +163,23 @@ class Tally:
             raise InputError(f"{where}: nothing left of {self.entered} rows; removed by {counts} (such as {example})")
 
     def as_json(self) -> dict[str, object]:
-        """The counts for the manifest, in the order in which the filters are applied."""
+        """The counts for the manifest, in the order in which the filters are applied; last what is no row."""
         left, filters = self.entered, []
         for name, step in self.steps.items():
             left -= step.removed
             filters.append({"filter": name, "removed": step.removed, "left": left, "examples": step.examples})
-        return {"in": self.entered, "filters": filters, "out": left, "splits": dict(sorted(self.splits.items()))}
+        counts: dict[str, object] = {
+            "in": self.entered,
+            "filters": filters,
+            "out": left,
+            "splits": dict(sorted(self.splits.items())),
+        }
+        unread = [
+            {"source": name, "reason": reason, "count": step.removed, "examples": step.examples}
+            for name, left_out in self.left_out.items()
+            for reason, step in left_out.counts().items()
+        ]
+        return counts | ({"left_out": unread} if unread else {})
 
 
 def sift(rows: Iterable[R], filters: Sequence[Filter[R]], tally: Tally) -> Iterator[R]:

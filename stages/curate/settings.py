@@ -61,8 +61,14 @@ class ShapesPairs(Settings):
     votes: int = Field(1, ge=1, description="annotators that judge each pair")
 
 
+JUDGED = ("image_a", "image_b", "preference", "votes_a", "votes_b")
+"""Keys that say which two images there are and how they were judged; `chosen` and `rejected` say both."""
+
+
 class FilePairs(Settings):
-    """A csv, tsv, json, jsonl or Parquet table of comparisons. A key may reach into a list or object: `file_path.0`."""
+    """A csv, tsv, json, jsonl, Parquet or Arrow table of comparisons. A key may reach into a list or object:
+    `file_path.0`. Without any of the keys of images and judgement, columns `chosen` and `rejected` are recognised.
+    """
 
     kind: Literal["file"]
     name: Name = ""
@@ -74,10 +80,19 @@ class FilePairs(Settings):
     preference: str | None = Field("preference", description="key of the share of votes for a, or of a, b, tie")
     votes_a: str | None = Field(None, description="key of the number of votes for a, where there is no preference")
     votes_b: str | None = Field(None, description="key of the number of votes for b")
+    chosen: str | None = Field(None, min_length=1, description="key of the preferred image, for image_a to votes_b")
+    rejected: str | None = Field(None, min_length=1, description="key of the other image")
     group: str | None = Field(None, description="key: images of one group stay in one split; null groups by prompt")
 
     @model_validator(mode="after")
     def _one_kind_of_judgement(self) -> FilePairs:
+        if (self.chosen is None) != (self.rejected is None):
+            raise ValueError("`chosen` and `rejected` go together")
+        given = [key for key in JUDGED if key in self.model_fields_set and getattr(self, key) is not None]
+        if self.chosen is not None and given:
+            raise ValueError(f"`chosen` and `rejected` say what `{given[0]}` says; leave that out")
+        if self.chosen is not None:
+            return self
         if (self.votes_a is None) != (self.votes_b is None):
             raise ValueError("`votes_a` and `votes_b` go together")
         if (self.preference is None) == (self.votes_a is None):

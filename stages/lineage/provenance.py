@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from stages import walk
 from stages.lineage.record import Code, File, Record
 from stages.runtime import sha256
 
@@ -52,11 +53,9 @@ class Digests:
 def folder_digest(folder: Path) -> tuple[str, int]:
     """SHA-256 over the names and digests of the files in a folder (hidden ones left out), and their size in bytes."""
     digest, size = hashlib.sha256(), 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        name = path.relative_to(folder)
-        if not any(part.startswith(".") for part in name.parts):
-            digest.update(f"{name.as_posix()}\0{sha256(path)}\n".encode())
-            size += path.stat().st_size
+    for path in walk.files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
+        size += path.stat().st_size
     return digest.hexdigest(), size
 
 

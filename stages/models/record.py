@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages import walk
 from stages.errors import InputError
 from stages.runtime import sha256, whole_file
 
@@ -68,15 +69,13 @@ class ModelRecord:
 
 
 def describe(name: str, kind: str, path: str | Path, **more: object) -> ModelRecord:
-    """The record of a model folder or file as it stands now; every file below `path` is digested."""
+    """The record of a model folder or file as it stands now; all files below `path` but hidden ones are digested."""
     root = Path(path)
     if not root.exists():
         raise InputError(f"{root}: no such folder or file for model {name!r}")
-    found = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+    found = [root] if root.is_file() else walk.files(root)
     base = root.parent if root.is_file() else root
-    names = [p.relative_to(base).as_posix() for p in found]
-    hidden = {n for n in names if any(part.startswith(".") for part in n.split("/"))}
-    return describe_files(name, kind, base, [n for n in names if n not in hidden], **more)
+    return describe_files(name, kind, base, [path.relative_to(base).as_posix() for path in found], **more)
 
 
 def describe_files(name: str, kind: str, base: Path, names: Iterable[str], **more: object) -> ModelRecord:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from stages import walk
 from stages.errors import InputError
 from stages.models import record
 from stages.models.bases.layout import Layout
@@ -113,13 +114,8 @@ def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    below = [(path, path.relative_to(place).as_posix()) for path in sorted(place.rglob("*")) if path.is_file()]
-    found = [
-        path
-        for path, name in below
-        if not any(part.startswith(".") for part in name.split("/"))
-        and (not only or any(fnmatch(name, pattern) for pattern in only))
-    ]
+    below = [(path, path.relative_to(place).as_posix()) for path in walk.files(place)]
+    found = [path for path, name in below if not only or any(fnmatch(name, pattern) for pattern in only)]
     safe = {path.parent for path in found if path.name in ("model.safetensors", "model.safetensors.index.json")}
     found = [p for p in found if p.parent not in safe or not any(fnmatch(p.name, other) for other in SAME_WEIGHTS)]
     if not found:

@@ -77,7 +77,7 @@ BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
     "UTF-16": (
         {"list.csv": "prompt\na".encode("utf-16")},
         prompts_of("list.csv"),
-        "list.csv, line 1: byte 0xff is not UTF-8",
+        "list.csv: is UTF-16 text; expected a list or table, saved as UTF-8 text",
     ),
     "half json": ({"list.json": b'["a cat",\n'}, prompts_of("list.json"), "list.json, line 2: not valid JSON"),
     "half jsonl": ({"list.jsonl": b'"a"\n{"p\n'}, prompts_of("list.jsonl"), "list.jsonl, line 2: not valid JSON"),

@@ -57,7 +57,7 @@ def _png_with_size(width: int, height: int) -> bytes:
     [
         (b"", "empty file"),
         (b"\0" * 100, "not an image of a known format"),
-        (b"<html>404</html>", "not an image of a known format"),
+        (b"<html>404</html>", "an HTML page, not the file itself"),
         (saved(picture(0))[:-60], "."),
         (saved(picture(0), "JPEG")[:-200], "truncated"),
         (saved(picture(0))[:20], "."),

@@ -60,11 +60,11 @@ def test_duplicate_prompts_keep_the_first_spelling() -> None:
     tally = Tally(["duplicates"])
     assert [r.text for r in sift(rows, [filters.duplicate_prompts()], tally)] == ["A cat!", "a dog"]
     assert (tally.entered, tally.left, tally.steps["duplicates"].removed) == (5, 2, 3)
-    assert tally.steps["duplicates"].examples[0] == "2: the same prompt as an earlier one"
+    assert tally.steps["duplicates"].examples[0] == "2: the same prompt as 0"
 
 
 def test_leakage_removes_training_rows_only() -> None:
-    leak = filters.leakage({prompt_id("a cat")})
+    leak = filters.leakage({prompt_id("a cat"): "line 3"})
     cases = {("A CAT.", "train"): False, ("A CAT.", "val"): True, ("a cat sits", "train"): True}
     for (text, split), kept in cases.items():
         assert (leak.fault(PromptRow("here", text, "test", split=split)) == "") is kept

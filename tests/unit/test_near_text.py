@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages.curate import filters
-from stages.curate.near_text import HASHES, MISS, NearTexts, jaccard, near_earlier, rows_of_band, signatures
+from stages.curate.near_text import HASHES, MISS, NONE, NearTexts, jaccard, near_earlier, rows_of_band, signatures
 from stages.curate.rows import PromptRow
 from stages.curate.text import normalised
 
@@ -69,8 +69,10 @@ def test_pairs_of_texts(a: str, b: str, expected: float) -> None:
 @pytest.mark.parametrize("threshold", [0.4, 0.6, 0.8])
 def test_near_earlier(threshold: float) -> None:
     expected = (np.tril(LIKENESS, -1) >= threshold - 1e-9).any(1)
-    found = near_earlier(TEXTS, threshold)
+    first = near_earlier(TEXTS, threshold)
+    found = first >= 0
     assert not (found & ~expected).any()  # nothing is called near that is not
+    assert (LIKENESS[found, first[found]] >= threshold - 1e-9).all() and (first < np.arange(len(TEXTS))).all()
     assert (expected & ~found).sum() <= 1  # each one is missed with probability below `MISS`
     assert expected.any()
 
@@ -79,10 +81,12 @@ def test_near_earlier(threshold: float) -> None:
 def test_near_texts(threshold: float) -> None:
     listed, asked = TEXTS[:100], TEXTS[100:]
     expected = (LIKENESS[100:, :100] >= threshold - 1e-9).any(1)
-    found = NearTexts(listed, threshold).near(asked)
+    place = NearTexts(listed, threshold).near(asked)
+    found = place >= 0
+    assert (LIKENESS[100:][found, place[found]] >= threshold - 1e-9).all()
     assert not (found & ~expected).any() and (expected & ~found).sum() <= 1 and expected.any()
     one_by_one = [NearTexts(listed, threshold).near([text])[0] for text in asked[:40]]
-    assert one_by_one == found[:40].tolist()
+    assert one_by_one == place[:40].tolist()
 
 
 def test_signatures_agree_as_often_as_sets_overlap() -> None:
@@ -106,7 +110,7 @@ def test_a_large_cluster_costs_no_square() -> None:
         f"a very long prompt about the sea at dawn with boats and birds and clouds number {n}" for n in range(1000)
     ]
     near = near_earlier(texts, 0.7)
-    assert not near[0] and near[1:].all()
+    assert near[0] == NONE and (near[1:] >= 0).all()
 
 
 def test_filters() -> None:
@@ -115,7 +119,8 @@ def test_filters() -> None:
 
     rows = [row(text) for text in ("one two three four five six", "one two three four five seven", "another text")]
     step = filters.near_duplicate_prompts(rows, 0.5)
-    assert [bool(step.fault(each)) for each in rows] == [False, True, False]
-    leak = filters.near_leakage(NearTexts(["one two three four five six seven"], 0.5), rows[:1])
-    assert [bool(leak.fault(each)) for each in rows] == [True, True, False]
+    assert [step.fault(each) for each in rows] == ["", "nearly one two three four five six", ""]
+    leak = filters.near_leakage(NearTexts(["one two three four five six seven"], 0.5), ["line 7"], rows[:1])
+    said = "its text is nearly an evaluation prompt, line 7"
+    assert [leak.fault(each) for each in rows] == [said, said, ""]
     assert not leak.fault(row("one two three four five six", "val"))

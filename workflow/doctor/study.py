@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages import walk
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.estimate.said import duration
@@ -192,5 +193,5 @@ def measured(logs: Path) -> dict[str, Cost]:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    files = [path] if path.is_file() else walk.files(path)
     return sum(file.stat().st_size for file in files)

@@ -9,7 +9,7 @@ from stages.curate.rows import ImageRow, PromptRow, Stream
 from stages.curate.settings import source_name
 from stages.curate.sources import columnar
 from stages.curate.sources.file import prompt_rows
-from stages.curate.sources.parquet import image_bytes
+from stages.curate.sources.images import read_cell
 from stages.curate.sources.records import open_parquet
 
 
@@ -21,18 +21,18 @@ def prompts(settings: CocoPrompts) -> Stream[PromptRow]:
 
 def images(settings: CocoImages) -> Stream[ImageRow]:
     """Every image once, with the first of its captions, in a group of its own: an image is never in two splits."""
-    files = columnar.find(settings.path, settings.split)
-    table = open_parquet(files, ("image", "filename", "cocoid", "caption"))
+    table = open_parquet(columnar.find(settings.path, settings.split), ("image", "filename", "cocoid", "caption"))
     seen: set[str] = set()
 
     def rows() -> Iterator[ImageRow]:
         for record in table.rows:
             number = record.label("cocoid")
             if number in seen:
+                table.left_out.add(record.where, "a further caption of an image")
                 continue
             seen.add(number)
-            data = image_bytes(record, "image", record.folder)
+            data = read_cell(record, "image", table.left_out)
             name = record.label("filename") or record.where
             yield ImageRow(name, data, record.text("caption"), source_name(settings), number)
 
-    return Stream(rows(), table.total)
+    return Stream(rows(), table.total, table.left_out)

@@ -1,35 +1,79 @@
-"""Reading Parquet files from outside a few rows at a time, whatever their size."""
+"""Reading Parquet and Arrow files from outside a few rows at a time, whatever their size."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages import contents, walk
+from stages.curate.left_out import LeftOut
+from stages.curate.sources import saved
 from stages.errors import InputError
 from stages.params import nearest
 
+PARQUET = ".parquet"
+SUFFIXES = (PARQUET, ".arrow", ".feather")
 BATCH, TEXT_BATCH = 64, 4096
 """Rows in memory at once; an image may have megabytes, a row of texts and numbers has few bytes."""
 
 
-def find(path: str, split: str = "") -> list[Path]:
-    """The Parquet files meant by a file or a folder, in order of name; of a folder only those named `<split>-...`.
+@dataclass(frozen=True)
+class Shards:
+    """The files of one table, and what else lies in their folder."""
 
-    Raises InputError when there are none.
+    files: Sequence[Path]
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a file is of a columnar format by its name, or a folder, whose files may be."""
+    return Path(path).suffix.lower() in SUFFIXES or Path(path).is_dir()
+
+
+def find(path: str, split: str = "") -> Shards:
+    """The Parquet or Arrow files meant by a file or a folder, in order of name; of a folder only those named
+    `<split>-...`. Links to folders are followed.
+
+    A folder may be one that `save_to_disk` of datasets wrote. Raises InputError when there are none.
     """
     root = Path(path)
     if root.is_file():
-        return [root]
-    found = sorted(root.rglob(f"{split}-*.parquet" if split else "*.parquet"))
-    if not found and split and root.is_dir():
-        raise InputError(f"{path}: no files of split {split!r}, expected names such as {split}-00000-of-00004.parquet")
-    if not found:
+        return Shards([root])
+    if not root.is_dir():
         raise InputError(f"{path}: no such file, expected a Parquet file or a folder of .parquet files")
-    return found
+    if (root / saved.SPLITS).is_file():
+        root = saved.split_folder(root, split)
+    if (root / saved.STATE).is_file():
+        files, left_out = saved.data_files(root), LeftOut()
+        below = walk.search(root)
+        left_out.unless_read(below.files)
+        for file in [*files, *(root / name for name in saved.OWN)]:
+            left_out.read(file)
+        left_out.add_unread(below.unread)
+        return Shards(files, left_out)
+    return _parts(root, split)
+
+
+def _parts(root: Path, split: str) -> Shards:
+    """The Parquet files below a folder."""
+    found, left_out = walk.search(root), LeftOut()
+    left_out.add_unread(found.unread)
+    tables = [file for file in found.files if file.suffix.lower() == PARQUET]
+    wanted = [file for file in tables if file.name.startswith(f"{split}-" if split else "")]
+    if not wanted and tables:
+        raise InputError(f"{root}: no files of split {split!r}, expected names such as {split}-00000-of-00004.parquet")
+    if not wanted:
+        kinds = sorted({file.suffix.lower() or "no suffix" for file in found.files})
+        holds = f"only files with {', '.join(kinds[:5])}" if kinds else "no files"
+        raise InputError(f"{root}: holds {holds}, expected .parquet files; another list or table is named by its file")
+    left_out.unless_read(set(tables) - set(wanted), f"not of split {split!r}")
+    left_out.unless_read(sorted(set(found.files) - set(tables)))
+    return Shards(wanted, left_out)
 
 
 def schema(file: Path) -> pa.Schema:
@@ -39,15 +83,21 @@ def schema(file: Path) -> pa.Schema:
 
 def count(files: Sequence[Path]) -> int:
     """Rows in all files together."""
-    return sum(_open(file).metadata.num_rows for file in files)
+    return sum(_rows(_open(file)) for file in files)
+
+
+def _rows(opened: pq.ParquetFile | saved.ArrowFile) -> int:
+    return opened.num_rows if isinstance(opened, saved.ArrowFile) else opened.metadata.num_rows
 
 
 def all_null(file: Path, column: str) -> bool:
     """Whether a column is known to hold nothing: of the null type, or without a value by the file's own statistics."""
     parquet = _open(file)
-    place = next(n for n in range(len(parquet.schema)) if parquet.schema.column(n).path.split(".")[0] == column)
     if pa.types.is_null(parquet.schema_arrow.field(column).type):
         return True
+    if isinstance(parquet, saved.ArrowFile):
+        return False
+    place = next(n for n in range(len(parquet.schema)) if parquet.schema.column(n).path.split(".")[0] == column)
     groups = [parquet.metadata.row_group(n) for n in range(parquet.num_row_groups)]
     stats = [(group.num_rows, group.column(place).statistics) for group in groups]
     return bool(stats) and all(stat is not None and stat.null_count == rows for rows, stat in stats)
@@ -67,7 +117,7 @@ def rows(file: Path, keys: Sequence[str]) -> Iterator[tuple[int, Mapping[str, An
         raise InputError(f"{file}, after row {number}: cannot be read on: {error}") from None
 
 
-def _batch(parquet: pq.ParquetFile, columns: Sequence[str]) -> int:
+def _batch(parquet: pq.ParquetFile | saved.ArrowFile, columns: Sequence[str]) -> int:
     kinds = (parquet.schema_arrow.field(column).type for column in columns)
     heavy = any(pa.types.is_nested(k) or pa.types.is_binary(k) or pa.types.is_large_binary(k) for k in kinds)
     return BATCH if heavy else TEXT_BATCH
@@ -81,8 +131,10 @@ def _column(file: Path, names: Sequence[str], key: str) -> str:
     return found
 
 
-def _open(file: Path) -> pq.ParquetFile:
+def _open(file: Path) -> pq.ParquetFile | saved.ArrowFile:
     try:
-        return pq.ParquetFile(file)
+        return saved.ArrowFile(file) if file.suffix.lower() in SUFFIXES[1:] else pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file: {error}"[:300]) from None
+        found = contents.not_text(contents.head(file)) if file.is_file() else ""
+        reason = f"it is {found}" if found else " ".join(str(error).split())[:200]
+        raise InputError(f"{file}: not a readable {file.suffix[1:].capitalize()} file: {reason}") from None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from stages import contents, walk
+from stages.curate.left_out import LeftOut
 from stages.curate.rows import ImageRow, Stream
 from stages.curate.settings import Captions, FolderImages, source_name
+from stages.curate.sources.images import is_image, locate, read_file, refuse_address
 from stages.curate.sources.records import open_records
 from stages.errors import InputError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"}
+TEXTS = (".txt", ".caption")
+"""Suffixes of captions, the first of which counts where an image has several."""
 
 
 def images(settings: FolderImages) -> Stream[ImageRow]:
@@ -24,26 +29,33 @@ def images(settings: FolderImages) -> Stream[ImageRow]:
         raise InputError(f"{root}: no such folder, expected a folder of images")
     if settings.captions is not None:
         return _from_table(root, settings.captions, source_name(settings))
-    files = sorted(
-        p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p.relative_to(root)) and p.is_file()
-    )
+    below = walk.search(root)
+    files = [file for file in below.files if file.suffix.lower() not in TEXTS and is_image(file)]
     if not files:
-        raise InputError(f"{root}: no images here, expected files such as .png or .jpg")
-    return Stream(_with_text_files(root, files, source_name(settings)), len(files))
+        raise InputError(f"{root}: no images here, expected files such as .png or .jpg{_hint(below)}")
+    captions = _Captions([file for file in below.files if file.suffix.lower() in TEXTS])
+    left_out = LeftOut()
+    left_out.add_unread(below.unread)
+    others = set(below.files) - set(files) - set(captions.files)
+    left_out.unless_read(sorted(others))
+    left_out.unless_read(captions.files, "a text beside no image, or one beside another text")
+    return Stream(_with_text_files(root, files, captions, source_name(settings), left_out), len(files), left_out)
 
 
-def read_image(path: Path, where: str) -> bytes:
-    """The bytes of an image file. Raises InputError that starts with `where` when it is missing or cannot be read."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{where}: image {path} does not exist") from None
-    except OSError as error:
-        raise InputError(f"{where}: image {path} cannot be read: {error.strerror}") from None
+def _hint(below: walk.Found) -> str:
+    tables = [file for file in below.files if file.suffix.lower() in (".parquet", ".arrow")]
+    tars = [file for file in below.files if file.suffix.lower() == ".tar"]
+    return "; for .parquet files use kind parquet" if tables else "; for .tar files use kind laion" if tars else ""
 
 
 def _from_table(root: Path, captions: Captions, source: str) -> Stream[ImageRow]:
     table = open_records(captions.path, (captions.image, captions.caption, captions.group, captions.quality))
+    below, left_out = walk.search(root), table.left_out
+    left_out.add_unread(below.unread)
+    shown = [file for file in below.files if is_image(file)]
+    left_out.unless_read(shown, f"an image that {captions.path} does not name")
+    left_out.unless_read(sorted(set(below.files) - set(shown)))
+    left_out.read(Path(captions.path))
 
     def rows() -> Iterator[ImageRow]:
         for record in table.rows:
@@ -52,30 +64,57 @@ def _from_table(root: Path, captions: Captions, source: str) -> Stream[ImageRow]
                 raise InputError(
                     f"{record.where}: {captions.image!r} is empty, expected the name of an image below {root}"
                 )
+            refuse_address(name, f"{record.where}: {captions.image!r}")
+            file = locate(root, name)
+            left_out.read(file)
             yield ImageRow(
                 name=Path(name).as_posix(),
-                data=read_image(root / name, record.where),
+                data=read_file(file, record.where),
                 text=record.text(captions.caption),
                 source=source,
                 group=record.label(captions.group),
                 quality=record.score(captions.quality),
             )
 
-    return Stream(rows(), table.total)
+    return Stream(rows(), table.total, left_out)
 
 
-def _with_text_files(root: Path, files: list[Path], source: str) -> Iterator[ImageRow]:
+def _with_text_files(
+    root: Path, files: Sequence[Path], captions: _Captions, source: str, left_out: LeftOut
+) -> Iterator[ImageRow]:
     for file in files:
         name = file.relative_to(root).as_posix()
-        yield ImageRow(name, read_image(file, str(root)), _caption_beside(file), source)
+        text = captions.beside(file)
+        if text is not None:
+            left_out.read(text)
+        yield ImageRow(name, read_file(file, str(root)), "" if text is None else _read(text), source)
 
 
-def _caption_beside(image: Path) -> str:
-    """The text of the .txt file with the image's name, empty when there is none."""
-    path = image.with_suffix(".txt")
-    if not path.is_file():
-        return ""
-    data = path.read_bytes()
+class _Captions:
+    """The caption files of a folder, found by the image that they stand beside: `cat.txt` or `cat.png.txt`."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        ranked = sorted(files, key=lambda file: (TEXTS.index(file.suffix.lower()), file.suffix, file))
+        self._by_stem: Mapping[str, Path] = {_plain(file.with_suffix("")): file for file in reversed(ranked)}
+
+    def beside(self, image: Path) -> Path | None:
+        """The caption file of an image, by its full name or else by its name without the suffix."""
+        return self._by_stem.get(_plain(image)) or self._by_stem.get(_plain(image.with_suffix("")))
+
+
+def _plain(path: Path) -> str:
+    return unicodedata.normalize("NFC", str(path))
+
+
+def _read(path: Path) -> str:
+    """The text of a caption file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if found := contents.not_text(data):
+        raise InputError(f"{path}: is {found}; expected a caption in UTF-8 text")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -83,7 +122,3 @@ def _caption_beside(image: Path) -> str:
         raise InputError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8, expected UTF-8 text"
         ) from None
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

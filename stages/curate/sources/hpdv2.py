@@ -8,15 +8,18 @@ for the preferred one. An entry of `test.json` has several images, the rank of e
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+from stages import walk
 from stages.curate.catalogue import Catalogue
 from stages.curate.datasets import Hpdv2Images, Hpdv2Pairs, Hpdv2Prompts
+from stages.curate.left_out import LeftOut
 from stages.curate.rows import ImageRow, Offer, PairRow, PromptRow, Stream
 from stages.curate.settings import source_name
 from stages.curate.sources.file import prompt_rows
-from stages.curate.sources.folder import read_image
+from stages.curate.sources.images import read_file
 from stages.curate.sources.json_list import short
 from stages.curate.sources.offers import offer, share_of_better_ranks
 from stages.curate.sources.records import Record, open_records
@@ -36,6 +39,7 @@ def images(settings: Hpdv2Images) -> Stream[ImageRow]:
     """Images with their prompts as captions; those that were preferred, or ranked first, unless all are wanted."""
     table = open_records(str(_list(settings.path, settings.split)), ("prompt",))
     root, seen = Path(settings.path), set[str]()
+    _expect(root, settings.split, table.left_out, "an image that no entry names, or none as preferred")
 
     def rows() -> Iterator[ImageRow]:
         for record in table.rows:
@@ -46,16 +50,22 @@ def images(settings: Hpdv2Images) -> Stream[ImageRow]:
             for name in names:
                 if name not in seen:
                     seen.add(name)
-                    data = read_image(_place(root, settings.split, name), record.where)
-                    yield ImageRow(name, data, record.text("prompt"), source_name(settings))
+                    file = _place(root, settings.split, name)
+                    table.left_out.read(file)
+                    yield ImageRow(name, read_file(file, record.where), record.text("prompt"), source_name(settings))
 
-    return Stream(rows(), table.total * 2)
+    return Stream(rows(), table.total * 2, table.left_out)
 
 
 def pairs(settings: Hpdv2Pairs, catalogue: Catalogue) -> Stream[Offer]:
     """Every pair of the training part; of the test part all pairs of a prompt's images, with the annotators' votes."""
     table = open_records(str(_list(settings.path, settings.split)), ("prompt",))
     root, source = Path(settings.path), source_name(settings)
+    _expect(root, settings.split, table.left_out, "an image that no entry names")
+
+    def read(path: str, where: str) -> bytes:
+        table.left_out.read(Path(path))
+        return read_file(Path(path), where)
 
     def rows() -> Iterator[Offer]:
         for record in table.rows:
@@ -65,11 +75,10 @@ def pairs(settings: Hpdv2Pairs, catalogue: Catalogue) -> Stream[Offer]:
                 share = share_of_better_ranks(ranks_a.each, ranks_b.each)
                 path_a, path_b = (str(_place(root, settings.split, name)) for name in (a, b))
                 pair = PairRow(record.where, text, path_a, path_b, share, source)
-                where = record.where
-                yield offer(pair, lambda path, where=where: read_image(Path(path), where), catalogue)
+                yield offer(pair, partial(read, where=record.where), catalogue)
 
     each = 1 if settings.split == "train" else RANKED_IMAGES * (RANKED_IMAGES - 1) // 2
-    return Stream(rows(), table.total * each)
+    return Stream(rows(), table.total * each, table.left_out)
 
 
 class _Ranks:
@@ -115,6 +124,13 @@ def _list(path: str, split: str) -> Path:
     if not file.is_file():
         raise InputError(f"{path}: there is no {split}.json here, expected the folder of HPDv2")
     return file
+
+
+def _expect(root: Path, split: str, left_out: LeftOut, reason: str) -> None:
+    """Put down every file below the folder of a split as left out, until it is read."""
+    below = walk.search(root / split) if (root / split).is_dir() else walk.Found()
+    left_out.add_unread(below.unread)
+    left_out.unless_read(below.files, reason)
 
 
 def _place(root: Path, split: str, name: str) -> Path:

@@ -59,8 +59,14 @@ def at_most(file: Path, key: str) -> int:
 
 def short(value: object) -> str:
     """Type and value in at most some sixty characters."""
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(value).__name__} {short_text(value)}"
+
+
+def short_text(value: object) -> str:
+    """A value as Python writes it, in at most sixty characters."""
+    text = repr(value[:60] if isinstance(value, str | bytes) else value)
+    cut = isinstance(value, str | bytes) and len(value) > 60
+    return text if len(text) <= 60 and not cut else text[:57] + "..."
 
 
 class _Text:

@@ -1,35 +1,35 @@
 """LAION-style data: Parquet metadata as a list of prompts, webdataset tars of img2dataset as captioned images.
 
-A tar holds, for each key, an image, a caption (.txt) and metadata (.json) one after another. Metadata that the tar
+A tar holds, for each key, an image, a caption (.txt) and metadata (.json), in any order. Metadata that the tar
 lacks are taken from the Parquet file of the same name beside it, by the column `key`.
 """
 
 from __future__ import annotations
 
 import json
-import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages.curate.datasets import LaionImages, LaionPrompts
+from stages.curate.left_out import LeftOut
 from stages.curate.rows import ImageRow, PromptRow, Stream
 from stages.curate.settings import source_name
-from stages.curate.sources import columnar
+from stages.curate.sources import columnar, tars
 from stages.curate.sources.file import prompt_rows
 from stages.curate.sources.records import Record, open_parquet
+from stages.curate.sources.tars import Sample
 from stages.errors import InputError
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTIONS = ("TEXT", "caption")
 
 
 def prompts(settings: LaionPrompts) -> Stream[PromptRow]:
     """The captions of the metadata. Raises InputError for files that are missing or have none."""
-    files = columnar.find(settings.path)
-    names = columnar.schema(files[0]).names
+    shards = columnar.find(settings.path)
+    names = columnar.schema(shards.files[0]).names
     key = next((name for name in CAPTIONS if name in names), CAPTIONS[0])
-    return prompt_rows(open_parquet(files, (key,)), key, source_name(settings))
+    return prompt_rows(open_parquet(shards, (key,)), key, source_name(settings))
 
 
 def images(settings: LaionImages) -> Stream[ImageRow]:
@@ -38,73 +38,49 @@ def images(settings: LaionImages) -> Stream[ImageRow]:
     Raises InputError for tars that are missing or damaged, captions that are not UTF-8, and metadata without the key
     that a bound asks for.
     """
-    root = Path(settings.path)
-    tars = [root] if root.is_file() else sorted(root.rglob("*.tar"))
-    if not tars:
-        raise InputError(f"{root}: no tars here, expected a webdataset: files such as 00000.tar")
-    rows = (_row(sample, settings) for tar in tars for sample in _samples(tar))
-    return Stream(rows, sum(_count(tar) for tar in tars))
+    left_out = LeftOut()
+    found = tars.find(settings.path, left_out)
+    for tar in found:
+        left_out.read(_beside(tar))
+
+    def rows() -> Iterator[ImageRow]:
+        for tar in found:
+            known = _known(tar)
+            for sample in tars.samples(tar, left_out):
+                yield _row(sample, known, settings)
+
+    return Stream(rows(), sum(_count(tar) for tar in found), left_out)
 
 
-class _Sample:
-    """The files of one key, by suffix."""
-
-    def __init__(self, tar: Path, key: str, beside: Mapping[str, Mapping[str, Any]]) -> None:
-        self.where, self.key, self.files = f"{tar}, {key}", key, dict[str, bytes]()
-        self._beside = beside
-
-    def text(self, suffix: str) -> str:
-        """The text in one of the files; empty without it."""
-        try:
-            return self.files.get(suffix, b"").decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise InputError(f"{self.where}: its .{suffix} is not UTF-8, expected UTF-8 text") from None
-
-    def metadata(self) -> Mapping[str, Any]:
-        """What the .json says, else the Parquet file beside the tar."""
-        if "json" not in self.files:
-            return self._beside.get(self.key, {})
-        try:
-            value = json.loads(self.text("json"))
-        except ValueError as error:
-            raise InputError(f"{self.where}: its .json is not valid JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise InputError(f"{self.where}: its .json holds {type(value).__name__}, expected an object")
-        return value
-
-
-def _samples(tar: Path) -> Iterator[_Sample]:
-    """The samples of a tar in its order, one in memory at a time."""
-    beside = _beside(tar)
-    sample: _Sample | None = None
+def _text(sample: Sample, suffixes: Sequence[str]) -> str:
+    """The text in the first of these files; empty without one."""
     try:
-        with tarfile.open(tar, "r|*") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, suffix = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if sample is None or sample.key != key:
-                    if sample is not None:
-                        yield sample
-                    sample = _Sample(tar, key, beside)
-                content = archive.extractfile(member)
-                sample.files[suffix.lower()] = content.read() if content else b""
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"{tar}: not a readable tar: {error}") from None
-    if sample is not None:
-        yield sample
+        return sample.first(suffixes).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{sample.where}: its .{suffixes[0]} is not UTF-8, expected UTF-8 text") from None
 
 
-def _row(sample: _Sample, settings: LaionImages) -> ImageRow:
-    known = Record(sample.where, sample.metadata(), Path())
-    caption = sample.text("txt")
-    if not caption:
+def _metadata(sample: Sample, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What the .json says, else the Parquet file beside the tar."""
+    if "json" not in sample.files:
+        return known.get(sample.key, {})
+    try:
+        value = json.loads(_text(sample, ("json",)))
+    except ValueError as error:
+        raise InputError(f"{sample.where}: its .json is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{sample.where}: its .json holds {type(value).__name__}, expected an object")
+    return value
+
+
+def _row(sample: Sample, beside: Mapping[str, Mapping[str, Any]], settings: LaionImages) -> ImageRow:
+    known = Record(sample.where, _metadata(sample, beside), Path())
+    caption = _text(sample, tars.TEXTS)
+    if not caption.strip():
         caption = next((known.text(key) for key in CAPTIONS if key in known.values), "")
     return ImageRow(
         name=sample.where,
-        data=next((sample.files[suffix] for suffix in IMAGES if suffix in sample.files), b""),
+        data=sample.first(tars.IMAGES),
         text=caption,
         source=source_name(settings),
         quality=known.score(settings.quality),
@@ -128,9 +104,15 @@ def _unfit(known: Record, settings: LaionImages) -> str:
     return ""
 
 
-def _beside(tar: Path) -> dict[str, Mapping[str, Any]]:
-    """Rows of the Parquet file with the tar's name by their key; a shard has some ten thousand."""
-    file = tar.with_suffix(".parquet")
+def _beside(tar: Path) -> Path:
+    """The Parquet file with the tar's name, which need not be there."""
+    stem = tars.stem(tar)
+    return stem.with_name(f"{stem.name}{columnar.PARQUET}")
+
+
+def _known(tar: Path) -> dict[str, Mapping[str, Any]]:
+    """Rows of the Parquet file beside a tar by their key; a shard has some ten thousand."""
+    file = _beside(tar)
     if not file.is_file() or "key" not in (names := columnar.schema(file).names):
         return {}
     return {str(values["key"]): values for _, values in columnar.rows(file, names)}
@@ -138,12 +120,5 @@ def _beside(tar: Path) -> dict[str, Mapping[str, Any]]:
 
 def _count(tar: Path) -> int:
     """How many samples a tar has at most, from the file beside it where there is one."""
-    file = tar.with_suffix(".parquet")
-    if file.is_file():
-        return columnar.count([file])
-    try:
-        with tarfile.open(tar) as archive:
-            names = (member.name.rpartition("/")[2].partition(".") for member in archive)
-            return sum(suffix.lower() in IMAGES for _, _, suffix in names)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"{tar}: not a readable tar: {error}") from None
+    file = _beside(tar)
+    return columnar.count([file]) if file.is_file() else tars.count(tar)

@@ -10,8 +10,8 @@ from stages.curate.rows import Offer, PairRow, PromptRow, Stream
 from stages.curate.settings import source_name
 from stages.curate.sources import columnar
 from stages.curate.sources.file import prompt_rows
+from stages.curate.sources.images import read_cell
 from stages.curate.sources.offers import offer
-from stages.curate.sources.parquet import image_bytes
 from stages.curate.sources.records import Record, open_parquet
 from stages.errors import InputError
 
@@ -30,24 +30,24 @@ def pairs(settings: PickAPicPairs, catalogue: Catalogue) -> Stream[Offer]:
 
     Raises InputError for files without images: those sets are published too, and serve for prompts alone.
     """
-    files = columnar.find(settings.path, settings.split)
-    for file in files:
+    shards = columnar.find(settings.path, settings.split)
+    for file in shards.files:
         names = columnar.schema(file).names
         if any(column not in names or columnar.all_null(file, column) for column in IMAGES):
             raise InputError(
                 f"{file}: holds no images in {' and '.join(IMAGES)}; expected Pick-a-Pic with images "
                 "(without them it serves as a source of prompts)"
             )
-    table = open_parquet(files, KEYS)
+    table = open_parquet(shards, KEYS)
 
     def rows() -> Iterator[Offer]:
         for record in table.rows:
             sides = {record.label(f"image_{side}_uid"): key for side, key in enumerate(IMAGES)}
             a, b = (record.label(f"image_{side}_uid") for side in (0, 1))
             pair = PairRow(record.where, record.text("caption"), a, b, _preference(record), source_name(settings))
-            yield offer(pair, lambda uid, r=record, s=sides: image_bytes(r, s[uid], r.folder), catalogue)
+            yield offer(pair, lambda uid, r=record, s=sides: read_cell(r, s[uid], table.left_out), catalogue)
 
-    return Stream(rows(), table.total)
+    return Stream(rows(), table.total, table.left_out)
 
 
 def _preference(record: Record) -> float | None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import math
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from stages import contents
 from stages.curate.rows import Stream
 from stages.curate.sources import columnar, json_list
 from stages.curate.sources.json_list import short
 from stages.errors import InputError
 from stages.params import nearest
 
-SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", *columnar.SUFFIXES)
 csv.field_size_limit(2**24)
 
 
@@ -48,8 +52,11 @@ class Record:
         value = self.get(key)
         if value is None:
             return ""
+        if isinstance(value, float) and math.isnan(value):
+            return ""
         if not isinstance(value, str):
-            raise InputError(f"{self.where}: {key!r} is {short(value)}, expected text")
+            one = f"; {key}.0 is the first of them" if isinstance(value, list) else ""
+            raise InputError(f"{self.where}: {key!r} is {short(value)}, expected text{one}")
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -57,11 +64,18 @@ class Record:
         return value
 
     def label(self, key: str | None) -> str:
-        """The text or whole number at `key` as text: a name or group. Empty without a key and for null."""
-        if key is None:
-            return ""
-        value = self.get(key)
-        return str(value) if isinstance(value, int) else self.text(key)
+        """The text, number or date at `key` as text: a name or group. Empty without a key, for null and NaN.
+
+        A whole number is the same label whatever its type: a column with nulls often comes as floats.
+        """
+        value = None if key is None else self.get(key)
+        if isinstance(value, float | Decimal):
+            if math.isnan(value):
+                return ""
+            return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+        if isinstance(value, int | datetime.date | datetime.time | uuid.UUID):
+            return str(value)
+        return "" if key is None else self.text(key)
 
     def number(self, key: str | None) -> float | None:
         """The number at `key`; None without a key, for null and an empty cell. Raises InputError for other things."""
@@ -92,18 +106,25 @@ def open_records(path: str, keys: Iterable[str | None]) -> Stream[Record]:
         return table
     for key in wanted:
         first.get(key)
-    return Stream(chain([first], table.rows), table.total)
+    return Stream(chain([first], table.rows), table.total, table.left_out)
+
+
+def column_names(path: str) -> tuple[str, ...]:
+    """The columns of a table, or the keys of its first row; none for a list of plain texts."""
+    if columnar.is_table(path):
+        return tuple(columnar.schema(columnar.find(path).files[0]).names)
+    first = next(_open(path, ()).rows, None)
+    return tuple(map(str, first.values)) if first and Path(path).suffix.lower() != ".txt" else ()
 
 
 def _open(path: str, wanted: Sequence[str]) -> Stream[Record]:
     suffix = Path(path).suffix.lower()
-    if suffix == ".parquet" or Path(path).is_dir():
+    if columnar.is_table(path):
         return open_parquet(columnar.find(path), wanted)
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: unknown kind of list {suffix!r}; known: {', '.join(SUFFIXES)}")
     file, key = Path(path), wanted[0] if wanted else "prompt"
-    if not file.is_file():
-        raise InputError(f"{path}: no such file, expected a list or table")
+    _require_text(file)
     if suffix == ".json":
         rows = json_list.entries(file)
         parts = (_json_record(file, f"{file}, entry {number}", value, key) for number, value in rows)
@@ -117,16 +138,15 @@ def _open(path: str, wanted: Sequence[str]) -> Stream[Record]:
     return Stream(_json_lines(file, key), total)
 
 
-def open_parquet(files: Sequence[Path], keys: Sequence[str]) -> Stream[Record]:
-    """The rows of Parquet files; `keys` are those that will be asked for."""
-    return Stream(_parquet(files, keys), columnar.count(files))
+def open_parquet(shards: columnar.Shards, keys: Sequence[str]) -> Stream[Record]:
+    """The rows of Parquet or Arrow files; `keys` are those that will be asked for."""
+    return Stream(_parquet(shards.files, keys), columnar.count(shards.files), shards.left_out)
 
 
 def open_lenient_tsv(path: str) -> Stream[Record]:
     """The rows of a table with tabs, in which text may follow a closing quotation mark."""
     file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{path}: no such file, expected a table")
+    _require_text(file)
     return Stream(_csv(file, "\t", strict=False), _newlines(file) + 1)
 
 
@@ -175,17 +195,29 @@ def _json_record(file: Path, where: str, value: Any, key: str) -> Record:
     return Record(where, value, file.parent)
 
 
+def _require_text(file: Path) -> None:
+    """Raise InputError for a file that is missing, or whose first bytes are those of something else than a list."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected a list or table")
+    if found := contents.not_text(contents.head(file)):
+        raise InputError(f"{file}: is {found}; expected a list or table, saved as UTF-8 text")
+
+
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends, as UTF-8 with or without a byte order mark."""
+    """Numbered lines with their ends, as UTF-8 with or without a byte order mark; a line ends in LF, CR LF or CR."""
+    number = 0
     with file.open("rb") as stream:
-        for number, data in enumerate(stream, 1):
-            try:
-                yield number, data.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{data[error.start]:02x}"
-                raise InputError(f"{file}, line {number}: {byte} is not UTF-8, expected UTF-8 text") from None
+        for block in stream:
+            for data in block.splitlines(keepends=True) if b"\r" in block else (block,):
+                number += 1
+                try:
+                    yield number, data.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    byte = f"byte 0x{data[error.start]:02x}"
+                    raise InputError(f"{file}, line {number}: {byte} is not UTF-8, expected UTF-8 text") from None
 
 
 def _newlines(file: Path) -> int:
     with file.open("rb") as stream:
-        return sum(block.count(b"\n") for block in iter(lambda: stream.read(2**20), b""))
+        blocks = iter(lambda: stream.read(2**20), b"")
+        return sum(max(block.count(b"\n"), block.count(b"\r")) for block in blocks)

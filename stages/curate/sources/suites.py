@@ -8,9 +8,8 @@ from pathlib import Path
 from stages.curate.datasets import DrawBench, Hpsv2Benchmark, PartiPrompts
 from stages.curate.rows import PromptRow, Stream
 from stages.curate.settings import source_name
-from stages.curate.sources import columnar
 from stages.curate.sources.file import prompt_rows
-from stages.curate.sources.records import open_lenient_tsv, open_records
+from stages.curate.sources.records import column_names, open_lenient_tsv, open_records
 from stages.errors import InputError
 from stages.params import nearest
 
@@ -28,18 +27,16 @@ def parti_prompts(settings: PartiPrompts) -> Stream[PromptRow]:
         if category not in known:
             raise InputError(f"{settings.path}: there is no category {category!r}{nearest(category, known)}")
     kept = [record for record in records if record.text("Category") in settings.categories]
-    return prompt_rows(Stream(iter(kept), len(kept)), "Prompt", source_name(settings))
+    table = Stream(iter(kept), len(kept))
+    for record in records:
+        if record.text("Category") not in settings.categories:
+            table.left_out.add(record.where, "of another category")
+    return prompt_rows(table, "Prompt", source_name(settings))
 
 
 def draw_bench(settings: DrawBench) -> Stream[PromptRow]:
     """The prompts of DrawBench, which goes around as csv, json, Parquet and plain text."""
-    if Path(settings.path).suffix.lower() == ".parquet":
-        names = columnar.schema(columnar.find(settings.path)[0]).names
-    elif Path(settings.path).suffix.lower() == ".txt":
-        names = DRAW_BENCH[:1]
-    else:
-        first = next(open_records(settings.path, ()).rows, None)
-        names = tuple(first.values) if first else ()
+    names = column_names(settings.path)
     key = next((name for name in DRAW_BENCH if name in names), DRAW_BENCH[0])
     return prompt_rows(open_records(settings.path, (key,)), key, source_name(settings))
 

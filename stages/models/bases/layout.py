@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stages import walk
 from stages.errors import InputError
 from stages.models.bases.weights import Weights, find_weights, is_weights
 from stages.params import nearest
@@ -119,10 +120,9 @@ class Layout:
         used = {path for part in own for path in self._weights_if_any(part)}
         others = {name for name, value in self.index.items() if isinstance(value, list)} - own
         found = []
-        for path in sorted(self.folder.rglob("*")):
+        for path in walk.files(self.folder):
             name = path.relative_to(self.folder)
-            skipped = name.parts[0] in others or (is_weights(path) and path not in used)
-            if path.is_file() and not skipped and not any(part.startswith(".") for part in name.parts):
+            if name.parts[0] not in others and not (is_weights(path) and path not in used):
                 found.append(name.as_posix())
         return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages import contents
 from stages.errors import InputError
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
@@ -79,7 +80,8 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _no_safetensors(path: Path) -> InputError:
-    return InputError(f"{path}: not a safetensors file, or cut off in its header")
+    found = contents.stand_in(contents.head(path))
+    return InputError(f"{path}: {f'is {found}' if found else 'not a safetensors file, or cut off in its header'}")
 
 
 def _variants(folder: Path) -> list[str]:

@@ -1,0 +1,140 @@
+"""Bytes of images: of files, found by names that differ in spelling only, and of the cells of a table."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from stages import contents
+from stages.curate.left_out import LeftOut
+from stages.curate.sources.json_list import short
+from stages.curate.sources.records import Record
+from stages.errors import InputError
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".avif", ".avifs", ".jp2", ".j2k", ".jpf", ".jpx", ".apng",
+    ".heic", ".heif", ".hif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".tga", ".ico", ".raw", ".dng", ".cr2", ".cr3",
+    ".nef", ".arw",
+)  # fmt: skip
+"""Names of image files, the usual ones first; the last two lines are of formats that are not read, but counted."""
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_LONGEST = 4096
+"""Characters of a path on most systems."""
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file is an image by its name or, where the name says nothing, by its first bytes."""
+    if file.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        return bool(contents.image_format(contents.head(file)))
+    except OSError:
+        return False
+
+
+def locate(root: Path, name: str) -> Path:
+    """The file `name` below `root`. Where there is none, one whose name differs in its Unicode normal form only (macOS
+    stores accents as characters of their own), or in the sign between folders.
+    """
+    path = root / name
+    if os.path.lexists(path) or len(name) > _LONGEST:
+        return path
+    found = root
+    for part in name.replace("\\", "/").split("/"):
+        if not os.path.lexists(found / part):
+            try:
+                alike = [other for other in sorted(each.name for each in found.iterdir()) if _same(other, part)]
+            except OSError:
+                return path
+            if len(alike) != 1:
+                return path
+            part = alike[0]
+        found /= part
+    return found
+
+
+def read_file(path: Path, where: str) -> bytes:
+    """The bytes of an image file. Raises InputError that starts with `where` when it is missing or cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        link = ": it is a link to nothing" if path.is_symlink() else ""
+        raise InputError(f"{where}: image {_shown(path)} does not exist{link}") from None
+    except OSError as error:
+        raise InputError(f"{where}: image {_shown(path)} cannot be read: {error.strerror}") from None
+
+
+def read_cell(record: Record, key: str, left_out: LeftOut) -> bytes:
+    """The bytes of the image at `key`: bytes, a struct of bytes and path, base64 (with or without `data:image/...`), or
+    a path below the folder of the table; empty for null.
+    """
+    cell = record.get(key)
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if cell is None or isinstance(cell, bytes):
+        return cell or b""
+    if not isinstance(cell, str):
+        raise InputError(
+            f"{record.where}: {key!r} is {short(cell)}, expected bytes, a struct with bytes or path, base64, or a path"
+        )
+    encoded = from_base64(cell, f"{record.where}: {key!r}")
+    if encoded is not None:
+        return encoded
+    refuse_address(cell, f"{record.where}: {key!r}")
+    path = locate(record.folder, cell)
+    left_out.read(path)
+    return read_file(path, record.where)
+
+
+def from_base64(text: str, where: str) -> bytes | None:
+    """The bytes of an image in base64, None for other text. Raises InputError for other `data:` addresses."""
+    if text.startswith("data:"):
+        about, comma, body = text.partition(",")
+        if not comma or not about.endswith(";base64"):
+            raise InputError(f"{where} is {short(text)}, expected data:image/...;base64,...")
+    else:
+        body = text
+        if len(text) < 64 or not _BASE64.fullmatch(text) or not contents.image_format(_decoded(text[:64])):
+            return None
+    found = _decoded(body)
+    if not found:
+        raise InputError(f"{where} is {short(text)}, which is not base64")
+    return found
+
+
+def refuse_address(text: str, where: str) -> None:
+    """Raise InputError for an address of the web: nothing is fetched."""
+    if re.match(r"(https?|ftp|s3|gs|hf)://", text):
+        raise InputError(f"{where} is {short(text)}; images are not fetched: download them and name the files")
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes that a text in base64, in either alphabet, stands for; empty for other text."""
+    body = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
+    try:
+        return base64.b64decode(body[: len(body) // 4 * 4] + _rest(body), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _rest(body: str) -> str:
+    """The last characters with the signs that fill them up; one alone says nothing."""
+    rest = body[len(body) // 4 * 4 :]
+    return rest + "=" * (4 - len(rest)) if len(rest) > 1 else ""
+
+
+def _same(name: str, other: str) -> bool:
+    return unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+
+
+def _shown(path: Path) -> str:
+    """A path in a message: not longer than a line, and in ASCII where its characters have several forms."""
+    text = str(path)
+    text = text if len(text) <= 200 else f"{text[:197]}..."
+    return text if unicodedata.is_normalized("NFC", text) else f"{text} ({text!a})"

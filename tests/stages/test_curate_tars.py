@@ -1,0 +1,171 @@
+"""Webdataset tars as people make them: members in any order, dots in names, strange members, one key twice."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import walk
+from stages.errors import InputError
+from tests.stages.curating import Curated, curate, png
+from tests.stages.test_curate_sources import captions, left_out, section
+
+BOUNDS: dict[str, Any] = {"max_unsafe": None, "max_watermark": None}
+Member = tuple[str, bytes]
+
+
+def packed(tar: Path, members: Sequence[Member], mode: str = "w") -> Path:
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tar, mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for name, data in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            archive.addfile(about, io.BytesIO(data))
+    return tar
+
+
+def read(folder: Path, path: Path, **bounds: object) -> Curated:
+    return curate(folder, section(folder, images={"kind": "laion", "path": str(path), **BOUNDS, **bounds}))
+
+
+def sample(key: str, seed: int, text: str = "") -> list[Member]:
+    return [(f"{key}.png", png(seed)), (f"{key}.txt", (text or f"text of {key}").encode())]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".TAR"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_members_of_a_sample_may_stand_apart(apart: bool, suffix: str, tmp_path: Path) -> None:
+    members = [member for n in range(6) for member in sample(f"{n:03d}", n)]
+    if apart:
+        members = [*members[::2], *reversed(members[1::2])]
+    mode = {"gz": "w:gz", "gz2": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(suffix.lower().split(".")[-1], "w")
+    packed(tmp_path / "tars" / f"0{suffix}", members, "w:gz" if suffix == ".tgz" else mode)
+    made = read(tmp_path, tmp_path / "tars")
+    assert {row["image"]: row["caption"] for row in made.images} == {png(n): f"text of {n:03d}" for n in range(6)}
+    assert not left_out(made, tmp_path)
+
+
+def test_metadata_may_stand_apart_too(tmp_path: Path) -> None:
+    about = json.dumps({"punsafe": 0.9, "caption": "from the metadata"}).encode()
+    packed(tmp_path / "0.tar", [*sample("a", 0), ("b.png", png(1)), ("a.json", about), ("b.json", about)])
+    made = read(tmp_path, tmp_path / "0.tar")
+    assert captions(made) == ["from the metadata", "text of a"]
+    with pytest.raises(InputError, match="removed by metadata 2"):
+        read(tmp_path, tmp_path / "0.tar", max_unsafe=0.1)
+
+
+SHAPES: dict[str, tuple[list[Member], list[str]]] = {
+    "dots in base names": ([*sample("photo.v1", 0), *sample("photo.v2", 1)], ["text of photo.v1", "text of photo.v2"]),
+    "dots in one base name": (sample("2024.01.05 beach", 0), ["text of 2024.01.05 beach"]),
+    "a name and that name with a dot": ([*sample("a", 0), *sample("a.b", 1)], ["text of a", "text of a.b"]),
+    "named parts": ([("1.image.jpg", png(0)), ("1.caption.txt", b"x"), ("1.meta.json", b"{}")], ["x"]),
+    "a mask beside": ([*sample("1", 0), ("1.mask.png", png(1))], ["text of 1"]),
+    "a mask and a named text": ([("1.png", png(0)), ("1.mask.png", png(1)), ("1.cap.txt", b"x")], ["x"]),
+    "folders": ([*sample("x/1", 0), *sample("y/1", 1)], ["text of x/1", "text of y/1"]),
+    "dots in folders": ([*sample("v1.0/a", 0), *sample("v1.1/a", 1)], ["text of v1.0/a", "text of v1.1/a"]),
+    "leading ./": ([("./1.png", png(0)), ("1.txt", b"x")], ["x"]),
+    "capital suffixes": ([("1.PNG", png(0)), ("1.TXT", b"x")], ["x"]),
+    "other suffixes": ([("1.jfif", png(0)), ("1.caption", b"x"), ("2.gif", png(1)), ("2.txt", b"y")], ["x", "y"]),
+    "one key twice": ([*sample("1", 0, "first"), *sample("2", 1), *sample("1", 2, "second")],
+                      ["first", "second", "text of 2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_samples_of_every_shape(case: str, tmp_path: Path) -> None:
+    members, expected = SHAPES[case]
+    made = read(tmp_path, packed(tmp_path / "0.tar", members))
+    assert captions(made) == expected
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ([("1.left.png", png(0)), ("1.right.png", png(1)), ("1.txt", b"x")], "0.tar, 1: 2 images and 1 texts .* plain"),
+        (
+            [*sample("7", 0), ("7.png", png(1))],
+            r"0\.tar: key '7' stands there more than once, with 2 \.png and 1 \.txt",
+        ),
+        ([("1.png", png(0)), ("1.a.txt", b"x"), ("1.b.txt", b"y")], "0.tar, 1: 1 images and 2 texts"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused_by_its_key(members: list[Member], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        read(tmp_path, packed(tmp_path / "0.tar", members))
+    assert "expected" in str(caught.value)
+
+
+def test_every_other_member_is_counted(tmp_path: Path) -> None:
+    root = tmp_path / "tars"
+    tar = packed(
+        root / "0.tar",
+        [*sample("1", 0), ("._1.png", b"\0"), ("__MACOSX/1.png", b"\0"), (".DS_Store", b"\0"), ("README", b"about"),
+         ("2.json", b"{}"), ("1.cls", b"3"), ("1.webp", png(5)), ("3.png", png(3))],
+    )  # fmt: skip
+    (root / "notes.md").write_text("x")
+    (root / "1.tar").symlink_to("gone.tar")
+    made = read(tmp_path, root)
+    assert captions(made) == ["text of 1"] and made.removed("images") == {"text": 1}
+    assert left_out(made, root) == {
+        walk.HIDDEN: ["0.tar, ._1.png", "0.tar, __MACOSX/1.png", "0.tar, .DS_Store"],
+        "a sample without an image": ["0.tar, README", "0.tar, 2"],
+        "not read (.cls)": ["0.tar, 1.cls"],
+        "a second image of a sample": ["0.tar, 1.webp"],
+        "not read (.md)": ["notes.md"],
+        walk.DANGLING: ["1.tar"],
+    }
+    assert tar.is_file()
+
+
+def test_links_inside_a_tar(tmp_path: Path) -> None:
+    """What `tar` and `--hard-dereference`'s absence make of linked files."""
+    with tarfile.open(packed(tmp_path / "0.tar", sample("1", 0)), "a") as archive:
+        for name, target, kind in [
+            ("2.png", "1.png", tarfile.LNKTYPE), ("3.png", "/etc/passwd", tarfile.SYMTYPE),
+            ("4.png", "4.png", tarfile.SYMTYPE), ("5.png", "1.png", tarfile.SYMTYPE), ("pipe", "", tarfile.FIFOTYPE),
+        ]:  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    made = read(tmp_path, tmp_path / "0.tar")
+    assert captions(made) == ["text of 1"] and made.removed("images") == {"text": 2}
+    assert left_out(made, tmp_path) == {walk.DANGLING: ["0.tar, 3.png", "0.tar, 4.png"], walk.SPECIAL: ["0.tar, pipe"]}
+
+
+def test_a_tar_that_the_command_made(tmp_path: Path) -> None:
+    """`tar -cf` of a folder: names begin with ./, folders are members, order is the disk's."""
+    folder = tmp_path / "shard"
+    folder.mkdir()
+    for n in range(4):
+        (folder / f"{n}.png").write_bytes(png(n))
+        (folder / f"{n}.txt").write_text(f"number {n}")
+    subprocess.run(["tar", "-C", str(folder), "-cf", str(tmp_path / "0.tar"), "."], check=True)
+    assert captions(read(tmp_path, tmp_path / "0.tar")) == [f"number {n}" for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        (b"<html>", "it is an HTML page"),
+        (b"", "empty"),
+        (b"\0" * 100, "not a readable tar"),
+        (b"\x1f\x8bjunk", "not a readable tar"),
+        (gzip.compress(b"a tar" * 400)[:-20], "not a readable tar"),
+        (gzip.compress(bytes(range(256)) * 40)[:20] + bytes(90), "not a readable tar"),
+        (lzma.compress(b"a tar" * 400)[:40] + b"junk" * 9, "not a readable tar"),
+    ],
+)
+def test_what_is_no_tar(data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(data)
+    with pytest.raises(InputError, match=rf"0\.tar: not a readable tar: .*{said}|{said}"):
+        read(tmp_path, tmp_path / "0.tar")
