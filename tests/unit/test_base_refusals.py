@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from stages.errors import InputError
 from stages.models.diffusion import load_diffusion
 from stages.prepare.source import ImportSettings, import_model
 from tests import bases
+from tests.original_layout import original
 from tests.unit.base_models import CPU, PARTS, change, load, sampled, single, without
 from tests.unit.base_models import folders as folders  # a fixture
 
@@ -29,6 +31,17 @@ def test_pickles_beside_safetensors_are_never_opened(folders: dict[str, Path], t
     for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/pytorch_model"):
         (folder / f"{name}.bin").chmod(0)
     torch.testing.assert_close(sampled(load_diffusion(record, CPU, PARTS)), sampled(plain), rtol=0, atol=0)
+
+
+NO_WEIGHTS = (
+    (b"junk" * 9, "not a safetensors file, or cut off in its header"),
+    (b"<html>not found</html>", "is an HTML page, not the file itself"),
+    (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "is a Git LFS pointer, not the file itself",
+    ),
+)
+"""What stands in the place of weights, and what is said of it."""
 
 
 def refusals(folders: dict[str, Path], top: Path) -> Iterator[tuple[Path, dict[str, object], str]]:
@@ -56,8 +69,17 @@ def refusals(folders: dict[str, Path], top: Path) -> Iterator[tuple[Path, dict[s
     file.write_bytes(file.read_bytes()[:-100])
     yield short, {}, "its header speaks of .* cut off"
     broken = without(sd15, top / "h")
-    (broken / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"<html>not found</html>")
-    yield broken, {}, "not a safetensors file, or cut off in its header"
+    vae = broken / "vae" / "diffusion_pytorch_model.safetensors"
+    for content, said in NO_WEIGHTS:
+        vae.write_bytes(content)
+        yield broken, {}, said
+    other = without(sd15, top / "i", "unet/diffusion_pytorch_model.safetensors")
+    (other / "unet" / "diffusion_flax_model.msgpack").write_bytes(b"")
+    yield (
+        other,
+        {},
+        r"missing unet/diffusion_pytorch_model\.safetensors \(there is diffusion_flax_model\.msgpack, which",
+    )
 
 
 def test_refuses_folders_naming_what_is_wrong(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -84,6 +106,10 @@ def test_refuses_pickled_objects_and_weights_that_do_not_fit(folders: dict[str, 
     file.write_bytes(pickle.dumps(Code()))
     with pytest.raises(InputError, match="holds pickled Python objects"):
         load_diffusion(bases.record(folder), CPU, ("text_encoder",))
+    for content, said in [*NO_WEIGHTS[1:], (b"junk" * 9, "damaged, or not a file of weights"), (b"", "damaged")]:
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            load_diffusion(bases.record(folder), CPU, ("text_encoder",))
 
     folder = without(folders["sd15"], tmp_path / "b")
     bases.rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors",
@@ -94,6 +120,44 @@ def test_refuses_pickled_objects_and_weights_that_do_not_fit(folders: dict[str, 
                   lambda weights: {n: w if "conv_in" not in n else w[:4] for n, w in weights.items()})  # fmt: skip
     with pytest.raises(InputError, match=r"vae: cannot be loaded: .*conv_in"):
         load_diffusion(bases.record(folder), CPU, ("vae",))
+
+
+def test_a_base_without_safetensors(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Torch's own files are read where they hold tensors alone; of others the object is named, and what to do."""
+    folder = without(folders["sd15"], tmp_path / "a")
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
+        plain = folder / f"{name}.safetensors"
+        torch.save(load_file(plain), folder / f"{name.replace('/model', '/pytorch_model')}.bin")
+        plain.unlink()
+    torch.testing.assert_close(sampled(load(folder)), sampled(load(folders["sd15"])), rtol=0, atol=0)
+    unet = folder / "unet" / "diffusion_pytorch_model.bin"
+    torch.save({"weights": torch.load(unet), "options": argparse.Namespace(a=1)}, unet)
+    with pytest.raises(InputError, match=r"never executed here \(argparse\.Namespace\); take the model's safetensors"):
+        load_diffusion(bases.record(folder), CPU, ("unet",))
+
+
+def test_linked_parts_belong_to_the_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A folder put together of links, as caches of hubs and disks that are full have them."""
+    folder = without(folders["sd15"], tmp_path / "a", "unet", "vae/diffusion_pytorch_model.safetensors")
+    (folder / "unet").symlink_to(folders["sd15"] / "unet")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").symlink_to(
+        folders["sd15"] / "vae" / "diffusion_pytorch_model.safetensors"
+    )
+    (folder / "loop").symlink_to(".")
+    linked, plain = bases.record(folder), bases.record(folders["sd15"])
+    assert linked.files == plain.files and linked.digest == plain.digest
+
+
+def test_the_page_writes_the_tensors_of_a_pickle_alone(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = original(folders["sd15"])
+    torch.save({"state_dict": weights, "callbacks": argparse.Namespace(a=1)}, "model.ckpt")
+    page = (Path(__file__).parents[2] / "docs" / "real-models.md").read_text()
+    exec(page.split("```python\nimport torch", 1)[1].split("```", 1)[0].join(["import torch", ""]), {})
+    written = load_file("model.safetensors")
+    assert written.keys() == weights.keys() and all(torch.equal(written[name], weights[name]) for name in weights)
 
 
 def test_refuses_files_that_are_not_the_recorded_ones(folders: dict[str, Path], tmp_path: Path) -> None:

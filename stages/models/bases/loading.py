@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from stages import contents
 from stages.errors import InputError
 from stages.models.bases.layout import Layout
 from stages.models.bases.single import require_family
@@ -152,12 +154,26 @@ def refuse_pickles(path: Path) -> None:
     """Raise InputError where a file of torch's own format holds anything but tensors; nothing in it is executed."""
     try:
         torch.load(path, map_location="meta", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds pickled Python objects, which are never executed here; expected tensors only"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: damaged, or not a file of weights: {_first_line(error)}") from None
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: {_no_tensors(path, error)}") from None
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        found = contents.stand_in(contents.head(path))
+        reason = f"is {found}" if found else f"damaged, or not a file of weights: {_first_line(error)}"
+        raise InputError(f"{path}: {reason}") from None
+
+
+def _no_tensors(path: Path, error: pickle.UnpicklingError) -> str:
+    """What a file is that torch does not read as tensors alone, and what to do."""
+    if found := contents.stand_in(contents.head(path)):
+        return f"is {found}"
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named is None and not contents.head(path).startswith((b"PK", b"\x80")):
+        return "not a file of weights that torch.save wrote; expected safetensors, or tensors saved by torch"
+    objects = f" ({named[1]})" if named else ""
+    return (
+        f"holds pickled Python objects, which are never executed here{objects}; take the model's safetensors files, "
+        "or write its tensors alone (docs/real-models.md, models without safetensors)"
+    )
 
 
 @contextmanager

@@ -46,7 +46,14 @@ def find_weights(folder: Path, variant: str | None = None) -> Weights:
             if found := _one(folder, asked, ending) or _pieces(folder, asked, ending):
                 return found
     stem = "model" if folder.name.startswith("text_encoder") else STEMS[0]
-    return Weights((), variant, (f"{stem}{f'.{variant}' if variant else ''}.safetensors",))
+    lacking = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors{_others(folder)}"
+    return Weights((), variant, (lacking,))
+
+
+def _others(folder: Path) -> str:
+    """A note on weights that are there and are not read: for other libraries, or with names that nothing has."""
+    others = sorted(path.name for path in folder.glob("*.*") if path.suffix in ENDINGS)
+    return f" (there is {', '.join(others[:3])}, which is not read)" if others else ""
 
 
 def check_safetensors(path: Path) -> None:

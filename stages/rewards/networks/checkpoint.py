@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stages import contents
 from stages.errors import InputError
 from stages.models.record import ModelRecord
 
@@ -43,6 +44,8 @@ def read(path: Path, modules: bool = False) -> dict[str, Tensor]:
     module is read as well (`read_module`). Raises InputError, one line, for a damaged file, one that would have to
     be executed, and one without tensors.
     """
+    if found := contents.stand_in(contents.head(path)) if path.is_file() else "":
+        raise InputError(f"{path}: is {found}")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
