@@ -71,7 +71,7 @@ def steered(rewards: list[list[float]], uniforms: Tensor = NEVER, **more: object
     return made, found
 
 
-@pytest.mark.parametrize("potential", ["max", "add", "diff"])
+@pytest.mark.parametrize("potential", ["max", "add", "diff", "rt"])
 def test_potentials_multiply_to_the_tilt_of_the_last_reward(potential: str):
     """Where nothing is resampled, the weight of a particle is exp(lambda r) of its last reward."""
     rewards = [[0.1, 0.2], [0.3, -0.2], [0.15, 0.05]]
@@ -83,7 +83,12 @@ def test_potentials_multiply_to_the_tilt_of_the_last_reward(potential: str):
 
 @pytest.mark.parametrize(
     ("potential", "logs"),
-    [("max", [[0.2, 0.4], [0.2, 0.8]]), ("add", [[0.2, 0.4], [0.3, 1.2]]), ("diff", [[0.2, 0.4], [-0.1, 0.4]])],
+    [
+        ("max", [[0.2, 0.4], [0.2, 0.8]]),
+        ("add", [[0.2, 0.4], [0.3, 1.2]]),
+        ("diff", [[0.2, 0.4], [-0.1, 0.4]]),
+        ("rt", [[0.2, 0.4], [0.1, 0.8]]),
+    ],
 )
 def test_potentials_of_single_steps(potential: str, logs: list[list[float]]):
     """By hand: max remembers the largest reward, add the sum, diff the last one."""

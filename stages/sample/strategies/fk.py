@@ -48,10 +48,10 @@ class Settings(Search):
     """Particles, their potential and the steps after which they are resampled."""
 
     n: tuple[int, ...] = Field(min_length=1, description="numbers N of particles per image")
-    potential: Literal["max", "add", "diff"] = Field(
+    potential: Literal["max", "add", "diff", "rt"] = Field(
         default="max",
         description="of a particle with reward r and memory m: max and add exp(lambda c), c being max(r, m) or r + m "
-        "and its new memory; diff exp(lambda (r - m)), and r becomes its memory",
+        "and its new memory; diff exp(lambda (r - m)), and r becomes its memory; rt exp(lambda r)",
     )
     strength: float = Field(default=10.0, ge=0, description="lambda, which multiplies rewards")
     window: tuple[int, int] | None = Field(
@@ -122,7 +122,7 @@ class FK(Steering):
         product = torch.zeros_like(rewards) if self.product is None else self.product
         carried = torch.zeros_like(rewards) if self.carried is None else self.carried
 
-        kept = {"max": torch.maximum(rewards, memory), "add": rewards + memory, "diff": rewards}[s.potential]
+        kept = {"max": torch.maximum(rewards, memory), "add": rewards + memory}.get(s.potential, rewards)
         potential = s.strength * (rewards - memory if s.potential == "diff" else kept)
         if i == self.last and s.potential != "diff":  # so that the product of all potentials is exp(lambda r)
             potential = s.strength * (kept if s.as_released.last_potential else rewards) - product
