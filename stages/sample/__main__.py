@@ -79,7 +79,7 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
 
         with (
             processes.joined() as several,
-            resume.keep(args.params, "sample", "base", args.samples, plan.identity(), inputs, several) as state,
+            resume.keep(args.params, "sample", "base", args.samples, plan.identity("base"), inputs, several) as state,
         ):
             work = _sampling(args, plan, "base", others)
             job.metrics({"images": sample_base(work, args.samples, args.latents, state, several)})
@@ -95,7 +95,7 @@ def run_images(args: argparse.Namespace, plan: Plan) -> None:
     with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:
         from stages.sample.run import Identity, sample_run
 
-        read = plan.identity() | {"run": run.model_dump()}
+        read = plan.identity("tuned") | {"run": run.model_dump()}
         with (
             processes.joined() as several,
             resume.keep(args.params, "sample", name, args.samples, read, inputs, several) as state,

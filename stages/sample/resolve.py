@@ -38,11 +38,17 @@ class Plan:
         """The strategies that are applied to the base, or to trained runs."""
         return [strategy for strategy in self.strategies if target in strategy.settings.apply_to]
 
-    def identity(self) -> dict[str, object]:
-        """Everything of the study that decides the images, and the code of installed strategies."""
-        files = [s.module.__file__ for s in self.strategies]
-        settings = self.sample.model_dump(exclude={"shards"})
-        return {"seed": self.seed, "sample": settings, "code": [sha256(file) for file in files if file]}
+    def identity(self, target: Target) -> dict[str, object]:
+        """Everything of the study that decides the images of the base, or of a run, and the code of its strategies."""
+        own = self.of(target)
+        files = [strategy.module.__file__ for strategy in own]
+        return {
+            "seed": self.seed,
+            "sample": self.sample.model_dump(exclude={"shards", "guidance", "strategies"}),
+            "strategies": {strategy.name: strategy.settings.model_dump() for strategy in own},
+            "switches": self.switches() if target == "base" else {},
+            "code": [sha256(file) for file in files if file],
+        }
 
     def rewards(self, target: Target) -> list[str]:
         """Models of the study that strategies ask, each once."""

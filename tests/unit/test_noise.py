@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stages.models.noise import KeyedNoise
 from tests.tiny import CPU, LATENT
@@ -45,3 +47,29 @@ def test_draws_are_standard_normal():
     draw = keyed([("k", n) for n in range(400)]).initial()
     assert abs(float(draw.mean())) < 4 / np.sqrt(draw.numel())
     assert abs(float(draw.std()) - 1) < 4 / np.sqrt(2 * draw.numel())
+
+
+@given(st.lists(st.tuples(st.integers(0, len(KEYS) - 1), st.integers(0, 5)), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_noise_of_a_candidate_does_not_depend_on_the_others(chosen: list[tuple[int, int]]):
+    """Rows may be taken in any order and number, and as any candidates; candidate 0 is the plain image."""
+    rows, candidates = [row for row, _ in chosen], [candidate for _, candidate in chosen]
+    noise = keyed(KEYS).rows(rows, candidates)
+    for place, (row, candidate) in enumerate(chosen):
+        alone = keyed([KEYS[row]]) if candidate == 0 else keyed([KEYS[row]]).rows([0], [candidate])
+        assert torch.equal(noise.step(1)[place], alone.step(1)[0])
+        assert torch.equal(noise.uniform("resample 1", 3)[place], alone.uniform("resample 1", 3)[0])
+
+
+def test_candidates_draw_different_noise():
+    draws = keyed(KEYS[:1]).rows([0] * 6, range(6)).initial().flatten(1)
+    assert torch.equal(draws[0], keyed(KEYS[:1]).initial()[0].flatten())
+    correlation = np.corrcoef(draws.numpy()) - np.eye(6)
+    assert np.abs(correlation).max() < 5 / np.sqrt(draws.shape[1])
+
+
+def test_uniforms_are_uniform_and_of_their_row():
+    draws = keyed([("k", n) for n in range(2000)]).uniform("u", 2)
+    assert draws.dtype == torch.float64 and float(draws.min()) >= 0 and float(draws.max()) < 1
+    assert abs(float(draws.mean()) - 0.5) < 4 / np.sqrt(12 * draws.numel())
+    assert torch.equal(keyed([("k", 7)]).uniform("u", 2)[0], draws[7])

@@ -34,6 +34,10 @@ BAD = {
     "score.rewards": (["base"], "score.rewards: unknown model 'base'"),
     "sample.strategies.combined.k": ([20], "sample.strategies.combined: k 20 is not between 1 and 19"),
     "sample.strategies.combined.kind": ("combine", "unknown kind 'combine'; did you mean 'combined'?"),
+    "sample.strategies.best": (
+        {"kind": "best_of_n", "n": [2], "reward": "proxi"},
+        "sample.strategies.best.reward: unknown model 'proxi'; did you mean 'proxy'?",
+    ),
     "sample.stepz": (3, "params.yaml: sample.stepz: unknown key; did you mean 'steps'?"),
     "measure.set_metrics": (["fdi"], "unknown metric 'fdi'; did you mean 'fid'?"),
     "measure.features": ({"clp": "embedding"}, "measure.features: unknown model 'clp'; did you mean 'clip'?"),
