@@ -23,6 +23,7 @@ from tests.bases import pipeline
 
 FAMILIES = ("sd15", "sdxl", "pixart", "sd3")
 REWARDS = ("proxy", "heldout", "third", "oracle")
+GIVEN = "--base models/base.json --tensors encodings.safetensors --index index.parquet"
 FIELDS = {"sd15": set(), "sdxl": {"pooled", "size"}, "pixart": {"mask"}, "sd3": {"pooled"}}
 METHODS = {
     "refl": {"kind": "refl", "middle": [2, 4], "train": {"trainable": "lora", "lora": {"rank": 2}}},
@@ -35,6 +36,21 @@ STRATEGIES = {
     "tuned": {"kind": "tuned"}, "aig": {"kind": "aig", "p": [1]},
     "combined": {"kind": "combined", "k": [2], "base_guidance": 3.0},
 }  # fmt: skip
+STOCHASTIC = {
+    "ddpo": {"kind": "ddpo", "eta": 0.7, "advantage": "batch", "updates": 2, "clip": 0.1, "kl_weight": 0.1},
+    "refl": {"kind": "refl", "middle": [1, 4], "kl_weight": 0.1},
+    "draft_k": {"kind": "draft_k", "k": 2, "kl_weight": 0.1},
+    "dpok": {"kind": "dpok", "least_history": 1},
+    "hrf": {"kind": "hrf", "advantage": "batch", "window": 2, "move": 1, "clip": 0.1},
+    "awm": {"kind": "awm", "advantage": "batch", "kl_weight": 0.1},
+    "d3po": {"kind": "d3po", "kl_weight": 0.1},
+    "tailorpo": {"kind": "tailorpo", "kl_weight": 0.1},
+    "large_scale_rl": {"kind": "large_scale_rl", "images_per_prompt": 2, "source": "scenes"},
+    "sqdf": {"kind": "sqdf", "predictor": "ddim2"},
+    "online": {"kind": "online", "round_steps": 2, "queries": [4], "optimism": "none", "proxy": {"prompts": False},
+               "inner": {"kind": "gradient", "truncate": [1, 3]}},
+}  # fmt: skip
+"""Methods that need densities of sampling steps."""
 FUSION = {"fusion": {"kind": "fusion", "k": [0, 2], "base_guidance": 3.0, "base_direction": 1.5}}
 """Only for bases with a noise schedule."""
 
@@ -99,22 +115,28 @@ class Place:
         self._patch.setattr("sys.argv", [name, *words, *study])
         importlib.import_module(f"stages.{name}.__main__").main()
 
-    def until_samples(self) -> None:
-        """Everything up to the images."""
+    def until_encodings(self) -> None:
+        """Everything that training begins with."""
         self.stage(
             "curate --prompts prompts.parquet --images images.parquet --pairs pairs.parquet --manifest manifest.json"
         )
         for model in ("base", *REWARDS):
             self.stage("prepare import --name {m} --record models/{m}.json", m=model)
-        given = "--base models/base.json --tensors encodings.safetensors --index index.parquet"
-        self.stage(f"encode {given} --prompts prompts.parquet --images images.parquet")
-        self.stage(f"sample base {given} --samples samples/base.parquet --latents latents.safetensors")
+        self.stage(f"encode {GIVEN} --prompts prompts.parquet --images images.parquet")
+
+    def finetune(self, run: str) -> None:
+        """Train one run."""
+        self.stage(f"finetune {GIVEN} --run {run} --reward models/proxy.json --heldout models/heldout.json"
+                   f" --weights runs/{run}/policy.safetensors --log runs/{run}/train_log.parquet")  # fmt: skip
+
+    def until_samples(self) -> None:
+        """Everything up to the images."""
+        self.until_encodings()
+        self.stage(f"sample base {GIVEN} --samples samples/base.parquet --latents latents.safetensors")
         for run in (f"{name}-s0" for name in METHODS):
-            own = f"{given} --run {run}"
-            self.stage(f"finetune {own} --reward models/proxy.json --heldout models/heldout.json"
-                       f" --weights runs/{run}/policy.safetensors --log runs/{run}/train_log.parquet")  # fmt: skip
-            self.stage(f"sample run {own} --policy runs/{run}/policy.safetensors --latents latents.safetensors"
-                       f" --samples samples/{run}.parquet")  # fmt: skip
+            self.finetune(run)
+            self.stage(f"sample run {GIVEN} --run {run} --policy runs/{run}/policy.safetensors"
+                       f" --latents latents.safetensors --samples samples/{run}.parquet")  # fmt: skip
 
 
 @pytest.fixture
@@ -141,6 +163,36 @@ def test_from_raw_data_to_the_report(place: Place, request: pytest.FixtureReques
     numbers = json.loads(Path("report/metrics.json").read_text())
     assert numbers
     assert "imagerefl" in Path("report/index.html").read_text().lower()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["sd3"], indirect=True)
+def test_densities_and_divergences_on_flow_matching(place: Place) -> None:
+    """Every method that needs densities of sampling steps trains an SD3-type base: it starts at the base, where ratios
+    are 1 and divergences 0, and leaves it.
+    """
+    entries = study(place.root, "sd3")
+    entries["methods"] = STOCHASTIC
+    entries["runs"] = {f"{name}-s0": {"method": name, "seed": 0} for name in STOCHASTIC}
+    entries["study"]["reference"] = "ddpo"
+    entries["finetune"]["optimizer"] = {"lr": 1e-3}
+    Path("params.yaml").write_text(yaml.safe_dump(entries))
+    place.until_encodings()
+    base, diverged = load_diffusion(record.load("models/base.json"), tiny.CPU, ("unet",)), set()
+    for name in STOCHASTIC:
+        place.finetune(f"{name}-s0")
+        log: dict[str, list[float]] = {}
+        for row in tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist():
+            log.setdefault(row["term"], []).append(row["value"])
+        assert all(torch.isfinite(torch.tensor(value)).all() for value in log.values())
+        assert log.get("ratio", [1.0])[0] == pytest.approx(1, abs=1e-4)
+        for term in {"kl", "loss_kl"} & set(log):
+            assert log[term][0] == pytest.approx(0, abs=1e-6) and log[term][1] > 0, (name, term, log[term])
+            diverged.add(name)
+        policy = load_policy(base.unet, f"runs/{name}-s0/policy.safetensors", base.record.digest)
+        before = dict(base.unet.named_parameters())
+        assert any(not torch.equal(p, before[n]) for n, p in policy.parameters())
+    assert {"ddpo", "refl", "draft_k", "d3po", "tailorpo", "sqdf", "online"} <= diverged
 
 
 def check_images(family: str) -> None:
