@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -49,16 +51,30 @@ def test_draws_are_standard_normal():
     assert abs(float(draw.std()) - 1) < 4 / np.sqrt(2 * draw.numel())
 
 
-@given(st.lists(st.tuples(st.integers(0, len(KEYS) - 1), st.integers(0, 5)), min_size=1, max_size=12))
-@settings(max_examples=50, deadline=None)
-def test_noise_of_a_candidate_does_not_depend_on_the_others(chosen: list[tuple[int, int]]):
-    """Rows may be taken in any order and number, and as any candidates; candidate 0 is the plain image."""
-    rows, candidates = [row for row, _ in chosen], [candidate for _, candidate in chosen]
-    noise = keyed(KEYS).rows(rows, candidates)
-    for place, (row, candidate) in enumerate(chosen):
-        alone = keyed([KEYS[row]]) if candidate == 0 else keyed([KEYS[row]]).rows([0], [candidate])
-        assert torch.equal(noise.step(1)[place], alone.step(1)[0])
-        assert torch.equal(noise.uniform("resample 1", 3)[place], alone.uniform("resample 1", 3)[0])
+keys = st.tuples(st.sampled_from(["eval", "train"]), st.integers(0, 50), st.integers(0, 3))
+
+
+def draws_of(noise: KeyedNoise, step: int) -> torch.Tensor:
+    """One draw of every kind, [B, ...]."""
+    shown = [noise.initial(), noise.step(step), noise.extra("forward")]
+    return torch.cat([value.flatten(1).double() for value in shown] + [noise.uniform("choice", 3)], 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(keys, min_size=1, max_size=5), st.integers(1, 4), st.integers(0, 40), st.integers(0, 3), st.data())
+def test_noise_of_a_candidate_depends_on_its_number_alone(rows: list, count: int, step: int, seed: int, data: Any):
+    """Not on the other rows, their order or how many candidates there are; candidate 0 is the image without others."""
+    plain = keyed(rows, seed)
+    images = data.draw(st.permutations([n for n in range(len(rows)) for _ in range(count)]))
+    numbers = data.draw(st.lists(st.integers(0, 5), min_size=len(images), max_size=len(images)))
+    found = draws_of(plain.rows(images, numbers), step)
+    for n, (image, number) in enumerate(zip(images, numbers, strict=True)):
+        alone = keyed([rows[image]], seed)
+        assert torch.equal(found[n], draws_of(alone.rows([0], [number]), step)[0])
+        if number == 0:
+            assert torch.equal(found[n], draws_of(alone, step)[0])
+    distinct = {(rows[image], number) for image, number in zip(images, numbers, strict=True)}
+    assert len(torch.unique(found, dim=0)) == len(distinct)
 
 
 def test_candidates_draw_different_noise():
