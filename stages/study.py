@@ -236,11 +236,15 @@ def schema() -> dict[str, Any]:
 
 
 def _any_of(package: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an entry whose `kind` names a module of `package`; shared definitions go into `definitions`."""
+    """The schema of an entry whose `kind` names a module of `package`.
+
+    Definitions of a kind go into `definitions` under names of its own: two kinds may call different sections alike.
+    """
     entries = []
     for kind in plugins.names(package, ""):
-        entry = plugins.load(package, "", kind, package).Settings.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(entry.pop("$defs", {}))
+        template = f"#/$defs/{kind}.{{model}}"
+        entry = plugins.load(package, "", kind, package).Settings.model_json_schema(ref_template=template)
+        definitions.update({f"{kind}.{name}": value for name, value in entry.pop("$defs", {}).items()})
         entry["properties"]["kind"] = {"const": kind, "description": entry["description"]}
         entries.append({**entry, "title": kind})
     return {"oneOf": entries}

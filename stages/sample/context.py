@@ -67,9 +67,11 @@ class Context:
         rows = [row for row in range(len(self)) for _ in range(count)]
         return self._rows(rows, [self.candidates[row] * count + n for row in range(len(self)) for n in range(count)])
 
-    def finish(self, predict: Predict, enter: Enter | None = None) -> Tensor:
-        """Clean latents [B, C, h, w]: all steps from the start, the last one by its x0."""
-        start, x = self.start or (0, self.noise.initial())
+    def finish(self, predict: Predict, enter: Enter | None = None, begin: tuple[int, Tensor] | None = None) -> Tensor:
+        """Clean latents [B, C, h, w]: all steps, the last one by its x0. `begin` is an index and the latents entering
+        it; without it, they are `start` or noise.
+        """
+        start, x = begin or self.start or (0, self.noise.initial())
         return finish(self.grid, predict, x, start, self.noise, self.sampler, self.seen, enter)
 
     def step(self, x: Tensor, prediction: Tensor, i: int) -> Tensor:

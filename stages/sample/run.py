@@ -118,7 +118,7 @@ class Sampling:
         others: Mapping[str, nn.Module] | None = None,
         judges: Mapping[str, Judge] | None = None,
     ) -> Sampling:
-        """A job with a study's sampling settings."""
+        """A job with a study's sampling settings; freezes the trained networks."""
         for network in (tuned, *(others or {}).values()):
             if network is not None:  # strategies take gradients by latents, never by weights
                 network.eval().requires_grad_(False)

@@ -19,6 +19,7 @@ from torch import Tensor
 from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
+from stages.sample.context import Context
 from stages.sample.resolve import resolve
 from stages.sample.run import Identity, Judge, Sampling, sample_base, sample_run
 from tests import tiny
@@ -226,23 +227,24 @@ def test_guidance_is_a_strategy_of_runs_too(model: DiffusionModel, tmp_path: Pat
     assert not np.array_equal(base, pixels(found["run", "scales", "g=2"]))
 
 
-def test_a_gradient_by_latents_is_that_of_each_row_and_is_counted(model: DiffusionModel, tmp_path: Path):
-    """Rows in chunks of three; by central differences."""
+@pytest.mark.parametrize(("i", "evaluations"), [(0, STEPS), (STEPS - 1, 1)])
+def test_a_gradient_by_noise_or_latents_is_that_of_each_row_and_is_counted(
+    model: DiffusionModel, tmp_path: Path, i: int, evaluations: int
+):
+    """Through all steps, or the last one; rows in chunks of three; by central differences."""
     work, _ = job(model, tmp_path, {}, batch_size=3)
     ctx = work.context(work.suite.groups()[0]).branch(2)
-    predict = type(ctx.networks).own
-    x, i = ctx.noise.initial(), 2
+    x = ctx.noise.initial()
 
-    def score(part: Any, latents: Tensor) -> Tensor:
-        x0 = part.grid.x0(latents, predict(part.networks, 1.0)(latents, i), i)
-        return part.score(part.decode(x0), "proxy")
+    def score(part: Context, latents: Tensor) -> Tensor:
+        return part.score(part.decode(part.finish(part.networks.own(1.0), begin=(i, latents))), "proxy")
 
     with torch.no_grad():
         scores, gradient = ctx.gradient(x, score)
         assert gradient.shape == x.shape and not scores.requires_grad
+        nfe = 2 * evaluations  # two rows of each image
+        assert {tuple(cost) for cost in ctx.rows.meter.costs()} == {(nfe, nfe, 2, 2)}
         direction = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-        costs = ctx.rows.meter.costs()
-        assert {(c.nfe, c.nfe_backward, c.queries, c.decodes) for c in costs} == {(2, 2, 2, 2)}
         step = 1e-2
         high, low = (score(ctx, x + sign * step * direction) for sign in (1, -1))
     torch.testing.assert_close((high - low) / (2 * step), gradient.flatten(1).norm(dim=1), rtol=0.05, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,19 @@ def test_the_command_writes_the_schema(tmp_path: Path, monkeypatch: pytest.Monke
 def test_schema_refuses_too(key: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(changed(key, BAD[key][0]), study.schema())
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "fine"),
+    [
+        ("combined", "extra_step", True), ("combined", "drop_weights", False), ("fk", "drop_weights", True),
+        ("fk", "extra_step", False),
+    ],
+)  # fmt: skip
+def test_the_schema_tells_sections_of_one_name_apart(kind: str, section: str, fine: bool) -> None:
+    """Two strategies have a section `as_released` of their own."""
+    own = {"combined": {"k": [3]}, "fk": {"n": [2], "reward": "proxy"}}[kind]
+    content = changed("sample.strategies.combined", {"kind": kind, **own, "as_released": {section: True}})
+    refusal = nullcontext() if fine else pytest.raises(jsonschema.ValidationError)
+    with refusal:
+        jsonschema.validate(content, study.schema())
