@@ -100,6 +100,9 @@ class Search(StrategySettings):
         mixing.check(sample)
         if len(mixing.points()) != 1:
             raise ValueError(f"prediction has {len(mixing.points())} settings, expected one")
+        prefix = mixing.shared_prefix(mixing.points()[0].value)
+        if prefix is not None and prefix.steps in (0, sample.steps):
+            raise ValueError(f"prediction with {prefix.steps} steps of the base needs their shared latents")
         if alone := [target for target in self.apply_to if target not in mixing.suits]:
             raise ValueError(f"prediction of kind {mixing.kind} cannot be applied to {alone[0]}; set apply_to")
         if self.guidance != 1.0:

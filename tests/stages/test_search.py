@@ -19,9 +19,11 @@ from torch import Tensor
 from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
+from stages.sample import particles
 from stages.sample.context import Context
 from stages.sample.resolve import resolve
 from stages.sample.run import Identity, Judge, Sampling, sample_base, sample_run
+from stages.sample.search import Search, Steering
 from tests import tiny
 
 STEPS = 4
@@ -163,6 +165,30 @@ def test_images_do_not_depend_on_the_batch_size(model: DiffusionModel, tmp_path:
         assert np.abs(pixels(rows) - pixels(small[key])).max() <= 1, key
 
 
+class Greedy(Steering):
+    """The best particle goes on as all particles: blocks of best of N, as in CoDe."""
+
+    def select(self, i: int, scores: Tensor, uniforms: Tensor) -> Tensor:
+        return particles.best(scores)[:, None].expand_as(scores)
+
+    def result(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+        return particles.best(scores)
+
+
+def test_one_block_of_all_steps_is_best_of_n(model: DiffusionModel, tmp_path: Path):
+    """The same candidates, all at once or one after another; smaller blocks are something else."""
+    work, _ = job(model, tmp_path, {"best": {**SEARCHES["best"], "reward": "proxy"}})
+    search = work.plan.of("base")[1].settings
+    assert isinstance(search, Search)
+    group = work.suite.groups()[0]
+    with torch.no_grad():
+        expected = search.sample(work.context(group), 3.0)
+        whole = particles.steer(work.context(group), search, 3, [STEPS - 1], Greedy())
+        blocks = particles.steer(work.context(group), search, 3, range(STEPS), Greedy())
+    torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(blocks, expected, atol=1e-2)
+
+
 def test_no_network_call_exceeds_the_batch_size(model: DiffusionModel, tmp_path: Path):
     work, _ = job(model, tmp_path, {"fk": {**SEARCHES["fk"], "reward": "proxy"}}, batch_size=3)
     sizes: list[int] = []
@@ -191,6 +217,9 @@ def test_search_within_combined_generation(model: DiffusionModel, tmp_path: Path
          "k 9 is not between 1 and 3"),
         ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "combined", "k": [1, 2]}, "apply_to": ["tuned"]},
          "prediction has 2 settings, expected one"),
+        ({"kind": "best_of_n", "n": [2], "apply_to": ["tuned"],
+          "prediction": {"kind": "combined", "k": [4], "as_released": {"extra_step": True}}},
+         "prediction with 4 steps of the base needs their shared latents"),
         ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "combined", "k": [1]}},
          "prediction of kind combined cannot be applied to base"),
         ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "fk", "n": [1], "reward": "proxy"}},
