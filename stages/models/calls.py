@@ -12,7 +12,7 @@ from stages.models.conditioning import Conditioning
 def network_output(network: nn.Module, x: Tensor, t: Tensor, given: Conditioning) -> Tensor:
     """The network's output [B, C, h, w] for latents x [B, C, h, w] at timestep t ([] or [B]).
 
-    What it predicts (noise, velocity) is the schedule's business. A learned variance is left out.
+    What it predicts (noise, velocity) is the diffusion process's business. A learned variance is left out.
     """
     architecture = type(getattr(network, "_orig_mod", network)).__name__  # a compiled network wraps the original one
     return CALLS.get(architecture, _unet)(network, x, t, given)

@@ -44,7 +44,7 @@ class Settings(Mixing):
             raise ValueError(f"p {min(self.p):g} is not above 0")
 
     def predict(self, networks: Networks, value: float) -> Predict:
-        """(1 - w) eps_base + w eps_tuned; a network whose weight is 0 is not evaluated."""
+        """(1 - w) base + w tuned, of predictions; a network whose weight is 0 is not evaluated."""
         base, tuned = networks.base(self.base_guidance), networks.tuned(self.guidance)
 
         def at(x: Tensor, i: int) -> Tensor:

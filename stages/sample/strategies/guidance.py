@@ -41,5 +41,5 @@ class Settings(Predicting):
         return value
 
     def predict(self, networks: Networks, value: float) -> Predict:
-        """eps(no prompt) + g (eps(prompt) - eps(no prompt))."""
+        """p(no prompt) + g (p(prompt) - p(no prompt)), p being predictions."""
         return networks.own(value)

@@ -1,4 +1,4 @@
-"""Reinforcement learning guidance: eps_base + w (eps_tuned - eps_base), each network guided by itself first."""
+"""Reinforcement learning guidance: base + w (tuned - base) of predictions, each network guided by itself first."""
 
 from __future__ import annotations
 
