@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from stages.curate.text import normalised
+from stages.curate.text import normalised, spaced
 
 HASHES = 64
 MISS = 1e-3
@@ -106,7 +106,7 @@ class Shingles:
 
 def shingles(texts: Sequence[str]) -> Shingles:
     """Hashes of the neighbouring words of each text; a text of w words has w + 1 of them, not all distinct."""
-    data = np.frombuffer("".join(f"{normalised(text)}\n" for text in texts).encode(), np.uint8)
+    data = np.frombuffer("".join(f"{_words(text)}\n" for text in texts).encode(), np.uint8)
     ends = np.flatnonzero((data == ord(" ")) | (data == ord("\n")))
     starts = np.concatenate([[0], ends[:-1] + 1])
     words = _word_hashes(data, starts, ends)
@@ -120,6 +120,12 @@ def shingles(texts: Sequence[str]) -> Shingles:
     hashes[closing] = _mix(words[last] * _BASE + _END)
     counts = np.diff(np.concatenate([[-1], closing]))
     return Shingles(hashes, closing + 1 - counts, counts)
+
+
+def _words(text: str) -> str:
+    """The words of a text with single blanks between them."""
+    plain = normalised(text)
+    return plain if plain.isascii() else " ".join(spaced(plain).split())
 
 
 def _word_hashes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 
 
 def normalised(text: str) -> str:
-    """NFKC, lower case, letters, marks and numbers only, single spaces: prompts that agree in this are one prompt.
+    """NFKC, lower case, letters, marks, numbers and emoji, single spaces: prompts that agree in this are one prompt.
 
-    Punctuation and symbols count as spaces, invisible format characters (joiners, marks of direction) as nothing. A
-    text made of symbols alone, such as emoji, keeps them, so that two of those stay two prompts.
+    Punctuation and other symbols count as spaces; invisible format characters (joiners, marks of direction) and
+    variation selectors as nothing. An emoji is a word of its own. A text made of other symbols alone keeps them, so
+    that two of those stay two prompts.
     """
     folded = unicodedata.normalize("NFKC", text).lower()
     words = " ".join(folded.translate(_KEPT).split())
     return words or " ".join(folded.split())
+
+
+_SELECTORS = range(0xFE00, 0xFE10)
+"""They choose between a letter-like and a colourful form of the same emoji."""
+_EMOJI = (range(0x2600, 0x27C0), range(0x1F000, 0x20000))
+_UNSPACED = re.compile("([\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+"""Chinese characters and Japanese syllables, which stand without blanks between words."""
 
 
 class _Kept(dict[int, str]):
@@ -23,7 +32,12 @@ class _Kept(dict[int, str]):
     def __missing__(self, code: int) -> str:
         letter = chr(code)
         category = unicodedata.category(letter)
-        self[code] = letter if category[0] in "LMN" else "" if category == "Cf" else " "
+        if code in _SELECTORS or category == "Cf":
+            self[code] = ""
+        elif category in ("So", "Sk") and any(code in block for block in _EMOJI):
+            self[code] = f" {letter} "
+        else:
+            self[code] = letter if category[0] in "LMN" else " "
         return self[code]
 
 
@@ -40,6 +54,11 @@ def prompt_id(text: str) -> str:
     return hashlib.sha256(normalised(text).encode()).hexdigest()[:12]
 
 
+def spaced(text: str) -> str:
+    """`text` with a blank on either side of each Chinese character and Japanese syllable, which count as words."""
+    return text if text.isascii() else _UNSPACED.sub(r" \1 ", text)
+
+
 def words(text: str) -> int:
-    """Number of words between blanks."""
-    return len(text.split())
+    """Number of words between blanks; a Chinese character or Japanese syllable is one."""
+    return len(spaced(text).split())

@@ -75,7 +75,7 @@ def test_public_prompt_lists(suite: str, shared: int, unique: int, tmp_path: Pat
     made = curate(tmp_path, {"prompts": lists, "filters": {"caption_words": [1, 1000]}})
     train = made.manifest["tables"]["prompts_train"]
     assert train["in"] == 10_000
-    assert [each["left"] for each in train["filters"] if each["filter"] == "duplicates"] == [9789]
+    assert [each["left"] for each in train["filters"] if each["filter"] == "duplicates"] == [9793]
     assert made.removed("prompts_train")["leakage"] == shared
     assert made.manifest["tables"]["prompts_eval"]["out"] == unique
-    assert train["out"] == 9789 - shared == sum(row["split"] == "train" for row in made.prompts)
+    assert train["out"] == 9793 - shared == sum(row["split"] == "train" for row in made.prompts)

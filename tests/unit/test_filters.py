@@ -10,7 +10,7 @@ from stages.curate import filters
 from stages.curate.catalogue import Catalogue
 from stages.curate.rows import PairRow, PromptRow, Tally, sift
 from stages.curate.split import split_of
-from stages.curate.text import has_text, normalised, prompt_id
+from stages.curate.text import has_text, normalised, prompt_id, words
 from stages.errors import InputError
 from tests.unit.picture_rows import row
 
@@ -28,7 +28,14 @@ from tests.unit.picture_rows import row
         ("co\u200doperate\ufeff", "cooperate"),  # invisible joiners are nothing
         ("ÉCLAIR e\u0301clair", "éclair éclair"),  # composed and decomposed are one
         ("की कि", "की कि"),  # vowel signs are no punctuation: two words
-        ("🚀🔫 ", "🚀🔫"),  # nothing else is left, so symbols stay
+        ("🚀🔫 ", "🚀 🔫"),  # emoji are words
+        ("a red🍎, please", "a red 🍎 please"),
+        ("❤\ufe0f", "❤"),  # with and without the selector of its form
+        ("👩\u200d🚀 👍🏽", "👩 🚀 👍 🏽"),
+        ("■ a © cat™", "a cattm"),  # NFKC makes letters of the last
+        ("→ ∑", "→ ∑"),  # nothing else is left, so symbols stay
+        ("\u202eقطة\u202c تجلس", "قطة تجلس"),  # marks of direction are nothing
+        ("ｶﾞ １２", "ガ 12"),
         ("?!", "?!"),
     ],
 )
@@ -53,6 +60,21 @@ def test_text(text: str, expected: bool) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("one", False), ("one two", True), ("a b c", True), ("a b c d", False)])
 def test_caption_words(text: str, expected: bool) -> None:
     assert (filters.caption_words(2, 3).fault(PromptRow("here", text, "test")) == "") is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("", 0), ("one two", 2), ("猫が座っている", 7), ("a 猫 cat", 3), ("一只cat", 3), ("고양이가 앉아", 2),
+     ("قطة تجلس", 2), ("a red🍎", 2)],
+)  # fmt: skip
+def test_words(text: str, count: int) -> None:
+    assert words(text) == count
+
+
+def test_prompts_that_differ_in_an_emoji_are_two() -> None:
+    texts = ["a red 🍎", "a red 🍌", "A red 🍎!", "❤\ufe0f", "☀\ufe0f", "❤"]
+    rows = [PromptRow(str(i), text, "test") for i, text in enumerate(texts)]
+    assert [r.name for r in sift(rows, [filters.duplicate_prompts()], Tally(["duplicates"]))] == ["0", "1", "3", "4"]
 
 
 def test_duplicate_prompts_keep_the_first_spelling() -> None:

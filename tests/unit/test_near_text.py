@@ -11,14 +11,14 @@ import pytest
 from stages.curate import filters
 from stages.curate.near_text import HASHES, MISS, NONE, NearTexts, jaccard, near_earlier, rows_of_band, signatures
 from stages.curate.rows import PromptRow
-from stages.curate.text import normalised
+from stages.curate.text import normalised, spaced
 
 
 def overlap(a: str, b: str) -> float:
     """The Jaccard index of neighbouring words, by sets."""
 
     def steps(text: str) -> set[tuple[str, str]]:
-        words = ["<", *normalised(text).split(), ">"]
+        words = ["<", *spaced(normalised(text)).split(), ">"]
         return set(pairwise(words))
 
     return len(steps(a) & steps(b)) / len(steps(a) | steps(b))
@@ -60,6 +60,8 @@ def test_jaccard_is_that_of_the_sets() -> None:
         ("cat", "dog", 0.0),
         ("ab c", "a bc", 0.0),
         ("the the the", "the the", 1.0),  # sets, not counts
+        ("猫が座っている", "犬が座っている", 6 / 10),  # a character is a word: one of seven differs
+        ("a red 🍎", "a red 🍌", 2 / 6),
     ],
 )
 def test_pairs_of_texts(a: str, b: str, expected: float) -> None:
