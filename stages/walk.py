@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from dataclasses import dataclass, field
@@ -84,6 +85,11 @@ def search(root: Path) -> Found:
     found.files.sort()
     found.unread.sort(key=lambda each: each.path)
     return found
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files that a pattern such as `data/*.parquet` names, in the order of their paths."""
+    return sorted(path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file())
 
 
 def _again(own: Identity, above: frozenset[Identity], read: set[Identity] | frozenset[Identity]) -> str:

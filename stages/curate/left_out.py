@@ -23,7 +23,7 @@ class Step:
         """Count one more."""
         self.removed += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append(example)
+            self.examples.append(example.encode(errors="backslashreplace").decode())  # names on disk need not be UTF-8
 
 
 class LeftOut:

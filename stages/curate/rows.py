@@ -155,7 +155,9 @@ class Tally:
     def require_rows(self, where: str) -> None:
         """Raise InputError when nothing is left."""
         if not self.entered:
-            raise InputError(f"{where}: the sources hold no rows, expected at least one")
+            steps = [(name, step) for each in self.left_out.values() for name, step in each.counts().items()]
+            found = "; left out: " + ", ".join(f"{step.removed} {name}" for name, step in steps) if steps else ""
+            raise InputError(f"{where}: the sources hold no rows, expected at least one{found}")
         if not self.left:
             removed = {name: step for name, step in self.steps.items() if step.removed}
             counts = ", ".join(f"{name} {step.removed}" for name, step in removed.items())

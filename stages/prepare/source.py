@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from stages import walk
+from stages import contents, walk
 from stages.errors import InputError
 from stages.models import record
 from stages.models.bases.layout import Layout
@@ -98,6 +98,7 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
     else:
         about["source"] = place
     files = _files(Path(place), settings.only, where)
+    _require_fetched(files)
     for file in files:
         if file.suffix == ".safetensors":
             check_safetensors(file)
@@ -121,6 +122,13 @@ def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
     if not found:
         raise InputError(f"{where}: {place}: no file matches {', '.join(only) or 'anything'}")
     return found
+
+
+def _require_fetched(files: Iterable[Path]) -> None:
+    """Raise InputError for a file in whose place a Git LFS pointer or a web page stands."""
+    for file in files:
+        if said := contents.stand_in(contents.head(file)):
+            raise InputError(f"{file}: is {said}")
 
 
 def _check_digest(made: record.ModelRecord, wanted: str | None, where: str) -> None:
@@ -161,6 +169,7 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
     ]
     if place.is_file():
         names = [place.name, *names]
+    _require_fetched(base / file for file in names)
     for file in names:
         if file.endswith(".safetensors"):
             check_safetensors(base / file)

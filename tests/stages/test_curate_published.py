@@ -336,7 +336,10 @@ def test_a_list_whose_image_is_not_in_the_zip(tmp_path: Path) -> None:
 def test_laion_metadata_without_a_key(tmp_path: Path) -> None:
     root = published.laion(tmp_path / "laion", json_inside=False)
     (root / "00000.parquet").unlink()
-    with pytest.raises(InputError, match="there is no 'punsafe' here"):
+    with pytest.raises(
+        InputError,
+        match="its metadata have no 'punsafe', on which `max_unsafe` is a bound; `max_unsafe: null` keeps all",
+    ):
         curate(tmp_path / "out", of("images", kind="laion", path=str(root)))
     section = of("images", kind="laion", path=str(root), max_unsafe=None, max_watermark=None)
     assert len(curate(tmp_path / "all", section).images) == 5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from stages import walk
@@ -146,6 +149,36 @@ def test_a_missing_name_that_looks_like_another_is_shown_as_it_is(tmp_path: Path
     assert r"e\u0301.png" in str(caught.value)
 
 
+def test_names_that_differ_in_case_as_on_other_systems(tmp_path: Path) -> None:
+    root = photos(tmp_path / "root", captions=False)
+    table = write_table(tmp_path / "c.csv", [{"image": "Wild/OWL.PNG", "caption": "an owl"}])
+    assert captions(from_folder(tmp_path, root, captions={"path": table})) == ["an owl"]
+    (root / "Cat.png").write_bytes(png(7))
+    table = write_table(tmp_path / "c.csv", [{"image": "CAT.png", "caption": "which of the two?"}])
+    with pytest.raises(InputError, match=r"CAT\.png does not exist"):
+        from_folder(tmp_path, root, captions={"path": table})
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    root = photos(tmp_path / "root", captions=False)
+    for name in ("a\0.png", "x" * 5000 + ".png"):
+        table = write_table(tmp_path / "c.jsonl", [{"image": name, "caption": "x"}])
+        with pytest.raises(InputError, match="cannot be read") as caught:
+            from_folder(tmp_path, root, captions={"path": table})
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """They stand in the manifest with their bytes written out."""
+    root = photos(tmp_path / "root")
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff.png")).write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff.txt")).write_text("a text")
+    Path(os.fsdecode(os.fsencode(root) + b"/\xfe.md")).write_text("a text")
+    made = from_folder(tmp_path, root)
+    assert made.removed("images") == {"decode": 1}
+    assert left_out(made, root) == {"not read (.md)": ["\\udcfe.md"]}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -223,7 +256,7 @@ def test_prompts_and_pairs_in_saved_data_sets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(POINTER, "it is a Git LFS pointer"), (b"<html>", "it is an HTML page"), (b"PK\x03\x04", "a zip")],
+    [(POINTER, "it is a Git LFS pointer"), (b"<html>", "it is an HTML page")],
 )
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
 def test_what_stands_in_the_place_of_a_table(suffix: str, data: bytes, said: str, tmp_path: Path) -> None:
@@ -280,6 +313,31 @@ def test_groups_of_any_type(groups: pa.Array, expected: list[str], tmp_path: Pat
         assert own == group if group else len(own) == 12  # no group: the caption's id
 
 
+def test_parquet_files_by_a_pattern(tmp_path: Path) -> None:
+    for n in range(3):
+        write_table(tmp_path / f"part{n}.parquet", rows_of(3)[n : n + 1])
+    source = {"kind": "parquet", "path": str(tmp_path / "part[02].parquet")}
+    assert captions(curate(tmp_path, section(tmp_path, images=source))) == ["picture 0", "picture 2"]
+
+
+def test_columns_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    names = ["image", "caption", "caption"]
+    pq.write_table(
+        pa.Table.from_arrays([pa.array([png(0)]), pa.array(["a"]), pa.array(["b"])], names), tmp_path / "t.parquet"
+    )
+    with pytest.raises(InputError, match="two columns are called 'caption', expected one of each name"):
+        curate(tmp_path, section(tmp_path, images={"kind": "parquet", "path": str(tmp_path / "t.parquet")}))
+
+
+def test_captions_in_lists(tmp_path: Path) -> None:
+    rows = [{"image": png(n), "caption": each} for n, each in enumerate([["a", "b"], [], ["c"]])]
+    source = {"kind": "parquet", "path": write_table(tmp_path / "t.parquet", rows)}
+    with pytest.raises(InputError, match=r"expected text; caption\.0 is the first of them"):
+        curate(tmp_path, section(tmp_path, images=source))
+    made = curate(tmp_path, section(tmp_path, images=source | {"caption": "caption.0"}))
+    assert captions(made) == ["a", "c"] and made.removed("images") == {"text": 1}
+
+
 # --- cells ----------------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +392,7 @@ def test_refused_cells_are_cut_in_the_message(cell: object, said: str, tmp_path:
         (("chosen", "rejected"), {}),
         (("image_chosen", "image_rejected"), {}),
         (("winner", "loser"), {}),
+        (("Chosen", "Rejected"), {}),
         (("good", "bad"), {"chosen": "good", "rejected": "bad"}),
         (("files.0", "files.1"), {"chosen": "files.0", "rejected": "files.1"}),
     ],
@@ -372,6 +431,15 @@ def test_keys_of_pairs_that_contradict(keys: dict[str, str], said: str, tmp_path
         curate(tmp_path, section(tmp_path, pairs={"kind": "file", "path": "p.csv", **keys}))
 
 
+def test_judgements_that_are_none(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos", captions=False)
+    for value, shown in (("left", "str 'left'"), (2, "2"), ("70%", "str '70%'")):
+        row = {"prompt": "x", "image_a": "cat.png", "image_b": "dog.png", "preference": value}
+        path = write_table(tmp_path / "p.csv", [row])
+        with pytest.raises(InputError, match=rf"'preference' is {shown}, expected 0 \(b\) to 1 \(a\), or a, b or tie"):
+            curate(tmp_path, section(tmp_path, pairs={"kind": "file", "path": path, "folder": str(root)}))
+
+
 def test_near_duplicates_name_the_earlier_one(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -401,6 +469,15 @@ def test_line_ends_of_every_system(suffix: str, end: str, tmp_path: Path) -> Non
     assert [row["prompt"] for row in made.prompts if row["split"] == "train"] == texts
 
 
+def test_cells_between_other_signs(tmp_path: Path) -> None:
+    study = section(tmp_path)
+    study["prompts"]["train"]["path"] = str(tmp_path / "list.csv")
+    for content in ("prompt;n\na cat;1\n", "sep=;\nprompt;n\n"):
+        (tmp_path / "list.csv").write_text(content)
+        with pytest.raises(InputError, match=r"list\.csv, line 1: one column, '.*;.*'; expected cells between ','"):
+            curate(tmp_path, study)
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".json", ".jsonl"])
 @pytest.mark.parametrize(
     ("content", "said"),
@@ -418,3 +495,12 @@ def test_lists_that_are_none(suffix: str, content: bytes, said: str, tmp_path: P
     study["prompts"]["train"]["path"] = str(tmp_path / f"list{suffix}")
     with pytest.raises(InputError, match=rf"list\{suffix}: is {said}"):
         curate(tmp_path, study)
+
+
+def test_the_pairs_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bring-your-own-data.md").read_text(encoding="utf-8")
+    block = next(text for text in re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if "good" in text)
+    monkeypatch.chdir(tmp_path)
+    write_table(Path("data/preferences.parquet"), [{"prompt": "x", "good": png(0), "bad": png(1)}])
+    made = curate(tmp_path / "out", section(tmp_path, **yaml.safe_load(block)))
+    assert [row["preference"] for row in made.pairs] == [1.0]

@@ -73,6 +73,8 @@ SHAPES: dict[str, tuple[list[Member], list[str]]] = {
     "folders": ([*sample("x/1", 0), *sample("y/1", 1)], ["text of x/1", "text of y/1"]),
     "dots in folders": ([*sample("v1.0/a", 0), *sample("v1.1/a", 1)], ["text of v1.0/a", "text of v1.1/a"]),
     "leading ./": ([("./1.png", png(0)), ("1.txt", b"x")], ["x"]),
+    "names above": ([("../1.png", png(0)), ("../1.txt", b"x")], ["x"]),
+    "either normal form": ([("caf\u00e9.png", png(0)), ("cafe\u0301.txt", b"x")], ["x"]),
     "capital suffixes": ([("1.PNG", png(0)), ("1.TXT", b"x")], ["x"]),
     "other suffixes": ([("1.jfif", png(0)), ("1.caption", b"x"), ("2.gif", png(1)), ("2.txt", b"y")], ["x", "y"]),
     "one key twice": ([*sample("1", 0, "first"), *sample("2", 1), *sample("1", 2, "second")],
@@ -102,6 +104,51 @@ def test_what_cannot_be_told_apart_is_refused_by_its_key(members: list[Member], 
     with pytest.raises(InputError, match=said) as caught:
         read(tmp_path, packed(tmp_path / "0.tar", members))
     assert "expected" in str(caught.value)
+
+
+def test_what_stands_behind_the_end_is_not_passed_over(tmp_path: Path) -> None:
+    """Two tars joined by cat, and a damaged header: tarfile takes either for the end."""
+    first, second = (packed(tmp_path / f"{n}.tar", sample(f"{n}", n)).read_bytes() for n in range(2))
+    damaged = bytearray(first)
+    damaged[512 * (1 + -(-len(png(0)) // 512))] ^= 0xFF
+    for name, data in {"joined": first + second, "damaged": bytes(damaged)}.items():
+        (tmp_path / f"{name}.tar").write_bytes(data)
+        with pytest.raises(InputError, match=r"tar: something stands behind the end of its archive, at byte \d+"):
+            read(tmp_path, tmp_path / f"{name}.tar")
+    (tmp_path / "padded.tar").write_bytes(first + bytes(20480))
+    assert captions(read(tmp_path, tmp_path / "padded.tar")) == ["text of 0"]
+
+
+def test_images_without_metadata(tmp_path: Path) -> None:
+    """Where the first has none, the bounds are meant for another set; where some have none, those are removed."""
+    about = json.dumps({"punsafe": 0.0, "pwatermark": 0.0}).encode()
+    packed(tmp_path / "0.tar", [*sample("a", 0), ("a.json", about), *sample("b", 1)])
+    bounds = {"max_unsafe": 0.1, "max_watermark": 0.5}
+    made = read(tmp_path, tmp_path / "0.tar", **bounds)
+    assert captions(made) == ["text of a"] and made.removed("images") == {"metadata": 1}
+    packed(tmp_path / "1.tar", sample("b", 1))
+    with pytest.raises(
+        InputError, match=r"1\.tar, b: its metadata have no 'punsafe', on which `max_unsafe` is a bound"
+    ):
+        read(tmp_path, tmp_path / "1.tar", **bounds)
+
+
+def test_texts_and_folders_that_are_none(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n"
+    with pytest.raises(InputError, match=r"0\.tar, 1: its \.txt is a Git LFS pointer"):
+        read(tmp_path, packed(tmp_path / "0.tar", [("1.png", png(0)), ("1.txt", pointer)]))
+    with pytest.raises(InputError, match="hold no rows, expected at least one; left out: 2 a sample without an image"):
+        read(tmp_path, packed(tmp_path / "1.tar", [("README", b""), ("x.json", b"{}")]))
+    (tmp_path / "zst").mkdir()
+    (tmp_path / "zst" / "0.tar.zst").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no tars here.*; 0\.tar\.zst is compressed in a way that is not read"):
+        read(tmp_path, tmp_path / "zst")
+
+
+def test_a_pattern_names_tars(tmp_path: Path) -> None:
+    for n in range(3):
+        packed(tmp_path / "t" / f"{n}.tar", sample(f"{n}", n))
+    assert captions(read(tmp_path, tmp_path / "t" / "[01].tar")) == ["text of 0", "text of 1"]
 
 
 def test_every_other_member_is_counted(tmp_path: Path) -> None:

@@ -73,6 +73,21 @@ def refusals(folders: dict[str, Path], top: Path) -> Iterator[tuple[Path, dict[s
     for content, said in NO_WEIGHTS:
         vae.write_bytes(content)
         yield broken, {}, said
+    for name in ("model_index.json", "vae/config.json", "tokenizer/merges.txt"):
+        pointers = without(sd15, top / name.replace("/", "-"))
+        (pointers / name).write_bytes(NO_WEIGHTS[2][0])
+        yield pointers, {}, rf"{name}: is a Git LFS pointer"
+    mute = without(sd15, top / "j", "tokenizer/tokenizer.json")
+    yield mute, {}, r"missing tokenizer/tokenizer\.json$"
+    lost = without(sd15, top / "k", "unet/diffusion_pytorch_model.safetensors")
+    (lost / "unet" / "diffusion_pytorch_model.safetensors").symlink_to("../../blobs/gone")
+    yield lost, {}, r"\(diffusion_pytorch_model\.safetensors is a link to nothing\)$"
+    (top / "outer").mkdir()
+    yield without(sd15, top / "outer" / "inner").parent, {}, r"; there is a model in .*/outer/inner$"
+    pieces = without(sd15, top / "l", "unet/diffusion_pytorch_model.safetensors")
+    index = pieces / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": 1}}')
+    yield pieces, {}, "not an index of weights"
     other = without(sd15, top / "i", "unet/diffusion_pytorch_model.safetensors")
     (other / "unet" / "diffusion_flax_model.msgpack").write_bytes(b"")
     yield (

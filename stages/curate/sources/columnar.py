@@ -44,6 +44,8 @@ def find(path: str, split: str = "") -> Shards:
     root = Path(path)
     if root.is_file():
         return Shards([root])
+    if not root.exists() and (matching := walk.matching(path)):
+        return Shards(matching)
     if not root.is_dir():
         raise InputError(f"{path}: no such file, expected a Parquet file or a folder of .parquet files")
     if (root / saved.SPLITS).is_file():
@@ -126,6 +128,8 @@ def _batch(parquet: pq.ParquetFile | saved.ArrowFile, columns: Sequence[str]) ->
 def _column(file: Path, names: Sequence[str], key: str) -> str:
     """The column of `key`, which may reach into a list or struct: `file_path.0`."""
     found = next((name for name in (key, key.split(".")[0]) if name in names), None)
+    if found is not None and names.count(found) > 1:
+        raise InputError(f"{file}: two columns are called {found!r}, expected one of each name")
     if found is None:
         raise InputError(f"{file}: there is no column {key!r}{nearest(key, names)}")
     return found
@@ -135,6 +139,6 @@ def _open(file: Path) -> pq.ParquetFile | saved.ArrowFile:
     try:
         return saved.ArrowFile(file) if file.suffix.lower() in SUFFIXES[1:] else pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        found = contents.not_text(contents.head(file)) if file.is_file() else ""
+        found = contents.stand_in(contents.head(file)) if file.is_file() else ""
         reason = f"it is {found}" if found else " ".join(str(error).split())[:200]
         raise InputError(f"{file}: not a readable {file.suffix[1:].capitalize()} file: {reason}") from None

@@ -56,7 +56,7 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
             (a, image_a), (b, image_b) = (_side(record, key, text, settings, catalogue, left_out) for key in sides)
             preference = _preference(record, settings) if votes else 1.0
             pair = PairRow(record.where, text, a, b, preference, source_name(settings))
-            yield Offer(pair, tuple(image for image in (image_a, image_b) if image))
+            yield Offer(pair, tuple(image for image in (image_a, image_b if b != a else None) if image))
 
     return Stream(rows(), table.total, left_out)
 
@@ -69,7 +69,8 @@ def _columns(settings: FilePairs) -> tuple[tuple[str, str], tuple[str | None, ..
     if settings.model_fields_set & set(JUDGED):
         return plain
     names = column_names(settings.path)
-    ranked = next((pair for pair in BETTER_AND_WORSE if set(pair) <= set(names)), None)
+    lower = {name.lower(): name for name in names}
+    ranked = next(((lower[a], lower[b]) for a, b in BETTER_AND_WORSE if a in lower and b in lower), None)
     return (ranked, ()) if ranked and settings.image_a not in names else plain
 
 
@@ -127,10 +128,11 @@ def _preference(record: Record, settings: FilePairs) -> float | None:
     value = record.get(settings.preference)
     if isinstance(value, str) and value.strip().lower() in WORDS:
         return WORDS[value.strip().lower()]
-    share = record.number(settings.preference)
+    wanted = "expected 0 (b) to 1 (a), or a, b or tie"
+    share = record.number(settings.preference, wanted)
     if share is None or 0 <= share <= 1:
         return share
-    raise InputError(f"{record.where}: {settings.preference!r} is {share:g}, expected 0 (b) to 1 (a), or a, b or tie")
+    raise InputError(f"{record.where}: {settings.preference!r} is {share:g}, {wanted}")
 
 
 def _share(record: Record, a: float, b: float) -> float | None:

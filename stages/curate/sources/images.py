@@ -39,11 +39,11 @@ def is_image(file: Path) -> bool:
 
 
 def locate(root: Path, name: str) -> Path:
-    """The file `name` below `root`. Where there is none, one whose name differs in its Unicode normal form only (macOS
-    stores accents as characters of their own), or in the sign between folders.
+    """The file `name` below `root`. Where there is none, the one whose name differs only in its Unicode normal form
+    (macOS stores accents as characters of their own), in upper and lower case, or in the sign between folders.
     """
     path = root / name
-    if os.path.lexists(path) or len(name) > _LONGEST:
+    if len(name) > _LONGEST or "\0" in name or os.path.lexists(path):
         return path
     found = root
     for part in name.replace("\\", "/").split("/"):
@@ -66,8 +66,9 @@ def read_file(path: Path, where: str) -> bytes:
     except FileNotFoundError:
         link = ": it is a link to nothing" if path.is_symlink() else ""
         raise InputError(f"{where}: image {_shown(path)} does not exist{link}") from None
-    except OSError as error:
-        raise InputError(f"{where}: image {_shown(path)} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a name with a null character is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{where}: image {_shown(path)} cannot be read: {reason}") from None
 
 
 def read_cell(record: Record, key: str, left_out: LeftOut) -> bytes:
@@ -130,11 +131,11 @@ def _rest(body: str) -> str:
 
 
 def _same(name: str, other: str) -> bool:
-    return unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other)
+    return unicodedata.normalize("NFC", name).casefold() == unicodedata.normalize("NFC", other).casefold()
 
 
 def _shown(path: Path) -> str:
-    """A path in a message: not longer than a line, and in ASCII where its characters have several forms."""
+    """A path in a message: not longer than a line, and in ASCII where it does not look like what it is."""
     text = str(path)
     text = text if len(text) <= 200 else f"{text[:197]}..."
-    return text if unicodedata.is_normalized("NFC", text) else f"{text} ({text!a})"
+    return text if text.isprintable() and unicodedata.is_normalized("NFC", text) else ascii(text)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages import contents
 from stages.curate.datasets import LaionImages, LaionPrompts
 from stages.curate.left_out import LeftOut
 from stages.curate.rows import ImageRow, PromptRow, Stream
@@ -22,6 +23,7 @@ from stages.curate.sources.tars import Sample
 from stages.errors import InputError
 
 CAPTIONS = ("TEXT", "caption")
+LACKS = "its metadata have no"
 
 
 def prompts(settings: LaionPrompts) -> Stream[PromptRow]:
@@ -35,8 +37,8 @@ def prompts(settings: LaionPrompts) -> Stream[PromptRow]:
 def images(settings: LaionImages) -> Stream[ImageRow]:
     """The images of all tars. Metadata beyond the bounds of the settings make an image unfit.
 
-    Raises InputError for tars that are missing or damaged, captions that are not UTF-8, and metadata without the key
-    that a bound asks for.
+    Raises InputError for tars that are missing or damaged, captions that are not UTF-8, and where the metadata of the
+    first image lack the key that a bound asks for.
     """
     left_out = LeftOut()
     found = tars.find(settings.path, left_out)
@@ -46,16 +48,22 @@ def images(settings: LaionImages) -> Stream[ImageRow]:
     def rows() -> Iterator[ImageRow]:
         for tar in found:
             known = _known(tar)
-            for sample in tars.samples(tar, left_out):
-                yield _row(sample, known, settings)
+            for number, sample in enumerate(tars.samples(tar, left_out)):
+                row = _row(sample, known, settings)
+                if number == 0 and tar == found[0] and row.unfit.startswith(LACKS):
+                    raise InputError(f"{row.name}: {row.unfit}")
+                yield row
 
     return Stream(rows(), sum(_count(tar) for tar in found), left_out)
 
 
 def _text(sample: Sample, suffixes: Sequence[str]) -> str:
     """The text in the first of these files; empty without one."""
+    data = sample.first(suffixes)
+    if said := contents.stand_in(data):
+        raise InputError(f"{sample.where}: its .{suffixes[0]} is {said}")
     try:
-        return sample.first(suffixes).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{sample.where}: its .{suffixes[0]} is not UTF-8, expected UTF-8 text") from None
 
@@ -91,13 +99,16 @@ def _row(sample: Sample, beside: Mapping[str, Mapping[str, Any]], settings: Laio
 def _unfit(known: Record, settings: LaionImages) -> str:
     """The first bound that an image does not keep; one whose value is null keeps none."""
     bounds = (
-        ("punsafe", settings.max_unsafe, 1),
-        ("pwatermark", settings.max_watermark, 1),
-        ("similarity", settings.min_similarity, -1),
+        ("punsafe", "max_unsafe", 1),
+        ("pwatermark", "max_watermark", 1),
+        ("similarity", "min_similarity", -1),
     )
-    for key, bound, sign in bounds:
+    for key, setting, sign in bounds:
+        bound = getattr(settings, setting)
         if bound is None:
             continue
+        if key not in known.values:
+            return f"{LACKS} {key!r}, on which `{setting}` is a bound; `{setting}: null` keeps all"
         value = known.score(key)
         if value is None or not sign * value <= sign * bound:
             return f"{key} {value:g}, bound {bound:g}"

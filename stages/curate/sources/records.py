@@ -34,7 +34,10 @@ class Record:
     folder: Path
 
     def get(self, key: str) -> Any:
-        """The value at `key`, which may reach into an object or list (`file_path.0`). Raises InputError without one."""
+        """The value at `key`, which may reach into an object or list (`file_path.0`); None for an empty list.
+
+        Raises InputError where there is no such key.
+        """
         if key in self.values:
             return self.values[key]
         found: Any = self.values
@@ -43,6 +46,8 @@ class Record:
                 found = found[part]
             elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
                 found = found[int(part)]
+            elif found == [] and part.isdecimal():
+                return None
             else:
                 raise InputError(f"{self.where}: there is no {key!r} here{nearest(key, map(str, self.values))}")
         return found
@@ -77,7 +82,7 @@ class Record:
             return str(value)
         return "" if key is None else self.text(key)
 
-    def number(self, key: str | None) -> float | None:
+    def number(self, key: str | None, wanted: str = "expected a number") -> float | None:
         """The number at `key`; None without a key, for null and an empty cell. Raises InputError for other things."""
         value = None if key is None else self.get(key)
         if value is None or value == "":
@@ -85,7 +90,7 @@ class Record:
         try:
             return float(value)
         except (TypeError, ValueError):
-            raise InputError(f"{self.where}: {key!r} is {short(value)}, expected a number") from None
+            raise InputError(f"{self.where}: {key!r} is {short(value)}, {wanted}") from None
 
     def score(self, key: str | None) -> float | None:
         """The number at `key`; None without a key; an empty cell is NaN, which satisfies no bound."""
@@ -162,6 +167,9 @@ def _csv(file: Path, delimiter: str, strict: bool = True) -> Iterator[Record]:
         header = next(reader, None)
         if header is None:
             raise InputError(f"{file}: empty, expected a header line with column names")
+        other = next((sign for sign in ";\t|," if sign != delimiter and sign in header[0]), "")
+        if len(header) == 1 and other:
+            raise InputError(f"{file}, line 1: one column, {header[0]!r}; expected cells between {delimiter!r}")
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"{file}, line 1: two columns are called {twice!r}, expected one of each name")
@@ -198,7 +206,8 @@ def _json_record(file: Path, where: str, value: Any, key: str) -> Record:
 def _require_text(file: Path) -> None:
     """Raise InputError for a file that is missing, or whose first bytes are those of something else than a list."""
     if not file.is_file():
-        raise InputError(f"{file}: no such file, expected a list or table")
+        found = "neither a file nor a folder" if file.exists() else "no such file"
+        raise InputError(f"{file}: {found}, expected a list or table")
     if found := contents.not_text(contents.head(file)):
         raise InputError(f"{file}: is {found}; expected a list or table, saved as UTF-8 text")
 

@@ -11,6 +11,7 @@ import lzma
 import re
 import tarfile
 import tempfile
+import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
 TEXTS = ("txt", "caption")
 OTHER = ("json",)
 TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2?|tar\.xz|txz)$", re.IGNORECASE)
-TWICE = "a second member of the same name and content"
+PACKED = {rb"\x1f\x8b\x08": "gzip", rb"BZh[1-9]1A": "bz2", rb"\xfd7zXZ\x00": "lzma"}
+"""How compressed files begin, and the module that reads them."""
 
 Members = Sequence[tarfile.TarInfo]
 
@@ -58,13 +60,17 @@ def find(path: str, left_out: LeftOut) -> list[Path]:
     root = Path(path)
     if root.is_file():
         return [root]
+    if not root.exists() and (matching := walk.matching(path)):
+        return matching
     if not root.is_dir():
         raise InputError(f"{root}: no such file, expected a tar or a folder of tars")
     found = walk.search(root)
     left_out.add_unread(found.unread)
     tars = [file for file in found.files if TAR.search(file.name)]
     if not tars:
-        raise InputError(f"{root}: no tars here, expected a webdataset: files such as 00000.tar")
+        other = next((file.name for file in found.files if ".tar." in file.name.lower()), "")
+        hint = f"; {other} is compressed in a way that is not read" if other else ""
+        raise InputError(f"{root}: no tars here, expected a webdataset: files such as 00000.tar{hint}")
     left_out.unless_read(sorted(set(found.files) - set(tars)))
     return tars
 
@@ -100,6 +106,8 @@ def _opened(tar: Path) -> Iterator[tarfile.TarFile]:
     """A tar of which members can be read in any order."""
     try:
         with tar.open("rb") as file, _plain(file) as content, tarfile.open(fileobj=content, mode="r:") as archive:
+            archive.getmembers()
+            _require_end(tar, archive, content)
             yield archive
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         found = contents.stand_in(contents.head(tar)) if tar.is_file() else ""
@@ -109,9 +117,9 @@ def _opened(tar: Path) -> Iterator[tarfile.TarFile]:
 @contextmanager
 def _plain(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """The file itself, or its content in a temporary file where it is compressed: there one can go back in it."""
-    magic = {b"\x1f\x8b": "gzip", b"BZ": "bz2", b"\xfd7": "lzma"}
-    name = magic.get(file.read(2))
+    start = file.read(6)
     file.seek(0)
+    name = next((name for magic, name in PACKED.items() if re.match(magic, start)), None)
     if name is None:
         yield file
         return
@@ -122,6 +130,18 @@ def _plain(file: IO[bytes]) -> Iterator[IO[bytes]]:
         shutil.copyfileobj(packed, content)
         content.seek(0)
         yield cast("IO[bytes]", content)
+
+
+def _require_end(tar: Path, archive: tarfile.TarFile, content: IO[bytes]) -> None:
+    """Raise InputError where something stands behind the end of the archive, which tarfile passes over in silence."""
+    end = archive.offset
+    content.seek(end)
+    while block := content.read(2**20):
+        if block.strip(b"\0"):
+            raise InputError(
+                f"{tar}: something stands behind the end of its archive, at byte {end}: a damaged header, or a second "
+                "tar; expected one sound tar (`tar --concatenate` joins two)"
+            )
 
 
 def _grouped(tar: Path, archive: tarfile.TarFile, left_out: LeftOut) -> Iterator[_Group]:
@@ -142,7 +162,7 @@ def _grouped(tar: Path, archive: tarfile.TarFile, left_out: LeftOut) -> Iterator
 
 def _unread(member: tarfile.TarInfo, archive: tarfile.TarFile) -> str:
     """Why a member is not read; empty for a file, or a link to one of the same tar."""
-    if any(part.startswith(".") or part == "__MACOSX" for part in _parts(member.name)):
+    if any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in _parts(member.name)):
         return walk.HIDDEN
     if member.issym() or member.islnk():
         try:
@@ -216,13 +236,18 @@ def _parts(name: str) -> tuple[str, ...]:
 
 def _key(name: str) -> str:
     """Folder and name up to the first dot."""
-    path = PurePosixPath(name)
+    path = _plain_path(name)
     return path.with_name(path.name.partition(".")[0]).as_posix()
 
 
 def _stem(name: str) -> str:
     """Folder and name up to the last dot."""
-    return PurePosixPath(name).with_suffix("").as_posix()
+    return _plain_path(name).with_suffix("").as_posix()
+
+
+def _plain_path(name: str) -> PurePosixPath:
+    """The path in Unicode's composed form: a text and its image may come from different systems."""
+    return PurePosixPath(unicodedata.normalize("NFC", name))
 
 
 def _suffix(name: str) -> str:

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages import walk
+from stages import contents, walk
 from stages.errors import InputError
 from stages.models.bases.weights import Weights, find_weights, is_weights
 from stages.params import nearest
 
 INDEX, CONFIG = "model_index.json", "config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
+VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
+"""Files of a tokenizer, one kind of which it has; without any, transformers makes one that knows no word."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Layout:
         if not (self.folder / SCHEDULER).is_file():
             missing.append(SCHEDULER)
         if missing:
-            raise InputError(f"{self.folder}: not a complete diffusers folder; missing {', '.join(missing)}")
+            inner = [path.parent for path in walk.files(self.folder) if path.name == INDEX]
+            hint = f"; there is a model in {inner[0]}" if len(inner) == 1 and inner[0] != self.folder else ""
+            raise InputError(f"{self.folder}: not a complete diffusers folder; missing {', '.join(missing)}{hint}")
         fit = _fit_checks(self)
         for what, found, wanted in fit:
             if found != wanted:
@@ -143,6 +147,8 @@ class Layout:
         for name in self.folders(part):
             folder = self.folder / name
             if name.startswith("tokenizer"):
+                if folder.is_dir() and not any(all((folder / f).is_file() for f in kind) for kind in VOCABULARIES):
+                    yield f"{name}/{VOCABULARIES[0][0]}"
                 if name != "tokenizer" and not folder.is_dir():
                     yield f"{name}/"
             elif not folder.is_dir():
@@ -161,7 +167,8 @@ def read_json(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not readable as JSON: {error}") from None
+        said = contents.stand_in(contents.head(path)) if path.is_file() else ""
+        raise InputError(f"{path}: {f'is {said}' if said else f'not readable as JSON: {error}'}") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(found).__name__}")
     return found

@@ -52,8 +52,11 @@ def find_weights(folder: Path, variant: str | None = None) -> Weights:
 
 def _others(folder: Path) -> str:
     """A note on weights that are there and are not read: for other libraries, or with names that nothing has."""
-    others = sorted(path.name for path in folder.glob("*.*") if path.suffix in ENDINGS)
-    return f" (there is {', '.join(others[:3])}, which is not read)" if others else ""
+    named = [path for path in sorted(folder.glob("*.*")) if path.suffix.lower() in ENDINGS]
+    others = [path.name for path in named if path.is_file()]
+    lost = [path.name for path in named if path.is_symlink() and not path.exists()]
+    note = f" (there is {', '.join(others[:3])}, which is not read)" if others else ""
+    return f" ({lost[0]} is a link to nothing)" if lost else note
 
 
 def check_safetensors(path: Path) -> None:
@@ -118,8 +121,8 @@ def _pieces(folder: Path, variant: str | None, ending: str) -> Weights | None:
             continue
         try:
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+            missing = tuple(name for name in names if not (folder / name).is_file())
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"{index}: not an index of weights") from None
-        missing = tuple(name for name in names if not (folder / name).is_file())
         return Weights((index, *(folder / name for name in names)), variant, missing)
     return None
