@@ -16,9 +16,9 @@ from benchmarks.networks import GUIDANCE, STEPS, SWITCHES, Place, Shape, build, 
 from stages import pictures, tables
 from stages.encode.store import Encodings
 from stages.finetune.batch import Batch
+from stages.finetune.context import TrainingContext
+from stages.finetune.paths import Paths
 from stages.finetune.resolve import resolve as resolve_run
-from stages.finetune.run import start, training_data
-from stages.finetune.trainer import Trainer
 from stages.models.diffusion import DiffusionModel
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
@@ -79,9 +79,6 @@ class Chosen(random.Random):
         """That index."""
         return self.index
 
-    def __copy__(self) -> Chosen:
-        return self
-
 
 @dataclass(frozen=True)
 class Bench:
@@ -112,15 +109,16 @@ class Bench:
     def training(self, name: str, middles: Sequence[int] = MIDDLES, compiled: bool = False) -> tuple[Side, Side]:
         """Micro-steps of a method, one for each of `middles`: plain, and ours."""
         plan, encodings = resolve_run(self.place.study, f"{name}-s0"), self.encodings()
-        plan = replace(plan, train=plan.train.model_copy(update={"compile": compiled}))
-        policy = make_policy(self.model.unet, "full")
-        trainer = cast(Trainer, start(plan, self.model, policy, encodings, self.judge))
-        data = training_data(plan, self.model, encodings, device())
+        summed = plan.train.as_released.model_copy(update={"sum_accumulation": True})
+        plan = replace(plan, train=plan.train.model_copy(update={"compile": compiled, "as_released": summed}))
+        paths = Paths(self.place.base, self.place.reward, None, *self.place.encodings)
+        context = TrainingContext(paths, self.model, encodings, {plan.study.reward: self.judge})
+        policy, data = context.policy(plan), context.data(plan)
+        trainer = context.trainer(plan, policy)
 
         def ours() -> Made:
             batches = [replace(data.batch(number, 0), rng=Chosen(m)) for number, m in enumerate(middles)]
-            terms = [trainer.backward(batch) for batch in trainer.ready(batches)]
-            return Made([float(own["loss"]) for own in terms])
+            return Made([float(own["loss"]) for own in trainer.backward(batches)])
 
         reference, known = self._reference(plan.train.sampling_steps), self.pixels()
         batches = [data.batch(number, 0) for number in range(len(middles))]

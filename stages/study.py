@@ -21,6 +21,7 @@ from stages import names, plugins
 from stages.curate.settings import CurateSettings, source_name
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
+from stages.finetune import method
 from stages.finetune import resolve as methods
 from stages.finetune.settings import FinetuneSettings, RunSettings
 from stages.measure.settings import MeasureSettings
@@ -157,7 +158,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:
         _check_predictor(study, methods.resolve(path, name, raw), f"{path}: methods.{run.method}")
     sources = [source_name(source) for source in study.curate.images]
     for name, settings in study.methods.items():
-        _, checked = methods.method(settings, f"{path}: methods.{name}")
+        _, _, checked = methods.method(settings, f"{path}: methods.{name}")
         asked = [checked.source] if checked.source is not None else []
         _check_known(asked, sources, f"{path}: methods.{name}.source", "source of curate.images")
     trained = {run.method for run in study.runs.values()}
@@ -166,7 +167,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:
 
 def _check_predictor(study: Study, plan: methods.Plan, where: str) -> None:
     """A distilled model that a method asks for is trained here, for the rollouts that it is used in."""
-    name = getattr(plan.method_settings, "model", None)
+    name = plan.method_settings.needs.student
     if name is None:
         return
     known = study.prepare.train.consistency
@@ -224,7 +225,7 @@ def schema() -> dict[str, Any]:
     """The JSON schema of a study file; methods and strategies are the ones of this project."""
     made = Study.model_json_schema(by_alias=True)
     definitions = made["$defs"]
-    definitions["MethodEntry"] = _any_of(methods.METHODS, definitions)
+    definitions["MethodEntry"] = _any_of(method.PACKAGE, definitions)
     definitions["StrategyEntry"] = _any_of(strategies.STRATEGIES, definitions)
     for properties, name, entry in (
         (made["properties"], "methods", "MethodEntry"),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from torch import Tensor, nn
 from stages import tables
 from stages.encode.store import EMPTY, MEANS, STDS, TEXTS
 from stages.finetune.batch import Batch
+from stages.finetune.families.reward_gradient import Judged, RewardGradient, Step
+from stages.finetune.networks import Networks
+from stages.finetune.objective import Run
+from stages.finetune.reward import CountedReward, Decode, LatentReward, RewardFunction
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trainer import Trainer
+from stages.finetune.training import Trainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.noise import GivenNoise
@@ -170,11 +174,11 @@ def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
     return seen + images.new_tensor([0.1 * len(prompt) for prompt in prompts]) * images.mean((1, 2, 3))
 
 
-def tools(network: nn.Module, steps: int = 6, guidance: float = 1.0, dtype: torch.dtype = torch.float32) -> Tools:
-    """Tools on a grid of `steps` around a network."""
+def networks(network: nn.Module, steps: int = 6, guidance: float = 1.0, dtype: torch.dtype = torch.float32) -> Networks:
+    """A network on a grid of `steps`, without a reference."""
     on = schedule()
     on = NoiseSchedule(on.alphas_cumprod.to(dtype), on.prediction_type, on.spacing, on.offset)
-    return Tools(Denoiser(network, on), on.grid(steps), Conditioning(text(1, seed=99).to(dtype)), guidance)
+    return Networks(Denoiser(network, on), on.grid(steps), Conditioning(text(1, seed=99).to(dtype)), guidance)
 
 
 def batch(
@@ -194,12 +198,41 @@ def batch(
     )  # fmt: skip
 
 
-def trainer(network: nn.Module, step, settings: FinetuneSettings | None = None, **more: object) -> Trainer:
-    """A trainer of the parameters of `network` that want a gradient, with the tiny autoencoder and `reward`."""
+def judged(networks: Networks, batch: Batch, step: Step) -> Judged:
+    """What a micro-batch of a reward-gradient method wants judged, with all its penalties; its rollouts go alone."""
+    penalties, send = {}, None
+    while True:
+        try:
+            rollout = next(step) if send is None else step.send(send)
+        except StopIteration as end:
+            return replace(end.value, penalties={**penalties, **end.value.penalties})
+        penalties |= rollout.penalties
+        own = networks if rollout.guided else networks.without_guidance()
+        send = own.rollout(batch, rollout.x, rollout.start, rollout.stop, rollout.first)
+
+
+def trainer(
+    network: nn.Module,
+    step: Callable[[Networks, Batch], Step],
+    settings: FinetuneSettings | None = None,
+    steps: int = 6,
+    dtype: torch.dtype = torch.float32,
+    decode: Decode | None = None,
+    judge: RewardFunction | None = None,
+    reference: nn.Module | None = None,
+) -> Trainer:
+    """A trainer of the parameters of `network` that want a gradient by a reward-gradient method, with the tiny
+    autoencoder and `reward` unless others are given.
+    """
     settings = settings or FinetuneSettings()
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    made = tools(network, guidance=settings.guidance, **more)  # type: ignore[arg-type]
-    return Trainer.start(made, Autoencoder(vae()).decode, reward, step, parameters, settings)
+    made = networks(network, steps, settings.guidance, dtype)
+    made = replace(made, sampler=settings.sampler, extra_step=settings.as_released.extra_step)
+    if reference is not None:
+        made = replace(made, reference=Denoiser(reference, made.policy.process))
+    judges = LatentReward(decode or Autoencoder(vae()).decode, CountedReward(judge or reward), settings)
+    run = Run(made, judges, settings)
+    return Trainer.start(run, RewardGradient(run, lambda batch: step(made, batch)), parameters)
 
 
 class Watched(nn.Module):

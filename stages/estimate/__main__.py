@@ -30,38 +30,38 @@ def main() -> None:
     runs = read_study(args.params).get("runs") or {}
     counted = Counter(str(run["method"]) for run in runs.values())
     first = {str(run["method"]): name for name, run in reversed(runs.items())}
+    if not counted:
+        raise InputError(f"{args.params}: runs: there are none, expected at least one to estimate")
 
-    from stages.encode.store import Encodings
     from stages.estimate.trial import sampling, training
-    from stages.finetune.judge import require_enough
+    from stages.finetune.context import TrainingContext
+    from stages.finetune.paths import Paths
     from stages.finetune.resolve import resolve
     from stages.models import record
-    from stages.models.diffusion import load_diffusion
     from stages.rewards.base import load_reward
     from stages.runtime import device, progress
     from stages.sample.resolve import resolve as resolve_sampling
 
-    plans, where = [resolve(args.params, first[method]) for method in counted], device()
-    plan = resolve_sampling(args.params)
-    model = load_diffusion(record.load(args.base), where, parts=("unet", "vae"))
-    encodings = Encodings(args.tensors, args.index, where)
-    asked = dict.fromkeys([*plan.rewards("base"), *plan.rewards("tuned")])
+    paths = Paths(args.base, args.reward, None, args.tensors, args.index, args.predictors)
+    plans, every = [], [resolve(args.params, first[method]) for method in counted]
+    for plan in every:
+        student = plan.method_settings.needs.student
+        distilled = None if student is None else paths.student(student)
+        if student is None or (distilled is not None and distilled.exists()):
+            plans.append(plan)
+            continue
+        print(f"{plan.method}: left out, its distilled model {student!r} is not there yet")
+        del counted[plan.method]
+    wanted = resolve_sampling(args.params)
+    asked = dict.fromkeys([*wanted.rewards("base"), *wanted.rewards("tuned")])
     if asked and args.models is None:
         raise InputError(
             f"--models: a strategy asks the reward {next(iter(asked))!r}; expected the folder of the records"
         )
-    rewards = {name: load_reward(record.load(args.models / f"{name}.json"), where) for name in asked}
-    made = sampling(plan, model, encodings, rewards)
-    reward = load_reward(record.load(args.reward), where) if plans else None
-    trained = []
-    for each in progress(plans, len(plans), "estimate"):
-        assert reward is not None
-        student = getattr(each.method_settings, "model", None)
-        if student and not (args.predictors and (args.predictors / f"{student}.json").exists()):
-            print(f"{each.method}: left out, its distilled model {student!r} is not there yet")
-            del counted[each.method]
-            continue
-        trained.append(training(each, model, encodings, require_enough(each, reward), args.predictors))
+    context = TrainingContext.load(paths, every)
+    rewards = {name: load_reward(record.load(args.models / f"{name}.json"), device()) for name in asked}
+    made = sampling(wanted, context.model, context.encodings, rewards)
+    trained = [training(plan, context) for plan in progress(plans, len(plans), "estimate")]
     print(said(trained, counted, made))
 
 

@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import KeyedNoise
 from stages.models.process import DiffusionProcess
+from stages.models.stand_in import StandIn
 from stages.sample.context import Context
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import Plan, Strategy
 from stages.sample.settings import Target
-
-
-class Zeros(nn.Module):
-    """A stub that predicts zeros."""
-
-    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
-        """Zeros."""
-        return (0 * x,)
 
 
 class LowReward:
@@ -71,7 +64,7 @@ def _cost(strategy: Strategy, value: float, plan: Plan, process: DiffusionProces
     nothing = Conditioning(torch.zeros(1, 1, 1, device=device))
 
     def stub() -> Denoiser:
-        return Denoiser(Zeros(), process)
+        return Denoiser(StandIn(), process)
 
     others = {name: stub() for name in settings.networks()}
     tuned = None if target == "base" else stub()

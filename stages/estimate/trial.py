@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 
@@ -20,11 +19,10 @@ from stages import pictures
 from stages.encode.store import Encodings
 from stages.estimate import counting
 from stages.finetune.budget import costs, within_budget
-from stages.finetune.learner import RewardFunction
+from stages.finetune.context import TrainingContext
 from stages.finetune.resolve import Plan
-from stages.finetune.run import start, training_data
+from stages.finetune.reward import RewardFunction
 from stages.models.diffusion import DiffusionModel
-from stages.models.policy import make_policy
 from stages.sample.meter import Cost
 from stages.sample.resolve import Plan as SamplingPlan
 from stages.sample.run import Sampling as SamplingJob
@@ -61,31 +59,28 @@ class Sampling:
     latents_mb: float
 
 
-def training(
-    plan: Plan, model: DiffusionModel, encodings: Encodings, reward: RewardFunction, predictors: Path | None = None
-) -> Training:
+def training(plan: Plan, context: TrainingContext) -> Training:
     """Time a moment of the plan's training; the policy is thrown away."""
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)  # else every method would have that of the largest before it
-    plan = within_budget(plan, model.process)
-    train, lora = plan.train, plan.train.lora
-    policy = make_policy(model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
-    trainer = start(plan, model, policy, encodings, reward, predictors)
-    data = training_data(plan, model, encodings, model.device)
+    device, process = context.model.device, context.model.process
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # else every method would have that of the largest before it
+    plan = within_budget(plan, process)
+    train, policy, data = plan.train, context.policy(plan), context.data(plan)
+    trainer = context.trainer(plan, policy)
 
     def take(steps: Sequence[int]) -> None:
         for step in steps:
-            trainer.train_step([data.batch(step, micro) for micro in range(train.accumulate)])
+            trainer.step(data.batches(step))
 
-    compute = [cost.compute for cost in islice(costs(plan, model.process), train.steps)]
+    compute = [cost.compute for cost in islice(costs(plan, process), train.steps)]
     timed = range(1, min(1 + MOMENT, train.steps)) or range(1)
     if 0 not in timed:
         take([0])  # warms up
-    seconds = clocked(lambda: take(timed), model.device) / sum(compute[step] for step in timed)
+    seconds = clocked(lambda: take(timed), device) / sum(compute[step] for step in timed)
     probe = train.probe
     judged = (math.ceil(train.steps / probe.every) + 1) * probe.prompts * probe.samples * train.sampling_steps
     trained = sum(parameter.nbytes for _, parameter in policy.parameters())
-    return Training(plan.method, train.steps, seconds * (sum(compute) + judged), memory_mb(model.device), trained / MB)
+    return Training(plan.method, train.steps, seconds * (sum(compute) + judged), memory_mb(device), trained / MB)
 
 
 def sampling(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from stages import lineage, processes
+from stages.finetune.paths import Paths
 from stages.finetune.resolve import resolve
 from stages.runtime import run_stage
 
@@ -26,25 +27,20 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
     args = parser.parse_args()
     plan = resolve(args.params, args.run)
+    paths = Paths(args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors)
+    inputs, outputs = paths.inputs(plan.method_settings.needs), [args.weights, args.log]
     processes.spread("stages.finetune", sys.argv[1:])
 
-    with lineage.job(
-        params=args.params, stage="finetune", name=args.run,
-        inputs=[args.base, args.reward, args.heldout, args.tensors, args.index], outputs=[args.weights, args.log],
-    ) as job:  # fmt: skip
+    with lineage.job(params=args.params, stage="finetune", name=args.run, inputs=inputs, outputs=outputs) as job:
         from stages import resume
         from stages.finetune.run import finetune
 
         job.parameters(plan.parameters())
-        inputs = [args.base, args.reward, args.heldout, args.tensors, args.index]
         with (
             processes.joined() as several,
             resume.keep(args.params, "finetune", args.run, args.weights, plan.identity(), inputs, several) as state,
         ):
-            finetune(
-                plan, args.base, args.reward, args.heldout, args.tensors, args.index, args.weights, args.log, job,
-                state, several, args.predictors,
-            )  # fmt: skip
+            finetune(plan, paths, args.weights, args.log, job, state, several)
         job.model(args.run, args.weights, data=[args.tensors, args.index])
 
 

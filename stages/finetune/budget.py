@@ -7,50 +7,32 @@ gradients of inputs and of weights). Decoder and reward are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stages.encode.store import Encodings, Item
+from stages.encode.store import Item
 from stages.errors import InputError
-from stages.finetune.batch import Batch
+from stages.finetune.cost import Cost
 from stages.finetune.data import Data
-from stages.finetune.tools import Tools
-from stages.finetune.trajectory.trainer import TrajectoryTrainer
+from stages.finetune.networks import Networks
+from stages.finetune.objective import Run
+from stages.finetune.reward import CountedReward, LatentReward
+from stages.finetune.training import Trainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.process import DiffusionProcess
+from stages.models.stand_in import StandIn
 
 if TYPE_CHECKING:
     from stages.finetune.resolve import Plan
 
-BACKWARD = 2.0  # evaluations that the backward pass of one evaluation costs
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Network evaluations: `forward` of all, `backward` of those among them that carry gradient."""
-
-    forward: int
-    backward: int
-
-    @property
-    def compute(self) -> float:
-        """Both in units of one forward evaluation."""
-        return self.forward + BACKWARD * self.backward
-
-    @classmethod
-    def of(cls, tools: Tools) -> Cost:
-        """What the networks have been asked for so far."""
-        every = tools.denoisers
-        return cls(sum(d.evaluations for d in every), sum(d.backward for d in every))
-
-    def __sub__(self, other: Cost) -> Cost:
-        return Cost(self.forward - other.forward, self.backward - other.backward)
+UNMOVED = 1e-12
+"""A learning rate that leaves a weight of 1 as it is."""
 
 
 def within_budget(plan: Plan, process: DiffusionProcess) -> Plan:
@@ -61,7 +43,7 @@ def within_budget(plan: Plan, process: DiffusionProcess) -> Plan:
     budget = plan.train.budget
     if budget is None:
         return plan
-    steps = budget.steps or steps_within(plan, process, cast(float, budget.compute))
+    steps = budget.steps or steps_within(plan, process, budget.compute or 0.0)
     if not steps:
         raise InputError(f"run {plan.name!r}: finetune.budget.compute {budget.compute:g} does not pay for one step")
     return replace(plan, train=plan.train.model_copy(update={"steps": steps}))
@@ -80,40 +62,40 @@ def steps_within(plan: Plan, process: DiffusionProcess, compute: float) -> int:
 def costs(plan: Plan, process: DiffusionProcess) -> Iterator[Cost]:
     """The cost of every optimizer step from the first on, without end: the random indices are those of training.
 
-    The method's own `step` runs with a network that returns its input, on latents of one number, so no weights and
-    no data are needed. Raises InputError for a method that makes no evaluation.
+    The method's own objective trains a network that returns its input, on latents of one number, so no weights and no
+    data are needed. Raises InputError for a method that makes no evaluation.
     """
-    train = plan.train
-    grid = process.grid(train.sampling_steps)
-    policy = Denoiser(_Echo(), process)
-    device = process.device
-    others = {name: Denoiser(_Echo(), process) for name in ("reference", "student")}
-    tools = Tools(policy, grid, Conditioning(torch.zeros(1, 1, 1, device=device)), train.guidance, train.sampler,
-                  train.as_released.extra_step, **others)  # fmt: skip
-    item = Item("counted", "", 0, 0)
-    data = Data(cast(Encodings, _Nothing(device)), [item], plan.seed, train.batch_size, train.accumulate, 1.0, device,
-                plan.method_settings.data == "images", plan.method_settings.group)  # fmt: skip
-    take = _taking(plan, tools)
+    trainer, encodings, needs = stand_in(plan, process), _StandInEncodings(process.device), plan.method_settings.needs
+    data = Data(
+        encodings, [Item("counted", "", 0, 0)], plan.seed, plan.train.batch_size, plan.train.accumulate, scale=1.0,
+        device=process.device, posterior=needs.data == "images", repeat=needs.group,
+    )  # fmt: skip
     for step in count():
-        before = Cost.of(tools)
-        take([data.batch(step, micro) for micro in range(train.accumulate)])
-        cost = Cost.of(tools) - before
+        before = Cost.of(trainer.run.networks)
+        trainer.step(data.batches(step))
+        cost = Cost.of(trainer.run.networks) - before
         if not cost.forward:
             raise InputError(f"run {plan.name!r}: method {plan.method!r} evaluates nothing, expected a budget of steps")
         yield cost
 
 
-def _taking(plan: Plan, tools: Tools) -> Callable[[Sequence[Batch]], object]:
-    """A function that makes the network evaluations of an optimizer step on these micro-batches."""
-    if not hasattr(plan.module, "start"):
-        return lambda batches: [plan.module.step(tools, batch, plan.method_settings) for batch in batches]
-    train = plan.train.model_copy(update={"optimizer": plan.train.optimizer.model_copy(update={"lr": 1e-12})})
-    method, weights = plan.module.start(plan.method_settings, train), dict(tools.policy.network.named_parameters())
-    eta = getattr(plan.method_settings, "eta", 1.0)
-    return TrajectoryTrainer.start(tools, lambda x0: x0, _Indifferent(), method, weights, train, eta).train_step
+def stand_in(plan: Plan, process: DiffusionProcess) -> Trainer:
+    """A trainer of the plan on networks that cost nothing and a reward that is 0 for everything."""
+    optimizer, needs = plan.train.optimizer.model_copy(update={"lr": UNMOVED}), plan.method_settings.needs
+    train = plan.train.model_copy(update={"optimizer": optimizer, "nonfinite": "stop"})
+    policy, frozen = StandIn(), StandIn().requires_grad_(False)
+    empty = Conditioning(torch.zeros(1, 1, 1, device=process.device))
+    networks = Networks(
+        Denoiser(policy, process), process.grid(train.sampling_steps), empty, train.guidance, train.sampler,
+        train.as_released.extra_step, reference=Denoiser(frozen, process) if needs.reference else None,
+        student=Denoiser(frozen, process) if needs.student is not None else None,
+    )  # fmt: skip
+    run = Run(networks, LatentReward(lambda x0: x0, CountedReward(_StandInReward()), train), train)
+    objective = plan.definition.objective(plan.method_settings, run)
+    return Trainer.start(run, objective, dict(policy.named_parameters()))
 
 
-class _Indifferent:
+class _StandInReward:
     """A reward of 0 for everything."""
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -126,19 +108,8 @@ class _Indifferent:
         return torch.zeros(len(prompts), 1)
 
 
-class _Echo(nn.Module):
-    """A network that costs nothing: its input times a weight of 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
-        return (x * self.weight.to(x.device),)
-
-
 @dataclass(frozen=True)
-class _Nothing:
+class _StandInEncodings:
     """Encodings of latents and texts that are one number each."""
 
     device: torch.device
@@ -146,8 +117,8 @@ class _Nothing:
     def latent_shape(self) -> tuple[int, int, int]:
         return 1, 1, 1
 
-    def text(self, items: Sequence[Item]) -> Tensor:
-        return torch.zeros(len(items), 1, 1, device=self.device)
+    def text(self, items: Sequence[Item]) -> Conditioning:
+        return Conditioning(torch.zeros(len(items), 1, 1, device=self.device))
 
     def posterior(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         zeros = torch.zeros(len(items), 1, 1, 1, device=self.device)

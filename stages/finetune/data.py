@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from stages.encode.store import Encodings, Item
+from stages.encode.store import Item
 from stages.finetune.batch import Batch
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import posterior_sample
 from stages.models.noise import KeyedNoise
 from stages.processes import ALONE, Processes
 from stages.runtime import seed_from
+
+
+class Encoded(Protocol):
+    """What batches take of the encodings of a study (`stages.encode.store.Encodings`)."""
+
+    def latent_shape(self) -> tuple[int, int, int]: ...
+
+    def text(self, items: Sequence[Item]) -> Conditioning: ...
+
+    def posterior(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -24,16 +38,20 @@ class Data:
     Of every micro-batch each of `processes` has an equal share, in order.
     """
 
-    encodings: Encodings
+    encodings: Encoded
     items: list[Item]
     seed: int
     batch_size: int
     accumulate: int
     scale: float
-    device: object
+    device: torch.device
     posterior: bool
     repeat: int = 1
     processes: Processes = ALONE
+
+    def batches(self, step: int) -> list[Batch]:
+        """This process's share of every micro-batch of optimizer step `step` (from 0)."""
+        return [self.batch(step, micro) for micro in range(self.accumulate)]
 
     def batch(self, step: int, micro: int) -> Batch:
         """This process's share of micro-batch `micro` of optimizer step `step` (both from 0)."""
@@ -42,7 +60,7 @@ class Data:
         places = [first + row for row in self.processes.rows(size, "finetune: a micro-batch")]
         items = [self._item(place // self.repeat) for place in places]
         keys = [("train", place) for place in places]
-        noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)  # type: ignore[arg-type]
+        noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)
         return Batch(
             prompts=[item.text for item in items],
             text=self.encodings.text(items),
@@ -62,7 +80,7 @@ class Data:
         draws = [random.Random(seed_from("further", self.seed, step, micro, n)) for n in range(-(-end // size))]
         items = [item for draw in draws for item in draw.sample(self.items, size)][first:end]
         keys = [("further", step, micro, place) for place in range(first, first + count)]
-        noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)  # type: ignore[arg-type]
+        noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)
         rng = random.Random(seed_from("further", self.seed, step, micro, "window", first))
         return Batch(
             [item.text for item in items], self.encodings.text(items), noise, rng, step * self.accumulate + micro

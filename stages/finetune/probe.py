@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.finetune.trainer import Decode, RewardFunction
+from stages.finetune.reward import Decode, RewardFunction
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import Noise
@@ -20,7 +20,9 @@ from stages.models.similarity import pairwise_diversity
 
 @dataclass(frozen=True)
 class Probe:
-    """Prompts [N] (each repeated `samples` times, adjacent), the conditioning on them, `text` [N], and who judges."""
+    """Prompts [N] (each repeated `samples` times, adjacent), the conditioning on them, `text` [N], and the rewards that
+    judge.
+    """
 
     prompts: list[str]
     text: Conditioning

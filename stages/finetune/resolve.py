@@ -8,22 +8,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from stages import plugins
 from stages.errors import InputError
+from stages.finetune.method import Method, kinds, load
 from stages.finetune.settings import FinetuneSettings, MethodSettings, RunSettings, StudySettings
 from stages.params import nearest, read_study, section, validate
 from stages.runtime import sha256
 
-METHODS, GROUP = "stages.finetune.methods", "imagerefl.methods"
-
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: its name, method (module and settings), training settings, seeds and rewards' names."""
+    """One run: its name, the entry of `methods` and what its kind is, the settings, seeds and rewards' names.
+
+    `module` is the one that `definition` stands in.
+    """
 
     name: str
     method: str
     seed: int
+    definition: Method[Any]
     module: ModuleType
     method_settings: MethodSettings
     train: FinetuneSettings
@@ -54,7 +56,7 @@ def require_even(plan: Plan, processes: int) -> None:
     """Raise InputError where what a micro-batch is made of does not divide evenly among so many processes, or where the
     method trains in one only.
     """
-    if processes > 1 and plan.method_settings.alone:
+    if processes > 1 and not plan.method_settings.needs.several_processes:
         raise InputError(f"run {plan.name!r}: method {plan.method!r} trains in one process, not in {processes}")
     for what, count in plan.method_settings.shares(plan.train).items():
         if count % processes:
@@ -63,12 +65,14 @@ def require_even(plan: Plan, processes: int) -> None:
             )
 
 
-def method(settings: Mapping[str, Any], where: str) -> tuple[ModuleType, MethodSettings]:
-    """Module and validated settings of one entry of `methods`; raises InputError that starts with `where`."""
+def method(settings: Mapping[str, Any], where: str) -> tuple[Method[Any], ModuleType, MethodSettings]:
+    """The method of one entry of `methods`, its module and the validated settings; raises InputError that starts with
+    `where`.
+    """
     if not isinstance(settings, Mapping) or "kind" not in settings:
-        raise InputError(f"{where}: expected a mapping with a key 'kind' ({', '.join(plugins.names(METHODS, GROUP))})")
-    module = plugins.load(METHODS, GROUP, str(settings["kind"]), where)
-    return module, validate(module.Settings, settings, where)
+        raise InputError(f"{where}: expected a mapping with a key 'kind' ({', '.join(kinds())})")
+    definition, module = load(str(settings["kind"]), where)
+    return definition, module, validate(definition.settings, settings, where)
 
 
 def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) -> Plan:
@@ -84,13 +88,14 @@ def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) ->
     methods = study.get("methods") or {}
     if run.method not in methods:
         raise InputError(f"{path}: runs.{name}.method: unknown method {run.method!r}{nearest(run.method, methods)}")
-    module, settings = method(methods[run.method], f"{path}: methods.{run.method}")
+    definition, module, settings = method(methods[run.method], f"{path}: methods.{run.method}")
     shared = section(path, "finetune", FinetuneSettings, study)
     train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
     try:
         settings.check(train)
-        if settings.source is not None and settings.data != "images":
+        if settings.source is not None and settings.needs.data != "images":
             raise ValueError(f"source {settings.source!r}: these settings train on no images")
     except ValueError as error:
         raise InputError(f"{path}: methods.{run.method}: {error}") from None
-    return Plan(name, run.method, run.seed, module, settings, train, section(path, "study", StudySettings, study))
+    about = section(path, "study", StudySettings, study)
+    return Plan(name, run.method, run.seed, definition, module, settings, train, about)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from stages.finetune.needs import Needs
 from stages.params import Settings
 
 
@@ -137,35 +138,15 @@ class MethodSettings(Settings):
     )
 
     @property
-    def data(self) -> Literal["prompts", "images"]:
-        """Whether batches are training prompts, or captioned real images with their posteriors."""
-        return "prompts"
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether the reward's gradient is followed; a method that sees the reward as a number says no."""
-        return True
-
-    @property
-    def needs_features(self) -> bool:
-        """Whether the reward must have image features too."""
-        return False
-
-    @property
-    def group(self) -> int:
-        """Images of one prompt that stand side by side in a batch."""
-        return 1
+    def needs(self) -> Needs:
+        """What the method needs with these settings: prompts and the reward's gradient, if nothing else is said."""
+        return Needs()
 
     def check(self, train: FinetuneSettings) -> None:
         """Raise ValueError when these settings do not go with `train`."""
 
-    @property
-    def alone(self) -> bool:
-        """Whether it trains in one process only."""
-        return False
-
     def shares(self, train: FinetuneSettings) -> dict[str, int]:
-        """What several processes share out evenly of a micro-batch: how many there are of each."""
+        """What of a micro-batch has to divide evenly among several processes: the count of each, by name."""
         return {"images": train.batch_size // train.accumulate}
 
 
@@ -187,9 +168,13 @@ class StudySettings(Settings):
 
 
 def check_stochastic(kl_weight: float, train: FinetuneSettings) -> None:
-    """Raise ValueError where a divergence of sampling steps is asked for, but they are deterministic."""
+    """Raise ValueError where a divergence of sampling steps is asked for, but they are deterministic, or some of them
+    are made twice as in the released code, which has no such term.
+    """
     if kl_weight and train.sampler != "ddpm":
         raise ValueError(f"kl_weight needs stochastic steps, expected finetune.sampler ddpm, found {train.sampler}")
+    if kl_weight and train.as_released.extra_step:
+        raise ValueError("kl_weight does not go with as_released.extra_step, expected one of them")
 
 
 def check_window(name: str, window: tuple[int, int], steps: int, low: int = 0) -> None:

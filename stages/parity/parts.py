@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from stages.finetune.methods.imagerefl import refl_turn
-from stages.finetune.trainer import reward_loss
+from stages.finetune.reward import reward_loss
 from stages.measure.metrics.diversity import pairwise_diversity as measured_diversity
 from stages.models.diffusion import posterior_sample
 from stages.models.similarity import pairwise_diversity

@@ -6,16 +6,20 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.finetune.batch import Batch, Judged, Rollout
+from stages.finetune.batch import Batch
+from stages.finetune.families.reward_gradient import Judged, RewardGradient, Step
 from stages.finetune.methods import draft_k, imagerefl, refl
+from stages.finetune.networks import Networks
+from stages.finetune.objective import Run
+from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trainer import Trainer
+from stages.finetune.training import Trainer
 from stages.models.diffusion import Denoiser, posterior_sample
 from stages.models.noise import GivenNoise
 from stages.models.policy import make_policy
@@ -24,7 +28,7 @@ from stages.parity.checks import GRADIENT, STEEP, VALUE, Check, compare, norms, 
 from stages.parity.parts import rollout_steps
 from stages.parity.reference import ParitySet
 
-Method = Callable[[Tools, Batch], Judged]
+Method = Callable[[Networks, Batch], Step]
 LR, BETAS = 3e-4, (0.9, 0.999)
 ACCUMULATED_WEIGHT = 0.01
 FIRST_FACTOR = 65536.0  # of the gradient in the first of two steps; the start value of torch's GradScaler
@@ -111,12 +115,12 @@ def trainer(
     settings = FinetuneSettings.model_validate(shared.overridden(changes))
     policy = make_policy(reference.tuned, "full")
     _, empty = reference.embeddings()
-    tools = Tools(
-        policy=Denoiser(policy.network, reference.schedule), grid=reference.schedule.grid(given.steps), empty=empty,
+    networks = Networks(
+        policy=Denoiser(policy.network, reference.process), grid=reference.process.grid(given.steps), empty=empty,
         guidance=settings.guidance, extra_step=settings.as_released.extra_step,
     )  # fmt: skip
-    parameters = dict(policy.parameters())
-    return Trainer.start(tools, reference.vae.decode, reference.reward, method, parameters, settings)
+    run = Run(networks, LatentReward(reference.vae.decode, CountedReward(reference.reward), settings), settings)
+    return Trainer.start(run, RewardGradient(run, partial(method, networks)), dict(policy.parameters()))
 
 
 def gradient_norms(parameters: Mapping[str, Tensor]) -> dict[str, float]:
@@ -150,17 +154,17 @@ def _step(reference: ParitySet, tag: str) -> Iterator[Check]:
     expected, name, given = reference.expected, f"train.{tag}", item(reference, tag)
     judged: list[Judged] = []
 
-    def method(tools: Tools, batch: Batch) -> Judged:
-        judged.append(given.method(tools, batch))
+    def method(networks: Networks, batch: Batch) -> Step:
+        judged.append((yield from given.method(networks, batch)))
         return judged[-1]
 
     made = trainer(reference, given, method, float(expected.value("train", tag, "loss_scale")), {})
-    batch, seen = given_batch(reference), watch(made.tools)
-    terms = made.backward(batch)
+    batch, seen = given_batch(reference), watch(made.run.networks)
+    [terms] = made.backward([batch])
     error = terms.get("loss_diffusion")
     if error is None and given.error_at is not None:
         with torch.no_grad():
-            error = made.tools.diffusion_error(batch, given.error_at)
+            error = made.run.networks.diffusion_error(batch, given.error_at)
     yield from _losses(reference, tag, terms, error)
     yield from _evaluations(reference, tag, given, seen)
     yield from _images(reference, tag, judged[-1].x0.detach())
@@ -169,15 +173,15 @@ def _step(reference: ParitySet, tag: str) -> Iterator[Check]:
     yield compare(f"{name}.grad_norm_official", norm, expected.value("train", tag, "grad_norm_official"), VALUE)
 
 
-def watch(tools: Tools) -> list[Evaluation]:
+def watch(networks: Networks) -> list[Evaluation]:
     """A list that fills with the evaluations of the policy."""
     seen: list[Evaluation] = []
-    indices = {int(t): i for i, t in enumerate(tools.grid.timesteps)}
+    indices = {int(t): i for i, t in enumerate(networks.grid.timesteps)}
 
     def note(x: Tensor, t: Tensor, eps: Tensor) -> None:
         seen.append(Evaluation(indices[int(t)], x.detach(), eps.detach(), torch.is_grad_enabled()))
 
-    tools.policy.seen = note
+    networks.policy.seen = note
     return seen
 
 
@@ -247,17 +251,13 @@ def _accumulation(reference: ParitySet) -> Check:
     """The norm of the summed gradients of two ImageReFL micro-batches with different m."""
     mids, start = reference.expected.value("accumulation", "mids"), int(reference.config["start"])
 
-    def method(tools: Tools, batch: Batch) -> Judged:
-        return imagerefl.judge(tools, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
-
-    def ahead(tools: Tools, batch: Batch) -> Rollout | None:
-        return imagerefl.begin(tools, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
+    def method(networks: Networks, batch: Batch) -> Step:
+        return imagerefl.judge(networks, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
 
     given = Item(method, ACCUMULATED_WEIGHT, rollout_steps(reference), start, False)
     made = trainer(reference, given, method, 1e-3, {})
-    made.ahead = ahead  # the micro-batches go together, as in the stage
     first = given_batch(reference)
-    terms = made.train_step([replace(first, micro=micro) for micro in range(len(mids))])
+    terms = made.step([replace(first, micro=micro) for micro in range(len(mids))])
     norm = reference.expected.value("accumulation", "grad_norm_total")
     return compare("accumulation.grad_norm_total", terms["grad_norm"], norm, VALUE)
 
@@ -267,7 +267,7 @@ def _optimizers(reference: ParitySet) -> Iterator[Check]:
     start, m = int(reference.config["start"]), int(reference.config["opt_m"])
     given = item(reference, f"imagerefl_s{start}_m{m}")
     made = trainer(reference, given, given.method, 1e-3, {})
-    made.backward(given_batch(reference))
+    made.backward([given_batch(reference)])
     gradient = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in made.parameters.items()}
     for tag in reference.expected.tags("optim"):
         if tag == "grad_abs_quantiles":
@@ -282,10 +282,10 @@ def _optimizer(reference: ParitySet, tag: str, given: Item, m: int, gradient: Ma
     expected, name = reference.expected, f"optim.{tag}"
     made = trainer(reference, given, given.method, 1e-3, OPTIMIZERS[tag])
     before = {n: p.detach().clone() for n, p in made.parameters.items()}
-    terms = made.train_step([given_batch(reference)])
+    terms = made.step([given_batch(reference)])
     moved = {n: p.detach() - before[n] for n, p in made.parameters.items()}
     lengths = {n: float(value.double().norm()) for n, value in moved.items()}
-    adam = _adam(made.settings)
+    adam = _adam(made.run.settings)
     reach = {n: Reach.of(adam, gradient[n], weights, GRADIENT) for n, weights in before.items()}
     yield same(f"{name}.mid", m, expected.value("optim", tag, "mid"))
     norm = expected.value("optim", tag, "delta_norm_total")

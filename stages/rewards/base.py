@@ -48,6 +48,15 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
+class TextEmbedder(Protocol):
+    """One vector per text, in the space of its image vectors."""
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text features [B, D] float32 of unit length."""
+        ...
+
+
+@runtime_checkable
 class PatchEmbedder(Protocol):
     """One vector a place of an image."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stages import tables
 from stages.errors import InputError
+from stages.finetune.paths import Paths
 from stages.finetune.resolve import Plan, resolve
 from stages.params import nearest, read_study, section
 from stages.runtime import run_stage
@@ -41,7 +42,8 @@ def main() -> None:
 
     from stages.tune.sweep import sweep
 
-    trials = sweep(found, tune, args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors)
+    paths = Paths(args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors)
+    trials = sweep(found, tune, paths)
     rows = table_rows(trials, tune.min_diversity)
     tables.write(args.table, tables.table(tables.TUNE, rows), tables.TUNE)
     for trial, row in zip(trials, rows, strict=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,19 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError, Stopped
-from stages.finetune.batch import Batch, Judged
-from stages.finetune.course import Course
-from stages.finetune.learner import Learner
+from stages.finetune.batch import Batch
+from stages.finetune.families.reward_gradient import Step
 from stages.finetune.methods import ddpo, draft_k, sqdf
+from stages.finetune.networks import Networks
+from stages.finetune.objective import Loss, Objective, Run
+from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trajectory.chain import Chain
-from stages.finetune.trajectory.trainer import Piece, TrajectoryTrainer
+from stages.finetune.training import Checkpoint, Trainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.noise import KeyedNoise
 from stages.models.policy import make_policy
-from stages.processes import Processes
+from stages.processes import ALONE, Processes
 from stages.resume import State
 from tests import tiny
 from tests.together import together
@@ -32,16 +33,19 @@ from tests.together import together
 STEPS, BROKEN = 5, 2
 
 
-def judged(tools: Tools, batch: Batch) -> Judged:
+def step(networks: Networks, batch: Batch) -> Step:
     """One step of DRaFT; a loss that is not finite where the batch says so."""
-    found = draft_k.judge(tools, batch, 1)
-    worth = float("nan") if "broken" in batch.prompts[0] else 0.0
-    return Judged(found.x0, found.prompts, {"made_up": (1.0, found.x0.sum() * 0 + worth)})
+    found = yield from draft_k.judge(networks, batch, 1)
+    value = float("nan") if "broken" in batch.prompts[0] else 0.0
+    return replace(found, penalties={"made_up": (1.0, found.x0.sum() * 0 + value)})
 
 
-def learner() -> Learner:
+def trainer(skip: bool = False, processes: Processes = ALONE) -> Trainer:
     policy = make_policy(tiny.unet(), "norm_affine")
-    return tiny.trainer(policy.network, judged, FinetuneSettings(ema=0.5), steps=4)
+    settings = FinetuneSettings(ema=0.5, nonfinite="skip" if skip else "stop")
+    made = tiny.trainer(policy.network, step, settings, steps=4)
+    made.run = replace(made.run, processes=processes)
+    return made
 
 
 def batches(step: int, broken: int | None) -> list[Batch]:
@@ -51,84 +55,90 @@ def batches(step: int, broken: int | None) -> list[Batch]:
     return made
 
 
-def train(course: Course, broken: int | None = None, left_out: int | None = None) -> None:
-    list(course.resume())
-    while course.step < STEPS:
-        if course.step == left_out:
-            course.step += 1
+def train(checkpoint: Checkpoint, broken: int | None = None, left_out: int | None = None) -> None:
+    list(checkpoint.resume())
+    while checkpoint.step < STEPS:
+        if checkpoint.step == left_out:
+            checkpoint.step += 1
             continue
-        course.end_step(course.take(batches(course.step, broken)))
+        checkpoint.end_step(checkpoint.take(batches(checkpoint.step, broken)))
 
 
-def weights(of: Learner) -> Tensor:
+def weights(of: Trainer) -> Tensor:
     assert of.average is not None
     return torch.cat([value.detach().flatten() for value in [*of.parameters.values(), *of.average.values()]])
 
 
 def test_a_skipped_step_is_as_one_that_was_never_there() -> None:
-    with_it, without = learner(), learner()
-    course = Course(with_it, State(), skip=True)
-    train(course, broken=BROKEN)
-    train(Course(without, State(), skip=True), left_out=BROKEN)
+    with_it, without = trainer(skip=True), trainer(skip=True)
+    checkpoint = Checkpoint(with_it, State())
+    train(checkpoint, broken=BROKEN)
+    train(Checkpoint(without, State()), left_out=BROKEN)
     assert torch.equal(weights(with_it), weights(without))
-    terms = {term: value for step, term, value in course.rows if step == BROKEN}
+    terms = {term: value for step, term, value in checkpoint.rows if step == BROKEN}
     assert terms["skipped"] == 1.0
-    assert all(value == value for _, _, value in course.rows)
+    assert all(value == value for _, _, value in checkpoint.rows)
 
 
 def test_a_run_that_stopped_names_the_batch_and_goes_on_by_skipping(tmp_path: Path) -> None:
-    whole = learner()
-    train(Course(whole, State(), skip=True), broken=BROKEN)
-    first = Course(learner(), State(tmp_path / "state"), skip=False, name="run")
+    whole = trainer(skip=True)
+    train(Checkpoint(whole, State()), broken=BROKEN)
+    first = Checkpoint(trainer(), State(tmp_path / "state"), name="run")
     with pytest.raises(InputError, match=r"run: step 2: .*loss_made_up is nan.*prompts 'a broken prompt', 'prompt 1';"):
         train(first, broken=BROKEN)
-    assert bool(torch.isfinite(weights(first.learner)).all())
-    then = Course(learner(), State(tmp_path / "state"), skip=True, name="run")
+    assert bool(torch.isfinite(weights(first.trainer)).all())
+    then = Checkpoint(trainer(skip=True), State(tmp_path / "state"), name="run")
     train(then, broken=BROKEN)
-    assert torch.equal(weights(then.learner), weights(whole))
+    assert torch.equal(weights(then.trainer), weights(whole))
 
 
 def test_a_run_that_was_told_to_stop_saves_first(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
-    course = Course(learner(), state, skip=False)
-    course.end_step(course.take(batches(0, None)))
+    checkpoint = Checkpoint(trainer(), state)
+    checkpoint.end_step(checkpoint.take(batches(0, None)))
     state.told = 15
     with pytest.raises(Stopped):
-        course.end_step(course.take(batches(1, None)))
-    then, whole = Course(learner(), State(tmp_path / "state"), skip=False), learner()
+        checkpoint.end_step(checkpoint.take(batches(1, None)))
+    then, whole = Checkpoint(trainer(), State(tmp_path / "state")), trainer()
     train(then)
-    train(Course(whole, State(), skip=False))
-    assert torch.equal(weights(then.learner), weights(whole))
+    train(Checkpoint(whole, State()))
+    assert torch.equal(weights(then.trainer), weights(whole))
 
 
 def test_nothing_is_skipped_for_ever() -> None:
-    course = Course(learner(), State(), skip=True)
+    checkpoint = Checkpoint(trainer(skip=True), State())
     with pytest.raises(InputError, match="lower the lr"):
         for _ in range(100):
-            course.end_step(course.take(batches(BROKEN, BROKEN)))
+            checkpoint.end_step(checkpoint.take(batches(BROKEN, BROKEN)))
 
 
 def test_weights_that_are_not_finite_are_not_saved() -> None:
-    course = Course(learner(), State(), skip=False, name="run")
+    checkpoint = Checkpoint(trainer(), State(), name="run")
     with torch.no_grad():
-        next(iter(course.learner.parameters.values())).fill_(torch.inf)
+        next(iter(checkpoint.trainer.parameters.values())).fill_(torch.inf)
     with pytest.raises(InputError, match="is not finite"):
-        course.require_finite()
+        checkpoint.require_finite()
 
 
-class Breaking:
-    """A trajectory method whose loss is not finite at one step, after it has collected."""
+class Breaking(Objective):
+    """An objective whose loss is not finite at one step, after it has collected."""
 
-    def __init__(self, method: Any) -> None:
-        self.method = method
+    def __init__(self, own: Objective) -> None:
+        self.own = own
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.method, name)
+    def collect(self, batches: Sequence[Batch]) -> dict[str, float]:
+        return self.own.collect(batches)
 
-    def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
-        broken = float("nan") if batch.micro == BROKEN else 1.0
-        for piece in self.method.losses(learner, chain, batch):
-            yield Piece(piece.root * broken, {name: value * broken for name, value in piece.terms.items()})
+    def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
+        broken = float("nan") if batches[0].micro == BROKEN else 1.0
+        for loss in self.own.losses(batches):
+            yield Loss(loss.root * broken, {name: value * broken for name, value in loss.terms.items()}, loss.place)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.own.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.own.load_state_dict(state)
 
 
 TRAJECTORIES = {
@@ -137,39 +147,40 @@ TRAJECTORIES = {
 }
 
 
-def collector(name: str) -> TrajectoryTrainer:
+def collector(name: str, skip: bool) -> Trainer:
     module, values = TRAJECTORIES[name]
     base = tiny.unet()
     policy = make_policy(base, "norm_affine")
-    tools = tiny.tools(policy.network, 3)
-    tools = Tools(tools.policy, tools.grid, tools.empty, reference=Denoiser(base, tools.policy.process))
-    settings = FinetuneSettings.model_validate({"sampling_steps": 3, "batch_size": 2})
-    method = Breaking(module.start(module.Settings.model_validate({"kind": name, **values}), settings))
-    decode = Autoencoder(tiny.vae()).decode
-    return TrajectoryTrainer.start(tools, decode, tiny.reward, method, dict(policy.parameters()), settings)  # type: ignore[arg-type]
+    networks = tiny.networks(policy.network, 3)
+    networks = replace(networks, reference=Denoiser(base, networks.policy.process))
+    settings = FinetuneSettings.model_validate(
+        {"sampling_steps": 3, "batch_size": 2, "nonfinite": "skip" if skip else "stop"}
+    )
+    run = Run(networks, LatentReward(Autoencoder(tiny.vae()).decode, CountedReward(tiny.reward), settings), settings)
+    objective = module.METHOD.objective(module.Settings.model_validate({"kind": name, **values}), run)
+    return Trainer.start(run, Breaking(objective), dict(policy.parameters()))
 
 
-def collect(course: Course) -> TrajectoryTrainer:
+def collect(checkpoint: Checkpoint) -> Trainer:
     """All steps that are left of a run that collects."""
-    list(course.resume())
-    while course.step < STEPS:
-        given = tiny.batch(2, 3, course.step, course.step, images=False)
-        keys = [("made up", course.step, row) for row in range(2)]
+    list(checkpoint.resume())
+    while checkpoint.step < STEPS:
+        given = tiny.batch(2, 3, checkpoint.step, checkpoint.step, images=False)
+        keys = [("made up", checkpoint.step, row) for row in range(2)]
         noise = KeyedNoise(0, keys, tiny.LATENT, tiny.CPU)
-        own = Batch(given.prompts, Conditioning.of(given.text), noise, given.rng, course.step)
-        course.end_step(course.take([own]))
-    assert isinstance(course.learner, TrajectoryTrainer)
-    return course.learner
+        own = Batch(given.prompts, Conditioning.of(given.text), noise, given.rng, checkpoint.step)
+        checkpoint.end_step(checkpoint.take([own]))
+    return checkpoint.trainer
 
 
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_a_collection_enters_once_where_its_step_is_not_taken(name: str, tmp_path: Path) -> None:
     """A run that stopped in a step that collects, and goes on by skipping, holds what one that always skips holds."""
-    whole = collect(Course(collector(name), State(), skip=True))
+    whole = collect(Checkpoint(collector(name, skip=True), State()))
     with pytest.raises(InputError, match=r"step 2: .*loss is nan"):
-        collect(Course(collector(name), State(tmp_path / "state"), skip=False, name="run"))
-    then = collect(Course(collector(name), State(tmp_path / "state"), skip=True))
-    held, expected = then.method.state(), whole.method.state()
+        collect(Checkpoint(collector(name, skip=False), State(tmp_path / "state"), name="run"))
+    then = collect(Checkpoint(collector(name, skip=True), State(tmp_path / "state")))
+    held, expected = then.objective.state_dict(), whole.objective.state_dict()
     if name == "ddpo":
         assert held["history"] == expected["history"]
         assert sum(len(rewards) for rewards in held["history"].values()) == 6  # three collections of two
@@ -185,23 +196,22 @@ def test_a_collection_enters_once_where_its_step_is_not_taken(name: str, tmp_pat
 def in_two(folder: Path, processes: Processes) -> tuple[Tensor, Tensor, str, bool]:
     """A batch that is broken in the second process only: skipped, left out, and stopped at."""
 
-    def own(course: Course, left_out: int | None = None) -> Tensor:
-        course.learner.processes = processes
-        while course.step < 2:
-            if course.step == left_out:
-                course.step += 1
+    def own(checkpoint: Checkpoint, left_out: int | None = None) -> Tensor:
+        while checkpoint.step < 2:
+            if checkpoint.step == left_out:
+                checkpoint.step += 1
                 continue
-            given = [tiny.batch(steps=4, seed=10 * course.step + processes.rank, images=False)]
-            if course.step == 1 and processes.rank == 1:
+            given = [tiny.batch(steps=4, seed=10 * checkpoint.step + processes.rank, images=False)]
+            if checkpoint.step == 1 and processes.rank == 1:
                 given[0].prompts[0] = "a broken prompt"  # type: ignore[index]
-            course.end_step(course.take(given))
-        return weights(course.learner)
+            checkpoint.end_step(checkpoint.take(given))
+        return weights(checkpoint.trainer)
 
-    skipped = own(Course(learner(), State(), skip=True))
-    without = own(Course(learner(), State(), skip=True), left_out=1)
+    skipped = own(Checkpoint(trainer(True, processes), State()))
+    without = own(Checkpoint(trainer(True, processes), State()), left_out=1)
     state = State(folder, processes=processes)
     with pytest.raises(InputError) as found:
-        own(Course(learner(), state, skip=False, name="run"))
+        own(Checkpoint(trainer(False, processes), state, name="run"))
     return skipped, without, str(found.value), state.load("run") is not None
 
 

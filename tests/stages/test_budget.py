@@ -12,7 +12,9 @@ import yaml
 
 from stages import tables
 from stages.errors import InputError
-from stages.finetune.budget import Cost, costs, steps_within
+from stages.finetune.budget import costs, steps_within
+from stages.finetune.cost import Cost
+from stages.finetune.paths import Paths
 from stages.finetune.resolve import resolve
 from stages.finetune.run import finetune
 from stages.lineage import Job
@@ -74,15 +76,17 @@ def world(folder: Path) -> None:
     tiny.encodings(folder)
 
 
+def paths(folder: Path) -> Paths:
+    names = ("base.json", "proxy.json", "heldout.json", "encodings.safetensors", "index.parquet")
+    return Paths(*(folder / name for name in names))
+
+
 def test_training_makes_the_steps_and_the_evaluations_that_were_foreseen(tmp_path: Path) -> None:
     path = write(tmp_path, budget={"compute": 150})
     world(tmp_path)
     plan = resolve(path, "imagerefl-s0")
-    finetune(
-        plan, tmp_path / "base.json", tmp_path / "proxy.json", tmp_path / "heldout.json",
-        tmp_path / "encodings.safetensors", tmp_path / "index.parquet", tmp_path / "policy.safetensors",
-        tmp_path / "log.parquet", cast(Job, Quiet()),
-    )  # fmt: skip
+    files = tmp_path / "policy.safetensors", tmp_path / "log.parquet"
+    finetune(plan, paths(tmp_path), *files, cast(Job, Quiet()))
     rows = tables.read(tmp_path / "log.parquet", tables.TRAIN_LOG).to_pylist()
     log = {(row["step"], row["term"]): row["value"] for row in rows}
     steps = steps_within(plan, tiny.schedule(), 150)
@@ -98,10 +102,7 @@ def test_a_sweep_is_as_long_as_its_compute_and_moves_farther_at_a_higher_rate(tm
     path = write(tmp_path, budget={"compute": 400})
     tune = TuneSettings(rates=(1e-6, 1e-2), compute=200, prompts=1, samples=2)
     plan = resolve(path, "refl-s0")
-    base, low, high = sweep(
-        [plan], tune, tmp_path / "base.json", tmp_path / "proxy.json", tmp_path / "heldout.json",
-        tmp_path / "encodings.safetensors", tmp_path / "index.parquet",
-    )  # fmt: skip
+    base, low, high = sweep([plan], tune, paths(tmp_path))
     assert low.steps == high.steps == steps_within(replace(plan, seed=tune.seed), tiny.schedule(), 200) > 0
     assert base.steps == 0
     assert abs(low.reward - base.reward) < abs(high.reward - base.reward)

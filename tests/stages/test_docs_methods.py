@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,9 @@ import torch
 
 import stages.finetune.methods
 from stages import plugins
+from stages.finetune.methods import draft_k
 from stages.finetune.resolve import resolve
+from stages.finetune.training import Trainer
 from stages.models.policy import make_policy
 from tests import tiny
 
@@ -48,10 +49,11 @@ def test_the_page_s_method_trains(study: Path) -> None:
     plan = resolve(study, "refl_twice-s0")
     assert plan.method_settings.kind == "refl_twice"
     policy = make_policy(tiny.unet(), "full")
-    step = partial(plan.module.step, settings=plan.method_settings)
-    trainer = tiny.trainer(policy.network, step, plan.train, steps=20)
+    run = tiny.trainer(policy.network, draft_k.step, plan.train, steps=20).run
+    objective = plan.definition.objective(plan.method_settings, run)
+    trainer = Trainer.start(run, objective, dict(policy.parameters()))
     before = {name: parameter.detach().clone() for name, parameter in policy.parameters()}
-    terms = trainer.train_step([tiny.batch(steps=20)])
+    terms = trainer.step([tiny.batch(steps=20)])
     assert terms["grad_norm"] > 0
     assert any(not torch.equal(before[name], parameter) for name, parameter in policy.parameters())
 

@@ -13,7 +13,9 @@ import yaml
 from stages.encode.store import Encodings
 from stages.estimate import __main__ as command
 from stages.estimate import trial
-from stages.finetune.resolve import resolve
+from stages.finetune.context import TrainingContext
+from stages.finetune.paths import Paths
+from stages.finetune.resolve import Plan, resolve
 from stages.models import record
 from stages.models.diffusion import load_diffusion
 from stages.sample.resolve import resolve as resolve_sampling
@@ -62,17 +64,22 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "clocked", clocked)
 
 
+def context(place: Path, plan: Plan) -> TrainingContext:
+    encodings = place / "encodings.safetensors", place / "index.parquet"
+    return TrainingContext.load(Paths(place / "base.json", place / "proxy.json", None, *encodings), [plan])
+
+
 def test_training_takes_what_its_compute_takes_at_the_speed_of_the_first_steps(place: Path) -> None:
-    model = load_diffusion(record.load(place / "base.json"), tiny.CPU, parts=("unet", "vae"))
-    encodings = Encodings(place / "encodings.safetensors", place / "index.parquet", tiny.CPU)
-    found = trial.training(resolve(place / "params.yaml", "draft-s0"), model, encodings, tiny.reward)
+    plan = resolve(place / "params.yaml", "draft-s0")
+    found = trial.training(plan, context(place, plan))
     a_step = 4 * (4 + 2)  # four images, four evaluations, one of them with a backward pass, which counts two
     probes = 4 * (2 * 3) * 4  # at 0, 4, 8 and 10; six images, four evaluations
     assert found.seconds == pytest.approx(SECONDS / (trial.MOMENT * a_step) * (10 * a_step + probes))
     assert found.steps == 10
-    parameters = sum(p.nbytes for p in model.unet.parameters())
+    parameters = sum(p.nbytes for p in context(place, plan).model.unet.parameters())
     assert found.weights_mb == pytest.approx(parameters / 2**20)
-    lora = trial.training(resolve(place / "params.yaml", "lora-s0"), model, encodings, tiny.reward)
+    plan = resolve(place / "params.yaml", "lora-s0")
+    lora = trial.training(plan, context(place, plan))
     assert 0 < lora.weights_mb < found.weights_mb / 2
     assert lora.memory_mb > 100
 

@@ -11,6 +11,7 @@ import yaml
 
 from stages import tables
 from stages.errors import InputError
+from stages.finetune.paths import Paths
 from stages.finetune.resolve import resolve
 from stages.finetune.run import finetune
 from stages.lineage import Job
@@ -70,10 +71,10 @@ def run(place: Path, method: str, out: Path, reward: str = "proxy.json") -> tupl
     """The log by step and term, and what the job was told."""
     job = Quiet()
     out.mkdir(exist_ok=True)
+    names = ("base.json", reward, "heldout.json", "encodings.safetensors", "index.parquet")
     finetune(
-        resolve(place / "params.yaml", f"{method}-s0"), place / "base.json", place / reward, place / "heldout.json",
-        place / "encodings.safetensors", place / "index.parquet", out / "policy.safetensors", out / "log.parquet",
-        cast(Job, job),
+        resolve(place / "params.yaml", f"{method}-s0"), Paths(*(place / name for name in names)),
+        out / "policy.safetensors", out / "log.parquet", cast(Job, job),
     )  # fmt: skip
     rows: list[dict[str, Any]] = tables.read(out / "log.parquet", tables.TRAIN_LOG).to_pylist()
     return {(row["step"], row["term"]): row["value"] for row in rows}, job
@@ -149,7 +150,7 @@ def test_a_black_box_is_asked_as_often_as_the_study_says(place: Path, tmp_path: 
     record.save(record.ModelRecord("box", "black_box", parts=parts), place / "box.json")
     log, _ = run(place, "online", tmp_path, reward="box.json")
     assert [log[step, "queries"] for step in range(3)] == [6, 0, 3]
-    assert {"proxy", "proxy_loss", "proxy_doubt", "kl", "kl_previous", "nfe"} <= {term for _, term in log}
+    assert {"proxy", "proxy_loss", "proxy_uncertainty", "kl", "kl_previous", "nfe"} <= {term for _, term in log}
     assert log[0, "reward"] < 0
     record.save(record.ModelRecord("jpeg", "jpeg"), place / "jpeg.json")
     with pytest.raises(InputError, match="expected a reward of kind black_box"):

@@ -16,6 +16,7 @@ from test_sample import sampling
 
 from stages import tables
 from stages.errors import InputError
+from stages.finetune.paths import Paths
 from stages.finetune.resolve import resolve
 from stages.finetune.run import finetune
 from stages.lineage import Job
@@ -57,10 +58,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(place: Path, method: str, out: Path, processes: Processes) -> None:
     """One run, written to `out`."""
+    names = ("base.json", "proxy.json", "heldout.json", "encodings.safetensors", "index.parquet")
     finetune(
-        resolve(place / "params.yaml", f"{method}-s0"), place / "base.json", place / "proxy.json",
-        place / "heldout.json", place / "encodings.safetensors", place / "index.parquet", out / "policy.safetensors",
-        out / "log.parquet", cast(Job, Quiet()), processes=processes,
+        resolve(place / "params.yaml", f"{method}-s0"), Paths(*(place / name for name in names)),
+        out / "policy.safetensors", out / "log.parquet", cast(Job, Quiet()), processes=processes,
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from stages.errors import InputError
-from stages.finetune.judge import Counted, require_enough, without_gradient
 from stages.finetune.methods import ddpo, online, refl
+from stages.finetune.requirements import require_enough, without_gradient
+from stages.finetune.reward import CountedReward
 from stages.models.record import ModelRecord
 from stages.rewards.base import TextImage, known_kinds, load_reward
 from stages.rewards.with_features import unboxed
@@ -142,9 +143,9 @@ def test_a_method_with_a_proxy_refuses_a_reward_without_features(tmp_path: Path)
 
 
 def test_queries_are_counted():
-    counted = Counted(cast(Any, load_reward(ModelRecord("j", "jpeg"))))
+    counted = CountedReward(cast(Any, load_reward(ModelRecord("j", "jpeg"))))
     counted(pictures(3), [""] * 3)
     counted(pictures(2), [""] * 2)
     assert counted.queries == 5
-    with pytest.raises(InputError, match="no embedding"):
+    with pytest.raises(InputError, match="no features of images"):
         counted.embed(pictures(1))

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.run import distilled
-from stages.finetune.trajectory.chain import Chain
-from stages.finetune.trajectory.predictors import Distilled
+from stages.finetune.context import TrainingContext
+from stages.finetune.paths import Paths
+from stages.finetune.trajectories.chain import Chain
+from stages.finetune.trajectories.predictors import Distilled
 from stages.models import record
 from stages.models.conditioning import Conditioning
 from stages.models.consistency import Student, boundary, load_student
@@ -105,11 +106,12 @@ def test_a_distilled_model_serves_sqdf_frozen(tmp_path: Path):
     assert {"loss", "probe_accepted", "probe_student_0", f"probe_tweedie_{STEPS - 1}"} <= terms
     record.save(record.describe("student", "consistency", tmp_path / "student"), tmp_path / "student.json")
 
-    plan: Any = type("Plan", (), {"name": "x", "method_settings": type("S", (), {"model": "student"})})
-    student = distilled(plan, model, tmp_path)
-    assert student is not None
-    tools = replace(tiny.tools(tiny.unet(), STEPS), student=student)
-    chain, x = Chain.of(tools), torch.randn(2, *tiny.LATENT).requires_grad_(True)
+    paths = Paths(*[tmp_path / "unread"] * 5, predictors=tmp_path)
+    plan: Any = type("Plan", (), {"name": "x"})
+    context = TrainingContext(paths, model, store, {})
+    student = context.student(plan, "student")
+    networks = replace(tiny.networks(tiny.unet(), STEPS), student=student)
+    chain, x = Chain.of(networks), torch.randn(2, *tiny.LATENT).requires_grad_(True)
     found = Distilled()(chain, x, torch.tensor([2, STEPS]), Conditioning(tiny.text(2)))
     assert torch.equal(found[1], x[1])
     found.sum().backward()
@@ -117,9 +119,9 @@ def test_a_distilled_model_serves_sqdf_frozen(tmp_path: Path):
     assert bool((x.grad[0] != 0).any())
     assert all(p.grad is None for p in student.network.parameters())
     with pytest.raises(InputError, match="expected --predictors"):
-        distilled(plan, model, None)
+        replace(context, paths=replace(paths, predictors=None)).student(plan, "student")
     record.save(base, tmp_path / "student.json")
     with pytest.raises(InputError, match="expected a distilled consistency model"):
-        distilled(plan, model, tmp_path)
+        context.student(plan, "student")
     with pytest.raises(InputError, match="not a distilled UNet"):
         load_student(tmp_path / "nothing", tiny.CPU)

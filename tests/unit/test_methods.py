@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.finetune.batch import Batch, Judged
+from stages.finetune.batch import Batch
+from stages.finetune.families.reward_gradient import Judged, RewardGradient, Step
 from stages.finetune.methods import alignprop, draft_k, draft_lv, imagerefl, refl
+from stages.finetune.networks import Networks
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trainer import Trainer
+from stages.finetune.training import Trainer
 from stages.models.policy import Trainable, make_policy
 from stages.models.process_noise import NoiseGrid
-from stages.models.sampler import Seen
 from tests import tiny
 
 STEPS = 6
-Method = Callable[[Tools, Batch], Judged]
+Method = Callable[[Networks, Batch], Step]
 METHODS: dict[str, Method] = {
     "refl": lambda t, b: refl.judge(t, b, 4, 0.0),
     "refl with diffusion loss": lambda t, b: refl.judge(t, b, 4, 0.7),
@@ -82,27 +82,24 @@ class ReplayedGrid(NoiseGrid):
 
 
 @dataclass(frozen=True)
-class ReplayedTools(Tools):
+class ReplayedNetworks(Networks):
     memory: Memory = field(default_factory=Memory)
 
-    def rollout(
-        self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None, seen: Seen | None = None
-    ) -> Tensor:
-        return self.memory.again(lambda: Tools.rollout(self, batch, x, start, stop, first, seen))
+    def rollout(self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None) -> Tensor:
+        return self.memory.again(lambda: Networks.rollout(self, batch, x, start, stop, first))
 
 
-def replayed(tools: Tools, memory: Memory) -> Tools:
+def replayed(tools: Networks, memory: Memory) -> Networks:
     def values(of: object) -> dict[str, object]:
         return {f.name: getattr(of, f.name) for f in fields(of)}  # type: ignore[arg-type]
 
     grid = ReplayedGrid(**values(tools.grid), memory=memory)  # type: ignore[arg-type]
-    return ReplayedTools(**values(tools) | {"grid": grid}, memory=memory)  # type: ignore[arg-type]
+    return ReplayedNetworks(**values(tools) | {"grid": grid}, memory=memory)  # type: ignore[arg-type]
 
 
 def double_trainer(network: nn.Module, method: Method, guidance: float) -> Trainer:
-    made = tiny.trainer(network, method, FinetuneSettings(guidance=guidance), steps=STEPS, dtype=torch.float64)
-    made.decode = smooth
-    return made
+    settings = FinetuneSettings(guidance=guidance)
+    return tiny.trainer(network, method, settings, STEPS, torch.float64, decode=smooth)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
@@ -110,12 +107,14 @@ def double_trainer(network: nn.Module, method: Method, guidance: float) -> Train
 def test_gradients_equal_finite_differences(name: str, guidance: float):
     network, memory = Small().double(), Memory()
     made = double_trainer(network, METHODS[name], guidance)
-    made.tools = replayed(made.tools, memory)
+    tools = replayed(made.run.networks, memory)
+    run = replace(made.run, networks=tools)
+    made = Trainer.start(run, RewardGradient(run, partial(METHODS[name], tools)), made.parameters)
     batch = tiny.batch(steps=STEPS, dtype=torch.float64)
 
     def loss() -> float:
         memory.place = 0
-        return float(made.backward(batch)["loss"])
+        return float(made.backward([batch])[0]["loss"])
 
     loss()
     memory.replay = True
@@ -149,7 +148,7 @@ def test_gradient_reaches_what_is_trained_and_nothing_else(name: str, precision:
     made = tiny.trainer(
         policy.network, METHODS[name], FinetuneSettings.model_validate({"precision": precision}), steps=STEPS
     )
-    made.backward(tiny.batch(steps=STEPS))
+    made.backward([tiny.batch(steps=STEPS)])
     without = [n for n, p in policy.parameters() if p.grad is None or not p.grad.abs().max() > 0]
     # A key's bias moves all scores of a softmax alike; this UNet has none, so every trained weight counts.
     assert not without
@@ -159,7 +158,7 @@ def test_gradient_reaches_what_is_trained_and_nothing_else(name: str, precision:
 
 def by_trainer(network: nn.Module, method: Method, guidance: float = 1.0) -> tuple[dict[str, float], Tensor]:
     made = double_trainer(network, method, guidance)
-    terms = made.backward(tiny.batch(steps=STEPS, dtype=torch.float64))
+    [terms] = made.backward([tiny.batch(steps=STEPS, dtype=torch.float64)])
     gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
     for parameter in network.parameters():
         parameter.grad = None
@@ -170,7 +169,8 @@ def by_trainer(network: nn.Module, method: Method, guidance: float = 1.0) -> tup
 def test_imagerefl_with_one_evaluation_at_its_start_equals_separate_ones(m: int):
     """The plain computation: rollout without gradient, reward at m, and a second evaluation for the diffusion loss."""
 
-    def plain(tools: Tools, batch: Batch) -> Judged:
+    def plain(tools: Networks, batch: Batch) -> Step:
+        yield from ()
         x, _ = tools.noised(batch, 2)
         x0 = tools.x0(batch, tools.rollout(batch, x, 2, m), m)
         return Judged(x0, batch.prompts, {"diffusion": (0.7, tools.diffusion_error(batch, 2))})
@@ -201,18 +201,18 @@ def test_imagerefl_makes_a_stray_step_at_its_start_only_as_released():
     indices: list[int] = []
 
     def judged(m: int, extra: bool) -> Tensor:
-        tools = tiny.tools(network, STEPS)
+        tools = tiny.networks(network, STEPS)
         tools.policy.seen = lambda x, t, eps: indices.append(tools.grid.timesteps.tolist().index(int(t)))
-        tools = Tools(tools.policy, tools.grid, tools.empty, extra_step=extra)
+        tools = replace(tools, extra_step=extra)
         indices.clear()
-        return imagerefl.judge(tools, batch, 2, m, 0.7).x0
+        return tiny.judged(tools, batch, imagerefl.judge(tools, batch, 2, m, 0.7)).x0
 
     clean = judged(2, False)
     assert indices == [2]
     stray = judged(2, True)
     assert indices == [2, 1, 2]
     assert not torch.allclose(clean, stray, atol=1e-3)
-    tools = tiny.tools(network, STEPS)
+    tools = tiny.networks(network, STEPS)
     x, _ = tools.noised(batch, 2)
     x = tools.grid.ancestral(x, tools.unguided(batch, x, 1), 1).sample(batch.noise.step(1))
     torch.testing.assert_close(stray, tools.x0(batch, x, 2))
@@ -224,8 +224,9 @@ def test_imagerefl_makes_a_stray_step_at_its_start_only_as_released():
 def test_evaluations_of_the_methods():
     counts = {}
     for name, method in METHODS.items():
-        tools = tiny.tools(Small(), STEPS)
-        method(tools, tiny.batch(count=1, steps=STEPS))
+        tools = tiny.networks(Small(), STEPS)
+        batch = tiny.batch(count=1, steps=STEPS)
+        tiny.judged(tools, batch, method(tools, batch))
         counts[name] = tools.policy.evaluations
     assert counts == {
         "refl": 5, "refl with diffusion loss": 6, "draft 1": 6, "draft 3": 6, "draft lv": 8,
@@ -243,10 +244,11 @@ def test_turns_of_refl(every: int | None, expected: str):
 
 def test_imagerefl_takes_refl_steps_in_turn():
     settings = imagerefl.Settings(kind="imagerefl", start=2, middle=(3, 4), diffusion_weight=0.5, refl_every=2)
-    tools = tiny.tools(Small(), STEPS)
+    tools = tiny.networks(Small(), STEPS)
     for micro, expected in ((0, METHODS_OF_TURNS["I"]), (1, METHODS_OF_TURNS["R"])):
         batch = tiny.batch(steps=STEPS, micro=micro)
-        found, wanted = imagerefl.step(tools, batch, settings), expected(tools, batch)
+        found = tiny.judged(tools, batch, imagerefl.step(tools, batch, settings))
+        wanted = tiny.judged(tools, batch, expected(tools, batch))
         assert torch.equal(found.x0, wanted.x0)
         assert torch.equal(found.penalties["diffusion"][1], wanted.penalties["diffusion"][1])
 
@@ -260,27 +262,27 @@ METHODS_OF_TURNS: dict[str, Method] = {
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 def test_alignprop_with_one_step_is_draft_1(sampler: str):
     network = Small()
-    tools = tiny.tools(network, STEPS)
-    tools = Tools(tools.policy, tools.grid, tools.empty, sampler=sampler)  # type: ignore[arg-type]
-    settings = alignprop.Settings(kind="alignprop", truncate=(1, 2))
-    found = alignprop.step(tools, tiny.batch(steps=STEPS), settings).x0
-    assert torch.equal(found, draft_k.judge(tools, tiny.batch(steps=STEPS), 1).x0)
+    tools = tiny.networks(network, STEPS)
+    tools = replace(tools, sampler=sampler)  # type: ignore[arg-type]
+    settings, batch = alignprop.Settings(kind="alignprop", truncate=(1, 2)), tiny.batch(steps=STEPS)
+    found = tiny.judged(tools, batch, alignprop.step(tools, batch, settings)).x0
+    assert torch.equal(found, tiny.judged(tools, batch, draft_k.judge(tools, batch, 1)).x0)
 
 
 def test_draft_is_the_sampler():
     """What DRaFT judges is what sampling without gradient gives, for every K."""
     from stages.models.sampler import finish
 
-    tools, batch = tiny.tools(Small(), STEPS, guidance=2.0), tiny.batch(steps=STEPS)
+    tools, batch = tiny.networks(Small(), STEPS, guidance=2.0), tiny.batch(steps=STEPS)
     expected = finish(tools.grid, tools.predict(batch), batch.noise.initial(), 0, batch.noise)
     for k in range(1, STEPS + 1):
-        torch.testing.assert_close(draft_k.judge(tools, batch, k).x0, expected)
+        torch.testing.assert_close(tiny.judged(tools, batch, draft_k.judge(tools, batch, k)).x0, expected)
 
 
 def test_draft_lv_judges_the_end_and_fresh_noise_on_it():
-    tools, batch = tiny.tools(Small(), STEPS), tiny.batch(steps=STEPS)
-    judged = METHODS["draft lv"](tools, batch)
-    first = draft_k.judge(tools, batch, 1).x0
+    tools, batch = tiny.networks(Small(), STEPS), tiny.batch(steps=STEPS)
+    judged = tiny.judged(tools, batch, METHODS["draft lv"](tools, batch))
+    first = tiny.judged(tools, batch, draft_k.judge(tools, batch, 1)).x0
     assert judged.x0.shape[0] == 6
     assert list(judged.prompts) == [*batch.prompts] * 3
     torch.testing.assert_close(judged.x0[:2], first)
@@ -314,4 +316,4 @@ def test_refuses_windows_that_are_not_on_the_grid(module: SimpleNamespace, value
 
 def test_a_method_without_images_says_so():
     with pytest.raises(ValueError, match="no real images"):
-        imagerefl.judge(tiny.tools(Small(), STEPS), tiny.batch(steps=STEPS, images=False), 2, 3, 0.1)
+        next(imagerefl.judge(tiny.networks(Small(), STEPS), tiny.batch(steps=STEPS, images=False), 2, 3, 0.1))

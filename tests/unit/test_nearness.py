@@ -11,8 +11,8 @@ import torch
 
 from stages.finetune.batch import Batch
 from stages.finetune.methods import draft_k, refl
+from stages.finetune.networks import Networks
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
 from stages.models.diffusion import Denoiser
 from stages.models.process_noise import require_noise_schedule
 from tests import tiny
@@ -20,13 +20,13 @@ from tests import tiny
 STEPS = 5
 
 
-def tools(shift: float) -> Tools:
+def tools(shift: float) -> Networks:
     """A policy whose weights are those of the base times 1 + shift."""
     network = tiny.unet().double()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(1 + shift)
-    made = tiny.tools(network.requires_grad_(True), STEPS, dtype=torch.float64)
+    made = tiny.networks(network.requires_grad_(True), STEPS, dtype=torch.float64)
     return replace(made, reference=Denoiser(tiny.unet().double(), made.policy.process))
 
 
@@ -34,11 +34,12 @@ def batch(seed: int = 0) -> Batch:
     return replace(tiny.batch(steps=STEPS, dtype=torch.float64), rng=random.Random(seed))
 
 
-def judge(name: str, made: Tools, given: Batch, weight: float) -> Any:
+def judge(name: str, made: Networks, given: Batch, weight: float) -> Any:
     if name == "refl":
         settings = refl.Settings(kind="refl", middle=(3, 4), diffusion_weight=0.5, kl_weight=weight)
-        return refl.step(made, given, settings)
-    return draft_k.step(made, given, draft_k.Settings(kind="draft_k", k=2, kl_weight=weight))
+        return tiny.judged(made, given, refl.step(made, given, settings))
+    settings = draft_k.Settings(kind="draft_k", k=2, kl_weight=weight)
+    return tiny.judged(made, given, draft_k.step(made, given, settings))
 
 
 @pytest.mark.parametrize("name", ["refl", "draft"])

@@ -8,17 +8,21 @@ from the data's is the error of discretisation, which the tests state too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.finetune.batch import Batch, Judged
+from stages.finetune.batch import Batch
+from stages.finetune.families.reward_gradient import RewardGradient, Step
 from stages.finetune.methods import draft_k
+from stages.finetune.networks import Networks as TrainingNetworks
+from stages.finetune.objective import Run
+from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trainer import Trainer
+from stages.finetune.training import Trainer
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
@@ -28,7 +32,8 @@ from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
 from tests import tiny
-from tests.pixelwise_world import ABAR, Step
+from tests.pixelwise_world import ABAR
+from tests.pixelwise_world import Step as WorldStep
 
 COUNT, SHAPE = 4000, (4, 2, 2)
 MEAN, STD = 0.8, 0.5
@@ -91,7 +96,7 @@ def moments(
     """
     mean, variance, slope = 0.0, 1.0, 0.0
     for i in range(steps):
-        at = Step.at(steps, i)
+        at = WorldStep.at(steps, i)
         # eps = gain (x - a m), and x0 = (x - b eps) / a
         gain = at.b / (at.a**2 * STD**2 + at.b**2)
         of_x, of_m = (1 - at.b * gain) / at.a, at.b * gain
@@ -99,7 +104,7 @@ def moments(
         if i < steps - 1 and sampler == "ddpm":
             of_x, of_m, fresh = at.c * of_x + at.d, at.c * of_m, at.s**2
         elif i < steps - 1:
-            after = Step.at(steps, i + 1)
+            after = WorldStep.at(steps, i + 1)
             of_x, of_m = after.a * of_x + after.b * gain, after.a * of_m - after.b * gain * at.a
         trained = last is None or i >= steps - last
         mean, variance = of_x * mean + of_m * (MEAN + shift(i)), of_x**2 * variance + fresh
@@ -183,12 +188,13 @@ def trainer(network: Gaussian, step, lr: float, steps: int, sampler: Sampler = "
     """A trainer with the reward direction . x0, averaged over places; latents are the images."""
     settings = FinetuneSettings.model_validate({"optimizer": {"lr": lr, "clip_norm": None}, "judge_batch": 4096})
     on = tiny.schedule()
-    tools = Tools(Denoiser(network, on), on.grid(steps), Conditioning(tiny.text(1)), sampler=sampler)
+    networks = TrainingNetworks(Denoiser(network, on), on.grid(steps), Conditioning(tiny.text(1)), sampler=sampler)
 
     def reward(images: Tensor, prompts: object) -> Tensor:
         return torch.einsum("bchw,c->b", images, DIRECTION) / 4
 
-    return Trainer.start(tools, lambda x0: x0, reward, step, dict(network.named_parameters()), settings)
+    run = Run(networks, LatentReward(lambda x0: x0, CountedReward(reward), settings), settings)
+    return Trainer.start(run, RewardGradient(run, partial(step, networks)), dict(network.named_parameters()))
 
 
 def batch(steps: int, count: int, seed: int = 0) -> Batch:
@@ -203,7 +209,7 @@ def test_draft_follows_a_linear_reward_by_the_known_slope(k: int, sampler: Sampl
     """The gradient by the shift is the direction of the reward times the slope of the last k steps, without chance."""
     network = Gaussian()
     made = trainer(network, lambda t, b: draft_k.judge(t, b, k), 1e-3, 10, sampler)
-    made.backward(batch(10, 3))
+    made.backward([batch(10, 3)])
     slope = moments(10, sampler, last=k).slope
     assert network.shift.grad is not None
     torch.testing.assert_close(network.shift.grad, -slope * DIRECTION, rtol=1e-4, atol=1e-6)
@@ -213,12 +219,12 @@ def test_draft_finds_the_optimum_of_a_linear_reward_with_a_quadratic_cost():
     """Reward d . x0 less c/2 |shift|^2 is largest at shift = slope d / c."""
     network, cost = Gaussian(), 0.5
 
-    def step(tools: Tools, given: Batch) -> Judged:
-        judged = draft_k.judge(tools, given, 2)
-        return Judged(judged.x0, judged.prompts, {"cost": (cost, network.shift.square().sum() / 2)})
+    def step(networks: TrainingNetworks, given: Batch) -> Step:
+        judged = yield from draft_k.judge(networks, given, 2)
+        return replace(judged, penalties={"cost": (cost, network.shift.square().sum() / 2)})
 
     made = trainer(network, step, 3e-2, 5)
     for n in range(200):
-        made.train_step([batch(5, 2, seed=n)])
+        made.step([batch(5, 2, seed=n)])
     expected = moments(5, "ddpm", last=2).slope / cost * DIRECTION
     torch.testing.assert_close(network.shift.detach(), expected, rtol=0, atol=0.01)

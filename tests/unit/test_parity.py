@@ -120,12 +120,14 @@ def test_mistakes_are_seen(mistake: str, reference: ParitySet):
 
 
 def test_a_diffusion_loss_at_the_judged_index_is_seen(reference: ParitySet, monkeypatch: pytest.MonkeyPatch):
-    from stages.finetune.batch import Judged
+    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.rollouts import Rollout
 
-    def judge(tools, batch, start, m, weight):
-        x, _ = tools.noised(batch, start)
-        x0 = tools.x0(batch, tools.rollout(batch, x, start, m), m)
-        return Judged(x0, batch.prompts, {"diffusion": (weight, tools.diffusion_error(batch, m))})
+    def judge(networks, batch, start, m, weight):
+        x, _ = networks.noised(batch, start)
+        x = yield Rollout(x, start, m)
+        penalties = {"diffusion": (weight, networks.diffusion_error(batch, m))}
+        return Judged(networks.x0(batch, x, m), batch.prompts, penalties)
 
     monkeypatch.setattr(imagerefl, "judge", judge)
     found = failures(training.checks(reference))

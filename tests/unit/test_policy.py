@@ -189,17 +189,17 @@ def test_seed_draws_the_start_of_lora():
 def test_a_rollout_works_out_updated_weights_once_and_to_the_same_bits(monkeypatch: pytest.MonkeyPatch):
     policy = perturbed(tiny.unet(), "lora")
     layers = sum(isinstance(module, LowRank) for module in policy.network.modules())
-    tools, batch, calls = tiny.tools(policy.network), tiny.batch(), []
+    networks, batch, calls = tiny.networks(policy.network), tiny.batch(), []
     monkeypatch.setattr(LowRank, "forward", lambda self, weight: calls.append(1) or updated(self, weight))
-    x = tools.rollout(batch, batch.noise.initial(), 0, 4)
-    assert (len(calls), tools.policy.evaluations) == (layers, 4 * 2)
+    x = networks.rollout(batch, batch.noise.initial(), 0, 4)
+    assert (len(calls), networks.policy.evaluations) == (layers, 4 * 2)
     with monkeypatch.context() as patch:
-        patch.setattr("stages.finetune.tools.unchanged", nullcontext)
-        assert torch.equal(tools.rollout(batch, batch.noise.initial(), 0, 4), x)
+        patch.setattr("stages.finetune.networks.unchanged", nullcontext)
+        assert torch.equal(networks.rollout(batch, batch.noise.initial(), 0, 4), x)
         assert len(calls) == layers * (1 + 4)
-    tools.x0(batch, x, 4).square().mean().backward()  # what was kept for the rollout is not met here
+    networks.x0(batch, x, 4).square().mean().backward()  # what was kept for the rollout is not met here
     assert all(p.grad is not None and p.grad.abs().max() > 0 for _, p in policy.parameters())
     with torch.no_grad():
         for _, parameter in policy.parameters():
             parameter.mul_(2)
-    assert not torch.equal(tools.rollout(batch, batch.noise.initial(), 0, 4), x)
+    assert not torch.equal(networks.rollout(batch, batch.noise.initial(), 0, 4), x)

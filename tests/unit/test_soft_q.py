@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.finetune.batch import Batch
+from stages.finetune.families.soft_q import SoftQ
 from stages.finetune.methods import draft_k, sqdf
+from stages.finetune.networks import Networks
+from stages.finetune.objective import Loss, Run
+from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trajectory.chain import Chain
-from stages.finetune.trajectory.predictors import Predictor, Steps
-from stages.finetune.trajectory.replay import Drawn, Replay
-from stages.finetune.trajectory.soft_q import SoftQ
-from stages.finetune.trajectory.trainer import Piece, TrajectoryTrainer
+from stages.finetune.trajectories.chain import Chain
+from stages.finetune.trajectories.predictors import Predictor, Steps
+from stages.finetune.trajectories.replay import Drawn, Replay
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
@@ -28,15 +30,19 @@ from tests import tiny
 DOUBLE = torch.float64
 
 
-def method(predictor: Predictor | None = None, **values: Any) -> SoftQ:
+def method(
+    networks: Networks, judge: Any, decode: Any = None, predictor: Predictor | None = None,
+    train: FinetuneSettings | None = None, **values: Any
+) -> SoftQ:  # fmt: skip
     settings = sqdf.Settings.model_validate({"kind": "sqdf", "gamma_steps": None, **values})
-    return SoftQ(settings, 1, predictor or Steps(1))
+    train = train or FinetuneSettings()
+    run = Run(networks, LatentReward(decode or (lambda x0: x0), CountedReward(judge), train), train)
+    return SoftQ(settings, run, 1.0, predictor or Steps(1))
 
 
-def learner(
-    tools: Tools, parameters: dict[str, nn.Parameter], reward: Any, own: SoftQ, decode: Any = None
-) -> TrajectoryTrainer:
-    return TrajectoryTrainer.start(tools, decode or (lambda x0: x0), reward, own, parameters, FinetuneSettings())
+def coloured(x0: Tensor) -> Tensor:
+    """A smooth decoder."""
+    return torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2)
 
 
 class Line(nn.Module):
@@ -67,20 +73,19 @@ def gaussian_mean(predictor: Predictor, gamma: float) -> float:
     grid = on.grid(50)
     policy, base = Line(on, grid.timesteps), Line(on, grid.timesteps)
     empty = Conditioning(torch.zeros(1, 1, 1, dtype=DOUBLE))
-    tools = Tools(Denoiser(policy, on), grid, empty, reference=Denoiser(base, on))
-    own = method(predictor, gamma=gamma, alpha=1.0)
-    made = learner(tools, {"shift": policy.shift}, brightness, own)
+    networks = Networks(Denoiser(policy, on), grid, empty, reference=Denoiser(base, on))
+    own = method(networks, brightness, predictor=predictor, gamma=gamma, alpha=1.0)
     zeros = torch.zeros(50, 1, 1, 1, dtype=DOUBLE)
     drawn = Drawn(zeros, torch.arange(50), empty.expand(50), [""] * 50)
     slopes = []
     for value in (0.0, 1.0):
         policy.shift.data.fill_(value)
-        root = own.piece(made, made.chain, drawn, zeros).root
+        root = own.loss(drawn, zeros).root
         slopes.append(torch.autograd.grad(root, policy.shift)[0])
     policy.shift.data = -slopes[0] / (slopes[1] - slopes[0])
     noise = GivenNoise(zeros[:1], torch.zeros(50, 1, 1, 1, 1, dtype=DOUBLE), {})
     batch = replace(tiny.batch(count=1, images=False), text=empty, noise=noise)
-    return float(made.chain.roll(batch).last)
+    return float(own.chain.roll(batch).last)
 
 
 def endpoint(chain: Chain, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
@@ -96,12 +101,12 @@ def test_gaussian_closed_forms(predictor: Predictor, gamma: float, expected: flo
     assert gaussian_mean(predictor, gamma) == pytest.approx(expected, abs=6e-4)
 
 
-def small() -> tuple[Tools, dict[str, nn.Parameter]]:
+def small() -> tuple[Networks, dict[str, nn.Parameter]]:
     torch.manual_seed(0)
     network = tiny.unet().double().requires_grad_(True)
     base = tiny.unet().double()
-    tools = tiny.tools(network, 5, dtype=DOUBLE)
-    return replace(tools, reference=Denoiser(base, tools.policy.process)), dict(network.named_parameters())
+    networks = tiny.networks(network, 5, dtype=DOUBLE)
+    return replace(networks, reference=Denoiser(base, networks.policy.process)), dict(network.named_parameters())
 
 
 def gradients(root: Tensor, parameters: dict[str, nn.Parameter]) -> Tensor:
@@ -117,69 +122,70 @@ def last_states(chain: Chain, batch: Any) -> Drawn:
 
 def test_without_discount_and_divergence_it_is_the_gradient_of_draft_1():
     """On the same state and noise, of the step as the chain makes it, and of DRaFT-1's own where it ends clean."""
-    tools, parameters = small()
+    networks, parameters = small()
     batch = tiny.batch(count=3, steps=5, dtype=DOUBLE, images=False)
-    own = method(gamma=0.0, alpha=0.0)
-    made = learner(tools, parameters, tiny.reward, own, lambda x0: torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2))
+    own = method(networks, tiny.reward, coloured, gamma=0.0, alpha=0.0)
     noise = batch.noise.step(4)
-    found = gradients(own.piece(made, made.chain, last_states(made.chain, batch), noise).root, parameters)
+    found = gradients(own.loss(last_states(own.chain, batch), noise).root, parameters)
 
-    state = made.chain.roll(batch).states[4]
-    step = made.chain.transition(tools.policy, state, made.chain.index(4, 3), Conditioning.of(batch.text))
-    reward = tiny.reward(made.decode(step.mean + step.std * noise), batch.prompts).mean()
+    state = own.chain.roll(batch).states[4]
+    step = own.chain.transition(networks.policy, state, own.chain.index(4, 3), Conditioning.of(batch.text))
+    reward = tiny.reward(coloured(step.mean + step.std * noise), batch.prompts).mean()
     torch.testing.assert_close(found, gradients(-reward, parameters), rtol=1e-9, atol=1e-12)
 
-    grid = require_noise_schedule(tools.grid, "test")
-    clean = replace(made.chain, tools=replace(tools, grid=replace(grid, alpha_end=grid.alpha_prev)))
-    found = own.piece(made, clean, last_states(made.chain, batch), noise)
+    grid = require_noise_schedule(networks.grid, "test")
+    ends_clean = replace(networks, grid=replace(grid, alpha_end=grid.alpha_prev))
+    clean = method(ends_clean, tiny.reward, coloured, gamma=0.0, alpha=0.0)
+    drawn = last_states(own.chain, batch)
+    found = clean.loss(drawn, noise)
     assert float(found.terms["reward"]) == pytest.approx(
-        float(tiny.reward(made.decode(draft_k.judge(tools, batch, 1).x0), batch.prompts).mean().detach()), rel=1e-9
+        float(tiny.reward(coloured(draft_1(networks, batch)), batch.prompts).mean().detach()), rel=1e-9
     )
-    judged = draft_k.judge(tools, batch, 1)
-    reward = tiny.reward(made.decode(judged.x0), batch.prompts).mean()
+    reward = tiny.reward(coloured(draft_1(networks, batch)), batch.prompts).mean()
     expected = gradients(-reward, parameters)
     # the divergence of a step without noise is 0 / 0; DRaFT-1 has none
-    root = own_reward_only(own, made, clean, last_states(made.chain, batch))
+    root = reward_only(clean, drawn)
     torch.testing.assert_close(gradients(root, parameters), expected, rtol=1e-7, atol=1e-10)
 
 
-def own_reward_only(own: SoftQ, made: Any, chain: Chain, drawn: Drawn) -> Tensor:
-    found = chain.transition(chain.tools.policy, drawn.x, drawn.i, drawn.text)
-    x0 = own.predictor(chain, found.mean, drawn.i + 1, drawn.text)
-    gradient = made.pull(x0, drawn.prompts, 1.0).gradient
-    return (gradient * x0).sum()
+def draft_1(networks: Networks, batch: Batch) -> Tensor:
+    return tiny.judged(networks, batch, draft_k.judge(networks, batch, 1)).x0
+
+
+def reward_only(own: SoftQ, drawn: Drawn) -> Tensor:
+    found = own.chain.transition(own.run.networks.policy, drawn.x, drawn.i, drawn.text)
+    x0 = own.predictor(own.chain, found.mean, drawn.i + 1, drawn.text)
+    return (own.reward.gradient(x0, drawn.prompts).gradient * x0).sum()
 
 
 def test_a_state_before_the_end_has_no_part_in_it_without_discount():
-    tools, parameters = small()
-    own = method(gamma=0.0, alpha=0.0)
-    made = learner(tools, parameters, tiny.reward, own, lambda x0: torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2))
+    networks, parameters = small()
+    own = method(networks, tiny.reward, coloured, gamma=0.0, alpha=0.0)
     batch = tiny.batch(count=2, steps=5, dtype=DOUBLE, images=False)
-    drawn = replace(last_states(made.chain, batch), i=made.chain.index(2, 2))
-    assert not gradients(own.piece(made, made.chain, drawn, batch.noise.step(0)).root, parameters).any()
+    drawn = replace(last_states(own.chain, batch), i=own.chain.index(2, 2))
+    assert not gradients(own.loss(drawn, batch.noise.step(0)).root, parameters).any()
 
 
 def test_the_loss_in_one_graph():
     """Discounted reward of the base's prediction at x', and the divergence there, by autograd through everything."""
-    tools, parameters = small()
+    networks, parameters = small()
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.mul_(1.01)
-    own = method(gamma=0.8, alpha=0.3)
-    made = learner(tools, parameters, tiny.reward, own, lambda x0: torch.sigmoid(x0[:, :3]).repeat(1, 1, 2, 2))
+    own = method(networks, tiny.reward, coloured, gamma=0.8, alpha=0.3)
     batch = tiny.batch(count=3, steps=5, dtype=DOUBLE, images=False)
     states, steps, text = batch.noise.initial(), torch.tensor([0, 3, 4]), Conditioning.of(batch.text)
     noise = batch.noise.step(1)
-    found = own.piece(made, made.chain, Drawn(states, steps, text, list(batch.prompts)), noise)
-    chain = made.chain
-    ours, base = (chain.transition(d, states, steps, text) for d in tools.denoisers)
+    found = own.loss(Drawn(states, steps, text, list(batch.prompts)), noise)
+    chain = own.chain
+    ours, base = (chain.transition(d, states, steps, text) for d in networks.denoisers.values())
     after = ours.mean + ours.std * noise
     times = steps + 1
     rows = times < 5
-    eps = chain.prediction(tools.base, after[rows], times[rows], text[rows])
-    alpha = require_noise_schedule(tools.grid, "test").alpha[times[rows]].reshape(-1, 1, 1, 1)
+    eps = chain.prediction(networks.base, after[rows], times[rows], text[rows])
+    alpha = require_noise_schedule(networks.grid, "test").alpha[times[rows]].reshape(-1, 1, 1, 1)
     clean = torch.cat([(after[rows] - (1 - alpha).sqrt() * eps) / alpha.sqrt(), after[~rows]])
-    rewards = tiny.reward(made.decode(clean), batch.prompts)
+    rewards = tiny.reward(coloured(clean), batch.prompts)
     kl = ((ours.mean - base.mean) ** 2 / (2 * ours.std**2)).mean((1, 2, 3))
     loss = (-(torch.tensor([0.8**4, 0.8, 1.0], dtype=DOUBLE) * rewards) + 0.3 * kl).mean()
     torch.testing.assert_close(found.terms["loss"], loss.detach())
@@ -188,21 +194,21 @@ def test_the_loss_in_one_graph():
 
 def test_two_deterministic_steps_are_the_samplers():
     """From an even distance to the end: one DDIM step half way, and the prediction there."""
-    tools, _ = small()
-    chain = Chain.of(tools)
+    networks, _ = small()
+    chain = Chain.of(networks)
     batch = tiny.batch(count=2, steps=5, dtype=DOUBLE, images=False)
     x, text = batch.noise.initial(), Conditioning.of(batch.text)
     found = Steps(2)(chain, x, torch.tensor([1, 5]), text)
-    eps = tools.base.prediction(x, tools.grid.timesteps[1], text)
-    clean, after = tools.grid.x0(x, eps, 1), require_noise_schedule(tools.grid, "test").alpha[3]
+    eps = networks.base.prediction(x, networks.grid.timesteps[1], text)
+    clean, after = networks.grid.x0(x, eps, 1), require_noise_schedule(networks.grid, "test").alpha[3]
     half = after.sqrt() * clean + (1 - after).sqrt() * eps
-    expected = tools.grid.x0(half, tools.base.prediction(half, tools.grid.timesteps[3], text), 3)
+    expected = networks.grid.x0(half, networks.base.prediction(half, networks.grid.timesteps[3], text), 3)
     torch.testing.assert_close(found[0], expected[0])
     assert torch.equal(found[1], x[1])
 
 
 def test_released_switches():
-    tools, parameters = small()
+    networks, _ = small()
     batch = tiny.batch(count=4, steps=5, dtype=DOUBLE, images=False)
     seen: list[Tensor] = []
 
@@ -212,10 +218,9 @@ def test_released_switches():
 
     found = {}
     for released in ({}, {"denormalise_twice": True}, {"positive_only": True}):
-        own = method(gamma=1.0, alpha=0.5, as_released=released)
-        made = learner(tools, parameters, reward, own, torch.sigmoid)
-        drawn = last_states(made.chain, batch)
-        found[str(released)] = own.piece(own.judging(made), made.chain, drawn, batch.noise.step(1))
+        own = method(networks, reward, torch.sigmoid, gamma=1.0, alpha=0.5, as_released=released)
+        drawn = last_states(own.chain, batch)
+        found[str(released)] = own.loss(drawn, batch.noise.step(1))
     torch.testing.assert_close(seen[1], seen[0] / 2 + 0.5)
     rewards = seen[0].mean((1, 2, 3)) - 0.5
     assert (rewards > 0).any()
@@ -235,12 +240,11 @@ def test_released_switches():
 )
 def test_the_logged_loss_has_the_gradient_that_is_trained(released: dict[str, bool], offset: float):
     """By central differences along the gradient, with an offset that moves every shifted reward across 0."""
-    tools, parameters = small()
+    networks, parameters = small()
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.mul_(1.01)
     batch = tiny.batch(count=4, steps=5, dtype=DOUBLE, images=False)
-    own = method(gamma=0.8, alpha=0.3, as_released=released)
     seen: list[Tensor] = []
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -248,43 +252,44 @@ def test_the_logged_loss_has_the_gradient_that_is_trained(released: dict[str, bo
         seen.append(found.detach())
         return found - seen[0].mean()  # some are above 0, some below
 
-    made = learner(tools, parameters, reward, own, torch.sigmoid)
-    made.settings = FinetuneSettings(reward_offset=offset, reward_scale=1.7)
+    train = FinetuneSettings(reward_offset=offset, reward_scale=1.7)
+    own = method(networks, reward, torch.sigmoid, train=train, gamma=0.8, alpha=0.3, as_released=released)
     drawn = Drawn(batch.noise.initial(), torch.tensor([0, 3, 4, 4]), Conditioning.of(batch.text), list(batch.prompts))
 
-    def piece() -> Piece:
-        return own.piece(own.judging(made), made.chain, drawn, batch.noise.step(1))
+    def loss() -> Loss:
+        return own.loss(drawn, batch.noise.step(1))
 
-    slope = gradients(piece().root, parameters)
+    slope = gradients(loss().root, parameters)
     along, size = slope / slope.norm(), 1e-4
     values, places = [], dict(zip(parameters, along.split([p.numel() for p in parameters.values()]), strict=True))
     for sign in (1, -2):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter += sign * size * places[name].reshape(parameter.shape)
-        values.append(float(piece().terms["loss"]))
+        values.append(float(loss().terms["loss"]))
     assert (values[0] - values[1]) / (2 * size) == pytest.approx(float(slope.norm()), rel=1e-4)
 
 
 def test_nothing_is_logged_where_nothing_is_trained():
     """No image has a positive reward: neither offset nor divergence count."""
-    tools, parameters = small()
+    networks, parameters = small()
     with torch.no_grad():
         for parameter in parameters.values():
             parameter.mul_(1.01)
     batch = tiny.batch(count=3, steps=5, dtype=DOUBLE, images=False)
-    own = method(alpha=0.5, as_released={"positive_only": True})
-    made = learner(tools, parameters, lambda images, _: images.mean((1, 2, 3)) - 1.0, own, torch.sigmoid)
-    made.settings = FinetuneSettings(reward_offset=3.0)
-    found = own.piece(made, made.chain, last_states(made.chain, batch), batch.noise.step(1))
+    own = method(
+        networks, lambda images, _: images.mean((1, 2, 3)) - 1.0, torch.sigmoid,
+        train=FinetuneSettings(reward_offset=3.0), alpha=0.5, as_released={"positive_only": True},
+    )  # fmt: skip
+    found = own.loss(last_states(own.chain, batch), batch.noise.step(1))
     assert not gradients(found.root, parameters).any()
     assert float(found.terms["loss"]) == 0.0
 
 
 def trajectory(n: int) -> Any:
-    tools = tiny.tools(tiny.unet(), 4)
+    networks = tiny.networks(tiny.unet(), 4)
     batch = tiny.batch(count=2, steps=4, seed=n, images=False)
-    return Chain.of(tools).roll(replace(batch, prompts=[f"{n} a", f"{n} b"]))
+    return Chain.of(networks).roll(replace(batch, prompts=[f"{n} a", f"{n} b"]))
 
 
 def test_the_buffer_is_first_in_first_out_and_keeps_what_belongs_together():

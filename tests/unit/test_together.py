@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
 from functools import partial
 from types import ModuleType
 
@@ -11,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.finetune.batch import Rolled
+from stages.finetune.batch import Batch
+from stages.finetune.families.reward_gradient import RewardGradient, Step
 from stages.finetune.methods import alignprop, draft_k, draft_lv, imagerefl, refl
+from stages.finetune.rollouts import Rollout, roll_out
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.together import roll_out
-from stages.finetune.trainer import Trainer
+from stages.finetune.training import Trainer
 from stages.models.policy import make_policy
 from tests import tiny
 
@@ -30,19 +30,21 @@ METHODS: dict[str, tuple[ModuleType, dict[str, object]]] = {
     "draft": (draft_k, {"k": 2}),
     "draft_lv": (draft_lv, {}),
     "alignprop": (alignprop, {"truncate": (1, 5)}),
+    "refl near the base": (refl, {"middle": (2, 6), "kl_weight": 0.3, "diffusion_weight": 0.5}),
+    "draft near the base": (draft_k, {"k": 2, "kl_weight": 0.3}),
 }
 
 
-def trainer(name: str, together: bool, **values: object) -> tuple[Trainer, list[int]]:
+def trainer(name: str, **values: object) -> tuple[Trainer, list[int]]:
     """A trainer, and the sizes of the batches that its network is called on."""
     module, own = METHODS[name]
     method = module.Settings(kind=module.__name__.rsplit(".", 1)[-1], **own)
-    network = make_policy(tiny.unet(), "norm_affine").network
+    base = tiny.unet()
+    network = make_policy(base, "norm_affine").network
     made = tiny.trainer(
-        network, partial(module.step, settings=method), FinetuneSettings.model_validate(values), steps=STEPS
-    )
-    if together:
-        made.ahead = partial(module.ahead, settings=method)
+        network, partial(module.step, settings=method), FinetuneSettings.model_validate(values), steps=STEPS,
+        reference=base,
+    )  # fmt: skip
     sizes: list[int] = []
     network.register_forward_pre_hook(lambda network, args: sizes.append(len(args[0])))
     return made, sizes
@@ -50,81 +52,70 @@ def trainer(name: str, together: bool, **values: object) -> tuple[Trainer, list[
 
 def step(made: Trainer) -> tuple[dict[str, float], Tensor]:
     batches = [tiny.batch(SIZE, STEPS, micro=micro, seed=10 * micro) for micro in range(MICRO)]
-    terms = made.train_step(batches)
+    terms = made.step(batches)
     return terms, torch.cat([p.grad.flatten() for p in made.parameters.values() if p.grad is not None])
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_is_the_same_in_fewer_passes(name: str):
-    (alone, one_by_one), (joined, together) = trainer(name, False), trainer(name, True)
+    (alone, one_by_one), (joined, together) = trainer(name, rollout_batch=1), trainer(name)
     (terms, gradient), (other_terms, other_gradient) = step(alone), step(joined)
     assert other_terms == pytest.approx(terms, rel=1e-5)
     torch.testing.assert_close(other_gradient, gradient, rtol=1e-3, atol=1e-6)
-    assert sum(together) == sum(one_by_one) == joined.tools.policy.evaluations == alone.tools.policy.evaluations
-    assert joined.tools.policy.backward == alone.tools.policy.backward
+    policies = [made.run.networks.policy for made in (alone, joined)]
+    assert sum(together) == sum(one_by_one) == policies[0].evaluations == policies[1].evaluations
+    assert policies[0].backward == policies[1].backward
     assert len(together) < len(one_by_one) and max(together) > SIZE == max(one_by_one)
 
 
 def test_as_many_images_as_allowed():
     for most, largest in ((1, SIZE), (4, 2 * SIZE), (7, 3 * SIZE), (16, MICRO * SIZE)):
-        made, sizes = trainer("draft", True, rollout_batch=most)
+        made, sizes = trainer("draft", rollout_batch=most)
         step(made)
         assert max(sizes) == largest
 
 
-def test_stops_may_differ_and_come_in_any_order():
-    network = tiny.unet().double()
-    tools = tiny.tools(network, STEPS, dtype=torch.float64)
-    batches = [tiny.batch(n, STEPS, seed=n, dtype=torch.float64) for n in (1, 3, 2, 1)]
+@pytest.mark.parametrize("starts", [[0, 0, 0, 0], [2, 0, 3, 4]])
+def test_starts_and_stops_may_differ_and_come_in_any_order(starts: list[int]):
+    networks = tiny.networks(tiny.unet().double(), STEPS, dtype=torch.float64)
+    batches = dict(enumerate(tiny.batch(n, STEPS, seed=n, dtype=torch.float64) for n in (1, 3, 2, 1)))
     stops = [4, 0, 5, 4]
-    rollouts = [tools.to_index(batch, stop) for batch, stop in zip(batches, stops, strict=True)]
-    for batch, stop, x in zip(batches, stops, roll_out(tools, batches, rollouts), strict=True):
-        alone = tools.rollout(batch, batch.noise.initial(), 0, stop)
-        torch.testing.assert_close(x, alone, rtol=1e-9, atol=1e-11)
+    rollouts = {
+        n: Rollout(batches[n].noise.initial(), start, stop)
+        for n, (start, stop) in enumerate(zip(starts, stops, strict=True))
+    }
+    found = roll_out(networks, batches, rollouts, 100)
+    for n, rollout in rollouts.items():
+        alone = networks.rollout(batches[n], rollout.x, rollout.start, rollout.stop)
+        torch.testing.assert_close(found[n], alone, rtol=1e-9, atol=1e-11)
 
 
-def test_what_is_watched_or_makes_stray_steps_goes_alone():
-    watched = refl.Settings(kind="refl", middle=(2, 6), kl_weight=0.1)
-    batch = tiny.batch(SIZE, STEPS)
-    assert refl.ahead(tiny.tools(tiny.unet(), STEPS), batch, watched) is None
-    made, sizes = trainer("refl", True)
-    made.tools = replace(made.tools, extra_step=True)
+def test_rollouts_with_stray_steps_go_alone():
+    made, sizes = trainer("refl", as_released={"extra_step": True})
     step(made)
     assert max(sizes) == SIZE
 
 
-def test_latents_of_another_index_are_not_taken():
-    tools = tiny.tools(tiny.unet(), STEPS)
-    batch = tiny.batch(SIZE, STEPS)
-    given = torch.zeros(SIZE, *tiny.LATENT)
-    with_given = replace(batch, rolled=Rolled(3, given))
-    assert tools.from_noise(with_given, 3) is given
-    assert torch.equal(tools.from_noise(with_given, 2), tools.from_noise(batch, 2))
+def test_penalties_are_taken_before_the_rollout_and_the_reward_need_memory():
+    """The gradient of the diffusion loss is there, and its graph gone, when the judged prediction is made."""
+    made, _ = trainer("imagerefl without ReFL", guidance=2.0)
+    losses = made.objective.losses([tiny.batch(SIZE, STEPS)])
+    first = next(losses)
+    assert set(first.terms) == {"loss", "loss_diffusion"}
+    assert float(first.terms["loss"]) == 0.5 * float(first.terms["loss_diffusion"])
+    before = made.run.networks.policy.evaluations
+    first.root.backward()
+    second = next(losses)
+    assert made.run.networks.policy.evaluations > before  # the rollout came after it
+    assert set(second.terms) == {"loss", "reward"}
+    assert next(losses, None) is None
 
 
-def test_a_diffusion_loss_is_paid_before_the_reward_needs_memory():
-    """Its gradient is there and its graph is gone when the judged prediction is made, and nothing else changes."""
-    made, _ = trainer("imagerefl without ReFL", True, guidance=2.0)
-    batch = tiny.batch(SIZE, STEPS)
-    (ready,) = made.ready([batch])
-    assert ready.rolled is not None
-    weight, value = ready.rolled.paid["diffusion"]
-    assert weight == 0.5 and not value.requires_grad and not ready.rolled.x.requires_grad
-    paid = [p.grad.clone() for p in made.parameters.values() if p.grad is not None]
-    assert sum(float(gradient.abs().sum()) for gradient in paid) > 0
-
-    alone, _ = trainer("imagerefl without ReFL", False, guidance=2.0)
-    found, expected = made.backward(ready), alone.backward(batch)
-    assert {name: float(value) for name, value in found.items()} == {n: float(v) for n, v in expected.items()}
-    for name, parameter in alone.parameters.items():
-        assert parameter.grad is not None and torch.equal(made.parameters[name].grad, parameter.grad)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["imagerefl without ReFL", "refl with images"])
+@pytest.mark.parametrize("name", ["imagerefl without ReFL", "refl with images", "refl near the base"])
 def test_one_graph_of_the_network_at_a_time(name: str):
     """The most that autograd keeps in a step: of one prediction and a decoding, where it would be of two and that."""
 
-    def most(together: bool) -> int:
+    def most(at_once: bool) -> int:
         now = peak = 0
 
         class Kept:
@@ -138,20 +129,28 @@ def test_one_graph_of_the_network_at_a_time(name: str):
                 nonlocal now
                 now -= self.tensor.nbytes
 
-        made, _ = trainer(name, together)
+        made, _ = trainer(name)
+        objective = made.objective
+        assert isinstance(objective, RewardGradient)
+        start = objective.start
+
+        def whole(batch: Batch) -> Step:
+            """The same with every penalty left to the end."""
+            yield from ()
+            return tiny.judged(made.run.networks, batch, start(batch))
+
+        objective.start = whole if at_once else start
         with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-            made.train_step([tiny.batch(SIZE, STEPS)])
+            made.step([tiny.batch(SIZE, STEPS), tiny.batch(SIZE, STEPS, micro=1)])
         gc.collect()
         assert now == 0
         return peak
 
-    assert most(True) < 0.65 * most(False)
+    assert most(False) < 0.65 * most(True)
 
 
 def test_one_prediction_that_serves_both_losses_is_not_made_twice():
-    made, sizes = trainer("imagerefl", True)
-    at_the_start = imagerefl.Settings(kind="imagerefl", start=1, middle=(1, 2))
-    made.ahead = partial(imagerefl.ahead, settings=at_the_start)
-    batch = tiny.batch(SIZE, STEPS)
-    (ready,) = made.ready([batch])
-    assert ready is batch and not sizes
+    settings = imagerefl.Settings(kind="imagerefl", start=1, middle=(1, 2))
+    made = tiny.trainer(make_policy(tiny.unet(), "norm_affine").network, partial(imagerefl.step, settings=settings))
+    made.step([tiny.batch(SIZE, STEPS)])
+    assert made.run.networks.policy.evaluations == made.run.networks.policy.backward == SIZE

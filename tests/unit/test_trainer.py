@@ -12,13 +12,14 @@ from torch import Tensor
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.batch import Batch, Judged
+from stages.finetune.batch import Batch
 from stages.finetune.data import Data
+from stages.finetune.families.reward_gradient import Judged, Step
 from stages.finetune.methods import draft_k, imagerefl
+from stages.finetune.networks import Networks
+from stages.finetune.reward import RewardFunction, reward_loss
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.tools import Tools
-from stages.finetune.trainer import Trainer, reward_loss
-from stages.models.diffusion import Autoencoder
+from stages.finetune.training import Trainer
 from stages.models.policy import make_policy
 from tests import tiny
 
@@ -29,17 +30,27 @@ def settings(**values: object) -> FinetuneSettings:
     return FinetuneSettings.model_validate(values)
 
 
-def draft(tools: Tools, batch: Batch) -> Judged:
-    return draft_k.judge(tools, batch, 1)
+def draft(networks: Networks, batch: Batch) -> Step:
+    return draft_k.judge(networks, batch, 1)
 
 
-def image_refl(tools: Tools, batch: Batch) -> Judged:
-    return imagerefl.judge(tools, batch, 1, 2, 0.5)
+def image_refl(networks: Networks, batch: Batch) -> Step:
+    return imagerefl.judge(networks, batch, 1, 2, 0.5)
 
 
-def norm_trainer(step=image_refl, **values: object) -> Trainer:
+def norm_trainer(step=image_refl, judge: RewardFunction | None = None, **values: object) -> Trainer:
     policy = make_policy(tiny.unet(), "norm_affine")
-    return tiny.trainer(policy.network, step, settings(**values), steps=STEPS)
+    return tiny.trainer(policy.network, step, settings(**values), steps=STEPS, judge=judge)
+
+
+def backward(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
+    [terms] = trainer.backward([batch])
+    return terms
+
+
+def judged(trainer: Trainer, batch: Batch) -> Judged:
+    networks = trainer.run.networks
+    return tiny.judged(networks, batch, image_refl(networks, batch))
 
 
 def gradients(trainer: Trainer) -> Tensor:
@@ -55,7 +66,7 @@ def test_slices_of_the_reward_do_not_change_the_gradient():
     found = []
     for size in (1, 2, 5, 16):
         trainer = norm_trainer(judge_batch=size)
-        terms = trainer.backward(batch)
+        terms = backward(trainer, batch)
         found.append((gradients(trainer), float(terms["loss"])))
     for gradient, loss in found[:-1]:
         torch.testing.assert_close(gradient, found[-1][0], rtol=1e-4, atol=1e-7)
@@ -65,11 +76,11 @@ def test_slices_of_the_reward_do_not_change_the_gradient():
 def test_the_gradient_is_that_of_the_loss_in_one_graph():
     batch = tiny.batch(count=3, steps=STEPS)
     trainer = norm_trainer(reward_scale=2.0, judge_batch=2)
-    terms = trainer.backward(batch)
+    terms = backward(trainer, batch)
     found = gradients(trainer)
-    judged = image_refl(trainer.tools, batch)
-    reward = tiny.reward(trainer.decode(judged.x0), judged.prompts).mean()
-    error = judged.penalties["diffusion"][1]
+    found_by_hand = judged(trainer, batch)
+    reward = tiny.reward(trainer.run.reward.decode(found_by_hand.x0), found_by_hand.prompts).mean()
+    error = found_by_hand.penalties["diffusion"][1]
     loss = -2.0 * reward + 0.5 * error
     expected = torch.autograd.grad(loss, list(trainer.parameters.values()))
     torch.testing.assert_close(found, torch.cat([g.flatten() for g in expected]), rtol=1e-4, atol=1e-7)
@@ -87,9 +98,9 @@ def test_checkpointing_changes_memory_and_not_the_gradient():
         trainer = tiny.trainer(network, image_refl, settings(), steps=STEPS)
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=sizes: kept.append(t.numel()) or t, lambda t: t):
-            image_refl(trainer.tools, tiny.batch(steps=STEPS))
+            judged(trainer, tiny.batch(steps=STEPS))
         saved.append(sum(sizes))
-        trainer.backward(tiny.batch(steps=STEPS))
+        backward(trainer, tiny.batch(steps=STEPS))
         found.append(gradients(trainer))
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-8)
     assert saved[1] < saved[0] / 2
@@ -109,8 +120,8 @@ def data(store: Encodings, batch_size: int, accumulate: int = 1, seed: int = 3) 
 def test_two_micro_batches_are_one_batch_of_both(tmp_path: Path):
     store = encodings(tmp_path)
     whole, halves = norm_trainer(), norm_trainer()
-    one = whole.train_step([data(store, 4).batch(0, 0)])
-    two = halves.train_step([data(store, 4, 2).batch(0, micro) for micro in range(2)])
+    one = whole.step([data(store, 4).batch(0, 0)])
+    two = halves.step([data(store, 4, 2).batch(0, micro) for micro in range(2)])
     torch.testing.assert_close(gradients(halves), gradients(whole), rtol=1e-4, atol=1e-7)
     assert one == pytest.approx(two, rel=1e-4)
 
@@ -119,7 +130,7 @@ def test_summed_micro_batches_as_released(tmp_path: Path):
     store = encodings(tmp_path)
     batches = [data(store, 4, 2).batch(0, micro) for micro in range(2)]
     averaged, summed = norm_trainer(), norm_trainer(as_released={"sum_accumulation": True})
-    one, two = averaged.train_step(batches), summed.train_step(batches)
+    one, two = averaged.step(batches), summed.step(batches)
     clip = lambda terms: min(1.0, 1.0 / (terms["grad_norm"] + 1e-6))  # noqa: E731
     torch.testing.assert_close(gradients(summed) / clip(two), 2 * gradients(averaged) / clip(one), rtol=1e-4, atol=1e-7)
     assert two["grad_norm"] == pytest.approx(2 * one["grad_norm"], rel=1e-5)
@@ -129,7 +140,7 @@ def test_summed_micro_batches_as_released(tmp_path: Path):
 def test_loss_scale_as_released():
     batch = tiny.batch(steps=STEPS)
     plain, scaled = norm_trainer(), norm_trainer(as_released={"loss_scale": 1e-3})
-    one, two = plain.backward(batch), scaled.backward(batch)
+    one, two = backward(plain, batch), backward(scaled, batch)
     torch.testing.assert_close(gradients(scaled), 1e-3 * gradients(plain), rtol=1e-4, atol=1e-9)
     assert float(two["loss"]) == pytest.approx(1e-3 * float(one["loss"]), rel=1e-5)
     assert float(two["reward"]) == float(one["reward"])
@@ -154,7 +165,7 @@ def test_optimizer_step(double: bool, scales: list[float], decay: float):
     optimizer = {"lr": 1e-2, "eps": 1e-6, "weight_decay": decay, "clip_norm": None}
     trainer = norm_trainer(optimizer=optimizer, as_released={"double_step": double})
     start = weights(trainer).double().numpy()
-    terms = trainer.train_step([tiny.batch(steps=STEPS)])
+    terms = trainer.step([tiny.batch(steps=STEPS)])
     gradient = gradients(trainer).double().numpy()
     assert terms["grad_norm"] == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
     expected = adam(gradient, start, scales, 1e-2, 1e-6, decay)
@@ -164,7 +175,7 @@ def test_optimizer_step(double: bool, scales: list[float], decay: float):
 def test_clipping_bounds_the_gradient_and_reports_it_whole():
     batch = tiny.batch(steps=STEPS)
     free, clipped = norm_trainer(optimizer={"clip_norm": None}), norm_trainer(optimizer={"clip_norm": 1e-3})
-    norms = [trainer.train_step([batch])["grad_norm"] for trainer in (free, clipped)]
+    norms = [trainer.step([batch])["grad_norm"] for trainer in (free, clipped)]
     assert norms[0] == pytest.approx(norms[1], rel=1e-6)
     assert norms[0] > 1e-2
     assert float(gradients(clipped).norm()) == pytest.approx(1e-3, rel=1e-3)
@@ -176,7 +187,7 @@ def test_averaged_weights():
     assert trainer.average is not None
     expected = weights(trainer)
     for n in range(3):
-        trainer.train_step([tiny.batch(steps=STEPS, seed=n)])
+        trainer.step([tiny.batch(steps=STEPS, seed=n)])
         expected = 0.75 * expected + 0.25 * weights(trainer)
     found = torch.cat([value.flatten() for value in trainer.average.values()])
     torch.testing.assert_close(found, expected)
@@ -191,13 +202,11 @@ def test_training_again_gives_the_same_bytes(kind, tmp_path: Path):
         torch.manual_seed(n)
         policy = make_policy(tiny.unet(), kind, seed=5)
         given = settings(optimizer={"lr": 1e-3}, ema=0.5)
-        trainer = Trainer.start(
-            tiny.tools(policy.network, STEPS), Autoencoder(tiny.vae()).decode, tiny.reward,
-            partial(imagerefl.step, settings=imagerefl.Settings(kind="imagerefl", start=1, middle=(1, 4))),
-            dict(policy.parameters()), given,
-        )  # fmt: skip
+        method = imagerefl.Settings(kind="imagerefl", start=1, middle=(1, 4))
+        trainer = tiny.trainer(policy.network, partial(imagerefl.step, settings=method), given, steps=STEPS)
+        trainer = Trainer.start(trainer.run, trainer.objective, dict(policy.parameters()))
         for step in range(3):
-            trainer.train_step([data(store, 4, 2).batch(step, micro) for micro in range(2)])
+            trainer.step([data(store, 4, 2).batch(step, micro) for micro in range(2)])
         path = tmp_path / f"{n}.safetensors"
         policy.save(path, "base", trainer.average)
         files.append(path.read_bytes())
@@ -207,16 +216,15 @@ def test_training_again_gives_the_same_bytes(kind, tmp_path: Path):
 def test_training_raises_the_reward():
     trainer = norm_trainer(draft, optimizer={"lr": 3e-2})
     batch = tiny.batch(count=4, steps=STEPS)
-    rewards = [trainer.train_step([batch])["reward"] for _ in range(12)]
+    rewards = [trainer.step([batch])["reward"] for _ in range(12)]
     assert rewards[-1] > rewards[0] + 1e-4
     assert rewards[-1] == max(rewards)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training():
-    trainer = norm_trainer()
-    trainer.reward = lambda images, prompts: images.mean((1, 2, 3)) * float("nan")
+    trainer = norm_trainer(judge=lambda images, prompts: images.mean((1, 2, 3)) * float("nan"))
     with pytest.raises(InputError, match="loss is nan"):
-        trainer.train_step([tiny.batch(steps=STEPS)])
+        trainer.step([tiny.batch(steps=STEPS)])
 
 
 def test_reward_loss():
@@ -254,13 +262,12 @@ def test_real_latents_are_scaled_posterior_samples(tmp_path: Path):
 
 def test_prompts_go_with_their_images_through_the_slices():
     seen: list[tuple[int, list[str]]] = []
-    trainer = norm_trainer(judge_batch=2)
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
         seen.append((len(images), list(prompts)))
         return images.mean((1, 2, 3))
 
-    trainer.reward = reward
+    trainer = norm_trainer(judge=reward, judge_batch=2)
     batch = replace(tiny.batch(count=3, steps=STEPS), prompts=["a", "b", "c"])
-    trainer.backward(batch)
+    backward(trainer, batch)
     assert seen == [(2, ["a", "b"]), (1, ["c"])]

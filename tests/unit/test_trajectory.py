@@ -12,27 +12,28 @@ from torch import Tensor
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.budget import Cost, costs
+from stages.finetune.budget import costs
+from stages.finetune.cost import Cost
 from stages.finetune.data import Data
 from stages.finetune.methods import d3po, ddpo, dpok, hrf, large_scale_rl, sqdf
+from stages.finetune.networks import Networks
 from stages.finetune.resolve import Plan
 from stages.finetune.settings import FinetuneSettings, StudySettings
-from stages.finetune.tools import Tools
-from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectories.chain import Chain
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.process import Gaussian
 from tests import tiny
-from tests.unit.trajectories import EVERY, STEPS, batch, gradient, settings_of, trainer, weights
+from tests.unit.trajectories import EVERY, STEPS, batch, chain, gradient, settings_of, trainer, weights
 
 
 def test_the_chain_is_the_ancestral_sampler_but_for_its_last_step():
-    tools = tiny.tools(tiny.unet(), STEPS)
+    networks = tiny.networks(tiny.unet(), STEPS)
     given = batch()
-    made = Chain.of(tools).roll(given)
+    made = Chain.of(networks).roll(given)
     for i in range(STEPS):
-        torch.testing.assert_close(made.states[i], tools.rollout(given, given.noise.initial(), 0, i))
+        torch.testing.assert_close(made.states[i], networks.rollout(given, given.noise.initial(), 0, i))
         torch.testing.assert_close(made.noise[i], given.noise.step(i), rtol=1e-3, atol=1e-3)
-    end = tools.x0(given, made.states[STEPS - 1], STEPS - 1)
+    end = networks.x0(given, made.states[STEPS - 1], STEPS - 1)
     assert 0 < float((made.last - end).abs().mean()) < 0.1
     assert made.std[-1] > 0.01
     tensors = [made.states, made.means, made.std, made.log_density, made.text.text]
@@ -40,28 +41,28 @@ def test_the_chain_is_the_ancestral_sampler_but_for_its_last_step():
 
 
 def test_a_grid_that_ends_without_noise_is_refused():
-    tools = tiny.tools(tiny.unet(), STEPS)
+    networks = tiny.networks(tiny.unet(), STEPS)
     grid = tiny.schedule(steps_offset=0).grid(STEPS)
     with pytest.raises(InputError, match="grid ends at timestep 0"):
-        Chain.of(replace(tools, grid=grid))
+        Chain.of(replace(networks, grid=grid))
 
 
 def test_densities_again_are_those_recorded_and_the_ratio_starts_at_one():
     made = trainer(*EVERY["ddpo"])
     given = batch()
-    trajectory = made.chain.roll(given)
+    trajectory = chain(made).roll(given)
     for i in range(STEPS):
-        steps = made.chain.index(i, 4)
-        again = made.chain.transition(made.tools.policy, trajectory.states[i], steps, given.text)
+        steps = chain(made).index(i, 4)
+        again = chain(made).transition(made.run.networks.policy, trajectory.states[i], steps, given.text)
         torch.testing.assert_close(again.log_prob(trajectory.states[i + 1]), trajectory.log_density[i])
         normal = torch.distributions.Normal(again.mean, again.std.expand_as(again.mean))
         expected = normal.log_prob(trajectory.states[i + 1]).mean((1, 2, 3))
         torch.testing.assert_close(trajectory.log_density[i], expected, rtol=1e-4, atol=1e-4)
-    terms = made.train_step([given])
+    terms = made.step([given])
     assert terms["ratio"] == pytest.approx(1, abs=1e-5)
     assert terms["kl"] == 0
     assert terms["kl_per_dim"] == 0
-    later = made.train_step([batch(1)])
+    later = made.step([batch(1)])
     assert later["ratio"] != 1
     assert later["kl"] == pytest.approx(later["kl_per_dim"] * 256)
     assert later["kl"] > 0
@@ -78,10 +79,10 @@ def test_divergence_is_that_of_normal_distributions():
 
 def test_updates_share_out_the_rows_and_steps_are_drawn():
     made = trainer(ddpo, {"advantage": "batch", "updates": 2, "steps_per_trajectory": 2})
-    made.method.collect(made, made.chain, [batch()])
+    made.objective.collect([batch()])
     seen = []
     for step in range(2):
-        rows, steps = made.method.states(made.method.held[0], batch(step))  # type: ignore[attr-defined]
+        rows, steps = made.objective.states(made.objective.held[0], batch(step), step)  # type: ignore[attr-defined]
         assert len(rows) == len(steps) == 4
         seen += rows.tolist()
     assert sorted(seen) == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -98,7 +99,7 @@ def test_two_micro_batches_are_one_batch():
         )
         for place, rows in enumerate((slice(0, 2), slice(2, 4)))
     ]  # fmt: skip
-    one, two = made[1].train_step([whole]), made[2].train_step(halves)
+    one, two = made[1].step([whole]), made[2].step(halves)
     torch.testing.assert_close(gradient(made[2]), gradient(made[1]), rtol=1e-3, atol=1e-6)
     assert two["reward"] == pytest.approx(one["reward"], rel=1e-5)
 
@@ -106,13 +107,12 @@ def test_two_micro_batches_are_one_batch():
 @pytest.mark.parametrize("name", EVERY)
 def test_no_gradient_reaches_what_is_frozen(name: str):
     base = tiny.unet()
-    made = trainer(*EVERY[name], base=base)
-    seen: list[Tensor] = []
     vae = tiny.vae()
-    made.decode = Autoencoder(vae).decode
-    made.train_step([batch()])
+    made = trainer(*EVERY[name], base=base, decode=Autoencoder(vae).decode)
+    seen: list[Tensor] = []
+    made.step([batch()])
     assert float(gradient(made).norm()) > 0
-    for network in (base, vae, made.tools.base.network):
+    for network in (base, vae):
         seen += [p for p in network.parameters() if p.grad is not None or p.requires_grad]
     assert not seen
 
@@ -120,14 +120,14 @@ def test_no_gradient_reaches_what_is_frozen(name: str):
 @pytest.mark.parametrize("name", EVERY)
 def test_going_on_from_a_state_is_going_straight_on(name: str, tmp_path: Path):
     straight = trainer(*EVERY[name], optimizer={"lr": 1e-3}, ema=0.5)
-    logs = [straight.train_step([batch(step)]) for step in range(5)]
+    logs = [straight.step([batch(step)]) for step in range(5)]
     first = trainer(*EVERY[name], optimizer={"lr": 1e-3}, ema=0.5)
     for step in range(3):
-        first.train_step([batch(step)])
-    torch.save(first.state(), tmp_path / "state.pt")
+        first.step([batch(step)])
+    torch.save(first.state_dict(), tmp_path / "state.pt")
     second = trainer(*EVERY[name], optimizer={"lr": 1e-3}, ema=0.5)
-    second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    again = [second.train_step([batch(step)]) for step in (3, 4)]
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    again = [second.step([batch(step)]) for step in (3, 4)]
     assert again == logs[3:]
     assert torch.equal(weights(second), weights(straight))
     assert second.counters() == straight.counters()
@@ -171,14 +171,15 @@ def test_a_budget_counts_what_training_evaluates(name: str):
         values = values | {"steps_per_trajectory": None}
     made = trainer(module, values)
     kind = settings_of(module, values)
-    plan = Plan("x-s0", "x", 0, module, kind, made.settings, StudySettings(reward="r", heldout="h"))
+    study = StudySettings(reward="r", heldout="h")
+    plan = Plan("x-s0", "x", 0, module.METHOD, module, kind, made.run.settings, study)
     counted = costs(plan, tiny.schedule())
     for step in range(3):
-        before = Cost.of(made.tools)
-        made.train_step([batch(step)])
-        assert next(counted) == Cost.of(made.tools) - before
+        before = Cost.of(made.run.networks)
+        made.step([batch(step)])
+        assert next(counted) == Cost.of(made.run.networks) - before
 
 
-def test_tools_without_a_reference_say_so():
+def test_networks_without_a_reference_say_so():
     with pytest.raises(ValueError, match="no reference"):
-        _ = Tools(Denoiser(tiny.unet(), tiny.schedule()), tiny.schedule().grid(2), tiny.text(1)).base  # type: ignore[arg-type]
+        _ = Networks(Denoiser(tiny.unet(), tiny.schedule()), tiny.schedule().grid(2), tiny.text(1)).base  # type: ignore[arg-type]

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, tailorpo
-from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.advantages import History, grouped, normalised
-from stages.finetune.trajectory.trainer import TrajectoryTrainer
+from stages.finetune.training import Trainer
+from stages.finetune.trajectories.advantages import History, grouped, normalised
 from tests import tiny
-from tests.unit.trajectories import STEPS, batch, gradient, settings_of, trainer, weights
+from tests.unit.trajectories import STEPS, batch, chain, gradient, settings_of, trainer, weights
 
 
-def shake(made: TrajectoryTrainer, by: float = 0.05) -> None:
+def shake(made: Trainer, by: float = 0.05) -> None:
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in made.parameters.values():
@@ -30,7 +29,7 @@ def test_the_first_clipped_update_is_the_score_function():
     found = []
     for estimator in ("importance", "score"):
         made = trainer(ddpo, {"advantage": "batch", "estimator": estimator})
-        made.train_step([batch()])
+        made.step([batch()])
         found.append(gradient(made))
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-6)
 
@@ -38,15 +37,17 @@ def test_the_first_clipped_update_is_the_score_function():
 def test_the_score_function_in_one_graph():
     made = trainer(ddpo, {"advantage": "batch", "estimator": "score", "state_batch": 3}, optimizer={"clip_norm": None})
     given = batch()
-    trajectory = made.chain.roll(given)
-    rewards = tiny.reward(made.decode(trajectory.last), given.prompts)
+    trajectory = chain(made).roll(given)
+    rewards = tiny.reward(made.run.reward.decode(trajectory.last), given.prompts)
     advantages = torch.from_numpy((rewards.numpy() - rewards.numpy().mean()) / (rewards.numpy().std() + 1e-6))
     loss = torch.zeros(())
     for i in range(STEPS):
-        step = made.chain.transition(made.tools.policy, trajectory.states[i], made.chain.index(i, 4), given.text)
+        step = chain(made).transition(
+            made.run.networks.policy, trajectory.states[i], chain(made).index(i, 4), given.text
+        )
         loss = loss - (advantages * step.log_prob(trajectory.states[i + 1])).mean() / STEPS
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.parameters.values()))])
-    made.train_step([given])
+    made.step([given])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-3, atol=1e-6)
 
 
@@ -55,14 +56,14 @@ def test_the_whole_window_is_ddpo():
     whole = trainer(hrf, {**shared, "window": STEPS})
     plain = trainer(ddpo, shared)
     for step in range(4):
-        terms = [made.train_step([batch(step)]) for made in (whole, plain)]
+        terms = [made.step([batch(step)]) for made in (whole, plain)]
         assert terms[0] == pytest.approx(terms[1], rel=1e-5)
     torch.testing.assert_close(weights(whole), weights(plain))
 
 
 def test_the_window_moves_from_noise_to_image_and_starts_again():
-    method = hrf.start(settings_of(hrf, {"window": 2, "move": 2, "hold": 3}), FinetuneSettings())
-    windows = [method.window(6, step) for step in range(12)]  # type: ignore[attr-defined]
+    settings = settings_of(hrf, {"window": 2, "move": 2, "hold": 3})
+    windows = [hrf.window(6, step, settings) for step in range(12)]
     assert [list(w) for w in windows[::3]] == [[0, 1], [2, 3], [4, 5], [0, 1]]
     assert windows[0] == windows[2] != windows[3]
 
@@ -71,20 +72,23 @@ def test_dpok_in_one_graph():
     made = trainer(dpok, {"reward_weight": 3.0, "kl_weight": 0.5, "least_history": 1, "clip": 10.0},
                    optimizer={"clip_norm": None})  # fmt: skip
     shake(made)
-    made.method.history.add(torch.tensor([0.25]), ["prompt 0"])  # type: ignore[attr-defined]
+    made.objective.history.add(torch.tensor([0.25]), ["prompt 0"])  # type: ignore[attr-defined]
     given = batch()
-    trajectory = made.chain.roll(given)
-    rewards = tiny.reward(made.decode(trajectory.last), given.prompts)
+    trajectory = chain(made).roll(given)
+    rewards = tiny.reward(made.run.reward.decode(trajectory.last), given.prompts)
     mean = float(rewards.mean())
     advantages = rewards - torch.tensor([0.25, mean, mean, 0.25])
     loss = torch.zeros(())
     for i in range(STEPS):
-        steps = made.chain.index(i, 4)
-        ours, base = (made.chain.transition(d, trajectory.states[i], steps, given.text) for d in made.tools.denoisers)
+        steps = chain(made).index(i, 4)
+        ours, base = (
+            chain(made).transition(d, trajectory.states[i], steps, given.text)
+            for d in made.run.networks.denoisers.values()
+        )
         divergence = ((ours.mean - base.mean) ** 2 / (2 * ours.std**2)).mean()
         loss = loss + (0.5 * divergence - 3.0 * (advantages * ours.log_prob(trajectory.states[i + 1])).mean()) / STEPS
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.parameters.values()))])
-    made.train_step([given])
+    made.step([given])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-3, atol=1e-5)
 
 
@@ -111,51 +115,52 @@ def test_grouped_rewards():
 
 def test_ddpo_learns_what_a_number_rewards():
     """A reward without gradient: the brightness of the latents themselves."""
-    made = trainer(ddpo, {"advantage": "batch", "clip": 0.1}, kind="full", optimizer={"lr": 3e-3}, batch_size=16)
-    made.decode = lambda x0: x0
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return images.detach().mean((1, 2, 3))
 
-    made.reward = reward
+    made = trainer(ddpo, {"advantage": "batch", "clip": 0.1}, kind="full", decode=lambda x0: x0, judge=reward,
+                   optimizer={"lr": 3e-3}, batch_size=16)  # fmt: skip
     fixed = batch(99, 16)
-    before = float(made.chain.roll(fixed).last.mean())
+    before = float(chain(made).roll(fixed).last.mean())
     for step in range(20):
-        made.train_step([batch(step, 16)])
-    assert float(made.chain.roll(fixed).last.mean()) > before + 0.3
+        made.step([batch(step, 16)])
+    assert float(chain(made).roll(fixed).last.mean()) > before + 0.3
 
 
 def test_pairs_of_d3po_start_alike_and_the_better_becomes_more_likely():
     made = trainer(d3po, {"clip": 0.9}, optimizer={"lr": 1e-4, "clip_norm": None})
-    terms = made.train_step([batch()])
+    terms = made.step([batch()])
     assert terms["loss"] == pytest.approx(np.log(2), rel=1e-5)
-    held = made.method.held[0]  # type: ignore[attr-defined]
+    held = made.objective.held[0]  # type: ignore[attr-defined]
     states = held.trajectory.states
     assert torch.equal(states[0, 0::2], states[0, 1::2])
     assert not torch.equal(states[1, 0::2], states[1, 1::2])
-    assert torch.equal(held.worth[0::2], (held.rewards[0::2] - held.rewards[1::2]).sign())
+    assert torch.equal(held.advantages[0::2], (held.rewards[0::2] - held.rewards[1::2]).sign())
     changed = []
     for i in range(STEPS):
-        again = made.chain.transition(made.tools.policy, states[i], made.chain.index(i, 4), held.trajectory.text)
+        again = chain(made).transition(
+            made.run.networks.policy, states[i], chain(made).index(i, 4), held.trajectory.text
+        )
         changed.append(again.log_prob(states[i + 1]) - held.trajectory.log_density[i])
-    assert float((torch.stack(changed).detach() * held.worth).mean()) > 0
+    assert float((torch.stack(changed).detach() * held.advantages).mean()) > 0
 
 
-def test_forks_of_tailorpo_come_from_one_state_and_are_ranked_by_what_is_predicted():
+def test_branches_of_tailorpo_come_from_one_state_and_are_ranked_by_what_is_predicted():
     made = trainer(tailorpo, {"steps_per_trajectory": 2, "clip": 0.9}, optimizer={"lr": 1e-4, "clip_norm": None})
-    before = made.tools.policy.evaluations
-    terms = made.train_step([batch()])
-    # a rollout, the predictions of two other draws (the end of the chain needs none), two forks learnt from
-    forks = made.method.held[0]  # type: ignore[attr-defined]
-    others = sum(4 for i in set(forks.i.tolist()) if i < STEPS - 1)
-    assert made.tools.policy.evaluations - before == 4 * STEPS + others + 8
-    assert terms["loss"] == pytest.approx(float(forks.sign.abs().mean()) * np.log(2), rel=1e-5)
-    base = made.chain.transition(made.tools.base, forks.x, forks.i, forks.text)
-    for side in (forks.first, forks.second):
+    before = made.run.networks.policy.evaluations
+    terms = made.step([batch()])
+    # a rollout, the predictions of two other draws (the end of the chain needs none), two branches learnt from
+    branches = made.objective.held[0]  # type: ignore[attr-defined]
+    others = sum(4 for i in set(branches.i.tolist()) if i < STEPS - 1)
+    assert made.run.networks.policy.evaluations - before == 4 * STEPS + others + 8
+    assert terms["loss"] == pytest.approx(float(branches.sign.abs().mean()) * np.log(2), rel=1e-5)
+    base = chain(made).transition(made.run.networks.base, branches.x, branches.i, branches.text)
+    for side in (branches.first, branches.second):
         assert float(((side - base.mean) / base.std).std()) == pytest.approx(1, abs=0.1)
-    ours = made.chain.transition(made.tools.policy, forks.x, forks.i, forks.text)
-    gaps = [of.log_prob(forks.first) - of.log_prob(forks.second) for of in (ours, base)]
-    assert float((forks.sign * (gaps[0] - gaps[1])).detach().mean()) > 0
+    ours = chain(made).transition(made.run.networks.policy, branches.x, branches.i, branches.text)
+    gaps = [of.log_prob(branches.first) - of.log_prob(branches.second) for of in (ours, base)]
+    assert float((branches.sign * (gaps[0] - gaps[1])).detach().mean()) > 0
 
 
 def test_guidance_moves_the_better_state_alone_and_up_the_reward():
@@ -165,12 +170,11 @@ def test_guidance_moves_the_better_state_alone_and_up_the_reward():
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return (images * slope).sum((1, 2, 3))
 
-    forks = {}
+    branches = {}
     for guidance in (0.0, 0.3):
-        made = trainer(tailorpo, {"guidance": guidance})
-        made.decode, made.reward = (lambda x0: x0), reward
-        forks[guidance] = made.method.fork(made, made.chain, batch())[0]  # type: ignore[attr-defined]
-    plain, moved = forks[0.0], forks[0.3]
+        made = trainer(tailorpo, {"guidance": guidance}, decode=lambda x0: x0, judge=reward)
+        branches[guidance] = made.objective.branch(batch())[0]  # type: ignore[attr-defined]
+    plain, moved = branches[0.0], branches[0.3]
     assert torch.equal(plain.sign, moved.sign)
     assert torch.equal(plain.x, moved.x)
     first = (plain.sign > 0).reshape(-1, 1, 1, 1)
@@ -184,34 +188,34 @@ def test_guidance_moves_the_better_state_alone_and_up_the_reward():
     assert (((up - better) * slope).sum((1, 2, 3)) > 0).all()
 
 
-def test_matching_with_equal_worth_has_the_gradient_of_the_diffusion_loss():
+def test_matching_with_equal_advantages_has_the_gradient_of_the_diffusion_loss():
     made = trainer(awm, {"advantage": "batch", "clip": 0.1})
     given = batch()
-    made.method.collect(made, made.chain, [given])
-    held, question = made.method.held[0], made.method.questions[0][0]  # type: ignore[attr-defined]
-    made.method.held = [replace(held, worth=torch.ones(4))]  # type: ignore[attr-defined]
-    made.backward(given)
-    schedule = made.tools.grid.process
-    x = schedule.noised(held.trajectory.last, question.noise, question.t)
-    error = (made.tools.policy.prediction(x, question.t, given.text) - question.noise).square().mean()
+    made.objective.collect([given])
+    held, noising = made.objective.held[0], made.objective.noisings[0][0]  # type: ignore[attr-defined]
+    made.objective.held = [replace(held, advantages=torch.ones(4))]  # type: ignore[attr-defined]
+    made.backward([given])
+    schedule = made.run.networks.grid.process
+    x = schedule.noised(held.trajectory.last, noising.noise, noising.t)
+    error = (made.run.networks.policy.prediction(x, noising.t, given.text) - noising.noise).square().mean()
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(error, list(made.parameters.values()))])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-4, atol=1e-7)
 
 
 def test_diversity_of_sets_in_numpy():
     for credit in ("set", "own"):
-        made = trainer(large_scale_rl, {"images_per_prompt": 4, "credit": credit})
+        values = {"images_per_prompt": 4, "credit": credit}
+        made = trainer(large_scale_rl, values)
         latents = batch().noise.initial()
-        features = made.decode(latents).flatten(1).numpy()
+        features = made.run.reward.decode(latents).flatten(1).numpy()
         units = features / np.linalg.norm(features, axis=1, keepdims=True)
         own = [1 - np.mean([units[i] @ units[j] for j in range(4) if j != i]) for i in range(4)]
         expected = own if credit == "own" else [np.mean(own)] * 4
-        found = made.method.diversity(made, latents)  # type: ignore[attr-defined]
+        found = large_scale_rl.diversity(made.run, latents, settings_of(large_scale_rl, values))
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_reward_without_features_gives_no_diversity_of_sets():
-    made = trainer(large_scale_rl, {"images_per_prompt": 4})
-    made.reward = tiny.reward
-    with pytest.raises(InputError, match="reward has none"):
-        made.train_step([batch()])
+    made = trainer(large_scale_rl, {"images_per_prompt": 4}, judge=tiny.reward)
+    with pytest.raises(InputError, match="has no features of images"):
+        made.step([batch()])

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from stages.errors import InputError, Stopped
 from stages.finetune.batch import Batch
-from stages.finetune.course import Course
 from stages.finetune.methods import awm, d3po, ddpo, hrf, large_scale_rl, online, sqdf
 from stages.finetune.resolve import Plan, require_even
 from stages.finetune.settings import FinetuneSettings, StudySettings
-from stages.finetune.trajectory.trainer import TrajectoryTrainer
+from stages.finetune.training import Checkpoint, Trainer
 from stages.processes import ALONE, Processes
 from stages.resume import State
 from tests.together import together
@@ -43,7 +42,7 @@ class Ran:
     weights: Tensor
     moved: float
     log: list[dict[str, float]]
-    counters: dict[str, int]
+    counters: dict[str, list[int]]
     queries: int
 
 
@@ -57,13 +56,12 @@ class Asked(Made):
         return super().__call__(images, prompts)
 
 
-def learner(name: str, processes: Processes) -> tuple[TrajectoryTrainer, Asked]:
+def learner(name: str, processes: Processes) -> tuple[Trainer, Asked]:
     module, values = TABLE[name]
     values = dict(values)
     train = {"batch_size": SIZE, "optimizer": {"lr": 1e-3}, **values.pop("train", {})}
-    made, reward = trainer(module, values, **train), Asked()
-    made.processes, made.reward = processes, reward
-    return made, reward
+    reward = Asked()
+    return trainer(module, values, judge=reward, processes=processes, **train), reward
 
 
 def batches(step: int, accumulate: int, processes: Processes) -> list[Batch]:
@@ -81,7 +79,7 @@ def batches(step: int, accumulate: int, processes: Processes) -> list[Batch]:
 def train(name: str, processes: Processes) -> Ran:
     made, reward = learner(name, processes)
     before = weights(made)
-    log = [made.train_step(batches(step, made.settings.accumulate, processes)) for step in range(TRAINED)]
+    log = [made.step(batches(step, made.run.settings.accumulate, processes)) for step in range(TRAINED)]
     after = weights(made)
     return Ran(after, float((after - before).abs().max()), log, made.counters(), reward.queries)
 
@@ -119,25 +117,25 @@ def test_two_processes_are_one(name: str, one: dict[str, Ran], two: list[dict[st
     assert torch.equal(two[0][name].weights, two[1][name].weights)
 
 
-def go_on(course: Course, processes: Processes, last: int, stop: int | None = None) -> None:
+def go_on(checkpoint: Checkpoint, processes: Processes, last: int, stop: int | None = None) -> None:
     """Steps up to `last`; the second process is told to stop in step `stop`."""
-    list(course.resume())
-    while course.step < last:
-        terms = course.take(batches(course.step, 1, processes))
-        if course.step == stop and processes.rank == 1:
-            course.state.told = 15
-        course.end_step(terms)
+    list(checkpoint.resume())
+    while checkpoint.step < last:
+        terms = checkpoint.take(batches(checkpoint.step, 1, processes))
+        if checkpoint.step == stop and processes.rank == 1:
+            checkpoint.state.told = 15
+        checkpoint.end_step(terms)
 
 
 def interrupted(folder: Path, name: str, processes: Processes) -> tuple[Tensor, Tensor, int]:
     """Weights of a run that was interrupted and of one that was not, and the step of the interruption."""
     straight = learner(name, processes)[0]
-    go_on(Course(straight, State(processes=processes), False), processes, 5)
-    first = Course(learner(name, processes)[0], State(folder, processes=processes), False)
+    go_on(Checkpoint(straight, State(processes=processes)), processes, 5)
+    first = Checkpoint(learner(name, processes)[0], State(folder, processes=processes))
     with pytest.raises(Stopped):
         go_on(first, processes, 5, stop=2)
     second = learner(name, processes)[0]
-    go_on(Course(second, State(folder, processes=processes), False), processes, 5)
+    go_on(Checkpoint(second, State(folder, processes=processes)), processes, 5)
     return weights(second), weights(straight), first.step
 
 
@@ -149,9 +147,9 @@ def test_two_processes_go_on_from_a_state(name: str, tmp_path: Path) -> None:
         assert torch.equal(resumed, straight)
         assert step == 3
     alone = learner(name, ALONE)[0]
-    course = Course(alone, State(tmp_path / "state"), False)
-    go_on(course, ALONE, 5)
-    assert [row[0] for row in course.rows if row[1] == "reward"] == [0, 1, 2, 3, 4]
+    checkpoint = Checkpoint(alone, State(tmp_path / "state"))
+    go_on(checkpoint, ALONE, 5)
+    assert [row[0] for row in checkpoint.rows if row[1] == "reward"] == [0, 1, 2, 3, 4]
     assert float((weights(alone) - found[0][1]).abs().max()) < 2e-5
 
 
@@ -171,7 +169,7 @@ def test_what_does_not_divide_is_refused(module: Any, values: dict[str, Any], me
     settings = module.Settings.model_validate({"kind": module.__name__.rsplit(".", 1)[-1], **values})
     shared = {"sampling_steps": STEPS, "batch_size": SIZE} | settings.train
     study = StudySettings(reward="r", heldout="h")
-    plan = Plan("x-s0", "x", 0, module, settings, FinetuneSettings.model_validate(shared), study)
+    plan = Plan("x-s0", "x", 0, module.METHOD, module, settings, FinetuneSettings.model_validate(shared), study)
     require_even(plan, 1)
     with pytest.raises(InputError, match=f"^run 'x-s0': (a micro-batch: )?{message}"):
         require_even(plan, 2)

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from stages.finetune.batch import Batch
 from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, online, sqdf, tailorpo
+from stages.finetune.objective import Run
+from stages.finetune.reward import CountedReward, Decode, LatentReward, RewardFunction
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.trainer import TrajectoryTrainer
+from stages.finetune.training import Trainer
+from stages.finetune.trajectories.chain import Chain
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.noise import KeyedNoise
 from stages.models.policy import make_policy
+from stages.processes import ALONE, Processes
 from tests import tiny
 
 STEPS = 5
@@ -73,24 +77,30 @@ def batch(step: int = 0, count: int = 4, micro: int | None = None) -> Batch:
 
 
 def trainer(
-    method: Any, values: dict[str, Any], base: nn.Module | None = None, kind: Any = "norm_affine", **train: Any
-) -> TrajectoryTrainer:
-    """A trainer of `method` on a tiny network with a made-up reward."""
+    method: Any, values: dict[str, Any], base: nn.Module | None = None, kind: Any = "norm_affine",
+    decode: Decode | None = None, judge: RewardFunction | None = None, processes: Processes = ALONE, **train: Any
+) -> Trainer:  # fmt: skip
+    """A trainer of the method of a module on a tiny network with a made-up reward."""
     network = base or tiny.unet()
     policy = make_policy(network, kind)
     shared = FinetuneSettings.model_validate({"sampling_steps": STEPS, "batch_size": 4, **train})
     settings = settings_of(method, values)
     settings.check(shared)
-    tools = tiny.tools(policy.network, STEPS)
-    tools = replace(tools, reference=Denoiser(network, tools.policy.process))
-    decode = Autoencoder(tiny.vae()).decode
-    parameters = dict(policy.parameters())
-    return TrajectoryTrainer.start(tools, decode, Made(), method.start(settings, shared), parameters, shared)
+    networks = tiny.networks(policy.network, STEPS)
+    if settings.needs.reference:
+        networks = replace(networks, reference=Denoiser(network, networks.policy.process))
+    reward = LatentReward(decode or Autoencoder(tiny.vae()).decode, CountedReward(judge or Made()), shared)
+    run = Run(networks, reward, shared, processes)
+    return Trainer.start(run, method.METHOD.objective(settings, run), dict(policy.parameters()))
 
 
-def gradient(made: TrajectoryTrainer) -> Tensor:
+def chain(made: Trainer) -> Chain:
+    return Chain.of(made.run.networks)
+
+
+def gradient(made: Trainer) -> Tensor:
     return torch.cat([p.grad.flatten() for p in made.parameters.values() if p.grad is not None])
 
 
-def weights(made: TrajectoryTrainer) -> Tensor:
+def weights(made: Trainer) -> Tensor:
     return torch.cat([p.detach().flatten().clone() for p in made.parameters.values()])

@@ -1,4 +1,4 @@
-"""DDPO with importance sampling (Black et al. 2024, arXiv 2305.13301) on log densities of one step."""
+"""DDPO's losses (Black et al. 2024, arXiv 2305.13301) on log densities of single steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from stages.finetune.families.policy_gradient import StepDensities
+from stages.finetune.objective import Loss
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,15 @@ def clipped_loss(new: Tensor, old: Tensor, advantages: Tensor, clip: float, larg
     ratio = torch.exp(new - old)
     unclipped, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
     return Clipped(ratio, unclipped, clipped, torch.maximum(unclipped, clipped).mean())
+
+
+def clipped_step_loss(steps: StepDensities, clip: float, largest: float) -> Loss:
+    """`clipped_loss` of some steps, with the mean `ratio` and the share of ratios that are `clipped` for the log."""
+    found = clipped_loss(steps.log_prob, steps.old_log_prob, steps.advantage, clip, largest)
+    outside = ((found.ratio - 1).abs() > clip).float().mean()
+    return Loss.of(found.loss, ratio=found.ratio.mean(), clipped=outside)
+
+
+def score_loss(steps: StepDensities, largest: float) -> Loss:
+    """-mean A log p of some steps: the score function, right for the policy that made the rollouts only."""
+    return Loss.of(-(steps.advantage.clamp(-largest, largest) * steps.log_prob).mean())

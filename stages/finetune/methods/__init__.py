@@ -1,1 +1,1 @@
-"""Fine-tuning methods, one module each: `Settings`, and `step`, which says what a micro-batch is judged on."""
+"""Fine-tuning methods, one file each: `Settings`, `ABOUT` (title and source) and `METHOD` (its objective)."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.family import reward_gradient
 from stages.finetune.methods import draft_k
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged, Rollout
-    from stages.finetune.tools import Tools
+    from stages.finetune.batch import Batch
+    from stages.finetune.families.reward_gradient import Step
+    from stages.finetune.networks import Networks
 
 ABOUT = MethodAbout("AlignProp", "Prabhudesai et al. 2023, arXiv 2310.03739", family="reward gradient")
 
@@ -29,11 +31,9 @@ class Settings(MethodSettings):
         check_window("truncate", self.truncate, train.sampling_steps + 1, low=1)
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
-    """To the first step with gradient."""
-    return tools.to_index(batch, len(tools.grid) - batch.draw(settings.truncate))
-
-
-def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
+def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch: DRaFT-K with K drawn anew (predictions before a random step carry no gradient)."""
-    return draft_k.judge(tools, batch, batch.draw(settings.truncate))
+    return draft_k.judge(networks, batch, batch.draw(settings.truncate))
+
+
+METHOD = reward_gradient(Settings, step)

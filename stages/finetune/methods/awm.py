@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.families.settings import AdvantageSettings
+from stages.finetune.family import matching
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory.trainer import Method
+    from stages.finetune.families.matching import Matched
+    from stages.finetune.objective import Loss
 
 ABOUT = MethodAbout("AWM", "Xue et al. 2025", family="matching")
 
@@ -32,8 +34,15 @@ class Settings(AdvantageSettings):
         return {"images": size, "images of an update": size // self.updates}
 
 
-def start(settings: Settings, train: FinetuneSettings) -> Method:
-    """The method before its first step."""
-    from stages.finetune.trajectory.matching import Awm
+def loss(images: Matched, settings: Settings) -> Loss:
+    """-min(A rho, A clip(rho)),  rho = exp(l - l_old) with l minus the error of each image."""
+    from stages.finetune.losses.ddpo import clipped_loss
+    from stages.finetune.objective import Loss
 
-    return Awm(settings, train.accumulate)
+    clipped = clipped_loss(
+        -images.error, -images.old_error, images.advantage, settings.clip, settings.largest_advantage
+    )
+    return Loss.of(clipped.loss, ratio=clipped.ratio.mean())
+
+
+METHOD = matching(Settings, loss)

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from stages.about import MethodAbout
+from stages.finetune.families.settings import PreferenceSettings
+from stages.finetune.family import paired_rollouts
+from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.settings import CollectionSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory.trainer import Method
+    from stages.finetune.families.step_preference import StepPairs
+    from stages.finetune.objective import Loss
 
 ABOUT = MethodAbout("D3PO", "Yang et al. 2024, arXiv 2311.13231", family="preference")
 
 
-class Settings(CollectionSettings):
-    """D3PO's own keys."""
-
-    beta: float = Field(
-        default=1.0, gt=0, description="how strongly a preferred step must be more likely than the other"
-    )
-    clip: float = Field(default=0.1, gt=0, lt=1, description="ratios to the base are clipped to 1 plus and minus this")
+class Settings(PreferenceSettings):
+    """D3PO has the keys of its family."""
 
     @property
-    def group(self) -> int:
-        """Pairs."""
-        return 2
+    def needs(self) -> Needs:
+        """Pairs of images of a prompt."""
+        return replace(super().needs, group=2)
 
     def shares(self, train: FinetuneSettings) -> dict[str, int]:
         """Pairs stay together, in the rollouts and in the loss."""
@@ -41,8 +38,11 @@ class Settings(CollectionSettings):
             raise ValueError(f"state_batch {self.state_batch} is odd, expected whole pairs")
 
 
-def start(settings: Settings, train: FinetuneSettings) -> Method:
-    """The method before its first step."""
-    from stages.finetune.trajectory.pairs import D3po
+def loss(pairs: StepPairs, settings: Settings) -> Loss:
+    """-log sigmoid(beta (log rho_w - log rho_l)), the ratios to the base clipped."""
+    from stages.finetune.losses.step_preference import clipped_preference
 
-    return D3po(settings, train.accumulate)
+    return clipped_preference(pairs, settings.beta, settings.clip)
+
+
+METHOD = paired_rollouts(Settings, loss)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.families.settings import AdvantageSettings
+from stages.finetune.family import policy_gradient
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory.trainer import Method
+    from stages.finetune.families.policy_gradient import StepDensities
+    from stages.finetune.objective import Loss
 
 ABOUT = MethodAbout("DDPO", "Black et al. 2024, arXiv 2305.13301", family="policy gradient")
 
@@ -30,8 +32,13 @@ class Settings(AdvantageSettings):
             raise ValueError("estimator score learns from a collection once, expected updates 1 and epochs 1")
 
 
-def start(settings: Settings, train: FinetuneSettings) -> Method:
-    """The method before its first step."""
-    from stages.finetune.trajectory.clipped import Ddpo
+def loss(steps: StepDensities, settings: Settings) -> Loss:
+    """PPO's loss -min(A rho, A clip(rho)) with the ratio rho of each step (DDPO-IS), or -A log p of it (DDPO-SF)."""
+    from stages.finetune.losses.ddpo import clipped_step_loss, score_loss
 
-    return Ddpo(settings, train.accumulate)
+    if settings.estimator == "score":
+        return score_loss(steps, settings.largest_advantage)
+    return clipped_step_loss(steps, settings.clip, settings.largest_advantage)
+
+
+METHOD = policy_gradient(Settings, loss)

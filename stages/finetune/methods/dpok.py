@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.families.settings import AdvantageSettings
+from stages.finetune.family import policy_gradient
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory.trainer import Method
+    from torch import Tensor
+
+    from stages.finetune.families.policy_gradient import Collected, StepDensities
+    from stages.finetune.objective import Loss
 
 ABOUT = MethodAbout("DPOK", "Fan et al. 2023, arXiv 2305.16381", family="policy gradient")
 
@@ -31,8 +35,20 @@ class Settings(AdvantageSettings):
             raise ValueError(f"the baseline is the prompt's history, expected advantage prompt, found {self.advantage}")
 
 
-def start(settings: Settings, train: FinetuneSettings) -> Method:
-    """The method before its first step."""
-    from stages.finetune.trajectory.clipped import Dpok
+def advantages(collected: Collected, settings: Settings) -> Tensor:
+    """Rewards [N] less the mean of their prompts so far."""
+    expected = collected.history.expected(collected.rewards, collected.prompts)
+    collected.history.add(collected.rewards, collected.prompts)
+    return collected.rewards - expected
 
-    return Dpok(settings, train.accumulate)
+
+def loss(steps: StepDensities, settings: Settings) -> Loss:
+    """-w A clip(rho): where the ratio leaves its range there is no gradient, whatever the advantage."""
+    from stages.finetune.objective import Loss
+
+    ratio = steps.ratio
+    kept = ratio.clamp(1 - settings.clip, 1 + settings.clip)
+    return Loss.of(-settings.reward_weight * (steps.advantage * kept).mean(), ratio=ratio.mean())
+
+
+METHOD = policy_gradient(Settings, loss, advantages=advantages)

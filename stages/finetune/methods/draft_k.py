@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.family import reward_gradient
+from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged, Rollout
-    from stages.finetune.tools import Tools
+    from stages.finetune.batch import Batch
+    from stages.finetune.families.reward_gradient import Step
+    from stages.finetune.networks import Networks
 
 ABOUT = MethodAbout("DRaFT-K", "Clark et al. 2024, arXiv 2309.17400", family="reward gradient", label="DRaFT-{k}")
 
@@ -24,6 +27,11 @@ class Settings(MethodSettings):
         default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
     )
 
+    @property
+    def needs(self) -> Needs:
+        """The base for the divergence only."""
+        return Needs(reference=self.kl_weight > 0)
+
     def check(self, train: FinetuneSettings) -> None:
         """There are at least K steps, and they are stochastic where their divergence is asked for."""
         check_stochastic(self.kl_weight, train)
@@ -31,29 +39,33 @@ class Settings(MethodSettings):
             raise ValueError(f"k {self.k} is more than sampling_steps {train.sampling_steps}")
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
-    """To the first step with gradient, unless the rollout is watched on its way."""
-    return None if settings.kl_weight else tools.to_index(batch, len(tools.grid) - settings.k)
-
-
-def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
+def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch of DRaFT-K."""
-    return judge(tools, batch, settings.k, settings.kl_weight)
+    return judge(networks, batch, settings.k, settings.kl_weight)
 
 
-def judge(tools: Tools, batch: Batch, k: int, kl_weight: float = 0.0) -> Judged:
+def judge(networks: Networks, batch: Batch, k: int, kl_weight: float = 0.0) -> Step:
     """Roll out to the last K steps without gradient, then K steps with gradient; the last one gives x0.
 
-    With a weight, the divergence from the base at one of all steps is a penalty (DRaFT+KL).
+    With a weight, the divergence from the base at one of all steps, drawn evenly, is a penalty (DRaFT+KL).
     """
-    from stages.finetune.batch import Judged
+    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.rollouts import Rollout
+    from stages.finetune.trajectories.kl import kl_penalty
 
-    start = len(tools.grid) - k
+    first = len(networks.grid) - k  # with gradient
     if not kl_weight:
-        return Judged(tools.chain(batch, tools.from_noise(batch, start), start), batch.prompts)
-    from stages.finetune.trajectory.nearness import Watched
+        x = yield Rollout(batch.noise.initial(), 0, first)
+        return Judged(networks.finish(batch, x, first), batch.prompts)
+    index = batch.draw((0, len(networks.grid)))
+    if index < first:
+        x = yield Rollout(batch.noise.initial(), 0, index)
+        x = yield Rollout(x, index, first, penalties={"kl": (kl_weight, kl_penalty(networks, batch, x, index))})
+        return Judged(networks.finish(batch, x, first), batch.prompts)
+    x = yield Rollout(batch.noise.initial(), 0, first)
+    x = networks.steps(batch, x, first, index)
+    penalties = {"kl": (kl_weight, kl_penalty(networks, batch, x, index))}
+    return Judged(networks.finish(batch, x, index), batch.prompts, penalties)
 
-    watched = Watched.draw(batch, len(tools.grid))
-    x = tools.rollout(batch, batch.noise.initial(), 0, start, seen=watched)
-    x0 = tools.chain(batch, x, start, watched)
-    return Judged(x0, batch.prompts, watched.penalty(tools, batch, kl_weight))
+
+METHOD = reward_gradient(Settings, step)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.family import reward_gradient
 from stages.finetune.settings import MethodSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.batch import Batch, Judged, Rollout
-    from stages.finetune.tools import Tools
+    from stages.finetune.batch import Batch
+    from stages.finetune.families.reward_gradient import Step
+    from stages.finetune.networks import Networks
 
 ABOUT = MethodAbout("DRaFT-LV", "Clark et al. 2024, arXiv 2309.17400", family="reward gradient")
 
@@ -24,21 +26,21 @@ class Settings(MethodSettings):
     )
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
-    """To the last index."""
-    return tools.to_index(batch, len(tools.grid) - 1)
-
-
-def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
+def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """Sample to the end, noise the result to the last index n times, and judge each prediction from there."""
     import torch
 
-    from stages.finetune.batch import Judged
+    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.rollouts import Rollout
 
-    last = len(tools.grid) - 1
-    first = tools.x0(batch, tools.from_noise(batch, last), last)
-    judged = [first]
+    last = len(networks.grid) - 1
+    x = yield Rollout(batch.noise.initial(), 0, last)
+    judged = [networks.x0(batch, x, last)]
+    clean = judged[0].detach()
     for n in range(settings.renoise):
-        again = tools.grid.noised(first.detach(), batch.noise.extra(f"renoise {n}"), last)
-        judged.append(tools.x0(batch, again, last))
+        again = networks.grid.noised(clean, batch.noise.extra(f"renoise {n}"), last)
+        judged.append(networks.x0(batch, again, last))
     return Judged(torch.cat(judged), [*batch.prompts] * len(judged))
+
+
+METHOD = reward_gradient(Settings, step)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.families.settings import AdvantageSettings
+from stages.finetune.family import policy_gradient
 from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.settings import AdvantageSettings
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory.trainer import Method
+    from stages.finetune.families.policy_gradient import StepDensities
+    from stages.finetune.objective import Loss
 
 ABOUT = MethodAbout("HRF", "Barcelo et al. 2024", family="policy gradient")
 
@@ -34,8 +36,20 @@ class Settings(AdvantageSettings):
             raise ValueError(f"window {self.window} is more than sampling_steps {train.sampling_steps}")
 
 
-def start(settings: Settings, train: FinetuneSettings) -> Method:
-    """The method before its first step."""
-    from stages.finetune.trajectory.clipped import Hrf
+def loss(steps: StepDensities, settings: Settings) -> Loss:
+    """DDPO's clipped loss."""
+    from stages.finetune.losses.ddpo import clipped_step_loss
 
-    return Hrf(settings, train.accumulate)
+    return clipped_step_loss(steps, settings.clip, settings.largest_advantage)
+
+
+def window(count: int, step: int, settings: Settings) -> range:
+    """The window of `count` sampling steps at optimizer step `step`: it stays for `hold` collections, moves from noise
+    to image, and starts again at the end.
+    """
+    places = range(0, count - settings.window + 1, settings.move)
+    start = places[step // (settings.lasting * settings.hold) % len(places)]
+    return range(start, start + settings.window)
+
+
+METHOD = policy_gradient(Settings, loss, window=window)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.family import reward_gradient
 from stages.finetune.methods import refl
+from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from stages.finetune.batch import Batch, Judged, Rollout
-    from stages.finetune.tools import Tools
+    from stages.finetune.batch import Batch
+    from stages.finetune.families.reward_gradient import Step
+    from stages.finetune.networks import Networks
 
 ABOUT = MethodAbout("ImageReFL", "Sorokin et al. 2025, arXiv 2505.22569", family="reward gradient")
 
@@ -36,39 +37,31 @@ class Settings(MethodSettings):
     )
 
     @property
-    def data(self) -> Literal["prompts", "images"]:
-        """Always captioned real images."""
-        return "images"
+    def needs(self) -> Needs:
+        """Always captioned real images; features for the similarity to them."""
+        return Needs(data="images", features=self.likeness_weight > 0)
 
     def check(self, train: FinetuneSettings) -> None:
         """The window lies on the grid and begins at or after the start."""
         check_window("middle", self.middle, train.sampling_steps, low=self.start)
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
-    """From noise when it is ReFL's turn, else from noised real latents."""
-    m = batch.draw(settings.middle)
-    if refl_turn(batch.micro, settings.refl_every):
-        return refl.begin(tools, batch, m, settings.diffusion_weight)
-    return begin(tools, batch, settings.start, m, settings.diffusion_weight)
-
-
-def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
+def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch: of ReFL when it is its turn, else of ImageReFL.
 
-    A likeness is asked of both, as in ImageReFL's code (image_refl_trainer_v2.py): there the real image and the
-    judged one share at least the caption.
+    The similarity to real images is a term of both, as in ImageReFL's code (image_refl_trainer_v2.py): there the real
+    image and the judged one share at least the caption.
     """
-    from stages.finetune.batch import Likeness
+    from stages.finetune.reward import Similarity
 
     m = batch.draw(settings.middle)
     if refl_turn(batch.micro, settings.refl_every):
-        found = refl.judge(tools, batch, m, settings.diffusion_weight)
+        judged = yield from refl.judge(networks, batch, m, settings.diffusion_weight)
     else:
-        found = judge(tools, batch, settings.start, m, settings.diffusion_weight)
-    if settings.likeness_weight and batch.clean is not None:
-        return replace(found, likeness=Likeness(settings.likeness_weight, batch.clean))
-    return found
+        judged = yield from judge(networks, batch, settings.start, m, settings.diffusion_weight)
+    if settings.likeness_weight:
+        return replace(judged, similarity=Similarity(settings.likeness_weight, batch.real()))
+    return judged
 
 
 def refl_turn(micro: int, every: int | None) -> bool:
@@ -76,47 +69,27 @@ def refl_turn(micro: int, every: int | None) -> bool:
     return every is not None and (micro + 1) % every == 0
 
 
-def judge(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: float) -> Judged:
+def judge(networks: Networks, batch: Batch, start: int, m: int, diffusion_weight: float) -> Step:
     """Noise real latents to `start`, roll out to m without gradient, predict x0 there; diffusion loss at `start`.
 
     The prediction at `start` serves the diffusion loss, the first step of the rollout, and (m = start) the reward: it
     is evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py; for m = start that code makes a
     stray step, which is left out unless the study asks for it.
     """
-    from stages.finetune.batch import Judged
+    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.rollouts import Rollout
 
-    tools = tools.without_guidance()
-    if batch.rolled is not None:
-        return Judged(tools.x0(batch, batch.rolled.x, m), batch.prompts)
-    x, target = tools.noised(batch, start)
+    networks = networks.without_guidance()
+    x, target = networks.noised(batch, start)
     if not diffusion_weight:
-        x = tools.rollout(batch, x, start, m)
-        return Judged(tools.x0(batch, x, m), batch.prompts)
-    first, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
-    if m == start and not tools.extra_step:
-        return Judged(tools.grid.x0(x, first, m), batch.prompts, penalties)
-    x = tools.rollout(batch, x, start, m, first=first.detach())
-    return Judged(tools.x0(batch, x, m), batch.prompts, penalties)
+        x = yield Rollout(x, start, m, guided=False)
+        return Judged(networks.x0(batch, x, m), batch.prompts)
+    prediction = networks.unguided(batch, x, start)
+    penalties = {"diffusion": (diffusion_weight, (prediction - target).square().mean())}
+    if m == start and not networks.extra_step:
+        return Judged(networks.grid.x0(x, prediction, m), batch.prompts, penalties)
+    x = yield Rollout(x, start, m, guided=False, first=prediction.detach(), penalties=penalties)
+    return Judged(networks.x0(batch, x, m), batch.prompts)
 
 
-def begin(tools: Tools, batch: Batch, start: int, m: int, diffusion_weight: float) -> Rollout | None:
-    """The part of `judge` before its last prediction; None for m = start, where one prediction serves everything."""
-    from stages.finetune.batch import Rollout
-
-    tools = tools.without_guidance()
-    if m == start and diffusion_weight:
-        return None
-    x, target = tools.noised(batch, start)
-    if not diffusion_weight:
-        return Rollout(x, start, m, guided=False)
-    first, penalties = first_prediction(tools, batch, x, target, start, diffusion_weight)
-    x = tools.rollout(batch, x, start, start + 1, first=first.detach())
-    return Rollout(x, start + 1, m, guided=False, penalties=penalties)
-
-
-def first_prediction(
-    tools: Tools, batch: Batch, x: Tensor, target: Tensor, start: int, diffusion_weight: float
-) -> tuple[Tensor, dict[str, tuple[float, Tensor]]]:
-    """The prediction from noised real latents x, which enter index `start`, and the diffusion loss that it makes."""
-    first = tools.unguided(batch, x, start)
-    return first, {"diffusion": (diffusion_weight, (first - target).square().mean())}
+METHOD = reward_gradient(Settings, step)

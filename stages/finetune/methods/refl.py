@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.finetune.family import reward_gradient
+from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic, check_window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.finetune.batch import Batch, Judged, Rollout
-    from stages.finetune.tools import Tools
+    from stages.finetune.batch import Batch
+    from stages.finetune.families.reward_gradient import Step
+    from stages.finetune.networks import Networks
 
 ABOUT = MethodAbout("ReFL", "Xu et al. 2023 (ImageReward), arXiv 2304.05977", family="reward gradient")
 
@@ -34,9 +36,9 @@ class Settings(MethodSettings):
     )
 
     @property
-    def data(self) -> Literal["prompts", "images"]:
-        """Real images are needed for the diffusion loss only."""
-        return "images" if self.diffusion_weight else "prompts"
+    def needs(self) -> Needs:
+        """Real images for the diffusion loss only, the base for the divergence only."""
+        return Needs(data="images" if self.diffusion_weight else "prompts", reference=self.kl_weight > 0)
 
     def check(self, train: FinetuneSettings) -> None:
         """The window lies on the grid, whose steps are stochastic where their divergence is asked for."""
@@ -44,50 +46,31 @@ class Settings(MethodSettings):
         check_window("middle", self.middle, train.sampling_steps)
 
 
-def ahead(tools: Tools, batch: Batch, settings: Settings) -> Rollout | None:
-    """To the judged index, unless the rollout is watched on its way."""
-    return None if settings.kl_weight else begin(tools, batch, batch.draw(settings.middle), settings.diffusion_weight)
-
-
-def step(tools: Tools, batch: Batch, settings: Settings) -> Judged:
+def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch of ReFL."""
-    m = batch.draw(settings.middle)
-    if settings.kl_weight:
-        return near(tools, batch, m, settings)
-    return judge(tools, batch, m, settings.diffusion_weight)
+    return judge(networks, batch, batch.draw(settings.middle), settings.diffusion_weight, settings.kl_weight)
 
 
-def judge(tools: Tools, batch: Batch, m: int, diffusion_weight: float) -> Judged:
-    """Roll out to index m without gradient, predict x0 there with gradient; ImageReFL's code, refl_trainer.py."""
-    if batch.rolled is not None:
-        return judged(tools, batch, batch.rolled.x, m, 0.0)
-    return judged(tools, batch, tools.from_noise(batch, m), m, diffusion_weight)
+def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_weight: float = 0.0) -> Step:
+    """Roll out to index m without gradient, predict x0 there with gradient.
+
+    With weights: the diffusion loss on real images at m, and the divergence from the base at one of the indices up to
+    m, drawn evenly (ReFL+KL). Both are known before the end of the rollout.
+    """
+    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.rollouts import Rollout
+    from stages.finetune.trajectories.kl import kl_penalty
+
+    x, start = batch.noise.initial(), 0
+    penalties: dict[str, tuple[float, Tensor]] = {}
+    if diffusion_weight:
+        penalties["diffusion"] = diffusion_weight, networks.diffusion_error(batch, m)
+    if kl_weight:
+        index = batch.draw((0, m + 1))
+        x, start = (yield Rollout(x, start, index, penalties=penalties)), index
+        penalties = {"kl": (kl_weight, kl_penalty(networks, batch, x, index))}
+    x = yield Rollout(x, start, m, penalties=penalties)
+    return Judged(networks.x0(batch, x, m), batch.prompts)
 
 
-def begin(tools: Tools, batch: Batch, m: int, diffusion_weight: float) -> Rollout:
-    """The part of `judge` before its prediction: the rollout, and the diffusion loss at m."""
-    begun = tools.to_index(batch, m)
-    if not diffusion_weight:
-        return begun
-    return replace(begun, penalties={"diffusion": (diffusion_weight, tools.diffusion_error(batch, m))})
-
-
-def near(tools: Tools, batch: Batch, m: int, settings: Settings) -> Judged:
-    """The same with the divergence from the base at one of the steps up to m as a penalty (ReFL+KL)."""
-    from stages.finetune.trajectory.nearness import Watched
-
-    watched = Watched.draw(batch, m + 1)
-    x = tools.rollout(batch, batch.noise.initial(), 0, m, seen=watched)
-    watched(m, x)
-    found = judged(tools, batch, x, m, settings.diffusion_weight)
-    return replace(found, penalties=found.penalties | watched.penalty(tools, batch, settings.kl_weight))
-
-
-def judged(tools: Tools, batch: Batch, x: Tensor, m: int, diffusion_weight: float) -> Judged:
-    """The prediction from latents x that enter index m, and the diffusion loss there where it has a weight."""
-    from stages.finetune.batch import Judged
-
-    x0 = tools.x0(batch, x, m)
-    if not diffusion_weight:
-        return Judged(x0, batch.prompts)
-    return Judged(x0, batch.prompts, {"diffusion": (diffusion_weight, tools.diffusion_error(batch, m))})
+METHOD = reward_gradient(Settings, step)

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from stages.about import MethodAbout
-from stages.finetune.settings import FinetuneSettings
-from stages.finetune.trajectory.settings import CollectionSettings
+from stages.finetune.families.settings import BranchSettings
+from stages.finetune.family import branched_rollouts
 
 if TYPE_CHECKING:
-    from stages.finetune.trajectory.trainer import Method
+    from stages.finetune.families.step_preference import StepPairs
+    from stages.finetune.objective import Loss
 
 ABOUT = MethodAbout("TailorPO", "Ren et al. 2025, arXiv 2502.01667", family="preference")
 
 
-class Settings(CollectionSettings):
-    """TailorPO's own keys. `steps_per_trajectory` says at how many steps pairs are drawn and judged; null: all."""
-
-    beta: float = Field(
-        default=1.0, gt=0, description="how strongly a preferred step must be more likely than the other"
-    )
-    clip: float = Field(default=0.1, gt=0, lt=1, description="ratios to the base are clipped to 1 plus and minus this")
-    follow: Literal["better", "random"] = Field(
-        default="better", description="the next state that a rollout goes on from"
-    )
-    guidance: float = Field(
-        default=0.0, ge=0, description="preferred states are moved by this times the reward's gradient (TailorPO-G)"
-    )
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Only where preferred states are moved."""
-        return self.guidance > 0
+class Settings(BranchSettings):
+    """TailorPO has the keys of its family."""
 
 
-def start(settings: Settings, train: FinetuneSettings) -> Method:
-    """The method before its first step."""
-    from stages.finetune.trajectory.pairs import TailorPo
+def loss(pairs: StepPairs, settings: Settings) -> Loss:
+    """-log sigmoid(beta (log rho_w - log rho_l)), the ratios to the base clipped."""
+    from stages.finetune.losses.step_preference import clipped_preference
 
-    return TailorPo(settings, train.accumulate)
+    return clipped_preference(pairs, settings.beta, settings.clip)
+
+
+METHOD = branched_rollouts(Settings, loss)

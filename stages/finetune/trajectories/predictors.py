@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.finetune.trajectory.chain import Chain
+from stages.finetune.trajectories.chain import Chain
 from stages.models.conditioning import Conditioning
 from stages.models.consistency import Student
 
@@ -32,13 +32,13 @@ class Steps:
 
     def __call__(self, chain: Chain, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
         """Clean latents."""
-        grid, last, now, clean = chain.tools.grid, len(chain), x, x
+        grid, last, now, clean = chain.networks.grid, len(chain), x, x
         for n in range(self.count):
             here, there = (
                 (i + torch.div((last - i) * k, self.count, rounding_mode="floor")).clamp(max=last - 1)
                 for k in (n, n + 1)
             )
-            prediction = chain.prediction(chain.tools.base, now, here, text)
+            prediction = chain.prediction(chain.networks.base, now, here, text)
             clean, now = grid.x0(now, prediction, here), grid.ode(now, prediction, here, to=there)
         return _unless_ended(clean, x, i, last)
 
@@ -49,8 +49,8 @@ class Distilled:
 
     def __call__(self, chain: Chain, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
         """Clean latents."""
-        times = chain.tools.grid.timesteps[i.clamp(max=len(chain) - 1)]
-        return _unless_ended(Student(chain.tools.distilled)(x, times, text), x, i, len(chain))
+        times = chain.networks.grid.timesteps[i.clamp(max=len(chain) - 1)]
+        return _unless_ended(Student(chain.networks.distilled)(x, times, text), x, i, len(chain))
 
 
 def _unless_ended(clean: Tensor, x: Tensor, i: Tensor, last: int) -> Tensor:

@@ -1,15 +1,19 @@
 """A reward learnt from queries: ridge regression on features, and where it is unsure.
 
-    value(z) = mean over heads of (offset_h + w_h . z)  +  weight * doubt(z)
+    value(z) = mean over heads of (offset_h + w_h . z)  +  weight * uncertainty(z)
 
-Features z are standardised on the data. Heads are fitted on bootstrap resamples of the data and their deviation is the
-doubt, or one head is fitted on all of it and the doubt is s sqrt(z' (Z'Z + lambda I)^-1 z), s the deviation of the
-residuals: the two optimistic models of SEIKO (Uehara et al. 2024, arXiv 2402.16359, section 5), linear in the features.
-Everything is computed in double precision.
+Features z are standardised on the data. Heads are fitted on bootstrap resamples of the data and their standard
+deviation is the uncertainty, or one head is fitted on all of it and the uncertainty is
+
+    s sqrt(z' (Z'Z + lambda I)^-1 z),
+
+s the standard deviation of the residuals: the two optimistic models of SEIKO (Uehara et al. 2024, arXiv 2402.16359,
+section 5), linear in the features. Everything is computed in double precision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,10 +27,10 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Proxy:
+class Surrogate:
     """Heads on features [N, F]: `mean`, `scale` [F] standardise, `weights` [H, F] and `offsets` [H] are the heads.
 
-    `inverse` [F, F] is (Z'Z + lambda I)^-1 of all data and `deviation` [] that of the residuals of a head on all data;
+    `inverse` [F, F] is (Z'Z + lambda I)^-1 of all data and `std` [] that of the residuals of a head on all data;
     `penalty` [] is lambda.
     """
 
@@ -35,13 +39,13 @@ class Proxy:
     weights: Tensor
     offsets: Tensor
     inverse: Tensor
-    deviation: Tensor
+    std: Tensor
     penalty: Tensor
 
     @classmethod
     def fit(
         cls, features: Tensor, rewards: Tensor, heads: int, penalty: float | None, generator: torch.Generator
-    ) -> Proxy:
+    ) -> Surrogate:
         """Fit on features [N, F] and rewards [N]: one head on all data, or `heads` > 1 on resamples of `generator`.
 
         Without a `penalty` it is the one of PENALTIES with the least generalised cross-validation error.
@@ -56,42 +60,42 @@ class Proxy:
         weights, offset = ridge(z, rewards, chosen)
         left = rewards - offset - z @ weights
         free = len(z) - 1 - (inverse * squares).sum()  # trace of the hat matrix, and the offset
-        deviation = (left.square().sum() / free.clamp(min=1.0)).sqrt()
+        std = (left.square().sum() / free.clamp(min=1.0)).sqrt()
         if heads > 1:
             rows = torch.randint(len(z), (heads, len(z)), generator=generator).to(z.device)
             made = [ridge(z[row], rewards[row], chosen) for row in rows]
         else:
             made = [(weights, offset)]
         found = torch.stack([w for w, _ in made]), torch.stack([b for _, b in made])
-        return cls(mean, scale, *found, inverse, deviation, z.new_tensor(chosen))
+        return cls(mean, scale, *found, inverse, std, z.new_tensor(chosen))
 
     def heads(self, features: Tensor) -> Tensor:
-        """What every head says [H, N] of features [N, F]."""
+        """The prediction [H, N] of every head for features [N, F]."""
         return self.offsets[:, None] + self.weights @ self._standardised(features).T
 
     def expected(self, features: Tensor) -> Tensor:
         """The mean over the heads [N], without optimism."""
         return self.heads(features).mean(0)
 
-    def doubt(self, features: Tensor, kind: Optimism) -> Tensor:
-        """How unsure the proxy is [N], in units of the reward."""
+    def uncertainty(self, features: Tensor, kind: Optimism) -> Tensor:
+        """The uncertainty [N] of the expected reward, in its units."""
         if kind == "bootstrap":
             return (self.heads(features).var(0, correction=0) + TINY).sqrt()  # the root has a gradient where all agree
         z = self._standardised(features)
         if kind == "ucb":
-            return self.deviation * (((z @ self.inverse) * z).sum(1) + TINY).sqrt()
+            return self.std * (((z @ self.inverse) * z).sum(1) + TINY).sqrt()
         return z.new_zeros(len(z))
 
     def value(self, features: Tensor, kind: Optimism, weight: float) -> Tensor:
-        """Expected reward [N] plus `weight` times the doubt; the gradient flows to the features."""
-        return self.expected(features) + weight * self.doubt(features, kind)
+        """Expected reward [N] plus `weight` times the uncertainty; the gradient flows to the features."""
+        return self.expected(features) + weight * self.uncertainty(features, kind)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What to save."""
         return dict(vars(self))
 
     @classmethod
-    def of_state(cls, state: dict[str, Any], device: torch.device) -> Proxy:
+    def from_state_dict(cls, state: Mapping[str, Any], device: torch.device) -> Surrogate:
         """What was saved, on `device`."""
         return cls(**{name: value.to(device) for name, value in state.items()})
 

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stages.finetune.batch import Batch
-from stages.finetune.learner import Learner, reward_loss
-from stages.finetune.methods.online import GradientSettings
-from stages.finetune.trajectory.chain import Chain
-from stages.finetune.trajectory.policy_gradient import divergences, kl_terms
-from stages.finetune.trajectory.trainer import Piece
+from stages.finetune.families.settings import AscentSettings
+from stages.finetune.objective import Loss, RoundObjective, Run
+from stages.finetune.trajectories.chain import Chain
+from stages.finetune.trajectories.kl import kl_terms, kl_to_base
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.process import Gaussian
@@ -40,71 +39,68 @@ class Earlier(nn.Module):
         return functional_call(self._orig_mod, self.values, inputs, named)
 
 
-class Ascent:
-    """The objective; what changes is the policy of the last restart."""
+class Ascent(RoundObjective):
+    """The objective on rollouts with noise `eta`; what changes is the policy of the last restart."""
 
-    def __init__(self, settings: GradientSettings, accumulate: int) -> None:
-        self.settings, self.accumulate = settings, accumulate
+    def __init__(self, settings: AscentSettings, run: Run, eta: float) -> None:
+        self.settings, self.run = settings, run
+        self.chain = Chain.of(run.networks, eta)
         self.previous: dict[str, Tensor] = {}
 
-    def restart(self, learner: Learner) -> None:
+    def restart(self) -> None:
         """Stay near the policy as it is now, where the study wants that."""
         if self.settings.previous_weight:
-            network = learner.tools.policy.network
-            trained = ((name, p) for name, p in network.named_parameters() if p.requires_grad)
+            trained = ((name, p) for name, p in self.run.networks.policy.network.named_parameters() if p.requires_grad)
             self.previous = {name: p.detach().clone() for name, p in trained}
 
-    def due(self, step: int) -> bool:
-        """Rollouts are made for every step anew, by `losses`."""
-        return False
+    def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
+        """The loss of each micro-batch, on rollouts of its own."""
+        for place, batch in enumerate(batches):
+            yield self.loss(batch).share(1.0, place)
 
-    def collect(self, learner: Learner, chain: Chain, batches: Sequence[Batch]) -> dict[str, float]:
-        """Nothing to collect."""
-        return {}
-
-    def losses(self, learner: Learner, chain: Chain, batch: Batch) -> Iterator[Piece]:
+    def loss(self, batch: Batch) -> Loss:
         """The loss of one micro-batch."""
-        settings, text = self.settings, Conditioning.of(batch.text)
-        states = self.roll(chain, batch, batch.draw(settings.truncate))
-        pulled = learner.pull(states[-1], batch.prompts, 1.0)
-        rewards, gradient = pulled.rewards, pulled.gradient
+        settings, text, chain = self.settings, Conditioning.of(batch.text), self.chain
+        states = self.roll(batch, batch.draw(settings.truncate))
+        judged = self.run.reward.gradient(states[-1], batch.prompts)
         steps = [batch.rng.randrange(len(chain)) for _ in batch.prompts]
         x = torch.stack([states[i][row].detach() for row, i in enumerate(steps)])
         i = torch.tensor(steps, device=x.device)
         with torch.set_grad_enabled(bool(settings.base_weight or settings.previous_weight)):
-            found = chain.transition(chain.tools.policy, x, i, text)
-        kl = divergences(chain, found, x, i, text).mean()
+            found = chain.transition(self.run.networks.policy, x, i, text)
+        kl = kl_to_base(chain, found, x, i, text).mean()
         penalty, terms = settings.base_weight * kl, kl_terms(kl.detach(), x)
         if settings.previous_weight:
-            moved = self.moved(chain, found, x, i, text)
+            moved = self.kl_to_previous(found, x, i, text)
             penalty = penalty + settings.previous_weight * moved
             terms["kl_previous"] = moved.detach() * x[0].numel()
-        loss = reward_loss(rewards, learner.settings.reward_scale, learner.settings.reward_offset) + penalty.detach()
-        yield Piece((gradient * states[-1]).sum() + penalty, {"loss": loss, "reward": rewards.mean()} | terms)
+        loss = self.run.reward.loss(judged.rewards) + penalty.detach()
+        root = (judged.gradient * states[-1]).sum() + penalty
+        return Loss(root, {"loss": loss, "reward": judged.rewards.mean(), **terms})
 
-    def roll(self, chain: Chain, batch: Batch, last: int) -> list[Tensor]:
+    def roll(self, batch: Batch, last: int) -> list[Tensor]:
         """The states [B, C, h, w] of a rollout, from noise to what is judged; the `last` steps carry gradient."""
         states = [batch.noise.initial()]
-        for i in range(len(chain)):
-            with torch.set_grad_enabled(i >= len(chain) - last):
+        for i in range(len(self.chain)):
+            with torch.set_grad_enabled(i >= len(self.chain) - last):
                 x = states[-1]
-                found = chain.transition(chain.tools.policy, x, chain.index(i, len(x)), batch.text)
+                found = self.chain.transition(self.run.networks.policy, x, self.chain.index(i, len(x)), batch.text)
                 states.append(found.sample(batch.noise.step(i)))
         return states
 
-    def moved(self, chain: Chain, found: Gaussian, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+    def kl_to_previous(self, found: Gaussian, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
         """Mean KL divergence [] of the policy's steps from those of the policy of the last restart."""
-        policy = chain.tools.policy
+        policy = self.run.networks.policy
         earlier = Denoiser(Earlier(policy.network, self.previous), policy.process)
         with torch.no_grad():
-            before = chain.transition(earlier, x, i, text)
+            before = self.chain.transition(earlier, x, i, text)
         policy.evaluations += earlier.evaluations
         return found.kl(before).mean()
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The policy of the last restart."""
         return {"previous": self.previous}
 
-    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from what was saved, on `device`."""
-        self.previous = {name: value.to(device) for name, value in state["previous"].items()}
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was saved."""
+        self.previous = {name: value.to(self.run.device) for name, value in state["previous"].items()}

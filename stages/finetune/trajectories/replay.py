@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from stages.finetune.trajectory.chain import Trajectory
+from stages.finetune.trajectories.chain import Trajectory
 from stages.models.conditioning import Conditioning
 
 
@@ -78,14 +78,14 @@ class Replay:
 
     @property
     def bytes(self) -> int:
-        """Memory of the states: 4 T C h w bytes a trajectory in float32."""
+        """Memory of the states: 4 T C h w bytes per trajectory in float32."""
         return sum(kept.states.numel() * kept.states.element_size() for kept in self.kept)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What to save, without a copy: what is kept never changes."""
         return {"kept": [vars(kept) | {"text": kept.text.tensors()} for kept in self.kept]}
 
-    def load_state(self, state: dict[str, Any], device: torch.device) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on from what was saved, on `device`."""
         self.kept.clear()
         for kept in state["kept"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ EPSILON = 1e-6  # keeps the division finite where all rewards are equal
 
 
 def normalised(rewards: Tensor) -> Tensor:
-    """(R - mean) / (deviation + 1e-6) of rewards [..., n], over the last axis; the deviation is numpy's, over n."""
+    """(R - mean) / (std + 1e-6) of rewards [..., n], over the last axis; the standard deviation is numpy's, over n."""
     spread = rewards.std(-1, correction=0, keepdim=True)
     return (rewards - rewards.mean(-1, keepdim=True)) / (spread + EPSILON)
 
@@ -42,7 +42,7 @@ class History:
             self.rewards.setdefault(prompt, deque(maxlen=self.size)).append(reward)
 
     def moments(self, rewards: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [B] that each of the rewards [B], added before, is measured by."""
+        """Mean and standard deviation [B] that each of the rewards [B], added before, is measured by."""
         whole = [float(rewards.mean()), float(rewards.std(correction=0))]
         found = []
         for prompt in prompts:
@@ -64,10 +64,10 @@ class History:
         mean, spread = self.moments(rewards, prompts)
         return (rewards - mean) / (spread + EPSILON)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What to save."""
         return {prompt: list(kept) for prompt, kept in self.rewards.items()}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what was saved."""
         self.rewards = {prompt: deque(kept, maxlen=self.size) for prompt, kept in state.items()}

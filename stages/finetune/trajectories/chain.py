@@ -6,7 +6,7 @@ Flow-GRPO). The last step has noise too, so it has a density; what is decoded is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stages.finetune.batch import Batch
-from stages.finetune.tools import Tools
+from stages.finetune.networks import Networks
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
 from stages.models.policy import unchanged
@@ -28,7 +28,7 @@ class Trajectory:
 
     `states` [T + 1, B, C, h, w] enter the steps, the last one is judged; `means` [T, B, C, h, w] and `std` [T] are
     those of the steps, `log_density` [T, B] is each step's under the policy that made it (a mean over C, h, w). `text`
-    are the conditions of the prompts, a row an image.
+    are the conditions of the prompts, a row per image.
     """
 
     states: Tensor
@@ -53,7 +53,7 @@ class Trajectory:
 
     @property
     def bytes(self) -> int:
-        """Memory of all tensors: about 8 T C h w bytes an image in float32, and its conditions."""
+        """Memory of all tensors: about 8 T C h w bytes per image in float32, and its conditions."""
         own = [value for value in vars(self).values() if isinstance(value, Tensor)]
         return sum(value.numel() * value.element_size() for value in [*own, *self.text.tensors().values()])
 
@@ -65,12 +65,12 @@ class Trajectory:
         text = whole_text(self.text, processes)
         return Trajectory(states, means, self.std, density, text, processes.everyone(self.prompts))
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What to save."""
         return vars(self) | {"text": self.text.tensors(), "prompts": list(self.prompts)}
 
     @classmethod
-    def of_state(cls, state: dict[str, Any], device: torch.device) -> Trajectory:
+    def from_state_dict(cls, state: Mapping[str, Any], device: torch.device) -> Trajectory:
         """What was saved, on `device`."""
         states, means, std, density = (state[name].to(device) for name in ("states", "means", "std", "log_density"))
         return cls(states, means, std, density, Conditioning(**state["text"]).to(device), state["prompts"])
@@ -86,31 +86,31 @@ def whole_text(text: Conditioning, processes: Processes) -> Conditioning:
 class Chain:
     """The steps of the policy's grid; index i goes from state i to state i + 1, i from 0 to T - 1."""
 
-    tools: Tools
+    networks: Networks
     eta: float
 
     @classmethod
-    def of(cls, tools: Tools, eta: float = 1.0) -> Chain:
-        """The chain on the grid of `tools`. Raises InputError where its last step has no noise."""
-        tools.grid.require_transitions()
-        return cls(tools, eta)
+    def of(cls, networks: Networks, eta: float = 1.0) -> Chain:
+        """The chain on the grid of `networks`; raises InputError where its last step has no noise."""
+        networks.grid.require_transitions()
+        return cls(networks, eta)
 
     def __len__(self) -> int:
-        return len(self.tools.grid)
+        return len(self.networks.grid)
 
     @property
     def device(self) -> torch.device:
         """Where the states are."""
-        return self.tools.grid.process.device
+        return self.networks.grid.process.device
 
     def prediction(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
         """Prediction [B, C, h, w] for states x that enter the steps i [B], guided as the study says."""
-        tools = self.tools
-        return denoiser.prediction(x, tools.grid.timesteps[i], text, tools.empty, tools.guidance)
+        networks = self.networks
+        return denoiser.prediction(x, networks.grid.timesteps[i], text, networks.empty, networks.guidance)
 
     def step(self, x: Tensor, prediction: Tensor, i: Tensor) -> Gaussian:
         """The Gaussian over states i + 1 that predictions at states x, entering i [B], imply."""
-        return self.tools.grid.transition(x, prediction, i, self.eta)
+        return self.networks.grid.transition(x, prediction, i, self.eta)
 
     def transition(self, denoiser: Denoiser, x: Tensor, i: Tensor, text: Conditioning) -> Gaussian:
         """The Gaussian over states i + 1 that `denoiser` predicts for states x entering i [B]."""
@@ -124,14 +124,14 @@ class Chain:
     def roll(self, batch: Batch, first: Tensor | None = None) -> Trajectory:
         """One rollout of the policy for a micro-batch; `first` [B, C, h, w] in place of the batch's own noise."""
         x = batch.noise.initial() if first is None else first
-        states, means, densities, deviations = [x], [], [], []
+        states, means, densities, stds = [x], [], [], []
         with unchanged():
             for i in range(len(self)):
-                found = self.transition(self.tools.policy, x, self.index(i, len(x)), batch.text)
+                found = self.transition(self.networks.policy, x, self.index(i, len(x)), batch.text)
                 x = found.sample(batch.noise.step(i))
                 states.append(x)
                 means.append(found.mean)
                 densities.append(found.log_prob(x))
-                deviations.append(found.std[0].flatten())
-        return Trajectory(torch.stack(states), torch.stack(means), torch.cat(deviations), torch.stack(densities),
+                stds.append(found.std[0].flatten())
+        return Trajectory(torch.stack(states), torch.stack(means), torch.cat(stds), torch.stack(densities),
                           Conditioning.of(batch.text), batch.prompts)  # fmt: skip

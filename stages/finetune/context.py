@@ -1,0 +1,120 @@
+"""The set-up that training, the sweep over learning rates and the estimate share: loaded once, for any of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.encode.store import Encodings
+from stages.errors import InputError
+from stages.finetune.data import Data
+from stages.finetune.networks import Networks
+from stages.finetune.objective import Run
+from stages.finetune.paths import Paths
+from stages.finetune.probe import Probe
+from stages.finetune.requirements import require_enough
+from stages.finetune.resolve import Plan
+from stages.finetune.reward import CountedReward, LatentReward
+from stages.finetune.training import Trainer
+from stages.models import record
+from stages.models.consistency import load_student
+from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
+from stages.models.noise import KeyedNoise
+from stages.models.policy import Policy, make_policy
+from stages.processes import ALONE, Processes
+from stages.rewards.base import Reward, load_reward, require_embedding
+from stages.runtime import device
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """The base, the encodings and the rewards by name, on one device; all `plans` are of one study."""
+
+    paths: Paths
+    model: DiffusionModel
+    encodings: Encodings
+    rewards: dict[str, Reward]
+
+    @classmethod
+    def load(cls, paths: Paths, plans: Sequence[Plan]) -> TrainingContext:
+        """Everything that the plans need; raises InputError where their methods need more than the reward has.
+
+        The held-out reward is loaded where the paths name one, and the oracle where a probe asks for it.
+        """
+        where, study = device(), plans[0].study
+        model = load_diffusion(record.load(paths.base), where, parts=("unet", "vae"))
+        rewards = {study.reward: load_reward(record.load(paths.reward), where)}
+        for plan in plans:
+            require_enough(plan, rewards[study.reward])
+        if paths.heldout is not None:
+            rewards[study.heldout] = load_reward(record.load(paths.heldout), where)
+        for kind in {plan.train.probe.oracle for plan in plans} - {None}:
+            rewards["oracle"] = load_reward(record.ModelRecord(name="oracle", kind=str(kind)), where)
+        return cls(paths, model, Encodings(paths.tensors, paths.index, where), rewards)
+
+    def policy(self, plan: Plan) -> Policy:
+        """The policy of a plan before its first step: equal to the base."""
+        train, lora = plan.train, plan.train.lora
+        return make_policy(self.model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
+
+    def trainer(self, plan: Plan, policy: Policy, processes: Processes = ALONE) -> Trainer:
+        """The trainer of a plan before its first step; raises InputError where something that its method needs is not
+        there.
+        """
+        if plan.train.gradient_checkpointing:
+            policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
+            self.model.vae.network.enable_gradient_checkpointing()
+        reward = LatentReward(self.model.vae.decode, CountedReward(self.rewards[plan.study.reward]), plan.train)
+        run = Run(self.networks(plan, policy), reward, plan.train, processes)
+        objective = plan.definition.objective(plan.method_settings, run)
+        return Trainer.start(run, objective, dict(policy.parameters()))
+
+    def networks(self, plan: Plan, policy: Policy) -> Networks:
+        """The networks that the plan's method needs, on the grid of its rollouts."""
+        train, needs, process = plan.train, plan.method_settings.needs, self.model.process
+        return Networks(
+            policy=Denoiser(policy.network, process, quick=train.compile),
+            grid=process.grid(train.sampling_steps),
+            empty=self.encodings.empty(),
+            guidance=train.guidance,
+            sampler=train.sampler,
+            extra_step=train.as_released.extra_step,
+            reference=Denoiser(self.model.unet, process, quick=train.compile) if needs.reference else None,
+            student=self.student(plan, needs.student) if needs.student is not None else None,
+        )
+
+    def student(self, plan: Plan, name: str) -> Denoiser:
+        """The consistency model of that name; raises InputError where there is none."""
+        path = self.paths.student(name)
+        if path is None:
+            raise InputError(f"run {plan.name!r}: its method needs the distilled model {name!r}, expected --predictors")
+        found = record.load(path)
+        if found.kind != "consistency":
+            raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
+        return Denoiser(load_student(found.folder(), self.model.device), self.model.process)
+
+    def data(self, plan: Plan, processes: Processes = ALONE) -> Data:
+        """The prompts, or the captioned images, that the plan's method trains on."""
+        needs, source = plan.method_settings.needs, plan.method_settings.source
+        if needs.data not in ("prompts", "images"):
+            raise InputError(
+                f"run {plan.name!r}: the encodings hold no {needs.data}, which method {plan.method!r} needs"
+            )
+        images = needs.data == "images"
+        items = self.encodings.images("train", source) if images else self.encodings.prompts("train")
+        return Data(
+            encodings=self.encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,
+            accumulate=plan.train.accumulate, scale=self.model.vae.scale, device=self.model.device, posterior=images,
+            repeat=needs.group, processes=processes,
+        )  # fmt: skip
+
+    def probe(self, plan: Plan) -> Probe:
+        """The same training prompts and noise for every run of the study, so that their curves compare."""
+        size, prompts = plan.train.probe, self.encodings.prompts("train")
+        chosen = prompts[:: max(1, len(prompts) // size.prompts)][: size.prompts]
+        items = [item for item in chosen for _ in range(size.samples)]
+        keys = [("probe", item.item_id, n) for item in chosen for n in range(size.samples)]
+        noise = KeyedNoise(plan.study.seed, keys, self.encodings.latent_shape(), self.model.device)
+        embed = require_embedding(self.rewards[plan.study.heldout]).embed
+        texts = [item.text for item in items]
+        return Probe(texts, self.encodings.text(items), noise, size.samples, dict(self.rewards), embed)

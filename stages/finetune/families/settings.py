@@ -1,0 +1,240 @@
+"""Settings that the methods of a family share. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stages.finetune.needs import Needs
+from stages.finetune.settings import FinetuneSettings, MethodSettings
+from stages.params import Settings as Section
+
+
+class TrajectorySettings(MethodSettings):
+    """What every trajectory method may say of its rollouts."""
+
+    eta: float = Field(default=1.0, gt=0, le=1, description="noise of a sampling step; 1 is the ancestral sampler")
+
+    @property
+    def needs(self) -> Needs:
+        """Most methods that learn from rollouts see the reward as a number."""
+        return Needs(reward="value")
+
+    def check(self, train: FinetuneSettings) -> None:
+        """Rollouts are stochastic, and whole groups fit a micro-batch."""
+        if train.sampler != "ddpm":
+            raise ValueError(f"trajectories are stochastic, expected finetune.sampler ddpm, found {train.sampler}")
+        size = train.batch_size // train.accumulate
+        group = self.needs.group
+        if size % group:
+            raise ValueError(f"a micro-batch of {size} images does not hold whole groups of {group} per prompt")
+
+
+class CollectionSettings(TrajectorySettings):
+    """Rollouts that serve several optimizer steps, and which of their steps are learnt from."""
+
+    updates: int = Field(
+        default=1, ge=1, description="optimizer steps a collection of rollouts; each learns from an equal share of them"
+    )
+    epochs: int = Field(default=1, ge=1, description="passes over a collection, of `updates` optimizer steps each")
+    steps_per_trajectory: int | None = Field(
+        default=None, ge=1, description="sampling steps of a trajectory that are learnt from, drawn anew; null: all"
+    )
+    state_batch: int = Field(default=64, ge=1, description="states a network evaluation; bounds memory")
+    kl_weight: float = Field(
+        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """The base is evaluated where the divergence from it has a weight."""
+        return replace(super().needs, reference=self.kl_weight > 0)
+
+    @property
+    def lasting(self) -> int:
+        """Optimizer steps between two collections."""
+        return self.updates * self.epochs
+
+    def learnt(self, train: FinetuneSettings) -> int:
+        """Sampling steps of a trajectory that an optimizer step learns from."""
+        return self.steps_per_trajectory or train.sampling_steps
+
+    def shares(self, train: FinetuneSettings) -> dict[str, int]:
+        """Images are rolled out, and an optimizer step's states are learnt from."""
+        own = super().shares(train)
+        return own | {"states of an update": own["images"] // self.updates * self.learnt(train)}
+
+    def check(self, train: FinetuneSettings) -> None:
+        """Each update has trajectories, and no more steps are drawn than there are."""
+        super().check(train)
+        size = train.batch_size // train.accumulate
+        if size % (self.updates * self.needs.group):
+            raise ValueError(f"a micro-batch of {size} images does not divide into {self.updates} updates of groups")
+        if self.steps_per_trajectory and self.steps_per_trajectory > train.sampling_steps:
+            raise ValueError(
+                f"steps_per_trajectory {self.steps_per_trajectory} is more than sampling_steps {train.sampling_steps}"
+            )
+
+
+class AdvantageSettings(CollectionSettings):
+    """Policy gradients: a reward becomes an advantage."""
+
+    images_per_prompt: int = Field(default=1, ge=1, description="images of one prompt in a batch")
+    advantage: Literal["batch", "prompt", "group"] = Field(
+        default="prompt",
+        description="rewards are normalised over the batch, by the prompt's own history, or over its images here",
+    )
+    history: int = Field(default=32, ge=1, description="rewards kept of each prompt, for `advantage: prompt`")
+    least_history: int = Field(default=8, ge=1, description="with fewer rewards of a prompt the batch's are taken")
+    largest_advantage: float = Field(default=5.0, gt=0, description="advantages are clamped to plus and minus this")
+    clip: float = Field(default=1e-4, gt=0, description="the ratio of densities is clipped to 1 plus and minus this")
+
+    @property
+    def needs(self) -> Needs:
+        """Images of one prompt stand side by side."""
+        return replace(super().needs, group=self.images_per_prompt)
+
+    def check(self, train: FinetuneSettings) -> None:
+        """A group has a spread."""
+        super().check(train)
+        if self.advantage == "group" and self.images_per_prompt < 2:
+            raise ValueError("advantage group needs images_per_prompt of at least 2")
+
+
+class PreferenceSettings(CollectionSettings):
+    """Step-by-step preference: the base is the reference of every ratio."""
+
+    beta: float = Field(
+        default=1.0, gt=0, description="how strongly a preferred step must be more likely than the other"
+    )
+    clip: float = Field(default=0.1, gt=0, lt=1, description="ratios to the base are clipped to 1 plus and minus this")
+
+    @property
+    def needs(self) -> Needs:
+        """The base is always evaluated."""
+        return replace(super().needs, reference=True)
+
+
+class BranchSettings(PreferenceSettings):
+    """Rollouts that branch: `steps_per_trajectory` says at how many steps pairs are drawn and judged; null: all."""
+
+    follow: Literal["better", "random"] = Field(
+        default="better", description="the next state that a rollout goes on from"
+    )
+    guidance: float = Field(
+        default=0.0, ge=0, description="preferred states are moved by this times the reward's gradient (TailorPO-G)"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """The reward's gradient only where preferred states are moved."""
+        return replace(super().needs, reward="gradient" if self.guidance > 0 else "value")
+
+
+class BufferSettings(Section):
+    """Trajectories that are learnt from more than once; first in, first out."""
+
+    size: int = Field(default=1024, ge=1, description="trajectories; memory is 4 T C h w bytes each")
+    draw: Literal["uniform", "prioritised"] = Field(
+        default="uniform",
+        description="trajectory and step uniformly, or by positive reward times discount, which then leaves the loss",
+    )
+
+
+class SoftQAsReleased(Section):
+    """What the released SQDF code does and its paper does not say; all off. See docs/methods.md."""
+
+    denormalise_twice: bool = Field(default=False, description="the reward sees images moved from [0, 1] to [0.5, 1]")
+    positive_only: bool = Field(
+        default=False, description="images whose reward is not positive are left out, divergence and all"
+    )
+    discount_twice: bool = Field(default=False, description="prioritised draws are discounted in the loss as well")
+
+
+class SoftQSettings(Section):
+    """The objective of SQDF, whatever the reward is: also of the proxy of a reward (method `online`)."""
+
+    alpha: float = Field(
+        default=4.0, ge=0, description="weight of the KL divergence from the base, in nats a number; twice the paper's"
+    )
+    gamma: float = Field(
+        default=0.9, ge=0, le=1, description="discount of the reward for a sampling step before the end"
+    )
+    gamma_steps: int | None = Field(
+        default=50,
+        ge=1,
+        description="sampling steps that gamma is meant for: with T it becomes gamma^(this / T); null: as it is",
+    )
+    predictor: Literal["tweedie", "ddim2", "consistency"] = Field(
+        default="tweedie",
+        description="what predicts the clean latents: the base in one or two steps, or a distilled model",
+    )
+    model: str | None = Field(default=None, description="entry of prepare.train.consistency, for predictor consistency")
+    buffer: BufferSettings | None = Field(
+        default_factory=BufferSettings, description="replay buffer; null learns from fresh trajectories only"
+    )
+    replay: int = Field(default=1, ge=1, description="optimizer steps a collection of rollouts")
+    as_released: SoftQAsReleased = Field(default_factory=SoftQAsReleased)
+
+    def discount(self, steps: int) -> float:
+        """Gamma on a grid of `steps`: as much is discounted over a whole rollout as with `gamma_steps`."""
+        return self.gamma if self.gamma_steps is None else self.gamma ** (self.gamma_steps / steps)
+
+    def check_model(self) -> None:
+        """Raise ValueError unless a model is named just where one is needed."""
+        if (self.predictor == "consistency") != (self.model is not None):
+            raise ValueError("predictor consistency and model (an entry of prepare.train.consistency) go together")
+
+
+class AscentSettings(Section):
+    """The surrogate's gradient through the last steps of a rollout, as SEIKO does."""
+
+    kind: Literal["gradient"] = Field(description="follow the surrogate's gradient through the sampling chain")
+    truncate: tuple[int, int] = Field(
+        default=(1, 11), description="K, the last steps with gradient, from truncate[0] <= K < truncate[1]"
+    )
+    base_weight: float = Field(
+        default=1.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+    )
+    previous_weight: float = Field(
+        default=1.0, ge=0, description="weight of that from the policy that was asked about at the start of the round"
+    )
+
+
+class SurrogateSettings(Section):
+    """The model of the reward: ridge regression on the features of the reward's `features` model."""
+
+    prompts: bool = Field(
+        default=True, description="products of image and text features are features too; false: the image alone"
+    )
+    ridge: float | None = Field(
+        default=None, gt=0, description="penalty of squared weights, of standardised features; null: cross-validated"
+    )
+    heads: int = Field(default=8, ge=2, description="bootstrap resamples of the data, a head each")
+
+
+class RoundsSettings(TrajectorySettings):
+    """Rounds of queries; there are as many as optimizer steps by `round_steps`, rounded up."""
+
+    round_steps: int = Field(default=25, ge=1, description="optimizer steps a round")
+    queries: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        default=(64,), min_length=1, description="images asked about at the start of each round; the last one stays"
+    )
+    proxy: SurrogateSettings = Field(default_factory=SurrogateSettings)
+    optimism: Literal["bootstrap", "ucb", "none"] = Field(
+        default="ucb", description="what is doubt: deviation of bootstrap heads, or that of a linear model; or nothing"
+    )
+    optimism_weight: float = Field(
+        default=1.0, description="deviations added to the expected reward; below 0 they are taken off (pessimism)"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Image features for the surrogate, and one process: each of several would ask about the same images."""
+        return replace(super().needs, features=True, reference=True, several_processes=False)
+
+    def asked(self, number: int) -> int:
+        """Images asked about at the start of round `number` (from 0)."""
+        return self.queries[min(number, len(self.queries) - 1)]

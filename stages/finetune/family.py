@@ -1,0 +1,101 @@
+"""The families of methods: a function per family that makes a `Method` of what is the method's own. Torch-free.
+
+What a method says is annotated here, so that the type checker holds every method to the form of its family. Another
+family is an `Objective` (`stages/finetune/objective.py`) with a function here, or none where it has a single method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings
+from stages.finetune.method import Method
+from stages.finetune.settings import MethodSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.finetune.batch import Batch
+    from stages.finetune.families.matching import Matched
+    from stages.finetune.families.policy_gradient import Collected, StepDensities
+    from stages.finetune.families.reward_gradient import Step
+    from stages.finetune.families.step_preference import StepPairs
+    from stages.finetune.networks import Networks
+    from stages.finetune.objective import Loss, Objective, Run
+
+M = TypeVar("M", bound=MethodSettings)
+A = TypeVar("A", bound=AdvantageSettings)
+C = TypeVar("C", bound=CollectionSettings)
+B = TypeVar("B", bound=BranchSettings)
+
+
+def reward_gradient(settings: type[M], step: Callable[[Networks, Batch, M], Step]) -> Method[M]:
+    """A method that follows the reward's gradient: `step` is a generator for a micro-batch, which yields the rollouts
+    that it needs and returns the clean latents to judge (`families/reward_gradient.py`).
+    """
+
+    def objective(own: M, run: Run) -> Objective:
+        from stages.finetune.families.reward_gradient import RewardGradient
+
+        return RewardGradient(run, lambda batch: step(run.networks, batch, own))
+
+    return Method(settings, objective)
+
+
+def policy_gradient(
+    settings: type[A],
+    loss: Callable[[StepDensities, A], Loss],
+    *,
+    window: Callable[[int, int, A], range] | None = None,
+    advantages: Callable[[Collected, A], Tensor] | None = None,
+    bonus: Callable[[Run, Tensor, A], tuple[Tensor, dict[str, float]]] | None = None,
+    auxiliary: Callable[[Run, Batch, A], Iterator[Loss]] | None = None,
+) -> Method[A]:
+    """A method that learns from single steps of judged rollouts: `loss` is the mean loss of some of them.
+
+    `window(count, step, settings)`: the steps of a trajectory of `count` that optimizer step `step` may learn from (all
+    of them, if it is not given). `advantages`: the advantage of every image (as the study says). `bonus`: what is added
+    to the rewards of latents [N, C, h, w], [N], and terms of the log (nothing). `auxiliary`: further losses of a
+    micro-batch (none).
+    """
+
+    def objective(own: A, run: Run) -> Objective:
+        from stages.finetune.families.policy_gradient import PolicyGradient, Rules
+
+        return PolicyGradient(own, run, Rules(loss, window, advantages, bonus, auxiliary))
+
+    return Method(settings, objective)
+
+
+def matching(settings: type[A], loss: Callable[[Matched, A], Loss]) -> Method[A]:
+    """A method that learns from the denoising error on images of its own: `loss` is the mean loss of some of them."""
+
+    def objective(own: A, run: Run) -> Objective:
+        from stages.finetune.families.matching import Matching
+
+        return Matching(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def paired_rollouts(settings: type[C], loss: Callable[[StepPairs, C], Loss]) -> Method[C]:
+    """Step-by-step preference between two rollouts that begin alike: `loss` is the mean loss of some pairs of steps."""
+
+    def objective(own: C, run: Run) -> Objective:
+        from stages.finetune.families.step_preference import PairedRollouts
+
+        return PairedRollouts(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def branched_rollouts(settings: type[B], loss: Callable[[StepPairs, B], Loss]) -> Method[B]:
+    """Step-by-step preference between two next states of one state: `loss` is the mean loss of some pairs of steps."""
+
+    def objective(own: B, run: Run) -> Objective:
+        from stages.finetune.families.step_preference import BranchedRollouts
+
+        return BranchedRollouts(own, run, loss)
+
+    return Method(settings, objective)

@@ -1,0 +1,31 @@
+"""What a method needs, declared in its settings: planning, budget, doctor, encode and the check of several processes
+read it. Torch-free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Data = Literal["prompts", "images", "pairs", "labelled"]
+"""Training prompts; captioned real images; pairs of images with a preference; images with a label each."""
+RewardUse = Literal["none", "value", "gradient"]
+"""No reward; a number per image; a number and its gradient by the image."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs with the settings that it has.
+
+    `features`: the reward must have image features. `reference`: the frozen base is evaluated. `student`: entry of
+    `prepare.train.consistency` whose distilled network is evaluated. `group`: images of one prompt that stand side by
+    side in a batch. `several_processes`: whether training can be shared out among processes.
+    """
+
+    data: Data = "prompts"
+    reward: RewardUse = "gradient"
+    features: bool = False
+    reference: bool = False
+    student: str | None = None
+    group: int = 1
+    several_processes: bool = True

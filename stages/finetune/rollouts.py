@@ -1,0 +1,103 @@
+"""Rollouts that micro-batches of an optimizer step make together: the same numbers in fewer and larger passes.
+
+Micro-batches bound the memory of gradients; rollouts have none. A small network spends much of an evaluation on what
+does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from stages.finetune.batch import Batch
+from stages.finetune.networks import Networks
+from stages.models.conditioning import Conditioning
+from stages.models.noise import Noise
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A rollout of the policy without gradient: `x` [B, C, h, w], which enter index `start`, go on to index `stop`,
+    `guided` as the study says or not at all. `first` is the prediction at `start`, where it is already at hand.
+
+    `penalties` are terms of the loss that are known before it: name to (weight, scalar). Their gradient is taken before
+    the rollout is made, so that their graph is gone before the next one begins.
+    """
+
+    x: Tensor
+    start: int
+    stop: int
+    guided: bool = True
+    first: Tensor | None = None
+    penalties: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JoinedNoise:
+    """The noise of several batches, one after the other."""
+
+    parts: Sequence[Noise]
+
+    def initial(self) -> Tensor:
+        """x_T of all."""
+        return torch.cat([part.initial() for part in self.parts])
+
+    def step(self, i: int) -> Tensor:
+        """The draws of the ancestral step at index i."""
+        return torch.cat([part.step(i) for part in self.parts])
+
+    def extra(self, name: str) -> Tensor:
+        """A further named draw."""
+        return torch.cat([part.extra(name) for part in self.parts])
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of the rows of all, as far as a rollout needs them."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    prompts = [prompt for batch in batches for prompt in batch.prompts]
+    text = Conditioning.cat([Conditioning.of(batch.text) for batch in batches])
+    return Batch(prompts, text, JoinedNoise([batch.noise for batch in batches]), first.rng, first.micro)
+
+
+def roll_out(
+    networks: Networks, batches: Mapping[int, Batch], rollouts: Mapping[int, Rollout], size: int
+) -> dict[int, Tensor]:
+    """Latents [B, C, h, w] that enter the last index of each rollout, by the place of its micro-batch.
+
+    Rollouts with guidance are made together, and those without, about `size` images at a time.
+    """
+    made: dict[int, Tensor] = {}
+    for guided in (True, False):
+        places = [place for place, rollout in rollouts.items() if rollout.guided == guided]
+        own = networks if guided else networks.without_guidance()
+        each = max(size // len(batches[places[0]].prompts), 1) if places and not networks.extra_step else 1
+        for n in range(0, len(places), each):
+            some = places[n : n + each]
+            made |= zip(some, together(own, [batches[p] for p in some], [rollouts[p] for p in some]), strict=True)
+    return made
+
+
+def together(networks: Networks, batches: Sequence[Batch], rollouts: Sequence[Rollout]) -> list[Tensor]:
+    """Latents of each batch that enter the last index of its rollout: each takes part from its start to its stop."""
+    if len(batches) == 1:
+        [batch], [one] = batches, rollouts
+        return [networks.rollout(batch, one.x, one.start, one.stop, one.first)]
+    x, starts = [], []
+    for batch, one in zip(batches, rollouts, strict=True):
+        begun = one.first is not None and one.start < one.stop
+        x.append(networks.rollout(batch, one.x, one.start, one.start + 1, one.first) if begun else one.x)
+        starts.append(one.start + begun)
+    order = sorted(range(len(batches)), key=lambda n: rollouts[n].stop)
+    for start, stop in pairwise(sorted({*starts, *(one.stop for one in rollouts)})):
+        rows = [n for n in order if starts[n] <= start and stop <= rollouts[n].stop]
+        if rows:
+            moved = networks.rollout(join([batches[n] for n in rows]), torch.cat([x[n] for n in rows]), start, stop)
+            for n, own in zip(rows, moved.split([len(x[n]) for n in rows]), strict=True):
+                x[n] = own
+    return x

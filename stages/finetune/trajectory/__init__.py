@@ -1,1 +1,0 @@
-"""One recorded sampler, one trainer, and what the methods that follow trajectories are made of."""
