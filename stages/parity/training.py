@@ -116,7 +116,7 @@ def trainer(
     policy = make_policy(reference.tuned, "full")
     _, empty = reference.embeddings()
     networks = Networks(
-        policy=Denoiser(policy.network, reference.process), grid=reference.process.grid(given.steps), empty=empty,
+        policy=Denoiser(policy.network, reference.schedule), grid=reference.schedule.grid(given.steps), empty=empty,
         guidance=settings.guidance, extra_step=settings.as_released.extra_step,
     )  # fmt: skip
     run = Run(networks, LatentReward(reference.vae.decode, CountedReward(reference.reward), settings), settings)

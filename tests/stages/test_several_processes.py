@@ -30,7 +30,14 @@ from tests.together import together
 METHODS = {
     "imagerefl": {"kind": "imagerefl", "start": 1, "middle": [1, 4], "diffusion_weight": 0.1},
     "draft": {"kind": "draft_k", "k": 2, "train": {"accumulate": 2, "ema": 0.5, "trainable": "norm_affine"}},
-    "ddpo": {"kind": "ddpo", "images_per_prompt": 2, "advantage": "group", "updates": 2, "kl_weight": 0.1},
+    "ddpo": {
+        "kind": "ddpo",
+        "images_per_prompt": 2,
+        "advantage": "group",
+        "updates": 2,
+        "clip": 0.1,
+        "kl_weight": 0.1,
+    },
     "sqdf": {"kind": "sqdf", "buffer": {"size": 12}, "train": {"accumulate": 2}},
     "odd": {"kind": "draft_k", "k": 1, "train": {"batch_size": 3}},
 }
