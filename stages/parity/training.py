@@ -45,15 +45,14 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
 class Item:
     """What an item trains with: a method, the weight of its diffusion loss, its grid, guidance and stray step.
 
-    `error_at` is the index of the diffusion loss, None where there is none; `reward_first` says that the prediction
-    that is judged comes before the one of the diffusion loss.
+    `error_at` is the index of the diffusion loss, None where there is none. Where it has a weight, its prediction comes
+    first.
     """
 
     method: Method
     weight: float
     steps: int
     error_at: int | None
-    reward_first: bool
     guidance: float = 1.0
     extra_step: bool = False
 
@@ -83,13 +82,13 @@ def item(reference: ParitySet, tag: str) -> Item:
     weight, steps = float(reference.expected.value("train", tag, "mse_loss_scale") or 0.0), rollout_steps(reference)
     if found := re.fullmatch(r"refl_(cfg_)?m(\d+)_mse[\d.e-]+", tag):
         m, guidance = int(found[2]), float(reference.config["guidance"]) if found[1] else 1.0
-        return Item(lambda t, b: refl.judge(t, b, m, weight), weight, steps, m, True, guidance)
+        return Item(lambda t, b: refl.judge(t, b, m, weight), weight, steps, m, guidance)
     if found := re.fullmatch(r"imagerefl_s(\d+)_m(\d+)(_official_offbyone|_clean|_mse0)?", tag):
         s, m, extra = int(found[1]), int(found[2]), found[3] == "_official_offbyone"
-        return Item(lambda t, b: imagerefl.judge(t, b, s, m, weight), weight, steps, s, False, extra_step=extra)
+        return Item(lambda t, b: imagerefl.judge(t, b, s, m, weight), weight, steps, s, extra_step=extra)
     if found := re.fullmatch(r"draft_first(\d+)_k(\d+)_T(\d+)", tag):
         k, steps = int(found[2]), int(found[3])
-        return Item(lambda t, b: draft_k.judge(t, b, k), 0.0, steps, None, True)
+        return Item(lambda t, b: draft_k.judge(t, b, k), 0.0, steps, None)
     raise InputError(f"parity set: unknown training item {tag!r}")
 
 
@@ -204,12 +203,11 @@ def _evaluations(reference: ParitySet, tag: str, given: Item, seen: list[Evaluat
     """What went into and came out of the network, at the judged step and for the diffusion loss, and in which order."""
     expected, name = reference.expected, f"train.{tag}"
     recorded = [one for one in seen if one.gradient]
-    # DRaFT judges the last of its evaluations, ReFL the first that records, ImageReFL the last
-    judged = recorded[0] if given.reward_first and given.error_at is not None else recorded[-1]
+    judged = recorded[-1]
     yield compare(f"{name}.x_m", judged.x, expected.array(f"{name}.x_m"), VALUE)
     yield compare(f"{name}.eps_m", judged.eps, expected.array(f"{name}.eps_m"), VALUE)
     if given.error_at is not None:
-        of_error = recorded[0] if given.weight and not given.reward_first else seen[-1]
+        of_error = recorded[0] if given.weight else seen[-1]
         yield compare(f"{name}.mse_x", of_error.x, expected.array(f"{name}.mse_x"), VALUE)
         yield compare(f"{name}.mse_eps", of_error.eps, expected.array(f"{name}.mse_eps"), VALUE)
     middle = expected.value("train", tag, "mid")
@@ -218,16 +216,15 @@ def _evaluations(reference: ParitySet, tag: str, given: Item, seen: list[Evaluat
     indices = expected.value("train", tag, "step_index_sequence")
     recording = expected.value("train", tag, "grad_enabled")
     wanted = list(zip(indices, recording, strict=True))
-    if given.weight and not given.reward_first:
+    if given.weight:
         wanted = reused(wanted)
     yield same(f"{name}.step_index_sequence, grad_enabled", [(one.index, one.gradient) for one in seen], wanted)
 
 
 def reused(sequence: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
-    """The released order of ImageReFL's evaluations as it is when the one at the start serves twice.
+    """The released order of evaluations as it is here, where the one for the diffusion loss comes first, not last.
 
-    There the evaluation for the diffusion loss comes last. Here it comes first, and the first step of the rollout (or
-    the judged one), which asks for the same prediction, goes without.
+    In ImageReFL the first step of the rollout (or the judged one) asks for the same prediction and goes without.
     """
     *others, error = sequence
     return [error, *others[1:]] if others[0][0] == error[0] else [error, *others]
@@ -254,7 +251,7 @@ def _accumulation(reference: ParitySet) -> Check:
     def method(networks: Networks, batch: Batch) -> Step:
         return imagerefl.judge(networks, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
 
-    given = Item(method, ACCUMULATED_WEIGHT, rollout_steps(reference), start, False)
+    given = Item(method, ACCUMULATED_WEIGHT, rollout_steps(reference), start)
     made = trainer(reference, given, method, 1e-3, {})
     first = given_batch(reference)
     terms = made.step([replace(first, micro=micro) for micro in range(len(mids))])
