@@ -2,7 +2,7 @@
 
 Snakemake sees a study only after `stages.study` has checked it. DVC reads params.yaml itself and pastes names into
 shell lines; there `python -m stages.names params.yaml` is the first command of every stage, in a shell of its own with
-nothing pasted into it, and DVC runs the second only when the first one ends well.
+nothing pasted into it: it checks the whole study, and DVC runs the second command only when it ends well.
 """
 
 from __future__ import annotations
@@ -67,17 +67,13 @@ def _shown(value: object) -> str:
 
 
 def main() -> None:
-    """Check the study file as DVC reads it."""
-    from ruamel.yaml import YAML, YAMLError
+    """Check the study file: its names first, then everything else, so that DVC too begins no job of a bad study."""
+    from stages.params import read_study
+    from stages.study import load
 
     path = Path(sys.argv[1])
-    try:
-        study = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(study, Mapping):
-        raise InputError(f"{path}: expected a mapping with one section a stage")
-    check(study, f"{path}: ")
+    check(read_study(path), f"{path}: ")
+    load(path)
 
 
 if __name__ == "__main__":

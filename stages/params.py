@@ -8,24 +8,46 @@ A study file has one section a stage. A stage validates its own section only, wi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from stages.errors import InputError
+from stages.kinds import shown, unfit
+from stages.mappings import read_yaml
 
 
 class Settings(BaseModel):
-    """Base of every settings model: unknown keys are refused, numbers are finite, values never change after reading."""
+    """Base of every settings model: unknown keys are refused, numbers are finite, values never change after reading.
+
+    No value is made of another kind: a number is never text or a boolean, a boolean never text or a number.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_their_kinds(cls, values: Any) -> Any:
+        for name, field in cls.model_fields.items() if isinstance(values, Mapping) else ():
+            key = field.alias or name
+            if key in values and (fault := unfit(field.annotation, values[key])):
+                raise PydanticCustomError("kind", "{fault}", {"key": key, "fault": fault})
+        return values
+
 
 S = TypeVar("S", bound=BaseModel)
+
+PLAIN = {
+    **dict.fromkeys(("list_type", "tuple_type", "set_type"), "expected a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "expected a mapping"),
+    "int_from_float": "expected a whole number",
+    "finite_number": "expected a finite number",
+}
+"""What some of pydantic's errors are called in terms of a study file, by their type."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -38,7 +60,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def read_study(path: str | Path) -> dict[str, Any]:
     """The study file as plain nested dictionaries.
 
-    Raises InputError when the file is missing, is not YAML, or is not a mapping of sections.
+    Raises InputError when the file is missing, is not YAML, has a key twice, or is not a mapping of sections.
     """
     path = Path(path)
     try:
@@ -47,14 +69,9 @@ def read_study(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such study file (expected a params.yaml; see studies/)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    try:
-        study = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else "somewhere"
-        raise InputError(f"{path}: not valid YAML at {where}: {getattr(error, 'problem', error)}") from None
+    study = read_yaml(text, str(path))
     if not isinstance(study, dict):
-        raise InputError(f"{path}: expected a mapping with one section a stage, found {type(study).__name__}")
+        raise InputError(f"{path}: expected a mapping with one section a stage, found {shown(study)}")
     return study
 
 
@@ -84,18 +101,19 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """The first failure of a validation in one line: the dotted key, what is wrong, the nearest known key or kind."""
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":
-        shown, known = _follow(model, first["loc"][:-1])
+        above, known = _follow(model, first["loc"][:-1])
         key = str(first["loc"][-1])
-        return f"{_spot(where, [*shown, key])}: unknown key{nearest(key, known)}"
-    spot = _spot(where, _follow(model, first["loc"])[0])
+        return f"{_spot(where, [*above, key])}: unknown key{nearest(key, known)}"
     context = first.get("ctx", {})
+    keys = [context["key"]] if first["type"] == "kind" else []
+    spot = _spot(where, [*_follow(model, first["loc"])[0], *keys])
     if first["type"] == "union_tag_invalid":
         kinds = str(context["expected_tags"]).replace("'", "").split(", ")
         return f"{spot}.kind: unknown kind {context['tag']!r}{nearest(str(context['tag']), kinds)}"
     if first["type"] == "union_tag_not_found":
-        return f"{spot}: expected a mapping with a 'kind', found {first['input']!r}"[:200]
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"[:120]
+        return f"{spot}: expected a mapping with a 'kind', found {shown(first['input'])}"
+    message = PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
+    given = "" if first["type"] in ("missing", "value_error", "kind") else f", found {shown(first['input'])}"
     return f"{spot}: {message[:1].lower()}{message[1:]}{given}"
 
 
@@ -109,16 +127,16 @@ def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[st
 
     Pydantic puts the tag of a union's member into `loc` as well; no such key stands in the file, so it is left out.
     """
-    members, shown = [model], []
+    members, keys = [model], []
     for part in loc:
         tagged = [member for member in members if part in _kinds(member)] if len(members) > 1 else []
         if tagged:
             members = tagged
             continue
-        shown.append(str(part))
+        keys.append(str(part))
         field = next((fields[str(part)] for fields in map(_fields, members) if part in fields), None)
         members = _models(field.annotation) if field else members
-    return shown, [name for member in members for name in _fields(member)]
+    return keys, [name for member in members for name in _fields(member)]
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from stages.params import Settings, nearest, read_study, validate
 
@@ -40,7 +40,7 @@ class ReportSettings(Settings):
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
 
 
-class _View(BaseModel):
+class _View(Settings):
     """A part of the study that another stage owns and checks: read here without refusing its other keys."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)

@@ -7,7 +7,6 @@ package is not needed. Its tables show 100 times this reward, which `factor` can
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import torch
 from pydantic import Field
 
 from stages.errors import InputError
+from stages.mappings import DECODER
 from stages.models.record import ModelRecord
 from stages.params import nearest
 from stages.rewards.networks import checkpoint
@@ -75,7 +75,7 @@ def _check_release(path: Path, digest: str, wanted: str | None) -> None:
 def _architecture(record: ModelRecord, name: str) -> Mapping[str, Any]:
     if CONFIG in record.files:
         try:
-            return json.loads(record.file(CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+            return DECODER.decode(record.file(CONFIG).read_text(encoding="utf-8"))["model_cfg"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{Path(record.path) / CONFIG}: expected JSON with an object model_cfg") from None
     import open_clip

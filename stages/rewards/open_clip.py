@@ -7,7 +7,6 @@ HPSv2 and CLIPScore are both this cosine (HPSv2, hpsv2/img_score.py; Hessel et a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.errors import InputError
+from stages.mappings import DECODER
 from stages.models.record import ModelRecord
 from stages.params import nearest
 from stages.rewards.networks.checkpoint import one_line
@@ -114,7 +114,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
 
 def _config(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = DECODER.decode(path.read_text(encoding="utf-8"))
         if isinstance(config["model_cfg"], dict) and isinstance(config.get("preprocess_cfg") or {}, dict):
             return config
     except (ValueError, KeyError, TypeError):

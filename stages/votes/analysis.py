@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from stages.errors import InputError
+from stages.mappings import read_json
 from stages.params import Settings, validate
 from stages.runtime import seed_from
 from stages.votes.sheets import Item
@@ -220,8 +221,9 @@ def _consistency(items: Mapping[str, Item], answers: Sequence[Answer]) -> float 
 
 def _json(path: Path, what: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}") from None
-    except (ValueError, OSError) as error:
+    except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: not a readable {what}: {error}") from None
+    return read_json(text, str(path))

@@ -42,9 +42,9 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     "study: a unit in a number": (
         "finetune",
         b.key("finetune.optimizer", {"lr": "1e-4/step"}),
-        "lr: input should be a",
+        "lr: expected a number, found text '1e-4/step'",
     ),
-    "study: pixels with a unit": ("curate", b.key("curate.side", "64px"), "curate.side: input should be a valid int"),
+    "study: pixels with a unit": ("curate", b.key("curate.side", "64px"), "curate.side: expected a number or null"),
     "study: per cent for a share": ("curate", b.key("curate.val_share", 30), "val_share: input should be less than 1"),
     "study: infinite rate": ("finetune", b.key("finetune.optimizer", {"lr": float("inf")}), "finetune.optimizer.lr: "),
     "study: NaN": ("finetune", b.key("finetune.reward_scale", float("nan")), "finetune.reward_scale: "),

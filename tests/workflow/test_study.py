@@ -31,7 +31,7 @@ BAD = {
     "study.reference": ("draft1", "study.reference: unknown trained method 'draft1'"),
     "study.reward": ("proxi", "study.reward: unknown model 'proxi'; did you mean 'proxy'?"),
     "study.name": ("../up", "study.name: '../up' is not a name; expected 1 to 64 letters, digits, _ and -"),
-    "study.seed": ("zero", "study.seed: input should be a valid integer"),
+    "study.seed": ("zero", "study.seed: expected a number, found text 'zero'"),
     "score.rewards": (["base"], "score.rewards: unknown model 'base'"),
     "sample.strategies.combined.k": ([20], "sample.strategies.combined: k 20 is not between 1 and 19"),
     "sample.strategies.combined.kind": ("combine", "unknown kind 'combine'; did you mean 'combined'?"),

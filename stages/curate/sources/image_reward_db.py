@@ -6,7 +6,6 @@ and `rank` (1 is best, equal ranks are ties). `metadata-train.parquet` beside `i
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from stages.curate.sources.json_list import short
 from stages.curate.sources.offers import offer, share_of_better_ranks
 from stages.curate.sources.records import open_parquet
 from stages.errors import InputError
+from stages.mappings import read_json
 
 
 def prompts(settings: ImageRewardPrompts) -> Stream[PromptRow]:
@@ -136,9 +136,10 @@ class _Archive:
                     f"{self.file}: there is no {self.file.stem}.json in it, expected a zip of ImageRewardDB"
                 )
             try:
-                entries = json.loads(archive.read(member))
-            except (ValueError, zipfile.BadZipFile) as error:
-                raise InputError(f"{self.file}: {member} is not valid JSON: {error}") from None
+                text = archive.read(member).decode("utf-8-sig")
+            except (UnicodeDecodeError, zipfile.BadZipFile) as error:
+                raise InputError(f"{self.file}: {member} is not UTF-8 text: {error}") from None
+        entries = read_json(text, f"{self.file}: {member}")
         groups: dict[str, list[dict[str, Any]]] = {}
         for number, entry in enumerate(entries, 1):
             _check(entry, f"{self.file}, {member}, entry {number}")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
+from stages.mappings import DECODER, KeyTwice, twice
 
 BLOCK = 2**20
 LONGEST = 2**26
 """Characters of the longest entry that is read."""
 
 _BLANK = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 
 
 def entries(file: Path) -> Iterator[tuple[int, Any]]:
@@ -102,13 +102,16 @@ class _Text:
         while True:
             known = len(self.data) - self.at
             try:
-                value, end = _DECODER.raw_decode(self.data, self.at)
+                value, end = DECODER.raw_decode(self.data, self.at)
                 after = _BLANK.match(self.data, end).end()  # type: ignore[union-attr]
                 if self.data[after : after + 1] in (",", "]") or known > LONGEST or not self.more(max(BLOCK, known)):
                     break
             except json.JSONDecodeError as error:
                 if known > LONGEST or not self.more(max(BLOCK, known)):
                     raise self.wrong(error.msg, error.pos) from None
+            except KeyTwice as error:
+                before = self.lines + self.data.count("\n", 0, self.at)
+                raise twice(error, self.data[self.at :], str(self.file), before) from None
             except RecursionError as error:
                 raise InputError(f"{self.file}: not valid JSON: {error}") from None
         self.at = end

@@ -6,7 +6,6 @@ lacks are taken from the Parquet file of the same name beside it, by the column 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from stages.curate.sources.file import prompt_rows
 from stages.curate.sources.records import Record, open_parquet
 from stages.curate.sources.tars import Sample
 from stages.errors import InputError
+from stages.mappings import read_json
 
 CAPTIONS = ("TEXT", "caption")
 LACKS = "its metadata have no"
@@ -72,10 +72,7 @@ def _metadata(sample: Sample, known: Mapping[str, Mapping[str, Any]]) -> Mapping
     """What the .json says, else the Parquet file beside the tar."""
     if "json" not in sample.files:
         return known.get(sample.key, {})
-    try:
-        value = json.loads(_text(sample, ("json",)))
-    except ValueError as error:
-        raise InputError(f"{sample.where}: its .json is not valid JSON: {error}") from None
+    value = read_json(_text(sample, ("json",)), f"{sample.where}: its .json")
     if not isinstance(value, dict):
         raise InputError(f"{sample.where}: its .json holds {type(value).__name__}, expected an object")
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import json
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from stages.curate.rows import Stream
 from stages.curate.sources import columnar, json_list
 from stages.curate.sources.json_list import short
 from stages.errors import InputError
+from stages.mappings import read_json
 from stages.params import nearest
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", *columnar.SUFFIXES)
@@ -188,11 +188,8 @@ def _json_lines(file: Path, key: str) -> Iterator[Record]:
     for number, line in _lines(file):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{file}, line {number}: not valid JSON: {getattr(error, 'msg', error)}") from None
-        yield _json_record(file, f"{file}, line {number}", value, key)
+        where = f"{file}, line {number}"
+        yield _json_record(file, where, read_json(line, where, one_line=True), key)
 
 
 def _json_record(file: Path, where: str, value: Any, key: str) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 from stages import contents, walk
 from stages.errors import InputError
+from stages.mappings import DECODER, KeyTwice, twice
 from stages.models.bases.weights import Weights, find_weights, is_weights
 from stages.params import nearest
 
@@ -165,7 +165,9 @@ class Layout:
 def read_json(path: Path) -> Mapping[str, Any]:
     """A JSON object; raises InputError for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = DECODER.decode(path.read_text(encoding="utf-8"))
+    except KeyTwice as error:
+        raise twice(error, path.read_text(encoding="utf-8"), str(path)) from None
     except (ValueError, OSError) as error:
         said = contents.stand_in(contents.head(path)) if path.is_file() else ""
         raise InputError(f"{path}: {f'is {said}' if said else f'not readable as JSON: {error}'}") from None

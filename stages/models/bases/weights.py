@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from stages import contents
 from stages.errors import InputError
+from stages.mappings import DECODER
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """File names of diffusers, of transformers, and of transformers before safetensors."""
@@ -81,7 +81,7 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length) if length < path.stat().st_size else b"")
+            header = DECODER.decode(file.read(length).decode() if length < path.stat().st_size else "")
     except (struct.error, ValueError):
         raise _no_safetensors(path) from None
     if not isinstance(header, dict):
@@ -120,7 +120,7 @@ def _pieces(folder: Path, variant: str | None, ending: str) -> Weights | None:
         if not index.is_file():
             continue
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            names = sorted(set(DECODER.decode(index.read_text(encoding="utf-8"))["weight_map"].values()))
             missing = tuple(name for name in names if not (folder / name).is_file())
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"{index}: not an index of weights") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from stages.errors import InputError
+from stages.mappings import read_json
 from stages.models.record import ModelRecord
 from stages.rewards.networks.checkpoint import one_line
 
@@ -51,10 +51,7 @@ def pretrained(kind: type[M], record: ModelRecord, dtype: torch.dtype, device: t
 
 def _check_kind(folder: Path, kind: type[PreTrainedModel]) -> None:
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {one_line(error)}") from None
+    config = read_json(path.read_text(encoding="utf-8"), str(path))
     wanted = getattr(kind.config_class, "model_type", "")
     found = config.get("model_type") if isinstance(config, Mapping) else None
     if found != wanted:
