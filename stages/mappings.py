@@ -37,6 +37,7 @@ _DISPUTED = {
 }
 """Texts by the core schema that other readers of YAML take for something else."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _QUOTED = ("'", '"', "|", ">")
 """Styles of scalars that are text whatever they say."""
 _INFINITE = re.compile(r"\.([a-zA-Z]+)")
@@ -111,6 +112,11 @@ def read_yaml(text: str, where: str) -> Any:
     Raises InputError, one line that starts with `where`, for a text that is no YAML, a key that stands twice, a key
     that is not text, a mapping within itself, and a value that readers of YAML disagree about.
     """
+    if found := _BREAKS.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise InputError(
+            f"{where}, line {line}: the character U+{ord(found[0]):04X} ends a line to some readers of YAML"
+        )
     loader = _loader()(text)
     try:
         root = loader.get_single_node()

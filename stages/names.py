@@ -68,11 +68,20 @@ def _shown(value: object) -> str:
 
 def main() -> None:
     """Check the study file: its names first, then everything else, so that DVC too begins no job of a bad study."""
+    from ruamel.yaml import YAML, YAMLError
+
     from stages.params import read_study
     from stages.study import load
 
     path = Path(sys.argv[1])
-    check(read_study(path), f"{path}: ")
+    study = read_study(path)
+    try:
+        read_by_dvc = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise InputError(f"{path}: DVC cannot read it: {' '.join(str(error).split())[:200]}") from None
+    if read_by_dvc != study:
+        raise InputError(f"{path}: DVC reads other values here; expected plain YAML 1.2")
+    check(study, f"{path}: ")
     load(path)
 
 

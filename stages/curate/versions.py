@@ -13,11 +13,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from stages.errors import InputError
-from stages.params import Settings
+from stages.params import Settings, describe
 from stages.runtime import run_stage, sha256
 
 SHIPPED = Path(__file__).with_name("versions.csv")
@@ -76,10 +77,12 @@ def read(path: str | Path = SHIPPED) -> list[Version]:
     for number, row in enumerate(rows, 2):
         where = f"{path}, row {number}"
         try:
-            version = Version.model_validate({key: cell for key, cell in row.items() if cell or key is None})
+            cells: dict[Any, Any] = {key: cell for key, cell in row.items() if cell or key is None}
+            if str(cells.get("bytes", "")).isdecimal():
+                cells["bytes"] = int(cells["bytes"])
+            version = Version.model_validate(cells)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise InputError(describe(error, Version, f"{where}:")) from None
         key = (version.kind, version.source, version.file)
         if key in seen:
             raise InputError(f"{where}: a second row of {version.file!r} of {version.source}, expected one")

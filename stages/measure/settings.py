@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from stages import plugins
 from stages.params import Settings, nearest
@@ -80,7 +80,7 @@ class MeasureSettings(Settings):
         return next((name for name, kind in self.features.items() if kind == "embedding"), None)
 
 
-class StudySeed(BaseModel):
+class StudySeed(Settings):
     """The one value that measuring reads of section `study`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)

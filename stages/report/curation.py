@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from stages.errors import InputError
-from stages.params import validate
+from stages.params import Settings, validate
 from stages.report import style
 from stages.report.display import Cell, Table
 from stages.report.settings import ReportStudy
 from stages.report.style import Look
 
 
-class _Read(BaseModel):
+class _Read(Settings):
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from stages.params import Settings
 
@@ -46,7 +46,7 @@ class TuneSettings(Settings):
         return self
 
 
-class TunedStudy(BaseModel):
+class TunedStudy(Settings):
     """The one key that the sweep reads of section `study`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)

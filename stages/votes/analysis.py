@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from stages.errors import InputError
 from stages.mappings import read_json
@@ -30,7 +30,7 @@ class Vote(Settings):
     seconds: float = 0.0
 
 
-class Ballot(BaseModel):
+class Ballot(Settings):
     """A file that the form exports."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -200,7 +200,7 @@ def test_votes_files_that_do_not_belong_are_refused(samples: Path, tmp_path: Pat
 
     good = ballot(key, "ann", "refl")
     assert "votes of study other, but the key is of" in refused({**good, "study": "other"})
-    assert "not a readable votes file" in refused("{")
+    assert "votes.json: not valid JSON at line 1" in refused("{")
     assert "not in this form" in refused({**good, "votes": [{"item": "x", "question": 0, "choice": "left"}]})
     assert "not in this form" in refused({**good, "votes": [{**good["votes"][0], "choice": "up"}]})
     assert "unknown key" in refused({**good, "name": "Ann"})

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 from stages.curate.settings import CurateSettings, Filters
 from stages.errors import InputError
-from stages.finetune.settings import FinetuneSettings, OptimizerSettings
+from stages.finetune.settings import FinetuneSettings, LoraSettings, OptimizerSettings
 from stages.kinds import shown, unfit
 from stages.params import Settings, read_study, validate
-from stages.sample.settings import SampleSettings, StrategySettings
+from stages.sample.settings import SampleSettings
 from stages.study import Study
 from tests.settings_classes import every_class
 
@@ -23,7 +23,7 @@ WRONG: list[tuple[type[BaseModel], dict[str, Any], str]] = [
     (Filters, {"leakage": 1}, "leakage: expected true or false, found 1"),
     (Filters, {"caption_words": [True, 5]}, "caption_words: item 1: expected a number, found true"),
     (Filters, {"caption_words": 5}, "caption_words: expected a list, found 5"),
-    (StrategySettings, {"kind": "x", "guidance": "off"}, "guidance: expected a number, found text 'off'"),
+    (LoraSettings, {"alpha": "off"}, "alpha: expected a number, found text 'off'"),
     (OptimizerSettings, {"lr": True}, "lr: expected a number, found true"),
     (OptimizerSettings, {"lr": "1:30"}, "lr: expected a number, found text '1:30'"),
     (OptimizerSettings, {"betas": [0.9, "0.99"]}, "betas: item 2: expected a number, found text '0.99'"),

@@ -130,9 +130,9 @@ def test_a_source_that_is_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["HPDv2,hpdv2,a,train.json,,Apache-2.0,abc,,"], "versions.csv, row 2: sha256: String should match"),
-        (["HPDv2,hpdv2,a,train.json,,Apache-2.0,,-1,"], "row 2: bytes: Input should be greater"),
-        (["HPDv2,hpdv2,a,train.json,,,,,"], "row 2: licence: Field required"),
+        (["HPDv2,hpdv2,a,train.json,,Apache-2.0,abc,,"], "versions.csv, row 2: sha256: string should match"),
+        (["HPDv2,hpdv2,a,train.json,,Apache-2.0,,-1,"], "row 2: bytes: input should be greater"),
+        (["HPDv2,hpdv2,a,train.json,,,,,"], "row 2: licence: field required"),
         (["HPDv2,hpdv2,a,train.json,,x,,,,more"], "row 2: "),
         (
             ["HPDv2,hpdv2,a,train.json,,x,,,", "HPDv2,hpdv2,a,train.json,,y,,,"],

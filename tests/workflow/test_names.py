@@ -15,6 +15,7 @@ from project import ROOT, Project, make, small_study
 
 from stages import names, study
 from stages.errors import InputError
+from stages.params import read_study
 
 HOSTILE = ["x; touch pwned", "$(touch pwned)", "x`touch pwned`", "x\ntouch pwned", "x 'y'", "../up", "-x", ".x", "a/b",
            "a.b", "", "x" * 65, 7, True, ["x"], {"x; touch pwned": 1}]  # fmt: skip
@@ -148,7 +149,11 @@ def test_the_check_reads_as_dvc_does(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "params.yaml"
     path.write_text(text.replace("  name: small", "  name: x; touch pwned\n  # \u2028  name: small"))
     monkeypatch.setattr("sys.argv", ["names", str(path)])
-    with pytest.raises(InputError, match=r"study.name: 'x; touch pwned' is not a name|cannot be read"):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=r"line \d+: the character U\+2028 ends a line to some readers of YAML"):
+        names.main()
+    path.write_text(text + "finetune: {}\n")
+    with pytest.raises(InputError, match="the key 'finetune' stands twice"):
         names.main()
     path.write_text(text)
     names.main()
@@ -156,7 +161,7 @@ def test_the_check_reads_as_dvc_does(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("file", sorted(map(str, (ROOT / "studies").glob("*.yaml"))))
 def test_ready_studies_have_plain_names(file: str) -> None:
-    names.check(yaml.safe_load(Path(file).read_text()), file)
+    names.check(read_study(file), file)
 
 
 def test_the_study_refuses_what_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from project import ROOT, Project, make, small_study
 
 from stages import study
 from stages.errors import InputError
+from stages.params import read_study
 
 BAD = {
     "methods.refl.kind": ("refel", "methods.refl: unknown kind 'refel'; did you mean 'refl'?"),
@@ -132,7 +133,7 @@ STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", 
 
 @pytest.mark.parametrize("file", STUDIES)
 def test_ready_studies_are_valid(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = yaml.safe_load((ROOT / file).read_text())
+    content = read_study(ROOT / file)
     monkeypatch.chdir(make(tmp_path, content).root)
     study.load("params.yaml")
     jsonschema.validate(content, study.schema())
