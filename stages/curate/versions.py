@@ -78,7 +78,7 @@ def read(path: str | Path = SHIPPED) -> list[Version]:
         where = f"{path}, row {number}"
         try:
             cells: dict[Any, Any] = {key: cell for key, cell in row.items() if cell or key is None}
-            if str(cells.get("bytes", "")).isdecimal():
+            if str(cells.get("bytes", "")).removeprefix("-").isdecimal():
                 cells["bytes"] = int(cells["bytes"])
             version = Version.model_validate(cells)
         except ValidationError as error:
