@@ -13,12 +13,26 @@ from stages.models.noise import Noise
 
 
 @dataclass(frozen=True)
+class LatentPairs:
+    """Two images for each row: scaled latents of the preferred one, `winner`, and of the other, `loser` [B, C, h, w].
+
+    `label` [B] is the probability that the winner is preferred, `weight` [B] that of the pair in the loss.
+    """
+
+    winner: Tensor
+    loser: Tensor
+    label: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """One micro-batch: `prompts` [B], the conditioning on them, `text` [B], and the noise of each row.
 
-    `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, None for methods that need no
-    images. `micro` counts micro-batches from 0 over the whole training. `further(first, count)` are rows of a draw of
-    training prompts that belongs to this micro-batch, beside its own, with noise of their own and no images.
+    `clean` [B, C, h, w] are scaled latents of real images captioned by the prompts, `pairs` pairs of images for the
+    prompts; each is None for methods that do not need it. `micro` counts micro-batches from 0 over the whole training.
+    `further(first, count)` are rows of a draw of training prompts that belongs to this micro-batch, beside its own,
+    with noise of their own and no images.
     """
 
     prompts: Sequence[str]
@@ -28,6 +42,7 @@ class Batch:
     micro: int
     clean: Tensor | None = None
     further: Callable[[int, int], Batch] | None = None
+    pairs: LatentPairs | None = None
 
     def draw(self, window: tuple[int, int]) -> int:
         """An index drawn uniformly from window[0] <= i < window[1], one for the whole micro-batch."""
@@ -40,6 +55,12 @@ class Batch:
         if self.clean is None:
             raise ValueError("this micro-batch has no real images: the method does not declare that it needs them")
         return self.clean
+
+    def preferences(self) -> LatentPairs:
+        """The pairs of images; raises ValueError where the method has declared no need of pairs."""
+        if self.pairs is None:
+            raise ValueError("this micro-batch has no pairs of images: the method does not declare that it needs them")
+        return self.pairs
 
 
 def optimizer_step(batches: Sequence[Batch]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings
+from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings, PairSettings
 from stages.finetune.method import Method
 from stages.finetune.settings import MethodSettings
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stages.finetune.batch import Batch
     from stages.finetune.families.matching import Matched
     from stages.finetune.families.policy_gradient import Collected, StepDensities
+    from stages.finetune.families.preference import PairErrors
     from stages.finetune.families.reward_gradient import Step
     from stages.finetune.families.step_preference import StepPairs
     from stages.finetune.networks import Networks
@@ -28,6 +29,7 @@ M = TypeVar("M", bound=MethodSettings)
 A = TypeVar("A", bound=AdvantageSettings)
 C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
+P = TypeVar("P", bound=PairSettings)
 
 
 def reward_gradient(settings: type[M], step: Callable[[Networks, Batch, M], Step]) -> Method[M]:
@@ -75,6 +77,19 @@ def matching(settings: type[A], loss: Callable[[Matched, A], Loss]) -> Method[A]
         from stages.finetune.families.matching import Matching
 
         return Matching(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def paired_preference(settings: type[P], loss: Callable[[PairErrors, P], Loss]) -> Method[P]:
+    """A method that learns from pairs of images with a preference: `loss` is the mean loss of some pairs, from the
+    denoising errors of policy and base.
+    """
+
+    def objective(own: P, run: Run) -> Objective:
+        from stages.finetune.families.preference import PairedPreference
+
+        return PairedPreference(own, run, loss)
 
     return Method(settings, objective)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from stages.finetune.batch import LatentPairs
+from stages.finetune.families.preference import pair_errors
 from stages.finetune.losses.ddpo import clipped_loss
-from stages.finetune.losses.diffusion_dpo import denoising_errors, preference_loss
 from stages.finetune.losses.sqdf import soft_q_loss
+from stages.finetune.methods import diffusion_dpo
 from stages.models.diffusion import Denoiser, posterior_sample
 from stages.models.policy import make_policy
 from stages.models.process import Gaussian
@@ -42,27 +44,27 @@ def _preferences(reference: ParitySet, tag: str) -> Iterator[Check]:
     with torch.no_grad():
         mean, std = reference.vae.posterior(images)
     clean = posterior_sample(mean, std, inputs["dpo_posterior_noise"], reference.vae.scale)
-    noise, t = (
-        inputs[name].repeat(2, *[1] * (inputs[name].ndim - 1)) for name in ("dpo_forward_noise", "dpo_timesteps")
-    )
-    noisy = reference.schedule.noised(clean, noise, t)
+    ones = torch.ones(len(clean) // 2)
+    pairs = LatentPairs(*clean.chunk(2), label=ones, weight=ones)
+    noise, t = inputs["dpo_forward_noise"], inputs["dpo_timesteps"]
     policy, parameters = _policy(reference)
-    both = text.repeat(2)
-    errors = denoising_errors(policy.prediction(noisy, t, both), noise)
-    with torch.no_grad():
-        others = denoising_errors(Denoiser(reference.base, reference.schedule).prediction(noisy, t, both), noise)
-    found = preference_loss(errors, others, float(expected.value(tag, "beta")))
-    found.loss.backward()
+    found = pair_errors(policy, Denoiser(reference.base, reference.schedule), pairs, noise, t, text)
+    errors = torch.cat([found.winner.policy, found.loser.policy])
+    others = torch.cat([found.winner.base, found.loser.base])
+    settings = diffusion_dpo.Settings(kind="diffusion_dpo", beta=float(expected.value(tag, "beta")))
+    loss = diffusion_dpo.loss(found, settings).root
+    loss.backward()
     for name, latents in expected.under(f"{tag}.noisy"):
+        noisy = torch.cat([reference.schedule.noised(part, noise, t) for part in (pairs.winner, pairs.loser)])
         yield compare(f"{tag}.noisy{name}", noisy, latents, VALUE)
     yield compare(f"{tag}.model_losses", errors, expected.array(f"{tag}.model_losses"), VALUE)
     yield compare(f"{tag}.ref_losses", others, expected.array(f"{tag}.ref_losses"), VALUE)
-    yield compare(f"{tag}.inside_term", found.inside, expected.array(f"{tag}.inside_term"), GRADIENT)
-    yield compare(f"{tag}.loss", found.loss, expected.value(tag, "loss"), GRADIENT)
-    pairs = len(found.inside)
     yield compare(
-        f"{tag}.implicit_acc", round(float(found.accuracy) * pairs), pairs * expected.value(tag, "implicit_acc"), COUNT
+        f"{tag}.inside_term", settings.beta / 2 * found.margin, expected.array(f"{tag}.inside_term"), GRADIENT
     )
+    yield compare(f"{tag}.loss", loss, expected.value(tag, "loss"), GRADIENT)
+    right, count = int((found.margin > 0).sum()), len(ones)
+    yield compare(f"{tag}.implicit_acc", right, count * expected.value(tag, "implicit_acc"), COUNT)
     yield compare(f"{tag}.raw_model_loss", errors.mean(), expected.value(tag, "raw_model_loss"), VALUE)
     yield compare(f"{tag}.raw_ref_loss", others.mean(), expected.value(tag, "raw_ref_loss"), VALUE)
     yield from gradient_checks(reference, tag, (tag,), parameters, STEEP, STEEP)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,37 +13,39 @@ import torch
 
 import stages.finetune.methods
 from stages import plugins
+from stages.finetune.batch import LatentPairs
 from stages.finetune.methods import draft_k
-from stages.finetune.resolve import resolve
+from stages.finetune.resolve import Plan, resolve
 from stages.finetune.training import Trainer
+from stages.models.diffusion import Denoiser
 from stages.models.policy import make_policy
 from tests import tiny
+from tests.documented import shown
 
-PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 STUDY = """
 study: {name: doc, seed: 0, reward: proxy, heldout: heldout}
 finetune: {steps: 2, sampling_steps: 20}
 """
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-
-
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A study with the page's entries; the page's module is where the page puts it, as far as imports can tell."""
+def study(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A study with the page's entries for one method; the page's module is where the page puts it, as far as imports
+    can tell.
+    """
+    name = getattr(request, "param", "refl_twice")
+    module, entries = shown(name)
     folder = tmp_path / "methods"
     folder.mkdir()
-    (folder / "refl_twice.py").write_text(blocks("python")[0])
+    (folder / f"{name}.py").write_text(module)
     paths = [*stages.finetune.methods.__path__, str(folder)]
     monkeypatch.setattr(stages.finetune.methods.__spec__, "submodule_search_locations", paths)
     monkeypatch.setattr(stages.finetune.methods, "__path__", paths)
     plugins._files.cache_clear()
-    (tmp_path / "params.yaml").write_text(STUDY + blocks("yaml")[0])
+    (tmp_path / "params.yaml").write_text(STUDY + entries)
     yield tmp_path / "params.yaml"
     plugins._files.cache_clear()  # other tests do not know this method
-    sys.modules.pop("stages.finetune.methods.refl_twice", None)
+    sys.modules.pop(f"stages.finetune.methods.{name}", None)
 
 
 def test_the_page_s_method_trains(study: Path) -> None:
@@ -62,3 +65,24 @@ def test_a_window_without_halves_is_refused(study: Path) -> None:
     study.write_text(study.read_text().replace("[14, 20]", "[14, 15]"))
     with pytest.raises(Exception, match=r"methods\.refl_twice: middle has fewer than two indices"):
         resolve(study, "refl_twice-s0")
+
+
+def trained_on_pairs(plan: Plan) -> tuple[Trainer, list[dict[str, float]]]:
+    """The trainer of a method that learns from pairs, and the terms of two steps on the same pairs of images."""
+    policy, base = make_policy(tiny.unet(), "full"), tiny.unet()
+    run = tiny.trainer(policy.network, draft_k.step, plan.train, steps=20).run
+    networks = replace(run.networks, reference=Denoiser(base, run.networks.policy.process))
+    objective = plan.definition.objective(plan.method_settings, replace(run, networks=networks))
+    trainer = Trainer.start(replace(run, networks=networks), objective, dict(policy.parameters()))
+    batch = tiny.batch(steps=20)
+    winner, loser = batch.real(), batch.real().flip(0)
+    pairs = LatentPairs(winner, loser, torch.ones(2), torch.ones(2))
+    return trainer, [trainer.step([replace(batch, rng=random.Random(0), pairs=pairs)]) for _ in range(2)]
+
+
+@pytest.mark.parametrize("study", ["ipo"], indirect=True)
+def test_the_page_s_preference_loss_pulls_the_margin_to_its_value(study: Path) -> None:
+    study.write_text(study.read_text().replace("tau: 500", "tau: 5"))  # which one step does not go beyond
+    _, terms = trained_on_pairs(resolve(study, "ipo-s0"))
+    assert terms[0]["margin"] == 0 and terms[0]["loss"] == pytest.approx(0.01)  # (1 / (2 * 5))^2
+    assert terms[1]["margin"] > 0 and terms[1]["loss"] < terms[0]["loss"]
