@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from stages.finetune import method
-from stages.finetune.batch import Batch
+from stages.finetune.batch import Batch, LatentPairs
 from stages.finetune.method import Method
 from stages.finetune.objective import Run
 from stages.finetune.resolve import Plan
@@ -107,7 +107,8 @@ def batch(own: MethodSettings, micro: int, count: int, processes: Processes = AL
     prompts = [f"prompt {'abc'[(row // groups + micro) % 3]}" for row in range(count)]
     part = processes.part(count)
     draw = torch.Generator().manual_seed(micro)
-    clean = torch.randn(count, *tiny.LATENT, generator=draw, dtype=DOUBLE)[part]
+    clean, loser = torch.randn(2, count, *tiny.LATENT, generator=draw, dtype=DOUBLE)[:, part]
+    label, weight = 0.5 + torch.rand(2, count, generator=draw, dtype=DOUBLE)[:, part] / 2
     return Batch(
         prompts=prompts[part],
         text=Conditioning(tiny.text(count, micro).double()[part]),
@@ -116,6 +117,7 @@ def batch(own: MethodSettings, micro: int, count: int, processes: Processes = AL
         micro=micro,
         clean=clean if own.needs.data == "images" else None,
         further=lambda first, more: batch(own, 1000 * (micro + 1) + first, more),
+        pairs=LatentPairs(clean, loser, label, weight) if own.needs.data == "pairs" else None,
     )
 
 

@@ -66,9 +66,11 @@ def costs(plan: Plan, process: DiffusionProcess) -> Iterator[Cost]:
     data are needed. Raises InputError for a method that makes no evaluation.
     """
     trainer, encodings, needs = stand_in(plan, process), _StandInEncodings(process.device), plan.method_settings.needs
+    item = Item("counted", "", 0, 0)
     data = Data(
-        encodings, [Item("counted", "", 0, 0)], plan.seed, plan.train.batch_size, plan.train.accumulate, scale=1.0,
-        device=process.device, posterior=needs.data == "images", repeat=needs.group,
+        encodings, [item], plan.seed, plan.train.batch_size, plan.train.accumulate, scale=1.0, device=process.device,
+        posterior=needs.data == "images", repeat=needs.group,
+        pairs=[_StandInPair(item, item)] if needs.data == "pairs" else (),
     )  # fmt: skip
     for step in count():
         before = Cost.of(trainer.run.networks)
@@ -106,6 +108,19 @@ class _StandInReward:
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         return torch.zeros(len(prompts), 1)
+
+
+@dataclass(frozen=True)
+class _StandInPair:
+    """Two images that are one number each."""
+
+    winner: Item
+    loser: Item
+    item_id: str = "counted"
+    text: str = ""
+    text_row: int = 0
+    label: float = 1.0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,20 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from stages.encode.store import Item
-from stages.finetune.batch import Batch
+from stages.finetune.batch import Batch, LatentPairs
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import posterior_sample
 from stages.models.noise import KeyedNoise
 from stages.processes import ALONE, Processes
 from stages.runtime import seed_from
+
+T = TypeVar("T")
 
 
 class Encoded(Protocol):
@@ -30,9 +32,38 @@ class Encoded(Protocol):
     def posterior(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]: ...
 
 
+class Compared(Protocol):
+    """A pair of images for a prompt: the preferred one and the other one.
+
+    `label` is the probability that the winner is preferred, `weight` that of the pair in the loss.
+    """
+
+    @property
+    def item_id(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def text_row(self) -> int: ...
+
+    @property
+    def winner(self) -> Item: ...
+
+    @property
+    def loser(self) -> Item: ...
+
+    @property
+    def label(self) -> float: ...
+
+    @property
+    def weight(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Data:
-    """Training items (prompts, or captioned images when `posterior`) and how batches are drawn from them.
+    """Training items (prompts, or captioned images when `posterior`), or `pairs` in their place, and how batches are
+    drawn from them.
 
     `scale` is the VAE's scaling factor. Items come in a new random order every epoch, each `repeat` times in a row.
     Of every micro-batch each of `processes` has an equal share, in order.
@@ -48,6 +79,7 @@ class Data:
     posterior: bool
     repeat: int = 1
     processes: Processes = ALONE
+    pairs: Sequence[Compared] = ()
 
     def batches(self, step: int) -> list[Batch]:
         """This process's share of every micro-batch of optimizer step `step` (from 0)."""
@@ -58,7 +90,9 @@ class Data:
         size = self.batch_size // self.accumulate
         first = step * self.batch_size + micro * size
         places = [first + row for row in self.processes.rows(size, "finetune: a micro-batch")]
-        items = [self._item(place // self.repeat) for place in places]
+        pairs = [self._drawn(self.pairs, place // self.repeat) for place in places] if self.pairs else []
+        items = [Item(pair.item_id, pair.text, pair.text_row) for pair in pairs]
+        items = items or [self._drawn(self.items, place // self.repeat) for place in places]
         keys = [("train", place) for place in places]
         noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), self.device)
         return Batch(
@@ -69,6 +103,7 @@ class Data:
             micro=step * self.accumulate + micro,
             clean=self._clean(items, noise) if self.posterior else None,
             further=partial(self.further, step, micro),
+            pairs=self._compared(pairs, noise) if pairs else None,
         )
 
     def further(self, step: int, micro: int, first: int, count: int) -> Batch:
@@ -86,13 +121,21 @@ class Data:
             [item.text for item in items], self.encodings.text(items), noise, rng, step * self.accumulate + micro
         )
 
-    def _item(self, place: int) -> Item:
-        epoch, offset = divmod(place, len(self.items))
-        return self.items[_order(self.seed, epoch, len(self.items))[offset]]
+    def _drawn(self, items: Sequence[T], place: int) -> T:
+        epoch, offset = divmod(place, len(items))
+        return items[_order(self.seed, epoch, len(items))[offset]]
 
-    def _clean(self, items: list[Item], noise: KeyedNoise) -> Tensor:
+    def _clean(self, items: Sequence[Item], noise: KeyedNoise, draw: str = "posterior") -> Tensor:
         mean, std = self.encodings.posterior(items)
-        return posterior_sample(mean, std, noise.extra("posterior"), self.scale)
+        return posterior_sample(mean, std, noise.extra(draw), self.scale)
+
+    def _compared(self, pairs: Sequence[Compared], noise: KeyedNoise) -> LatentPairs:
+        winner = self._clean([pair.winner for pair in pairs], noise)
+        loser = self._clean([pair.loser for pair in pairs], noise, "posterior loser")
+        label, weight = (
+            winner.new_tensor(values) for values in zip(*((p.label, p.weight) for p in pairs), strict=True)
+        )
+        return LatentPairs(winner, loser, label, weight)
 
 
 def _order(seed: int, epoch: int, count: int) -> list[int]:

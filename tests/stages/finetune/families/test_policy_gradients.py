@@ -15,7 +15,7 @@ from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, 
 from stages.finetune.training import Trainer
 from stages.finetune.trajectories.advantages import History, grouped, normalised
 from tests import tiny
-from tests.unit.trajectories import STEPS, batch, chain, gradient, settings_of, trainer, weights
+from tests.trajectories import STEPS, batch, chain, gradient, settings_of, trainer, weights
 
 
 def shake(made: Trainer, by: float = 0.05) -> None:

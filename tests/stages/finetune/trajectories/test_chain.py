@@ -23,7 +23,7 @@ from stages.finetune.trajectories.chain import Chain
 from stages.models.diffusion import Autoencoder, Denoiser
 from stages.models.process import Gaussian
 from tests import tiny
-from tests.unit.trajectories import EVERY, STEPS, batch, chain, gradient, settings_of, trainer, weights
+from tests.trajectories import EVERY, STEPS, batch, chain, gradient, settings_of, trainer, weights
 
 
 def test_the_chain_is_the_ancestral_sampler_but_for_its_last_step():

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.encode.store import Encodings
+from stages.encode.store import Encodings, Item
 from stages.errors import InputError
 from stages.finetune.batch import Batch
 from stages.finetune.data import Data
@@ -271,3 +271,44 @@ def test_prompts_go_with_their_images_through_the_slices():
     batch = replace(tiny.batch(count=3, steps=STEPS), prompts=["a", "b", "c"])
     backward(trainer, batch)
     assert seen == [(2, ["a", "b"]), (1, ["c"])]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A pair of the images of two items, for the text of the first."""
+
+    winner: Item
+    loser: Item
+    label: float
+    weight: float
+
+    @property
+    def item_id(self) -> str:
+        return self.winner.item_id
+
+    @property
+    def text(self) -> str:
+        return self.winner.text
+
+    @property
+    def text_row(self) -> int:
+        return self.winner.text_row
+
+
+def test_pairs_keep_together_what_belongs_together(tmp_path: Path):
+    store = encodings(tmp_path)
+    images = store.images("train")
+    pairs = [Compared(images[n], images[n - 1], 0.5 + n / 20, 1.0 + n) for n in range(len(images))]
+    drawn = replace(data(store, 4), pairs=pairs, posterior=False)
+    batch = drawn.batch(1, 0)
+    made = batch.preferences()
+    assert batch.clean is None
+    for row, prompt in enumerate(batch.prompts):
+        pair = next(pair for pair in pairs if pair.text == prompt)
+        for side, item, draw in ((made.winner, pair.winner, "posterior"), (made.loser, pair.loser, "posterior loser")):
+            mean, std = store.posterior([item])
+            torch.testing.assert_close(side[row], 0.5 * (mean + std * batch.noise.extra(draw)[row])[0])
+        assert float(made.label[row]) == pytest.approx(pair.label)
+        assert float(made.weight[row]) == pair.weight
+    with pytest.raises(ValueError, match="no pairs of images"):
+        data(store, 4).batch(0, 0).preferences()

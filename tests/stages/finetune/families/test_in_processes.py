@@ -21,7 +21,7 @@ from stages.finetune.training import Checkpoint, Trainer
 from stages.processes import ALONE, Processes
 from stages.resume import State
 from tests.together import together
-from tests.unit.trajectories import EVERY, STEPS, Made, batch, trainer, weights
+from tests.trajectories import EVERY, STEPS, Made, batch, trainer, weights
 
 SIZE = 8
 IN_TWO = {"train": {"accumulate": 2}}
