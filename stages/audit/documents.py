@@ -1,0 +1,92 @@
+"""From kept results to the numbers of the README beside them, and to those that documents quote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stages.audit.statistics import Finding, Study
+from stages.params import read_study
+
+if TYPE_CHECKING:
+    from stages.audit.__main__ import Audit
+
+LABELS = {"alone": 1, "curve": 1, "metric": 2, "reward": 3}
+"""Columns of labels of a table, by the name of its first one."""
+
+
+def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
+    """Every number beside kept results, and those that `quotes` lists, from the scores of prompts alone."""
+    raw, rows = read_study(f"studies/{results.name}.yaml"), pd.read_parquet(results / "scores.parquet")
+    own = Study(raw, rows)
+    means = {key: {"mean": float(np.nanmean(scores))} for key, scores in own.scores.items()}
+    kept = dict(own.findings())
+    _readme(audit, results, own, kept)
+    listed = pd.read_csv(quotes, dtype=str) if quotes else pd.DataFrame({"results": []})
+    for row in listed[listed["results"] == results.name].itertuples():
+        known = {"/".join(key): value for key, value in [*means.items(), *kept.items()]}
+        whole = " ".join(Path(str(row.document)).read_text(encoding="utf-8").split())
+        text = str(row.text) if str(row.text) in whole else ""
+        audit.text(f"{row.document}: {row.text!r}", text, list(_quoted(str(row.numbers), known)))
+    for folder in (path.parent for path in results.glob("*/findings.parquet")):  # the claims put to two other methods
+        above = pd.read_parquet(folder / "findings.parquet").query("about == 'above'").iloc[0]
+        report = raw["report"] | {"candidate": above["method"], "long": None, "ablations": []}
+        other = Study(raw | {"report": report, "study": raw["study"] | {"reference": above["against"]}}, rows)
+        _readme(audit, folder, other, dict(other.findings()))
+
+
+def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
+    """`KEY` for mean, low and high, `KEY.field` for one number; a minus sign before it turns it round."""
+    for name in numbers.split():
+        key, _, field = name.removeprefix("-").rpartition(".")
+        found = known.get(key or field, {})
+        values = [found.get(end, math.nan) for end in ([field] if key else ["mean", "low", "high"])]
+        yield from [-value for value in values[:1] + values[:0:-1]] if name.startswith("-") else values
+
+
+def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...], Finding]) -> None:
+    """The tables of a README, row by row; rows stand in the order of `findings.parquet` beside it."""
+    order = pd.read_parquet(folder / "findings.parquet")
+    keys = [
+        tuple(filter(None, key))
+        for key in order[["about", "method", "strategy", "metric", "at_equal"]].fillna("").to_numpy()
+    ]
+    for key, row in zip(keys, order.to_dict("records"), strict=True):
+        mine = {"area": math.nan} | found[key]
+        wanted = [mine["mean"], mine["low"], mine["high"], *mine["seeds"], mine.get("area_mean", math.nan)]
+        given = [row["mean"], row["low"], row["high"], *row["per_seed"], row["area"]]
+        if not np.allclose(given, wanted, 1e-9, 1e-12, equal_nan=True) or mine["state"] != row["state"]:
+            audit.differ(f"{folder}/findings.parquet: {' '.join(key)}: {given} {row['state']}, recomputed {wanted}")
+    alone = [p for p in own.points if p[0] == "base" or own.about[p[1]].role == "tuned"]
+    rows: dict[str, list[list[float]]] = {name: [] for name in LABELS}
+    rows["alone"] = [[float(np.nanmean(own.scores[*point, axis])) for axis in own.axes] for point in alone]
+    for key in keys:
+        one = found[key]
+        if key[0] in ("raises", "parts_company") or key[:2] == ("trade", own.study["reference"]):
+            rows["metric"].append([*_ends(one), *one["seeds"], *one["note"]])
+        elif key[0] == "above":
+            rows["reward"].append([*_ends(one, "area_"), *_ends(one), *one["seeds"], *one["note"]])
+        elif key[0] in ("gap", "ablation"):
+            rows["curve"] += [[]] if key[3:] == (own.report["rewards"][0], own.report["diversities"][0]) else []
+            rows["curve"][-1] += _ends(one)
+    kind = ""
+    for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if cells and cells[0] in LABELS:
+            kind = cells[0]
+        elif cells and set(cells[0]) != {"-"}:
+            audit.text(
+                f"{folder}/README.md: {', '.join(cells[: LABELS[kind]])}",
+                " ; ".join(cells[LABELS[kind] :]),
+                rows[kind].pop(0) if rows[kind] else [],
+            )
+
+
+def _ends(found: Finding, prefix: str = "") -> list[float]:
+    values = [found.get(f"{prefix}{end}", math.nan) for end in ("mean", "low", "high")]
+    return values if values[0] == values[0] else [math.nan]

@@ -1,0 +1,189 @@
+"""From mean scores of prompts to the findings of a study, written a second time after the page's "How it is computed".
+
+Only the random draws are the report's, so that intervals are equal and not merely alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages import plugins
+from stages.runtime import seed_from
+
+Point = tuple[str, str, str]  # method (or base), strategy, setting
+Finding = dict[str, Any]  # mean, low, high, seeds, and where they apply: area, area_low, area_high, state, note
+
+
+class Study:
+    """A study file, its scores [seeds, prompts] by (method, strategy, setting, metric), and its bootstrap."""
+
+    def __init__(self, raw: Mapping[str, Any], rows: pd.DataFrame) -> None:
+        self.report, self.study, self.given = raw["report"], raw["study"], raw["sample"].get("strategies", {})
+        self.methods, self.size = {run["method"] for run in raw["runs"].values()}, self.report.get("bootstrap", 1000)
+        self.axes = dict.fromkeys(self.report["rewards"], 1) | dict.fromkeys(self.report["diversities"], -1)
+        self.scores, prompts = {}, sorted(rows["prompt_id"].unique())
+        for key, part in rows.groupby(["method", "strategy", "setting", "metric"], sort=False):
+            found = part.pivot(index="train_seed", columns="prompt_id", values="score").reindex(columns=prompts)
+            self.scores[key] = found.to_numpy()
+        self.seeds = {method: sorted(part.unique()) for method, part in rows.groupby("method")["train_seed"]}
+        self.points: list[Point] = list(dict.fromkeys(key[:3] for key in self.scores))
+        places = ("stages.sample.strategies", "imagerefl.strategies")
+        self.about = {n: plugins.load(*places, given["kind"], "sample").ABOUT for n, given in self.given.items()}
+        self.leading = next((name for name, about in self.about.items() if about.leading), "")
+        self.limit = self.base(self.leading)
+
+    def _draws(self, name: str, count: int) -> np.ndarray:
+        random = np.random.default_rng(seed_from(name, self.study.get("seed", 0), count))
+        return random.multinomial(count, np.full(count, 1 / count), size=self.size)
+
+    def drawn(self, *sides: np.ndarray, seeds: int = 0) -> np.ndarray:
+        """[1 + resamples + seeds]: the mean over seeds, then prompts, or that of the difference of two sides.
+
+        First as they are, then resampled, then of single seeds; a side without so many seeds enters with their mean.
+        """
+        anew, means = self.report.get("resample") == "prompts_and_seeds", []
+        for scores in sides:
+            n = len(scores)
+            chosen = self._draws("training seeds", n) if anew and n > 1 else np.ones((self.size, n))
+            alone = np.eye(n) if n == seeds else np.ones((seeds, n))
+            means.append(average(np.vstack([np.ones(n), chosen, alone])[:, None], scores.T))
+        prompts = means[0].shape[1]
+        weights = np.vstack([np.ones(prompts), self._draws("bootstrap", prompts), np.ones((seeds, prompts))])
+        return average(weights, means[0] - means[1] if len(means) > 1 else means[0])
+
+    def interval(self, drawn: np.ndarray) -> Finding:
+        """The plain value, percentiles of the resamples that are defined, and the values of single seeds."""
+        resampled, tail = drawn[1 : self.size + 1], (1 - self.report.get("interval", 0.95)) / 2
+        defined = resampled[np.isfinite(resampled)]
+        low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
+        return {"mean": drawn[0], "low": low, "high": high, "seeds": drawn[self.size + 1 :]}
+
+    def _change(self, metric: str, mine: Point, other: Point, sign: int, seeds: Any = None) -> Finding:
+        sides = [self._at(point, metric, seeds) for point in (mine, other)]
+        found = self.interval(self.drawn(*sides, seeds=max(map(len, sides))))
+        return found | {"state": _state(found, sign), "note": []}
+
+    def _trade(self, metric: str, path: Sequence[Point], sign: int) -> Finding:
+        whole = self._change(metric, path[-1], path[0], sign)
+        steps = [self._change(metric, after, before, sign) for before, after in pairwise(path)]
+        clear, wrong = (sum(side(step) == way for step in steps) for way in (sign, -sign))
+        lost = sum(max(0.0, -sign * step["mean"]) for step in steps) / (abs(whole["mean"]) or math.nan)
+        note = [sum(step["mean"] * sign > 0 for step in steps), len(steps), clear, *([wrong] if wrong else [])]
+        whole["note"] = note + ([round(100 * lost)] if lost and whole["state"] != "not shown" else [])
+        bad = whole["state"] == "shown" and (wrong or not lost <= 0.1)
+        return whole | ({"state": "not shown"} if bad else {})
+
+    def _gap(self, pair: tuple[str, str], mine: Sequence[Point], other: Sequence[Point], seeds: Any = None) -> Finding:
+        sides = [[self._at(point, axis, seeds) for point in curve] for curve in (mine, other) for axis in pair[::-1]]
+        most = max(map(len, sides[0]))
+        drawn = [np.stack([self.drawn(scores, seeds=most) for scores in side], 1) for side in sides]
+        mean, area, above, low, high = np.array([_between(*rows) for rows in zip(*drawn, strict=True)]).T
+        undefined = np.isnan(mean[: self.size + 1]).mean()
+        if undefined > 0.05 or np.isnan(mean[0]):
+            note = [] if undefined == 1 else [round(100 * undefined)]
+            return {"mean": mean[0], "low": math.nan, "high": math.nan, "seeds": [], "state": "not shown", "note": note}
+        made = self.interval(mean)
+        state = "not shown" if above[0] < 0.9 and _state(made, 1) == "shown" else _state(made, 1)
+        wide = {f"area_{end}": value for end, value in self.interval(area).items()}
+        return made | wide | {"state": state, "note": [round(100 * above[0]), low[0], high[0]]}
+
+    def _at(self, point: Point, metric: str, seeds: Sequence[int] | None) -> np.ndarray:
+        chosen = seeds if seeds and point[0] != "base" else self.seeds[point[0]]
+        return self.scores[*point, metric][[self.seeds[point[0]].index(seed) for seed in chosen]]
+
+    def base(self, strategy: str) -> Point | None:
+        """The base at the guidance that a strategy gives its base part."""
+        guidance = self.given.get(strategy, {}).get("base_guidance", 1.0)
+        return next((point for point in self.points if point[0] == "base" and setting(point) == guidance), None)
+
+    def tuned(self, method: str) -> Point | None:
+        """The tuned network alone, at the least guidance."""
+        alone = (name for name, about in self.about.items() if about.role == "tuned")
+        return next((path[0] for name in alone if (path := self.curve(method, name))), None)
+
+    def curve(self, method: str, name: str) -> list[Point]:
+        """A method's points under a strategy with the ends that it reaches, in the order of the free setting."""
+        placed = [(setting(point), point) for point in self.points if point[:2] == (method, name)]
+        if placed and name in self.about and self.about[name].role == "curve":
+            ends = (self.about[name].plain, self.tuned(method)), (self.about[name].base, self.base(name))
+            placed += [(end.at, point) for end, point in ends if end and point]
+        return [point for _, point in sorted(placed)]
+
+    def findings(self) -> Iterator[tuple[tuple[str, ...], Finding]]:
+        """Every finding by (about, method, strategy, metric) or (about, method, strategy, reward, diversity)."""
+        reference, candidate, long = (
+            self.study["reference"], self.report.get("candidate", "imagerefl"), self.report.get("long"),
+        )  # fmt: skip
+        tuned, later = self.tuned(reference), self.tuned(long) if long else None
+        if tuned and self.limit:
+            for metric, sign in self.axes.items():
+                yield ("raises", *tuned[:2], metric), self._change(metric, tuned, self.limit, sign)
+        if tuned and later and long:
+            truth = self.report.get("truth") or self.study.get("heldout")
+            for metric, sign in ((self.study["reward"], 1), (truth, -1)):
+                change = self._change(metric, later, tuned, sign, self._shared(long, reference))
+                yield ("parts_company", *later[:2], metric), change
+        curves = {point[:2]: self.curve(*point[:2]) for point in self.points}
+        ahead, mine = curves.get((reference, self.leading)), curves.get((candidate, self.leading))
+        pairs = [(r, d) for r in self.report["rewards"] for d in self.report["diversities"]]
+        for key, path in curves.items():
+            leads = key[1] == self.leading
+            for metric, sign in self.axes.items() if leads and len(path) > 2 else ():
+                yield ("trade", *key, metric), self._trade(metric, path, -sign)
+            drawn = key[0] == "base" or self.about[key[1]].role == "curve"
+            for pair in pairs if ahead and drawn and len(path) > 1 and key != (reference, self.leading) else ():
+                yield ("gap", *key, *pair), (found := self._gap(pair, path, ahead))
+                if leads and key[0] == candidate:
+                    yield ("above", *key, *pair), found
+            for pair in pairs if mine and leads and key[0] in self.report.get("ablations", ()) else ():
+                yield ("ablation", *key, *pair), self._gap(pair, path, mine, self._shared(key[0], candidate))
+
+    def _shared(self, one: str, other: str) -> list[int]:
+        return sorted({*self.seeds[one]} & {*self.seeds[other]})
+
+
+def average(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Weighted means over the last axis of what is there; NaN where nothing is."""
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return (weights * np.where(there, values, 0)).sum(-1) / (weights * there).sum(-1)
+
+
+def _between(*sides: np.ndarray) -> tuple[float, ...]:
+    """Mean gap of two frontiers, its integral, the share where the first is higher, and the common diversities."""
+    curves = []
+    for d, r in (sides[:2], sides[2:]):
+        beaten = ((d >= d[:, None]) & (r >= r[:, None]) & ((d > d[:, None]) | (r > r[:, None]))).any(1)
+        order = np.argsort(d[~beaten])
+        curves.append((d[~beaten][order], r[~beaten][order]))
+    low, high = max(d[0] for d, _ in curves), min(d[-1] for d, _ in curves)
+    if not high > low:
+        return (math.nan,) * 5
+    x = np.unique(np.clip([*curves[0][0], *curves[1][0], low, high], low, high))
+    y = np.interp(x, *curves[0]) - np.interp(x, *curves[1])
+    area, cross = ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum(), np.flatnonzero(y[:-1] * y[1:] < 0)
+    every = np.sort([*x, *(x[cross] - y[cross] * np.diff(x)[cross] / np.diff(y)[cross])])
+    above = np.diff(every)[np.interp((every[1:] + every[:-1]) / 2, x, y) > 0].sum()
+    return area / (high - low), area, above / (high - low), low, high
+
+
+def _state(found: Finding, sign: int) -> str:
+    """A claim is shown where its interval and every seed alone lie on the claimed side of 0."""
+    ways = {side(found), *(side({"low": value, "high": value}) for value in found["seeds"])}
+    return {sign: "shown", -sign: "opposite"}.get(ways.pop() if len(ways) == 1 else 0, "not shown")
+
+
+def side(found: Finding) -> int:
+    """1 or -1 where the whole interval lies above or below 0."""
+    return int(found["low"] > 0) - int(found["high"] < 0)
+
+
+def setting(point: Point) -> float:
+    """The free setting of a point: 10 of `k=10`, 0 where it has none."""
+    return float(point[2].rpartition("=")[2]) if "=" in point[2] else 0.0
