@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from stages.audit.documents import documents
-from stages.audit.statistics import Finding, Study, setting, side
+from stages.audit.statistics import Finding, Frame, Study, read, setting, side
 from stages.errors import InputError
 from stages.params import read_study
 from stages.runtime import run_stage, seed_from
@@ -35,11 +35,11 @@ class Audit:
 
     count = wrong = 0
 
-    def table(self, name: str, keys: list[str], written: pd.DataFrame, own: dict[Any, Any], *near: float) -> None:
+    def table(self, name: str, keys: list[str], written: Frame, own: dict[Any, Any], *near: float) -> None:
         """Every number of a table; `own` has a row's numbers by column, by the values of `keys`; `near` is relative
         and absolute.
         """
-        frame = pd.DataFrame.from_dict(own, orient="index", dtype=float)
+        frame: Frame = pd.DataFrame.from_dict(own, orient="index", dtype=float)
         frame.index = pd.MultiIndex.from_tuples(list(own), names=keys)
         there = written.set_index(keys).reindex(columns=frame.columns).astype(float)
         both = pd.concat([there.stack(), frame.stack()], axis=1, keys=["written", "own"])
@@ -67,22 +67,16 @@ def _close(text: str, value: float) -> bool:
     if text == "–" or value != value:
         return text == "–" and value != value
     digits, _, exponent = text.replace("−", "-").partition("e")
-    return abs(float(text.replace("−", "-")) - value) <= 0.501 * 10.0 ** (
-        int(exponent or 0) - len(digits.partition(".")[2])
-    )
+    last = int(exponent or 0) - len(digits.partition(".")[2])
+    return abs(float(text.replace("−", "-")) - value) <= 0.501 * 10.0**last
 
 
 def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Path) -> None:
     """Everything of a study whose results stand in `out`."""
     runs, report, keys = ["base", *raw["runs"]], out / "report", [*RUN, *POINT[1:]]
-    rows, summaries, costs = (
-        pd.concat(pd.read_parquet(out / path.format(run), columns=columns) for run in runs)
-        for path, columns in (
-            ("measures/{}.parquet", None),
-            ("measures/{}.summary.parquet", None),
-            ("samples/{}.parquet", [*keys, "nfe", "seconds"]),
-        )
-    )
+    rows = read(*(out / f"measures/{run}.parquet" for run in runs))
+    summaries = read(*(out / f"measures/{run}.summary.parquet" for run in runs))
+    costs = read(*(out / f"samples/{run}.parquet" for run in runs), columns=[*keys, "nfe", "seconds"])
     if images:
         from stages.audit.judged import judge
 
@@ -107,22 +101,21 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     audit.table("summary.csv", [*POINT, "metric"], pd.read_csv(report / "summary.csv"), rowed)
     differences: dict[tuple[str, ...], Finding] = {}
     for *point, metric in own.scores:
-        for other in (own.limit, (raw["study"]["reference"], *point[1:])):
-            same = other is None or (*other, metric) not in own.scores or tuple(point) == other
-            if not same and (other == own.limit or point[0] != "base"):
+        for other in filter(None, (own.limit, (raw["study"]["reference"], *point[1:]))):
+            if (*other, metric) in own.scores and tuple(point) != other and (other == own.limit or point[0] != "base"):
                 sides = own.scores[*point, metric], own.scores[*other, metric]
                 differences[*point, metric, other[0]] = own.interval(own.drawn(*sides))
     rowed = {key: _ends(value) | {"clear": side(value)} for key, value in differences.items()}
     audit.table("differences.csv", [*POINT, "metric", "against"], pd.read_csv(report / "differences.csv"), rowed)
     findings, places, probes = dict(own.findings()), {}, {}
     for key in dict.fromkeys(point[:2] for point in own.points):
-        if key[0] == "base" or own.about[key[1]].role == "curve":
+        if own.role(key[1]) == ("base" if key[0] == "base" else "curve"):
             for place, point in enumerate(own.curve(*key)):
                 axes = {*own.axes, raw["study"]["reward"], raw["study"].get("heldout")} & {k[3] for k in own.scores}
                 places[*key, place] = {axis: own.drawn(own.scores[*point, axis])[0] for axis in axes}
     audit.table("frontier.csv", ["method", "strategy", "place"], pd.read_csv(report / "plots/frontier.csv"), places)
     for run in raw["runs"]:
-        for row in pd.read_parquet(out / f"runs/{run}/train_log.parquet").to_dict("records"):
+        for row in read(out / f"runs/{run}/train_log.parquet").to_dict("records"):
             if row["term"].startswith("probe_"):
                 probes.setdefault((run, row["step"]), {})[row["term"]] = row["value"]
     audit.table("training.csv", ["run", "step"], pd.read_csv(report / "plots/training.csv"), probes)
@@ -149,7 +142,8 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
             for name in names:
                 logged[run if run == "base" else f"finetune {run}", f"{name}/{metric}"] = {"value": ends["mean"]}
         with sqlite3.connect(store) as opened:
-            kept = pd.read_sql_query(LOGGED, opened, params=(raw["study"]["name"],))
+            stored = opened.execute(LOGGED, [raw["study"]["name"]]).fetchall()
+        kept = pd.DataFrame(stored, columns=["run", "name", "value"])
         audit.table("MLflow", ["run", "name"], kept, logged)
 
 
@@ -205,13 +199,13 @@ def _page(audit: Audit, path: Path, own: dict[str, Finding]) -> None:
 
 def _accuracy(raw: dict[str, Any], out: Path) -> Iterator[tuple[tuple[str], dict[str, float]]]:
     """How often every scored reward prefers what people preferred, with a bootstrap over prompts."""
-    pairs = pd.read_parquet(out / "data/pairs.parquet").set_index("pair_id")
+    pairs = read(out / "data/pairs.parquet").set_index("pair_id")
     for name in raw["score"].get("rewards", ()):
-        scores = pd.read_parquet(out / f"scores/{name}.parquet").query("kind == 'pair'")
+        scores = read(out / f"scores/{name}.parquet").query("kind == 'pair'")
         gap = scores.pivot(index="item_id", columns="side", values="score").eval("a - b").reindex(pairs.index)
         weight = (2 * pairs["preference"] - 1).abs()
         agrees = np.where(gap == 0, 0.5, np.sign(gap) == np.sign(2 * pairs["preference"] - 1)) * weight
-        rows = pd.DataFrame({"agrees": agrees, "weight": weight, "prompt": pairs["prompt"], "split": pairs["split"]})
+        rows = pairs.assign(agrees=agrees, weight=weight)
         found: dict[str, float] = {}
         for split, prefix in (("val", ""), ("train", "train_")):
             mine = rows[(rows["split"] == split) & (rows["weight"] > 0)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from stages.audit.statistics import Finding, Study
+from stages.audit.statistics import Finding, Frame, Study, read
 from stages.params import read_study
 
 if TYPE_CHECKING:
@@ -22,22 +22,27 @@ LABELS = {"alone": 1, "curve": 1, "metric": 2, "reward": 3}
 
 def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
     """Every number beside kept results, and those that `quotes` lists, from the scores of prompts alone."""
-    raw, rows = read_study(f"studies/{results.name}.yaml"), pd.read_parquet(results / "scores.parquet")
+    raw, rows = read_study(f"studies/{results.name}.yaml"), read(results / "scores.parquet")
     own = Study(raw, rows)
     means = {key: {"mean": float(np.nanmean(scores))} for key, scores in own.scores.items()}
     kept = dict(own.findings())
     _readme(audit, results, own, kept)
-    listed = pd.read_csv(quotes, dtype=str) if quotes else pd.DataFrame({"results": []})
-    for row in listed[listed["results"] == results.name].itertuples():
+    listed: Frame = _quotes(quotes) if quotes else []
+    for row in (row for row in listed if row["results"] == results.name):
         known = {"/".join(key): value for key, value in [*means.items(), *kept.items()]}
-        whole = " ".join(Path(str(row.document)).read_text(encoding="utf-8").split())
-        text = str(row.text) if str(row.text) in whole else ""
-        audit.text(f"{row.document}: {row.text!r}", text, list(_quoted(str(row.numbers), known)))
+        whole = " ".join(Path(row["document"]).read_text(encoding="utf-8").split())
+        text = row["text"] if row["text"] in whole else ""
+        audit.text(f"{row['document']}: {row['text']!r}", text, list(_quoted(row["numbers"], known)))
     for folder in (path.parent for path in results.glob("*/findings.parquet")):  # the claims put to two other methods
-        above = pd.read_parquet(folder / "findings.parquet").query("about == 'above'").iloc[0]
+        above = read(folder / "findings.parquet").query("about == 'above'").iloc[0]
         report = raw["report"] | {"candidate": above["method"], "long": None, "ablations": []}
         other = Study(raw | {"report": report, "study": raw["study"] | {"reference": above["against"]}}, rows)
         _readme(audit, folder, other, dict(other.findings()))
+
+
+def _quotes(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
@@ -51,18 +56,18 @@ def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
 
 def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...], Finding]) -> None:
     """The tables of a README, row by row; rows stand in the order of `findings.parquet` beside it."""
-    order = pd.read_parquet(folder / "findings.parquet")
+    order = read(folder / "findings.parquet")
     keys = [
         tuple(filter(None, key))
         for key in order[["about", "method", "strategy", "metric", "at_equal"]].fillna("").to_numpy()
     ]
     for key, row in zip(keys, order.to_dict("records"), strict=True):
-        mine = {"area": math.nan} | found[key]
+        mine = found[key]
         wanted = [mine["mean"], mine["low"], mine["high"], *mine["seeds"], mine.get("area_mean", math.nan)]
         given = [row["mean"], row["low"], row["high"], *row["per_seed"], row["area"]]
         if not np.allclose(given, wanted, 1e-9, 1e-12, equal_nan=True) or mine["state"] != row["state"]:
             audit.differ(f"{folder}/findings.parquet: {' '.join(key)}: {given} {row['state']}, recomputed {wanted}")
-    alone = [p for p in own.points if p[0] == "base" or own.about[p[1]].role == "tuned"]
+    alone = [p for p in own.points if p[0] == "base" or own.role(p[1]) == "tuned"]
     rows: dict[str, list[list[float]]] = {name: [] for name in LABELS}
     rows["alone"] = [[float(np.nanmean(own.scores[*point, axis])) for axis in own.axes] for point in alone]
     for key in keys:

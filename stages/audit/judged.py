@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from stages.audit.statistics import read
 from stages.models.record import load as load_record
 from stages.rewards.base import load_reward
 from stages.runtime import device
@@ -26,7 +26,7 @@ def judge(raw: Mapping[str, Any], out: Path, runs: list[str]) -> Iterator[tuple[
     records = {name: load_record(out / "models" / f"{name}.json") for name in {*judges.values(), *spaces}}
     models: dict[str, Any] = {name: load_reward(record, device()) for name, record in records.items()}
     for run in runs:
-        table = pd.read_parquet(out / "samples" / f"{run}.parquet")
+        table = read(out / "samples" / f"{run}.parquet")
         for key, rows in table.groupby(["strategy", "setting", "prompt_id"], sort=False):
             pixels = np.stack([np.asarray(Image.open(io.BytesIO(image)).convert("RGB")) for image in rows["image"]])
             images = torch.from_numpy(pixels).to(device()).permute(0, 3, 1, 2).float() / 255

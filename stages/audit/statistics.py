@@ -8,22 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from stages import plugins
+from stages import about, plugins
 from stages.runtime import seed_from
 
 Point = tuple[str, str, str]  # method (or base), strategy, setting
-Finding = dict[str, Any]  # mean, low, high, seeds, and where they apply: area, area_low, area_high, state, note
+Frame: TypeAlias = Any  # of pandas, whose stubs know less of it than it does
+Finding: TypeAlias = dict[
+    str, Any
+]  # mean, low, high, seeds, and where they apply: area, area_low, area_high, state, note
 
 
 class Study:
     """A study file, its scores [seeds, prompts] by (method, strategy, setting, metric), and its bootstrap."""
 
-    def __init__(self, raw: Mapping[str, Any], rows: pd.DataFrame) -> None:
+    def __init__(self, raw: Mapping[str, Any], rows: Frame) -> None:
         self.report, self.study, self.given = raw["report"], raw["study"], raw["sample"].get("strategies", {})
         self.methods, self.size = {run["method"] for run in raw["runs"].values()}, self.report.get("bootstrap", 1000)
         self.axes = dict.fromkeys(self.report["rewards"], 1) | dict.fromkeys(self.report["diversities"], -1)
@@ -34,8 +38,9 @@ class Study:
         self.seeds = {method: sorted(part.unique()) for method, part in rows.groupby("method")["train_seed"]}
         self.points: list[Point] = list(dict.fromkeys(key[:3] for key in self.scores))
         places = ("stages.sample.strategies", "imagerefl.strategies")
-        self.about = {n: plugins.load(*places, given["kind"], "sample").ABOUT for n, given in self.given.items()}
-        self.leading = next((name for name, about in self.about.items() if about.leading), "")
+        found = {n: (plugins.load(*places, given["kind"], "sample"), given["kind"]) for n, given in self.given.items()}
+        self.about = {name: about.of(*module, about.StrategyAbout) for name, module in found.items()}
+        self.leading = next((name for name, said in self.about.items() if said.leading), "")
         self.limit = self.base(self.leading)
 
     def _draws(self, name: str, count: int) -> np.ndarray:
@@ -100,17 +105,22 @@ class Study:
     def base(self, strategy: str) -> Point | None:
         """The base at the guidance that a strategy gives its base part."""
         guidance = self.given.get(strategy, {}).get("base_guidance", 1.0)
-        return next((point for point in self.points if point[0] == "base" and setting(point) == guidance), None)
+        alone = (p for p in self.points if p[0] == "base" and self.role(p[1]) == "base")
+        return next((point for point in alone if setting(point) == guidance), None)
+
+    def role(self, strategy: str) -> str:
+        """`curve`, `tuned` or `base` (see `StrategyAbout`)."""
+        return self.about[strategy].role if strategy in self.about else "base"  # sample.guidance is named nowhere
 
     def tuned(self, method: str) -> Point | None:
         """The tuned network alone, at the least guidance."""
-        alone = (name for name, about in self.about.items() if about.role == "tuned")
+        alone = (name for name in self.about if self.role(name) == "tuned")
         return next((path[0] for name in alone if (path := self.curve(method, name))), None)
 
     def curve(self, method: str, name: str) -> list[Point]:
         """A method's points under a strategy with the ends that it reaches, in the order of the free setting."""
         placed = [(setting(point), point) for point in self.points if point[:2] == (method, name)]
-        if placed and name in self.about and self.about[name].role == "curve":
+        if placed and method != "base" and self.role(name) == "curve":
             ends = (self.about[name].plain, self.tuned(method)), (self.about[name].base, self.base(name))
             placed += [(end.at, point) for end, point in ends if end and point]
         return [point for _, point in sorted(placed)]
@@ -130,13 +140,13 @@ class Study:
                 change = self._change(metric, later, tuned, sign, self._shared(long, reference))
                 yield ("parts_company", *later[:2], metric), change
         curves = {point[:2]: self.curve(*point[:2]) for point in self.points}
-        ahead, mine = curves.get((reference, self.leading)), curves.get((candidate, self.leading))
+        ahead, mine = (curves.get((method, self.leading), []) for method in (reference, candidate))
         pairs = [(r, d) for r in self.report["rewards"] for d in self.report["diversities"]]
         for key, path in curves.items():
-            leads = key[1] == self.leading
+            leads = key[1] == self.leading and key[0] != "base"
             for metric, sign in self.axes.items() if leads and len(path) > 2 else ():
                 yield ("trade", *key, metric), self._trade(metric, path, -sign)
-            drawn = key[0] == "base" or self.about[key[1]].role == "curve"
+            drawn = self.role(key[1]) == ("base" if key[0] == "base" else "curve")
             for pair in pairs if ahead and drawn and len(path) > 1 and key != (reference, self.leading) else ():
                 yield ("gap", *key, *pair), (found := self._gap(pair, path, ahead))
                 if leads and key[0] == candidate:
@@ -159,9 +169,10 @@ def _between(*sides: np.ndarray) -> tuple[float, ...]:
     """Mean gap of two frontiers, its integral, the share where the first is higher, and the common diversities."""
     curves = []
     for d, r in (sides[:2], sides[2:]):
-        beaten = ((d >= d[:, None]) & (r >= r[:, None]) & ((d > d[:, None]) | (r > r[:, None]))).any(1)
-        order = np.argsort(d[~beaten])
-        curves.append((d[~beaten][order], r[~beaten][order]))
+        kept: list[tuple[float, float]] = []  # points that no other one beats, from the most diverse on
+        for point in sorted(zip(d.tolist(), r.tolist(), strict=True), reverse=True):
+            kept += [point] if not kept or point[1] > kept[-1][1] else []
+        curves.append(list(zip(*kept[::-1], strict=True)))
     low, high = max(d[0] for d, _ in curves), min(d[-1] for d, _ in curves)
     if not high > low:
         return (math.nan,) * 5
@@ -177,6 +188,11 @@ def _state(found: Finding, sign: int) -> str:
     """A claim is shown where its interval and every seed alone lie on the claimed side of 0."""
     ways = {side(found), *(side({"low": value, "high": value}) for value in found["seeds"])}
     return {sign: "shown", -sign: "opposite"}.get(ways.pop() if len(ways) == 1 else 0, "not shown")
+
+
+def read(*paths: Path, columns: list[str] | None = None) -> Frame:
+    """The rows of Parquet files, one below another."""
+    return pd.concat([pd.read_parquet(path, columns=columns) for path in paths])
 
 
 def side(found: Finding) -> int:
