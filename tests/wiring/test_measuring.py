@@ -1,0 +1,97 @@
+"""Scores, measures, findings and the report agree with their recomputation, and the recomputation sees what does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stages.audit.__main__ import Audit, study
+from tests.wiring.mini import STUDY, Mini
+
+
+def audit(mini: Mini, out: Path, images: bool = False) -> Audit:
+    found = Audit()
+    study(found, mini.raw, out, images, Path("no store"))
+    return found
+
+
+def test_every_number_is_recomputed_from_images_and_scores(mini: Mini):
+    found = audit(mini, mini.out, images=True)
+    assert found.wrong == 0
+    assert found.count > 2000
+
+
+def lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
+
+
+def swapped(rows: list[str]) -> list[str]:
+    """Low and high of the first row with an interval exchanged."""
+    place = rows[0].split(",").index("low")
+    for n, row in enumerate(rows[1:], 1):
+        cells = row.split(",")
+        if cells[place] != cells[place + 1]:
+            cells[place : place + 2] = cells[place : place + 2][::-1]
+            return [*rows[:n], ",".join(cells), *rows[n + 1 :]]
+    raise AssertionError
+
+
+def table(path: Path, column: str, factor: float = 1.01) -> None:
+    rows = pd.read_parquet(path)
+    rows.loc[rows.index[-1], column] *= factor
+    rows.to_parquet(path)
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "summary.csv": lambda out: lines(out / "report/summary.csv", swapped),
+    "differences.csv": lambda out: lines(out / "report/differences.csv", swapped),
+    "frontier.csv": lambda out: lines(out / "report/plots/frontier.csv", lambda rows: rows[:-1]),
+    "training.csv": lambda out: lines(
+        out / "report/plots/training.csv", lambda rows: [rows[0], *rows[2:], rows[1][:-1]]
+    ),
+    "metrics.json": lambda out: (out / "report/metrics.json").write_text(
+        json.dumps(json.loads((out / "report/metrics.json").read_text()) | {"base": {"proxy": 0.5, "judge": 0.1}})
+    ),
+    "summary:": lambda out: table(out / "measures/refl-s3.summary.parquet", "mean"),
+    "pair accuracy": lambda out: (out / "scores/proxy.json").write_text(
+        json.dumps(json.loads((out / "scores/proxy.json").read_text()) | {"low": 0.123})
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_false_number_is_named(fault: str, mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "mini"
+    shutil.copytree(mini.out, out, ignore=shutil.ignore_patterns("*.png", "*.svg", "encodings", ".state"))
+    FAULTS[fault](out)
+    assert audit(mini, out).wrong > 0
+    assert fault in capsys.readouterr().out
+
+
+def test_every_curated_image_is_scored(mini: Mini):
+    images, scores = (
+        pd.read_parquet(mini.path("data/images.parquet")),
+        pd.read_parquet(mini.path("scores/judge.parquet")),
+    )
+    assert {"train", "val"} <= set(images["split"])
+    assert set(scores.query("kind == 'image'")["item_id"]) == set(images["image_id"])
+
+
+def test_final_measures_of_the_base_are_those_without_guidance(mini: Mini):
+    record = json.loads((mini.out / "lineage" / "measure-base.json").read_text())
+    found = record["evaluations"]["base"]
+    for metric in (*STUDY["measure"]["rewards"], "view_diversity", "fid"):
+        assert found[f"tuned/{metric}"] == found[f"guidance g=1/{metric}"] != found[f"guidance g=2.5/{metric}"]
+
+
+def test_final_measures_are_the_means_of_the_summary(mini: Mini):
+    for run in ("base", *STUDY["runs"]):
+        found = json.loads((mini.out / "lineage" / f"measure-{run}.json").read_text())["evaluations"][run]
+        for row in pd.read_parquet(mini.path(f"measures/{run}.summary.parquet")).itertuples():
+            several = row.strategy != "tuned"
+            assert found[f"{row.strategy}{f' {row.setting}' if several else ''}/{row.metric}"] == row.mean
