@@ -35,10 +35,16 @@ doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and l
 estimate: $(VENV)/.study  ## encode what STUDY needs, time its networks for a moment: hours, memory and disk of the rest
 	@$(IN) python -m workflow.estimate $(FILE)
 
+audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
+	@$(IN) python -m stages.audit --params $(STUDY) $(ARGS)
+
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm" $(ARGS)
 
-slurm-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
+slurm-audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
+	@$(IN) python -m stages.audit --params $(STUDY) $(ARGS)
+
+test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n 0 -m slurm $(ARGS)
 
 faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moments and compare the results, in minutes

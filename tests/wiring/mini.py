@@ -1,9 +1,9 @@
 """A study in miniature whose every wire carries another value, run through the command lines of the stages.
 
 Random models of a few thousand weights on images of 16x16, so that all stages together take seconds. Its settings are
-chosen so that an exchanged wire shows: guidance 1.7, eta 0.6, averaged weights, two micro-batches, two updates, KL terms,
-different seeds, several images per prompt, a validation split, prompts whose order is not that of their ids, more votes
-per prompt than one.
+chosen so that an exchanged wire shows: guidance 1.7, eta 0.6, averaged weights, two micro-batches, two updates, KL
+terms, different seeds, several images per prompt, a validation split, prompts whose order is not that of their ids,
+several pairs per prompt.
 """
 
 from __future__ import annotations

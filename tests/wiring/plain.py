@@ -6,7 +6,7 @@ Only the random draws are the project's (`KeyedNoise`, `seed_from`): everything 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from stages.runtime import seed_from
 from tests.wiring.mini import STEPS, Mini
 
 CPU = torch.device("cpu")
-Noise = Callable[[str], Tensor]
+Predict = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Plain:
         return UNet2DConditionModel.from_pretrained(str(self.mini.params.parent / "base"), subfolder="unet").train(
             False
         )
+
+    @cached_property
+    def base(self) -> UNet2DConditionModel:
+        """The base's network, as it is."""
+        return self.network()
 
     @cached_property
     def vae(self) -> Any:
@@ -83,7 +88,7 @@ class Plain:
         """Images [B, 3, H, W] in [0, 1] of scaled latents."""
         return (self.vae.decode(clean / self.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
 
-    def predict(self, network: Any, text: Tensor, scale: float) -> Callable[[Tensor, int], Tensor]:
+    def predict(self, network: Any, text: Tensor, scale: float) -> Predict:
         """The noise that a network predicts at an index, guided."""
         empty = self.tensors["empty_embedding"].expand(len(text), -1, -1)
 
@@ -101,22 +106,16 @@ class Plain:
         a = self.alphas[self.times[i]]
         return (x - (1 - a).sqrt() * eps) / a.sqrt()
 
-    def stochastic(self, predict: Callable[[Tensor, int], Tensor], noise: KeyedNoise, eta: float) -> Tensor:
-        """Clean latents by DDIM steps of stochasticity `eta` from noise (Song et al. 2021, eq. 12 and 16)."""
-        x = noise.initial()
-        for i in range(STEPS):
-            eps = predict(x, i)
-            x0, a = self.clean(x, eps, i), self.alphas[self.times[i]]
-            if i == STEPS - 1:
-                return x0
-            after = self.alphas[self.times[i + 1]]
-            deviation = eta * ((1 - after) / (1 - a) * (1 - a / after)).sqrt()
-            x = after.sqrt() * x0 + (1 - after - deviation**2).sqrt() * eps + deviation * noise.step(i)
-        raise AssertionError
+    def transition(self, predict: Predict, x: Tensor, i: int, eta: float) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a DDIM step of stochasticity `eta` (Song et al. 2021, eq. 12 and 16); the last step
+        ends at timestep 0.
+        """
+        eps, a = predict(x, i), self.alphas[self.times[i]]
+        after = self.alphas[self.times[i + 1] if i < STEPS - 1 else 0]
+        deviation = eta * ((1 - after) / (1 - a) * (1 - a / after)).sqrt()
+        return after.sqrt() * self.clean(x, eps, i) + (1 - after - deviation**2).sqrt() * eps, deviation
 
-    def walk(
-        self, predict: Callable[[Tensor, int], Tensor], x: Tensor, noise: KeyedNoise, start: int, stop: int
-    ) -> Tensor:
+    def walk(self, predict: Predict, x: Tensor, noise: KeyedNoise, start: int, stop: int) -> Tensor:
         """Ancestral steps from index `start`; latents entering `stop`, or clean ones where that is the end."""
         for i in range(start, stop):
             eps = predict(x, i)
@@ -129,7 +128,7 @@ class Plain:
             x = mean + ((1 - after) / (1 - a) * beta).sqrt() * noise.step(i)
         return x
 
-    def noise(self, seed: int, keys: list[tuple[object, ...]]) -> KeyedNoise:
+    def noise(self, seed: int, keys: Sequence[tuple[object, ...]]) -> KeyedNoise:
         """The draws of rows with these keys."""
         return KeyedNoise(seed, keys, tuple(self.tensors["posterior_mean"].shape[1:]), CPU)
 
@@ -155,7 +154,7 @@ def refl(plain: Plain, seed: int) -> Trained:
     size, parts = train["batch_size"] // train["accumulate"], train["accumulate"]
     for step in range(train["steps"]):
         optimizer.zero_grad()
-        terms = {"reward": 0.0, "loss_diffusion": 0.0, "loss": 0.0}
+        terms: dict[str, float] = dict.fromkeys(("reward", "loss_diffusion", "loss_kl", "loss"), 0.0)
         for micro in range(parts):
             places = [step * train["batch_size"] + micro * size + row for row in range(size)]
             items = [images.index[_order(seed, place, len(images))] for place in places]
@@ -165,18 +164,30 @@ def refl(plain: Plain, seed: int) -> Trained:
             latents = plain.tensors["posterior_mean"][where] + plain.tensors["posterior_std"][where] * noise.extra(
                 "posterior"
             )
-            m = random.Random(seed_from("window", seed, step, micro)).randrange(*own["middle"])
+            draws = random.Random(seed_from("window", seed, step, micro))
+            m = draws.randrange(*own["middle"])
+            near = draws.randrange(m + 1)
             guided = plain.predict(network, text, train["guidance"])
             with torch.no_grad():
-                x = plain.walk(guided, noise.initial(), noise, 0, m)
+                there = plain.walk(guided, noise.initial(), noise, 0, near)
+                x = plain.walk(guided, there, noise, near, m)
+                mean, _ = plain.transition(plain.predict(plain.base, text, train["guidance"]), there, near, 1.0)
+            mine, deviation = plain.transition(guided, there, near, 1.0)
+            apart = ((mine - mean) / deviation).square().mean() / 2
             rewards = judge(plain.decode(plain.clean(x, guided(x, m), m)), images.loc[items, "text"].tolist())
             a, n = plain.alphas[plain.times[m]], noise.extra("forward")
             real = a.sqrt() * plain.vae.config.scaling_factor * latents + (1 - a).sqrt() * n
             error = (plain.predict(network, text, 1.0)(real, m) - n).square().mean()
             loss = -train["reward_scale"] * (rewards + train["reward_offset"]).mean() + own["diffusion_weight"] * error
+            loss = loss + own["kl_weight"] * apart
             (loss / parts).backward()
-            for name, value in (("reward", rewards.mean()), ("loss_diffusion", error), ("loss", loss)):
-                terms[name] += float(value) / parts
+            for name, value in (
+                ("reward", rewards.mean()),
+                ("loss_diffusion", error),
+                ("loss_kl", apart),
+                ("loss", loss),
+            ):
+                terms[name] += float(value.detach()) / parts
         optimizer.step()
         for name, value in values.items():
             average[name] += (1 - train["ema"]) * (value.detach() - average[name])

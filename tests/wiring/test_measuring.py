@@ -1,4 +1,4 @@
-"""Scores, measures, findings and the report agree with their recomputation, and the recomputation sees what does not."""
+"""Scores, measures, findings and report agree with their recomputation, which sees what does not."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ def test_final_measures_of_the_base_are_those_without_guidance(mini: Mini):
 def test_final_measures_are_the_means_of_the_summary(mini: Mini):
     for run in ("base", *STUDY["runs"]):
         found = json.loads((mini.out / "lineage" / f"measure-{run}.json").read_text())["evaluations"][run]
-        for row in pd.read_parquet(mini.path(f"measures/{run}.summary.parquet")).itertuples():
-            several = row.strategy != "tuned"
-            assert found[f"{row.strategy}{f' {row.setting}' if several else ''}/{row.metric}"] == row.mean
+        for row in pd.read_parquet(mini.path(f"measures/{run}.summary.parquet")).to_dict("records"):
+            several = row["strategy"] != "tuned"
+            name = f"{row['strategy']} {row['setting']}" if several else row["strategy"]
+            assert found[f"{name}/{row['metric']}"] == row["mean"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,12 +23,12 @@ def plain(mini: Mini) -> Plain:
     return Plain(mini)
 
 
-def written(mini: Mini, run: str, strategy: str, setting: str) -> pd.DataFrame:
+def written(mini: Mini, run: str, strategy: str, setting: str) -> Any:
     rows = pd.read_parquet(mini.path(f"samples/{run}.parquet"))
     return rows[(rows["strategy"] == strategy) & (rows["setting"] == setting)]
 
 
-def compare(plain: Plain, rows: pd.DataFrame, clean: torch.Tensor) -> None:
+def compare(plain: Plain, rows: Any, clean: torch.Tensor) -> None:
     """Images to within one of 256 levels, but for a few that rounding moves further."""
     found = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in rows["image"]]).astype(int)
     made = (plain.decode(clean) * 255).round().permute(0, 2, 3, 1).numpy().astype(int)
@@ -36,7 +37,7 @@ def compare(plain: Plain, rows: pd.DataFrame, clean: torch.Tensor) -> None:
     assert len({image.tobytes() for image in found}) == len(found)  # every prompt and sample has noise of its own
 
 
-def start(plain: Plain, rows: pd.DataFrame):
+def start(plain: Plain, rows: Any):
     prompts = plain.rows("prompt", "eval")
     assert dict(zip(rows["prompt_id"], rows["prompt"], strict=True)) == prompts["text"].to_dict()
     keys = [("eval", row.prompt_id, row.sample) for row in rows.itertuples()]
