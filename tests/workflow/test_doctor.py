@@ -131,4 +131,4 @@ def test_the_whole_says_what_is_missing_with_its_exit_code(project: Project) -> 
 
 
 def test_make_knows_the_doctor() -> None:
-    assert "python -m workflow.doctor $(STUDY)" in (ROOT / "Makefile").read_text()
+    assert "python -m workflow.doctor $(FILE)" in (ROOT / "Makefile").read_text()
