@@ -10,7 +10,7 @@ VENV := .venv
 FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema docs clean-venv
+.PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema docs dvc-file clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -76,6 +76,9 @@ schema: $(VENV)/.study  ## write workflow/schemas/study.schema.json, with which 
 
 docs: $(VENV)/.test  ## build the documentation site into out/site
 	$(IN) python -m mkdocs build --strict --quiet
+
+dvc-file: $(VENV)/.study  ## write dvc.yaml anew from workflow/jobs.py
+	@$(IN) python -m workflow.dvc_file
 
 clean-venv:  ## remove .venv
 	rm -rf $(VENV)

@@ -1,17 +1,18 @@
 """Snakemake and DVC on the same files: neither repeats what the other has built, neither overlooks a change.
 
-Snakemake decides by file times alone (`profiles/default`), DVC by content against `dvc.lock`. Times lie where DVC was
-at work: `dvc checkout` restores files in any order, and a rebuild by DVC leaves Snakemake's stamps as they were. So
-before Snakemake plans, `Agreement.reach` asks DVC about every job whose outputs are the recorded ones and sets times
-to match the answer; after a complete run `commit` writes what was built into `dvc.lock`.
+Snakemake decides by file times alone (`profiles/default`), DVC by content against `dvc.lock`; the settings and the code
+of a job reach both through the same files (`workflow/plan.py`). Times lie where DVC was at work: `dvc checkout`
+restores files in any order. So before Snakemake plans, `ask` asks DVC about every job and sets times to match the
+answer; after a complete run `commit` writes what was built into `dvc.lock`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,78 +27,88 @@ WATCHED = ("data", "shipped", "votes")
 """Folders of files from outside, which dvc.yaml can only name whole; Snakemake looks at the very files a job takes."""
 
 
-def whole(job: str) -> str:
-    """DVC's name of what a job makes: of jobs that share out the images of a run (`sample_shard@refl-s0@1-of-4`) DVC
-    knows the one that makes all of them (`sample@refl-s0`, `measure_base`).
-    """
-    stage, _, rest = job.partition("@")
-    if not stage.endswith("_shard"):
-        return job
-    stage, run = stage.removesuffix("_shard"), rest.partition("@")[0]
-    return f"{stage}_base" if run == "base" else f"{stage}@{run}"
-
-
 @dataclass(frozen=True)
 class Beside:
-    """Files of a job that DVC does not know: the folder of its stamps, its benchmark and those of the jobs that share
-    out its work, what it takes from outside.
+    """What DVC does not know of a job: its stamps as they will be (file and content), its benchmarks, and the files
+    that it takes from outside.
     """
 
-    stamps: Path
-    benchmarks: Collection[Path]
+    stamps: Mapping[str, str]
+    benchmarks: Collection[Path] = ()
     sources: Collection[str] = ()
 
 
-@dataclass
-class Agreement:
-    """What DVC says of the jobs; `built` holds those whose outputs it knows to be up to date, by DVC's stage name."""
+@dataclass(frozen=True)
+class Word:
+    """DVC's word on the jobs of a study, by DVC's names of them."""
 
-    built: set[str] = field(default_factory=set)
+    built: Collection[str] = ()
+    """Jobs whose outputs are up to date."""
+    stale: Collection[str] = ()
+    """Jobs whose outputs DVC put there, or would, though something else belongs there by now."""
 
-    def reach(self, beside: Callable[[str], Beside]) -> None:
-        """Ask DVC, then make file times agree with its answer; `beside` gives a job's other files.
 
-        Outputs that are up to date are touched where an input is newer; where DVC itself built outputs that are stale
-        by now, their stamps go, so that Snakemake builds them again. Does nothing outside a DVC repository; raises
-        InputError when DVC cannot answer.
-        """
-        if not (Path(".dvc").is_dir() and LOCK.exists()):
-            return
-        try:
-            from dvc.exceptions import DvcException
-            from dvc.repo import Repo
-        except ImportError:
-            return
-        try:
-            with Repo() as repo, repo.lock:
-                self._settle(repo, beside)
-        except DvcException as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"dvc status fails: {reason} (is DVC at work here? Without .dvc it is not asked)"
-            ) from None
+def ask(beside: Mapping[str, Beside]) -> Word:
+    """Ask DVC about jobs, and make the times of outputs that are up to date agree with its answer.
 
-    def _settle(self, repo: Repo, beside: Callable[[str], Beside]) -> None:
-        import networkx
+    `beside` has an entry per job. Says nothing outside a DVC repository; raises InputError when DVC cannot answer.
+    """
+    if not (Path(".dvc").is_dir() and LOCK.exists()):
+        return Word()
+    try:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+    except ImportError:
+        return Word()
+    try:
+        with Repo() as repo, repo.lock:
+            return _word(repo, beside)
+    except DvcException as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"dvc status fails: {reason} (is DVC at work here? Without .dvc it is not asked)") from None
 
-        # As `dvc status` does, but the graph is read once. Edges lead from a stage to what it needs.
-        stages = list(reversed(list(networkx.topological_sort(repo.index.graph))))
-        status = {name: reasons for stage in stages for name, reasons in stage.status().items()}
-        for stage in stages:
-            reasons = [reason for reason in status.get(stage.addressing, []) if not _only_watched(reason)]
-            outputs = [out.def_path for out in stage.outs]
-            others = beside(stage.addressing)
-            if reasons and _made_by_dvc(reasons, outputs):
-                for stamp in others.stamps.glob("*.json"):
-                    stamp.unlink()
-                continue
-            # Of a watched folder DVC knows only that something in it is new; the times of the job's own files say more.
-            asked = others.sources if stage.addressing in status else _unwatched(others.sources)
-            if not reasons and not _newer(asked, outputs):
-                self.built.add(stage.addressing)
-                inputs = _files(dep.def_path for dep in stage.deps if dep not in stage.params)
-                # Snakemake counts benchmarks among the outputs, and DVC leaves them as they were.
-                _touch_older([*outputs, *others.benchmarks], max(map(_time, inputs), default=0.0))
+
+def _word(repo: Repo, beside: Mapping[str, Beside]) -> Word:
+    import networkx
+
+    built, stale = set(), set()
+    # As `dvc status` does, but the graph is read once. Edges lead from a stage to what it needs.
+    stages = list(reversed(list(networkx.topological_sort(repo.index.graph))))
+    known = [stage for stage in stages if stage.addressing in beside]
+    status = {stage.addressing: stage.status().get(stage.addressing, []) for stage in known}
+    for stage in known:
+        others = beside[stage.addressing]
+        reasons = _reasons(stage, status[stage.addressing], others.stamps)
+        outputs = [out.def_path for out in stage.outs]
+        if [reason for reason in reasons if not _only_watched(reason)]:
+            if _made_by_dvc(reasons, outputs):
+                stale.add(stage.addressing)
+            continue
+        # Of a watched folder DVC knows only that something in it is new; the times of the job's own files say more.
+        asked = others.sources if reasons else _unwatched(others.sources)
+        if not _newer(asked, outputs):
+            built.add(stage.addressing)
+            inputs = _files(dep.def_path for dep in stage.deps)
+            # Snakemake counts benchmarks among the outputs, and DVC leaves them as they were.
+            _touch_older([*outputs, *others.benchmarks], max(map(_time, inputs), default=0.0))
+    return Word(built, stale)
+
+
+def _reasons(stage: Any, status: list[Any], stamps: Mapping[str, str]) -> list[Any]:
+    """Why a stage is out of date, with its stamps as they will be in place of those on the disk."""
+    found = []
+    for reason in status:
+        changed = reason.get("changed deps") if isinstance(reason, dict) else None
+        if changed is not None:
+            rest = {path: what for path, what in changed.items() if path not in stamps}
+            found += [{"changed deps": rest}] if rest else []
+        else:
+            found.append(reason)
+    recorded = {dep.def_path: dep.hash_info.value for dep in stage.deps}
+    for path, content in stamps.items():
+        if path in recorded and recorded[path] != hashlib.md5(content.encode()).hexdigest():
+            found.append({"changed deps": {path: "modified"}})
+    return found
 
 
 def commit(started: float, watched: Iterable[str]) -> None:

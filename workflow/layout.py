@@ -19,54 +19,6 @@ from stages.prepare.source import ImportSettings
 from stages.sample.resolve import Plan, resolve, run_of
 from stages.sample.settings import Target
 
-MODEL_FILES = {
-    "vae": ("config.json", "diffusion_pytorch_model.safetensors"),
-    "base": (
-        "model_index.json",
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-        "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
-        "unet/config.json",
-        "unet/diffusion_pytorch_model.safetensors",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-    ),
-    "clip": (
-        "open_clip_config.json",
-        "open_clip_model.safetensors",
-        "tokenizer/tokenizer.json",
-        "tokenizer/tokenizer_config.json",
-    ),
-    "consistency": ("config.json", "diffusion_pytorch_model.safetensors"),
-}
-"""The files of a model trained here, by its kind; a model folder holds these and `train_log.parquet`."""
-
-FOLDERS = {"consistency": "encodings"}
-"""Where models of a kind stand, if not in `models`: with what else was made once of the base and its data. DVC cannot
-say that only some runs depend on a distilled model; all depend on this folder, where the study trains one.
-"""
-
-REPORT_FILES = (
-    "index.html",
-    "metrics.json",
-    "frontier.svg",
-    "frontier.png",
-    "strategies.svg",
-    "strategies.png",
-    "training.svg",
-    "training.png",
-    "queries.svg",
-    "queries.png",
-    "grid.png",
-    "summary.csv",
-    "differences.csv",
-    "plots/frontier.csv",
-    "plots/training.csv",
-)
-"""What the report consists of."""
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -107,11 +59,6 @@ class Layout:
         """The record of a model."""
         return self.out(f"models/{name}.json")
 
-    def model_files(self, kind: str) -> list[str]:
-        """Files of a model trained here (`vae`, `base`, ...), with the wildcard `{name}` for its name."""
-        folder = FOLDERS.get(kind, "models")
-        return [self.out(f"{folder}/{{name}}/{file}") for file in (*MODEL_FILES[kind], "train_log.parquet")]
-
     @property
     def imported(self) -> list[str]:
         """Models taken from a folder, a file or a hub."""
@@ -122,20 +69,9 @@ class Layout:
         return list(self.study["prepare"]["train"].get(kind, {}))
 
     @property
-    def predictors(self) -> list[str]:
-        """Records of models distilled from the base for use in fine-tuning."""
-        return [self.out(f"encodings/{name}.json") for name in self.trained("consistency")]
-
-    @property
     def models(self) -> list[str]:
         """Every model with a record: what rewards, features and the base may be."""
         return [*self.imported, *self.trained("base"), *self.trained("clip")]
-
-    @property
-    def models_folder(self) -> list[str]:
-        """What a job that takes the folder of models waits for: every record, and autoencoders, which have none."""
-        autoencoders = [self.out(f"models/{name}/config.json") for name in self.trained("vae")]
-        return [*map(self.model, self.models), *autoencoders]
 
     @property
     def reward(self) -> str:
@@ -158,11 +94,6 @@ class Layout:
             self.out(f"runs/{run_of(name, run, self.study['runs'], self.file)}/policy.safetensors") for name in names
         ]
 
-    def sample_options(self, target: Target) -> str:
-        """What the command line of a sampling job needs for these."""
-        models = f" --models {self.out('models')}" if self._sampling.rewards(target) else ""
-        return models + (f" --runs {self.out('runs')}" if self._sampling.networks(target) else "")
-
     @cached_property
     def _sampling(self) -> Plan:
         return resolve(self.file, self.study)
@@ -177,26 +108,12 @@ class Layout:
         """Trained runs, a method with a training seed each."""
         return list(self.study["runs"])
 
-    @property
-    def outputs(self) -> list[str]:
-        """Every file that the jobs of the study leave behind."""
-        trained = [(kind, name) for kind in MODEL_FILES for name in self.trained(kind)]
-        models = [file.format(name=name) for kind, name in trained for file in self.model_files(kind)]
-        below = [f"data/{name}" for name in ("prompts.parquet", "images.parquet", "pairs.parquet", "manifest.json")]
-        below += [f"scores/{name}.{ending}" for name in self.rewards for ending in ("parquet", "json")]
-        below += ["encodings/encodings.safetensors", "encodings/index.parquet"]
-        below += [f"runs/{run}/{file}" for run in self.runs for file in ("policy.safetensors", "train_log.parquet")]
-        below += ["samples/base_latents.safetensors", *(f"samples/{run}.parquet" for run in ("base", *self.runs))]
-        below += ["measures/reference.safetensors"]
-        below += [f"measures/{run}{kind}.parquet" for run in ("base", *self.runs) for kind in ("", ".summary")]
-        below += [f"report/{file}" for file in REPORT_FILES]
-        return [*map(self.model, self.models), *self.predictors, *models, *map(self.out, below)]
-
     def shards(self, section: str) -> list[str]:
         """The jobs that share out the images of a run, as `2-of-4`, in `sample` or `measure`; none where one job takes
         them all.
         """
-        count = int(self.study[section].get("shards", 1))
+        values = self.study.get(section)
+        count = int(values.get("shards", 1)) if isinstance(values, dict) else 1
         return [f"{number}-of-{count}" for number in range(1, count + 1)] if count > 1 else []
 
     def method(self, run: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflow.triggers import FOLDER
-
 CHECK = "python -m stages.names params.yaml"
 """What DVC runs before the command of any stage."""
+CHOSEN = "chosen"
+"""The stage that lets jobs of DVC depend on files that the study chooses."""
+FIRST = "plan"
+"""The stage that DVC runs before any other; Snakemake does its work while it plans."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,8 @@ class Job:
     command: str
     inputs: frozenset[str]
     outputs: frozenset[str]
-    keys: frozenset[str]
-    """Keys of the study file that it depends on."""
-    code: frozenset[str] = frozenset()
-    """Modules and, for DVC, packages that it executes."""
+    stamps: frozenset[str] = frozenset()
+    """Files that say what it reads of the study and which code it executes."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,18 @@ def of_dvc(root: Path) -> Graph:
         index = repo.index
         jobs = {}
         for stage in index.stages:
-            params = {key for dependency in stage.params for key in dependency.params}
-            files = frozenset(dep.def_path for dep in stage.deps if dep not in stage.params)
-            code = frozenset(file for file in files if file.startswith("stages/"))
+            if stage.addressing in (FIRST, CHOSEN):
+                continue
+            files = frozenset(dep.def_path for dep in stage.deps)
+            stamps = frozenset(file for file in files if "/plan/" in file)
+            files = frozenset(file for file in files if "/chosen/" not in file)
             outputs = frozenset(out.def_path for out in stage.outs)
             check, command = stage.cmd or ("", "")
             assert check == CHECK, stage.addressing
-            jobs[stage.addressing] = Job(_plain(command), files - code, outputs, frozenset(params), code)
-        edges = {(later.addressing, earlier.addressing) for later, earlier in index.graph.edges}
+            jobs[_same(stage.addressing)] = Job(_plain(command), files - stamps, outputs, stamps)
+        edges = {(_same(later.addressing), _same(earlier.addressing)) for later, earlier in index.graph.edges}
+        assert {later for later, earlier in edges if earlier == FIRST} == {CHOSEN, *jobs}
+        edges = {edge for edge in edges if not {FIRST, CHOSEN} & set(edge)}
     return Graph(jobs, edges)
 
 
@@ -67,11 +70,10 @@ def of_snakemake(root: Path) -> Graph:
         asked = frozenset(str(file) for job, _ in every if job.rule.name == "all" for file in job.input)
         names = {job: _name(job) for job, _ in dag}
         for job, needed in dag:
-            stamps = [Path(file) for file in job.input if Path(file).is_relative_to(FOLDER)]
-            content = {stamp.stem: frozenset(json.loads(stamp.read_text())) for stamp in stamps}
-            files = frozenset(map(str, job.input)) - frozenset(map(str, stamps))
-            outputs, keys = frozenset(map(str, job.output)), content["settings"] - {"command"}
-            jobs[names[job]] = Job(_plain(job.shellcmd), files, outputs, keys, content["code"])
+            files = frozenset(map(str, job.input))
+            stamps = frozenset(file for file in files if "/plan/" in file)
+            shared = frozenset(file for file in stamps if not file.endswith("command.json"))
+            jobs[names[job]] = Job(_plain(job.shellcmd), files - stamps, frozenset(map(str, job.output)), shared)
             edges |= {(names[job], names[earlier]) for earlier in needed}
     return Graph(jobs, edges, asked)
 
@@ -96,6 +98,11 @@ def _snakemake_jobs() -> Iterator[tuple[Any, list[Any]]]:
 
 def _name(job: Any) -> str:
     return "@".join([job.rule.name, *job.wildcards])
+
+
+def _same(stage: str) -> str:
+    """What Snakemake calls a stage of DVC: a template has no entry for the base."""
+    return "measure@base" if stage == "measure_base" else stage
 
 
 def _plain(command: str) -> str:

@@ -192,9 +192,9 @@ def make(root: Path, study: dict[str, Any]) -> Project:
 
 def written() -> dict[str, dict[str, list[str]]]:
     """By stage: the flags that name what it writes, and the files in it where the flag names a folder."""
-    from workflow.layout import MODEL_FILES, REPORT_FILES
+    from workflow.jobs import MODEL_FILES, REPORT_FILES
 
-    models = {kind: [*files, "train_log.parquet"] for kind, files in MODEL_FILES.items()}
+    models = {kind: list(files) for kind, files in MODEL_FILES.items()}
     return {
         "curate": {"prompts": [], "images": [], "pairs": [], "manifest": []},
         "prepare import": {"record": []},

@@ -1,87 +1,173 @@
-"""What dvc.yaml calls the code of a stage is what the stage imports: nothing is missing, nothing is too much.
-
-`stages/lineage` is left out on purpose: it observes jobs and does not change what they make, so editing it reruns none.
-"""
+"""Which code a job is made with: what it imports, and of the plug-ins those that its settings name."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from imports import Sources
 from project import ROOT
 
-OBSERVERS = ("stages.lineage",)
-ENTRIES = {
-    "curate": ("curate", ()),
-    "prepare_import": ("prepare", ("_import",)),
-    "prepare_vae": ("prepare", ("_vae",)),
-    "prepare_base": ("prepare", ("_base",)),
-    "prepare_clip": ("prepare", ("_clip",)),
-    "prepare_consistency": ("prepare", ("_consistency",)),
-    "score": ("score", ()),
-    "encode": ("encode", ()),
-    "finetune": ("finetune", ()),
-    "sample_base": ("sample", ()),
-    "sample": ("sample", ()),
-    "measure_reference": ("measure", ()),
-    "measure_base": ("measure", ()),
-    "measure": ("measure", ()),
-    "report": ("report", ()),
-}
-"""By stage of dvc.yaml: the package it runs, and the functions of its `__main__` where only some of it is used."""
+from stages import code
+from workflow.plan import Plan
 
-DECLARED = {
-    name: [path for path in stage.get("do", stage)["deps"] if path.startswith("stages/")]
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
-}
+FILES = {
+    "a/__init__.py": "",
+    "a/__main__.py": "from typing import TYPE_CHECKING\nfrom stages import plugins\nfrom . import near\n"
+    "if TYPE_CHECKING:\n    from stages import types\n"
+    "def used():\n    import stages.late\ndef main():\n    used()\n    plugins.load('stages.kinds', 'x')\n"
+    "def unused():\n    import stages.never\n",
+    "a/near.py": "import stages.lineage.core\n",
+    "kinds/__init__.py": "",
+    "kinds/one.py": "from stages.deep import thing\nfrom .two import other\n",
+    "kinds/two.py": "other = 2\n",
+    "kinds/three.py": "import stages.never\n",
+    "b/__main__.py": "KINDS = 'stages.kinds'\n",
+    "lineage/core.py": "import stages.never\n",
+    "__init__.py": "", "plugins.py": "x = 1", "types.py": "", "late.py": "x = 1", "never.py": "x = 1",
+    "deep.py": "thing = 1\n",
+}  # fmt: skip
 
 
-def test_every_stage_has_an_entry() -> None:
-    assert ENTRIES.keys() == DECLARED.keys()
-
-
-@pytest.mark.parametrize("stage", ENTRIES)
-def test_declared_code_is_imported_code(stage: str) -> None:
-    package, functions = ENTRIES[stage]
-    imported = Sources(ROOT).closure(f"stages.{package}.__main__", functions, OBSERVERS)
-    own = f"stages/{package}"
-    missing = sorted(file for file in imported if not any(_holds(path, file) for path in DECLARED[stage]))
-    surplus = sorted(path for path in DECLARED[stage] if path != own and not set(_files(path)) <= imported)
-    assert not missing, f"dvc.yaml: {stage}: deps lack {missing}"
-    assert not surplus, f"dvc.yaml: {stage}: deps name {surplus}, of which {stage} does not import everything"
-
-
-def test_closure_follows_what_runs_and_nothing_else(tmp_path: Path) -> None:
-    """Imports in functions and plug-ins count; those for type checkers and in unused functions do not."""
-    files = {
-        "a/__init__.py": "",
-        "a/__main__.py": "from typing import TYPE_CHECKING\nfrom stages import plugins\nfrom . import near\n"
-        "if TYPE_CHECKING:\n    from stages import types\n"
-        "def used():\n    import stages.late\ndef main():\n    used()\n    plugins.load('stages.kinds', 'x')\n"
-        "def unused():\n    import stages.never\n",
-        "a/near.py": "import stages.watcher.core\n",
-        "kinds/__init__.py": "",
-        "kinds/one.py": "from stages.deep import thing\n",
-        "watcher/core.py": "import stages.never\n",
-        "__init__.py": "", "plugins.py": "", "types.py": "", "late.py": "", "never.py": "", "deep.py": "thing = 1\n",
-    }  # fmt: skip
-    for name, text in files.items():
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project of these files."""
+    for name, text in FILES.items():
         (tmp_path / "stages" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "stages" / name).write_text(text)
-    found = Sources(tmp_path).closure("stages.a.__main__", ("main",), ("stages.watcher",))
-    expected = {"a/__main__.py", "a/near.py", "plugins.py", "late.py", "kinds/one.py", "deep.py"}
-    assert found == {f"stages/{name}" for name in expected}
+    return tmp_path
 
 
-def _holds(path: str, file: str) -> bool:
-    return path == file or file.startswith(f"{path}/")
+def names(root: Path, entry: str, *texts: str, functions: tuple[str, ...] = ()) -> set[str]:
+    """Files below `stages` that a job executes."""
+    found = code.closure(entry, functions, frozenset(texts), root)
+    return {file.relative_to(root / "stages").as_posix() for file in found}
 
 
-def _files(path: str) -> list[str]:
-    """The modules that a declared path stands for; an empty `__init__.py` says nothing."""
-    if path.endswith(".py"):
-        return [path]
-    found = [file for file in (ROOT / path).rglob("*.py") if file.name != "__init__.py" or file.read_text().strip()]
-    return [str(file.relative_to(ROOT)) for file in found]
+def test_what_runs_and_nothing_else(root: Path) -> None:
+    """Imports in functions count; those for type checkers, in unused functions and in lineage do not."""
+    expected = {"a/__main__.py", "a/near.py", "plugins.py", "late.py"}
+    assert names(root, "stages.a.__main__", functions=("main",)) == expected
+
+
+def test_plug_ins_that_are_named_and_what_they_import(root: Path) -> None:
+    before = names(root, "stages.a.__main__", functions=("main",))
+    named = names(root, "stages.a.__main__", "one", "someone", "../one", functions=("main",))
+    assert named - before == {"kinds/one.py", "kinds/two.py", "deep.py"}
+
+
+def test_a_package_counts_only_where_plug_ins_are_loaded(root: Path) -> None:
+    assert names(root, "stages.b.__main__", "one") == {"b/__main__.py"}
+
+
+def test_digests_change_with_the_files(root: Path) -> None:
+    def digests() -> dict[str, str]:
+        code._digests.cache_clear()
+        code._possible.cache_clear()
+        return dict(code.digests("stages.a.__main__", ("main",), frozenset(["two"]), root))
+
+    before = digests()
+    (root / "stages/kinds/four.py").write_text("")
+    (root / "stages/kinds/one.py").write_text("edited = 1")
+    assert digests() == before
+    (root / "stages/kinds/two.py").write_text("other = 33")
+    assert {name for name, digest in digests().items() if digest != before[name]} == {"stages/kinds/two.py"}
+
+
+def test_texts_of_settings() -> None:
+    settings = {"a": {"kind": "refl", "of": ["x", ("y", 1, None)]}, "b": 2.5}
+    assert code.texts_of(settings) == {"a", "kind", "refl", "of", "x", "y", "b"}
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """The plan of the small study."""
+    return Plan.read(ROOT / "params.yaml")
+
+
+def test_a_job_names_its_own_plug_ins(plan: Plan) -> None:
+    """Of methods the run's own, of rewards those that it asks, of strategies and metrics those of the study."""
+    jobs = {job: set(plan.stamps(stage, name)["code"]) for job, stage, name in plan.jobs()}
+
+    def of(job: str, package: str) -> set[str]:
+        return {Path(file).stem for file in jobs[job] if str(Path(file).parent) == f"stages/{package}"} - {"__init__"}
+
+    assert of("finetune@refl-s0", "finetune/methods") == {"refl"}
+    assert "draft_lv" in of("finetune@draftlv-s0", "finetune/methods")
+    assert "refl" not in of("finetune@draftlv-s0", "finetune/methods")
+    assert {"open_clip", "base"} <= of("score@proxy", "rewards")
+    assert "shapes_oracle" not in of("score@proxy", "rewards")
+    assert "shapes_oracle" in of("score@oracle", "rewards")
+    assert "open_clip" not in of("score@oracle", "rewards")
+    assert {"combined", "aig", "rlg", "tuned"} <= of("sample@refl-s0", "sample/strategies")
+    assert "fusion" not in of("sample@refl-s0", "sample/strategies")
+    assert {"fid", "kid", "vendi"} <= of("measure@refl-s0", "measure/metrics")
+    assert not any(file.startswith("stages/lineage") for files in jobs.values() for file in files)
+    assert not any(file.startswith("stages/curate") for file in jobs["finetune@refl-s0"])
+
+
+LOADED = """
+import atexit, os, sys
+def note():
+    root = os.getcwd() + os.sep
+    ours = [module for name, module in list(sys.modules.items()) if name.startswith("stages")]
+    files = {getattr(module, "__file__", None) for module in ours}
+    with open("loaded.txt", "a") as log:
+        main = sys.modules["__main__"].__file__
+        print(main.removeprefix(root), " ".join(sys.argv[1:]), *sorted(f for f in files if f), sep="\\t", file=log)
+atexit.register(note)
+"""
+"""In `sitecustomize`: at its end, every process writes down the modules of the project that it has loaded."""
+
+
+@pytest.mark.slow
+def test_what_jobs_load_is_what_their_stamps_name(tmp_path: Path) -> None:
+    """The smoke study, run: no job loads a module of the project that its stamp does not name."""
+    from benchmarks.study import copy_files
+
+    copy_files(ROOT, tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(LOADED)
+    environment = code_environment(tmp_path)
+    program = [str(Path(sys.executable).parent / "snakemake"), "--cores", "all", "--config", "study=studies/smoke.yaml"]
+    done = subprocess.run(program, cwd=tmp_path, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    smoke = Plan.read(tmp_path / "studies/smoke.yaml")
+    by_entry: dict[tuple[str, str], set[str]] = {}
+    for _, stage, name in smoke.jobs():
+        key = (stage.program, name)
+        by_entry[key] = set(smoke.stamps(stage, name)["code"])
+    missing = {}
+    for line in (tmp_path / "loaded.txt").read_text().splitlines():
+        main, words, *files = line.split("\t")
+        found = entry_of(main, words.split(), by_entry)
+        if found is not None:
+            loaded = {Path(file).relative_to(tmp_path).as_posix() for file in files if file.startswith(str(tmp_path))}
+            loaded = {
+                file for file in loaded if not file.startswith("stages/lineage/") and (tmp_path / file).stat().st_size
+            }
+            if beyond := loaded - by_entry[found]:
+                missing[found] = sorted(beyond)
+    assert not missing
+
+
+def code_environment(root: Path) -> dict[str, str]:
+    """Where Python finds `sitecustomize`, and no MLflow."""
+    import os
+
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return dict(os.environ, PATH=path, PYTHONPATH=f"{root}/site", LINEAGE="off", OMP_NUM_THREADS="1")
+
+
+def entry_of(main: str, words: list[str], known: dict[tuple[str, str], set[str]]) -> tuple[str, str] | None:
+    """Program and entry of the job whose process this was; None for another process."""
+    parts = Path(main).parts
+    if parts[:1] != ("stages",) or parts[-1] != "__main__.py":
+        return None
+    for flag in ("--run", "--name", "--reward"):
+        name = words[words.index(flag) + 1] if flag in words else ""
+        for program in (parts[1], f"{parts[1]} {words[0]}" if words else ""):
+            if (program, name) in known:
+                return program, name
+    return (parts[1], "") if (parts[1], "") in known else None

@@ -11,9 +11,9 @@ import yaml
 from project import ROOT, Project, make, small_study
 
 from workflow.cluster import Cluster, cluster
+from workflow.jobs import SHARDED, STAGES, Stage
 
-RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
-RULES = {rule for file in RULE_FILES for rule in re.findall(r"^rule (\w+):", file.read_text(), re.M)}
+EVERY = [*STAGES, *(part for parts in SHARDED.values() for part in parts)]
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_slurm_resources_name_every_rule_that_is_submitted() -> None:
     """Snakemake ignores resources of unknown rules without a word, and gives unnamed rules the default."""
-    block = re.search(r"^localrules:\n((?:    .*\n)+)", (ROOT / "Snakefile").read_text(), re.M)
-    assert block is not None
-    local = set(re.findall(r"^    (\w+),", block[1], re.M))
-    assert local
-    assert cluster(environment={"IMAGEREFL_SITE": os.devnull}).rules.keys() == RULES - local
+    submitted = {stage.name for stage in EVERY} - {stage.name for stage in STAGES if stage.local}
+    assert cluster(environment={"IMAGEREFL_SITE": os.devnull}).rules.keys() == submitted
 
 
 def site(folder: Path, text: str) -> Cluster:
@@ -117,9 +114,8 @@ def test_slurm_plan(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         assert expected in resources
 
 
-def test_every_rule_is_complete() -> None:
-    """Each rule says what it reads, writes, logs, how long it took, and what it needs."""
-    for file in RULE_FILES:
-        for text in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
-            for part in ("input", "output", "log", "benchmark", "threads", "resources", "shell"):
-                assert re.search(rf"^    {part}:", text, re.M), f"{file.name}: {text.splitlines()[0]} {part}"
+@pytest.mark.parametrize("stage", EVERY, ids=lambda stage: stage.program)
+def test_every_stage_asks_for_what_it_needs(stage: Stage) -> None:
+    assert stage.resources.keys() >= {"mem_mb", "runtime"}
+    assert stage.about
+    assert (stage.flag != "") == (stage.each != "")

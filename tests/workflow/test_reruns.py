@@ -41,7 +41,7 @@ def test_one_methods_learning_rate(project: Project) -> None:
     project.edit("methods.imagerefl.train", {"optimizer": {"lr": 1e-4}})
     assert project.snakemake().ran.keys() == expected
     assert not project.dvc().ran
-    project.edit("methods.imagerefl.train", {"optimizer": {"lr": 2e-4}})
+    project.edit("methods.imagerefl.train", {"optimizer": {"lr": 3e-4}})
     assert project.dvc().ran.keys() == expected
     assert not project.snakemake().ran
     project.edit("methods.imagerefl.train", None)
@@ -60,6 +60,57 @@ def test_code_of_a_stage_and_of_none(project: Project) -> None:
     os.utime(project.root / "stages/sample/settings.py")  # a new time, as git gives it, is no change
     project.append("stages/encode/settings.py", "# another comment\n")
     assert project.dvc().ran.keys() == {"encode"}  # DVC sees that the encodings are the same as before
+    assert not project.snakemake().ran
+
+
+METHOD = '"""A method that no study names."""\n'
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("stages/finetune/methods/foo.py", set()),
+        ("stages/sample/strategies/foo.py", set()),
+        ("stages/rewards/foo.py", set()),
+        ("stages/measure/metrics/foo.py", set()),
+        ("stages/finetune/methods/ddpo.py", set()),
+        ("stages/sample/strategies/fusion.py", set()),
+        ("stages/rewards/jpeg.py", set()),
+        ("stages/measure/metrics/coverage.py", set()),
+        ("stages/finetune/methods/imagerefl.py", of(["imagerefl-s0"]) | {"report"}),
+        ("stages/measure/metrics/kid.py", {"measure reference", "report"} | of(["base", *RUNS], "measure samples")),
+    ],
+)
+def test_a_plug_in_concerns_the_jobs_that_name_it(project: Project, file: str, expected: set[str]) -> None:
+    """A new file and an edited one, under either runner."""
+    (project.root / file).touch()
+    project.append(file, METHOD)
+    assert project.snakemake().ran.keys() == expected
+    assert not project.dvc().ran
+    project.append(file, METHOD)
+    # DVC sees where results are the same as before.
+    assert project.dvc().ran.keys() == {job for job in expected if not job.startswith(("sample", "report"))}
+    assert not project.snakemake().ran
+
+
+def test_the_same_value_in_another_spelling(project: Project) -> None:
+    """What is compared are validated settings: other numerals, a default that is written out, another order."""
+    text = project.text("params.yaml")
+    spelled = text.replace("lr: 0.0002", "lr: 2.0e-4").replace("steps: 80", "steps: 80.0")
+    spelled = spelled.replace("clip_norm: 1.0", "clip_norm: 1").replace("aig:", "aig:\n      guidance: 1.0")
+    assert spelled.count("\n") == text.count("\n") + 1 and spelled != text
+    (project.root / "params.yaml").write_text(spelled)
+    study = project.read()
+    study["measure"]["neighbours"] = 3
+    study["methods"]["refl"]["train"] = {"steps": 80, "guidance": 1}
+    study["finetune"] = dict(reversed(study["finetune"].items()))
+    project.write(study)
+    assert not project.snakemake().ran
+    assert not project.dvc().ran
+    project.edit("methods.refl.train", {"steps": 81})
+    assert "finetune refl-s0" in project.snakemake("--until", "finetune").ran
+    (project.root / "params.yaml").write_text(text)
+    assert "finetune refl-s0" in project.dvc().ran
     assert not project.snakemake().ran
 
 

@@ -105,7 +105,7 @@ def test_every_job_of_a_study_goes_through_slurm(slurm: LocalSlurm, tmp_path: Pa
 
     jobs = table(slurm, before)
     gpu = {"score@proxy", "encode", "finetune@refl-s0", "sample_base", "sample@refl-s0", "measure_reference"}
-    gpu |= {"measure@refl-s0", "measure_base"}
+    gpu |= {"measure@refl-s0", "measure@base"}
     assert jobs.keys() == gpu | {"curate", "report"}
     for name, (job, *again) in jobs.items():
         assert not again, f"{name} was submitted more than once"

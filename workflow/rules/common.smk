@@ -1,5 +1,15 @@
-# What every rule uses: the study, the stamps of its jobs, and DVC's word on what is built.
+# The study, the stamps of its jobs, and DVC's word on what is built.
 
+CAPTIONS = {
+    "index.html": "page",
+    "frontier.svg": "frontier",
+    "strategies.svg": "strategies",
+    "training.svg": "training",
+    "queries.svg": "queries",
+    "grid.png": "grid",
+    "summary.csv": "summary",
+    "differences.csv": "differences",
+}
 ACTIVE = "params.yaml"  # the study that DVC runs
 STARTED = time.time()
 
@@ -12,8 +22,8 @@ def refuse(error):
 
 try:
     FILE = asked_study(config, workflow.overwrite_configfiles, ACTIVE)
-    load(FILE)
-    STUDY = Layout.read(FILE)
+    PLAN = Plan.read(FILE)
+    STUDY = PLAN.layout
     if FILE != ACTIVE and STUDY.clashes(ACTIVE):
         raise InputError(
             f"{FILE}: study.name: {ACTIVE} has the same name {STUDY.name!r} and other content, expected a name of its"
@@ -22,7 +32,9 @@ try:
 except InputError as error:
     refuse(error)
 
+out = STUDY.out
 P = shlex.quote(FILE)  # the study file, as it stands in every command line
+JOBS = Files(STUDY)
 
 if not workflow.is_main_process and "SLURM_JOB_ID" in os.environ:
     shell.prefix(PREFIX)
@@ -32,57 +44,69 @@ elif workflow.is_main_process and not workflow.dryrun:
 # Jobs on this machine share it one core each; a job on a node of a cluster may use what it was granted.
 THREADS = 1 if workflow.is_main_process else int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
 
-out, logs = STUDY.out, STUDY.logs
 SHARED = os.path.exists(ACTIVE) and STUDY.study == read_study(ACTIVE)  # whether DVC may have built the very same files
-AGREEMENT = Agreement()
 HELD = workflow.is_main_process and held(STUDY.name)  # Snakemake will refuse: plan, and change nothing meanwhile
+try:
+    STAMPS = Stamps.of(PLAN, shared=workflow.is_main_process and SHARED and not HELD)
+except InputError as error:
+    refuse(error)
 
 
-def beside(job):
-    """Files of a job (`finetune@refl-s0`) that DVC does not see."""
-    stage, _, run = job.partition("@")
-    shared = Path(logs(f"{stage.removesuffix('_base')}_shard")).glob(f"{run or 'base'}.*-of-*.tsv")
-    return Beside(stamps(STUDY.name, job), [Path(logs(f"{job.replace('@', '/')}.tsv")), *shared], STUDY.sources(job))
+def planning():
+    """Whether nothing is to be built, so that nothing may change."""
+    return workflow.dryrun or HELD
 
 
-def stamped(stage, wildcards, name, content):
-    """The job's stamp `name` with this content."""
-    job = "@".join([stage, *wildcards])
-    path = stamps(STUDY.name, job) / f"{name}.json"
-    return stamp(path, content, built=whole(job) in AGREEMENT.built, planning=workflow.dryrun or HELD)
+def stamped(stage):
+    """Inputs: files that change when the settings, the code or the command of the job do."""
+
+    def stamps(wildcards):
+        names, line = dict(wildcards.items()), {"command": JOBS.command(stage)}
+        shared = STAMPS.shared(stage, names.get("name", ""), planning())
+        return [*shared, STAMPS.own(stage, names, "command", line, planning())]
+
+    return stamps
 
 
-def executes(stage, as_stage=None):
-    """An input: the file that changes when code does that the stage executes, the code of `as_stage` in dvc.yaml."""
-    return lambda wildcards: stamped(stage, wildcards, "code", code(as_stage or stage))
+def choice(stage):
+    """Inputs: the files that the study chooses."""
+    return lambda wildcards: JOBS.chosen(stage, wildcards.get("name", ""))
 
 
-def reads(stage, *keys, rule=None):
-    """An input: the file that changes when one of these keys of the study file, or the command, does; the command of
-    `rule` where that is not called like the stage.
-    """
+def sources(stage):
+    """Inputs: the files from outside that the job takes."""
 
-    def settings(wildcards):
-        names = dict(wildcards.items())
-        if names.get("run") in STUDY.runs:
-            names["method"] = STUDY.method(names["run"])
-        content = values(STUDY.study, tuple(key.format(**names) for key in keys))
-        return stamped(stage, wildcards, "settings", content | {"command": workflow.get_rule(rule or stage).shellcmd})
-
-    return settings
-
-
-def takes(stage):
-    """An input: the files from outside that a job takes."""
-
-    def sources(wildcards):
-        files = STUDY.sources("@".join([stage, *wildcards]))
+    def files(wildcards):
+        found = STUDY.sources(JOBS.job(stage, wildcards.get("name", "")))
         # Snakemake takes braces in a name for a wildcard and knows no way to write them; such files stand in a stamp.
-        braced = {file: os.stat(file).st_mtime_ns for file in files if "{" in file}
-        plain = [file for file in files if file not in braced]
-        return [*plain, stamped(stage, wildcards, "sources", braced)] if braced else plain
+        braced = {file: os.stat(file).st_mtime_ns for file in found if "{" in file}
+        plain = [file for file in found if file not in braced]
+        return [*plain, STAMPS.own(stage, dict(wildcards.items()), "sources", braced, planning())] if braced else plain
 
-    return sources
+    return files
+
+
+def outputs(stage):
+    """Outputs: parts of a whole are not kept, and what has a caption stands in Snakemake's own report too."""
+    for pattern in JOBS.outputs(stage):
+        caption = CAPTIONS.get(os.path.relpath(pattern, out("report")))
+        if stage.sharded:
+            yield temp(pattern)
+        elif caption is not None:
+            yield report(pattern, caption=f"../report/{caption}.rst", category=STUDY.name)
+        else:
+            yield pattern
+
+
+def command(stage):
+    """A parameter: the command of the job. The shell line of a rule in a loop is evaluated when the loop is over."""
+
+    def filled(wildcards):
+        shard = wildcards.get("shard", "")
+        line = JOBS.command(stage).replace("{part}", shard.replace("-of-", "/")).replace("{shard}", shard)
+        return line.replace("{name}", wildcards.get("name", "")).replace("{P}", P)
+
+    return filled
 
 
 def settle():
@@ -90,11 +114,6 @@ def settle():
     asked = workflow.dag_settings
     whole = not (asked.targets or asked.until or asked.omit_from or workflow.touch)
     if SHARED and whole:
-        commit(STARTED, [ACTIVE, *all_code()])
-
-
-if workflow.is_main_process and SHARED and not HELD:
-    try:
-        AGREEMENT.reach(beside)
-    except InputError as error:
-        refuse(error)
+        if os.path.isdir(".dvc"):
+            chosen.write(PLAN)  # which DVC would have done
+        commit(STARTED, [ACTIVE, *PLAN.code()])

@@ -1,0 +1,128 @@
+"""`dvc.yaml` from the table of jobs: `python -m workflow.dvc_file` writes it anew (`make dvc-file`).
+
+Jobs of the study stand in it as templates that DVC fills from params.yaml, so editing the study leaves it as it is. Its
+first stage checks the study and writes the stamps that all others depend on; it also sees whether this file is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflow.files import written
+from workflow.jobs import STAGES, Chosen, Folder, Place, Stage
+
+FILE = Path("dvc.yaml")
+OUT = "out/${study.name}"
+CHECK = "python -m stages.names params.yaml"
+"""DVC pastes names of the study into shell lines; this lets only plain ones pass. After a command that fails DVC runs
+no other.
+"""
+HEAD = """\
+# The study of params.yaml, run by DVC: `dvc repro`. Written by `python -m workflow.dvc_file` from workflow/jobs.py, as
+# Snakemake's rules are; edit that. For another study: cp studies/smoke.yaml params.yaml
+#
+# `plan` runs first: it checks the study and writes, for every job, the settings that it reads and the digests of the
+# code that it executes. The job depends on these, and on its data; a folder of results stands for what other jobs write
+# into it. `data`, `shipped` and `votes` hold files from outside.
+
+"""
+PLOTS = Path(__file__).with_name("plots.yaml")
+"""What `dvc metrics` and `dvc plots` show of the report."""
+
+
+def content(crosses: bool = False) -> str:
+    """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained."""
+    stages: dict[str, Any] = {"plan": _plan()}
+    for stage in STAGES:
+        if _chooses(stage) and "chosen" not in stages:
+            stages["chosen"] = _chosen(crosses)
+        stages |= dict(_stages(stage))
+    body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
+    return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
+
+
+def _plan() -> dict[str, Any]:
+    outs = [{f"{OUT}/plan": {"cache": False, "persist": True}}]
+    return {
+        "desc": "Check the study; write settings and code of every job", "cmd": "python -m workflow.plan params.yaml",
+        "always_changed": True, "outs": outs,
+    }  # fmt: skip
+
+
+def _chosen(crosses: bool) -> dict[str, Any]:
+    return {
+        "desc": "Write which rewards and networks a sampling job reads, and their digests",
+        "cmd": "python -m workflow.chosen params.yaml", "always_changed": True,
+        "deps": [f"{OUT}/plan", f"{OUT}/models", *([f"{OUT}/runs"] if crosses else [])],
+        "outs": [{f"{OUT}/chosen": {"cache": False, "persist": True}}],
+    }  # fmt: skip
+
+
+def _chooses(stage: Stage) -> bool:
+    return any(isinstance(place, Chosen) for place in stage.reads.values())
+
+
+def _stages(stage: Stage) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stages of DVC for one of ours: a template over the entries of the study, and the job of the base."""
+    if stage.each:
+        item = "${item}" if stage.each == "score.rewards" else "${key}"
+        yield stage.name, {"foreach": f"${{{stage.each}}}", "do": _job(stage, item)}
+    else:
+        yield stage.name, _job(stage, "")
+    if stage.base:
+        yield f"{stage.name}_base", _job(stage, "base")
+
+
+def _job(stage: Stage, name: str) -> dict[str, Any]:
+    def path(place: str) -> str:
+        named = {"{name}": name, "{reward}": "${study.reward}", "{heldout}": "${study.heldout}"}
+        for placeholder, value in named.items():
+            place = place.replace(placeholder, value)
+        return f"{OUT}/{place}"
+
+    job = f"{stage.name}@{name}" if name else stage.name
+    words = [f"python -m stages.{stage.program} --params params.yaml"]
+    words += [f"--{stage.flag} {name}"] if stage.flag else []
+    for flag, place in (stage.reads | stage.writes).items():
+        words.append(f"--{flag} {path(place if isinstance(place, str) else place.path)}")
+    stamps = [f"plan/{job}/settings.json", f"plan/{job}/code.json"]
+    stamps += [f"chosen/{job}.json"] if _chooses(stage) else []
+    folders = [f"{place.path}/" for place in stage.reads.values() if isinstance(place, Folder) and not place.files]
+    reads = [file for place in stage.reads.values() for file in _read(place) if not file.startswith(tuple(folders))]
+    return {
+        "desc": stage.about,
+        "cmd": [CHECK, " ".join(words)],
+        "deps": [*map(path, stamps), *stage.outside, *map(path, reads)],
+        "outs": [path(file) for file in written(stage)],
+    }
+
+
+def _read(place: Place) -> Iterator[str]:
+    if isinstance(place, str):
+        yield place
+    elif isinstance(place, Folder):
+        yield from (f"{place.path}/{file}" for file in place.files) if place.files else [place.path]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Items of lists stand under their key, two columns in."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def main() -> None:
+    """Command line."""
+    from workflow.plan import Plan
+
+    argparse.ArgumentParser(prog="python -m workflow.dvc_file", description=__doc__).parse_args()
+    FILE.write_text(content(Plan.read("params.yaml").crosses), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Jobs of one study by name, with the files and the command of each: `workflow/jobs.py` with the study filled in.
+
+A *pattern* is a path with `{name}` and `{shard}` left in it, as Snakemake's wildcards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from workflow.jobs import SHARDED, STAGES, Chosen, Folder, Place, Stage
+from workflow.layout import Layout
+
+P = "{P}"
+"""Where the study file stands in a command."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Everything about the jobs of a study that depends on the study."""
+
+    layout: Layout
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Kinds of jobs as Snakemake runs them, those without a job left out."""
+        found = [part for stage in STAGES for part in self._parts(stage)]
+        return [stage for stage in found if self.names(stage)]
+
+    def _parts(self, stage: Stage) -> tuple[Stage, ...]:
+        return SHARDED[stage.name] if stage.name in SHARDED and self.layout.shards(stage.name) else (stage,)
+
+    def names(self, stage: Stage) -> list[str]:
+        """Names of the jobs of a stage; the empty name where there is one job."""
+        if not stage.each:
+            return [""]
+        return [*(["base"] if stage.base else []), *map(str, at(self.layout.study, stage.each) or ())]
+
+    def shards(self, stage: Stage) -> list[str]:
+        """Names of the shares of a job, `2-of-4`."""
+        return self.layout.shards(stage.part_of)
+
+    def inputs(self, stage: Stage) -> list[str]:
+        """Patterns of the files that a job of the stage reads, but for those that the study chooses."""
+        return [file for place in stage.reads.values() for file in self._read(stage, place)]
+
+    def chosen(self, stage: Stage, name: str) -> list[str]:
+        """Files that a job reads because the study chooses them."""
+        found = []
+        for place in stage.reads.values():
+            if isinstance(place, Chosen):
+                searched = place.which == "searched"
+                layout = self.layout
+                found += layout.searched("tuned" if name else "base") if searched else layout.networks(name or "base")
+        return found
+
+    def outputs(self, stage: Stage) -> list[str]:
+        """Patterns of the files that a job of the stage writes."""
+        return [self._pattern(file) for file in written(stage)]
+
+    def command(self, stage: Stage) -> str:
+        """Pattern of the command of a job, with `{P}` for the study file."""
+        words = [f"python -m stages.{stage.program} --params {P}"]
+        words += [f"--{stage.flag} {{name}}"] if stage.flag else []
+        words += [f"--{flag} {self._argument(stage, place)}" for flag, place in (stage.reads | stage.writes).items()]
+        words += ["--shard {part}"] if stage.sharded else []
+        return " ".join(words)
+
+    def job(self, stage: Stage, name: str) -> str:
+        """What a job is called (`finetune@refl-s0`, `encode`); shares of a job go by the name of the whole."""
+        return "@".join(filter(None, (stage.part_of or stage.name, name)))
+
+    def in_dvc(self, job: str) -> str:
+        """What DVC calls a job: of a stage with a job for the base beside those of the runs that one is a stage."""
+        stage, _, name = job.partition("@")
+        alone = any(one.name == stage and one.base for one in STAGES)
+        return f"{stage}_base" if alone and name == "base" else job
+
+    def log(self, stage: Stage, ending: str) -> str:
+        """Pattern of a log or benchmark."""
+        parts = [stage.name, "{name}.{shard}" if stage.sharded else "{name}" if stage.each else ""]
+        return self.layout.logs("/".join(filter(None, parts)) + ending)
+
+    def benchmarks(self, stage: Stage, name: str) -> list[Path]:
+        """Benchmarks of what Snakemake runs for a job of DVC's."""
+        found = [fill(self.log(part, ".tsv"), name) for part in self._parts(stage)]
+        return [
+            Path(file.replace("{shard}", shard)) for file in found for shard in self.layout.shards(stage.name) or [""]
+        ]
+
+    @cached_property
+    def kept(self) -> list[str]:
+        """Every file that the jobs of the study leave behind."""
+        made = ((stage, name) for stage in self.stages if not stage.sharded for name in self.names(stage))
+        return [fill(pattern, name) for stage, name in made for pattern in self.outputs(stage)]
+
+    def _read(self, stage: Stage, place: Place) -> Iterator[str]:
+        if isinstance(place, str) and "{shard}" in place:
+            yield from (self._pattern(place).replace("{shard}", shard) for shard in self.shards(stage))
+        elif isinstance(place, str):
+            yield self._pattern(place)
+        elif isinstance(place, Chosen):
+            return
+        elif place.files:
+            yield from (self._pattern(f"{place.path}/{file}") for file in place.files)
+        else:
+            yield from (file for file in self.kept if PurePosixPath(file).is_relative_to(self._pattern(place.path)))
+
+    def _argument(self, stage: Stage, place: Place) -> str:
+        if isinstance(place, (Folder, Chosen)):
+            return self._pattern(place.path)
+        joins = "{shard}" in place and not stage.sharded
+        return " ".join(self._read(stage, place)) if joins else self._pattern(place)
+
+    def _pattern(self, path: str) -> str:
+        named = {"{reward}": self.layout.reward, "{heldout}": self.layout.heldout}
+        for placeholder, name in named.items():
+            path = path.replace(placeholder, name)
+        return self.layout.out(path)
+
+
+def written(stage: Stage) -> Iterator[str]:
+    """Paths below `out/<study>/` that a job of the stage writes."""
+    for place in stage.writes.values():
+        yield from [place] if isinstance(place, str) else _inside(place)
+
+
+def _inside(place: Folder | Chosen) -> list[str]:
+    return [f"{place.path}/{file}" for file in place.files] if isinstance(place, Folder) else []
+
+
+def fill(pattern: str, name: str) -> str:
+    """A pattern with the job's name in it."""
+    return pattern.replace("{name}", name)
+
+
+def at(study: Mapping[str, Any], key: str) -> Any:
+    """What stands in the study file under a dotted key; None where there is nothing."""
+    value: Any = study
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
