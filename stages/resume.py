@@ -9,7 +9,6 @@ sequence of independent results of which the finished ones are kept (`results`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from stages import code
 from stages.errors import InputError, Stopped
 from stages.params import read_study
 from stages.processes import ALONE, Processes
@@ -43,9 +43,6 @@ SHARE = 20
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What a job scheduler sends a while before it kills."""
 FOLDER, KEY = ".state", "key.json"
-CODE = Path(__file__).resolve().parent
-OBSERVERS = ("lineage", "parity", "report")
-"""Packages in here that decide nothing about the results of a job that can be resumed."""
 PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "pyarrow")
 
 
@@ -244,20 +241,20 @@ def _key(stage: str, name: str, settings: Mapping[str, Any], inputs: Sequence[Pa
     """Everything that decides the job's result, as JSON."""
     files = [sha256(path) if path.is_file() else "missing" for path in inputs]
     content = {
-        "job": [stage, name], "settings": settings, "inputs": files, "code": code_digest(),
+        "job": [stage, name], "settings": settings, "inputs": files, "code": _code(stage, settings, inputs),
         "versions": {package: _version(package) for package in PACKAGES}, "device": device().type,
     }  # fmt: skip
     return json.dumps(content, sort_keys=True, indent=1, default=str) + "\n"
 
 
-def code_digest() -> str:
-    """SHA-256 over the names and bytes of the Python files that may decide a result."""
-    digest = hashlib.sha256()
-    for path in sorted(CODE.rglob("*.py")):
-        inside = path.relative_to(CODE)
-        if inside.parts[0] not in OBSERVERS:
-            digest.update(inside.as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def _code(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> Mapping[str, str]:
+    """Digests of the files that the job executes.
+
+    Plug-ins count that its settings or the records of its models name, or that are loaded already.
+    """
+    records = [json.loads(path.read_bytes()) for path in inputs if path.suffix == ".json" and path.is_file()]
+    loaded = [name.rpartition(".")[2] for name in sys.modules if name.startswith(f"{code.PROJECT}.")]
+    return code.digests(f"stages.{stage}.__main__", texts=code.texts_of([dict(settings), records, loaded]))
 
 
 def _version(package: str) -> str:

@@ -182,7 +182,7 @@ def stopping(folder: Path, told: Told, processes: Processes) -> tuple[list[int],
 
     def job() -> None:
         study, output = folder / "params.yaml", folder / "weights"
-        with resume.keep(study, "job", "name", output, {}, [], processes) as state:
+        with resume.keep(study, "encode", "name", output, {}, [], processes) as state:
             for step in range(1, 7):
                 if told.get(processes.rank, (0, 0))[0] == step:
                     os.kill(os.getpid(), told[processes.rank][1])

@@ -80,6 +80,16 @@ for flag in outputs:
 '''
 
 
+STAND_INS = "stand_in.py"
+"""The file, in a copy, that every stage executes in place of its own code."""
+FUTURE = "from __future__ import annotations\n"
+INSTEAD = f"""
+exec(open("{STAND_INS}").read())
+raise SystemExit
+"""
+"""What a stage's `__main__` begins with; what it would import stays in it, as that decides what runs again."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command said, and which stages it ran (`finetune refl-s0`)."""
@@ -184,7 +194,9 @@ def make(root: Path, study: dict[str, Any]) -> Project:
             weights.parent.mkdir(parents=True, exist_ok=True)
             weights.write_text(name)
     for stage in STAGES:
-        (root / "stages" / stage / "__main__.py").write_text(STAND_IN.format(written=written(), read=READ))
+        main = root / "stages" / stage / "__main__.py"
+        main.write_text(main.read_text().replace(FUTURE, FUTURE + INSTEAD, 1))
+    (root / STAND_INS).write_text(STAND_IN.format(written=written(), read=READ))
     project = Project(root)
     project.write(study)
     return project

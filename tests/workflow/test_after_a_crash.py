@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import Project, make
+from project import STAND_INS, Project, make
 from test_one_at_a_time import contents, study, until
 
 HALF = """
@@ -25,7 +25,7 @@ while stage == "encode" and Path("hold.txt").exists():
 def project_of(root: Path) -> Project:
     """The project whose `encode` leaves half a file when it is killed."""
     project = make(root, study())
-    main = project.root / "stages/encode/__main__.py"
+    main = project.root / STAND_INS
     main.write_text(main.read_text().replace("for flag in outputs:", f"{HALF}\nfor flag in outputs:", 1))
     return project
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import Project, make
+from project import STAND_INS, Project, make
 from test_one_at_a_time import study, until
 
 HOLD = """
@@ -27,7 +27,7 @@ AFTER_TRAINING = {"finetune refl-s0", "sample run refl-s0", "measure samples ref
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A finished study called `other`; every test leaves it finished."""
     made = make(tmp_path_factory.mktemp("missing") / "clone", study())
-    main = made.root / "stages/finetune/__main__.py"
+    main = made.root / STAND_INS
     main.write_text(main.read_text().replace("for flag in outputs:", f"{HOLD}\nfor flag in outputs:", 1))
     made.write(study("other"), "studies/other.yaml")
     made.snakemake(*OTHER)

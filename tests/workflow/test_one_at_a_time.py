@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import make, small_study
+from project import STAND_INS, make, small_study
 
 PATIENCE = 60.0
 """Seconds to wait for another process, on a machine that has other work to do."""
@@ -75,7 +75,7 @@ def test_a_second_snakemake_is_refused_and_harms_nothing(tmp_path: Path) -> None
     """Though the study was edited meanwhile: what is being made with the old settings must not pass for current."""
     project = make(tmp_path, study())
     before = project.read()["encode"]["batch_size"]
-    main = project.root / "stages/encode/__main__.py"
+    main = project.root / STAND_INS
     main.write_text(main.read_text().replace("for flag in outputs:", f"{WAIT}\nfor flag in outputs:", 1))
     hold = project.root / "hold.txt"
     hold.write_text("")
