@@ -59,7 +59,10 @@ digest = hashlib.sha256(Path(__file__).read_bytes())
 digest.update(json.dumps([value(key) for key in READ.get(f"{{stage}} {{kind}}".strip(), ())]).encode())
 outputs = [flag for flag in WRITTEN[f"{{stage}} {{kind}}".strip()] if flag in flags]
 for flag, path in sorted(flags.items()):
-    if flag not in outputs and flag not in ("params", "run", "name", "shard", "reward" if stage == "score" else ""):
+    if flag not in outputs and flag not in (
+        "params", "run", "name", "shard", "reward" if stage == "score" else "",
+        *(("models", "runs") if stage == "sample" else ()),  # of which it would read what strategies name
+    ):
         for file in files(path):
             digest.update(file.read_bytes())
 for path in parts:
