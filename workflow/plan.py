@@ -51,7 +51,7 @@ class Plan:
         sampled = strategies.resolve(self.layout.file).strategies
         found["sample"]["strategies"] = {one.name: one.settings.model_dump(mode="json") for one in sampled}
         for name, settings in self.layout.study["methods"].items():
-            found["methods"][name] = methods.method(settings, name)[1].model_dump(mode="json")
+            found["methods"][name] = methods.method(settings, name)[-1].model_dump(mode="json")
         for name, run in {self.layout.method(run): run for run in self.layout.runs}.items():
             train = methods.resolve(self.layout.file, run, self.layout.study).train
             found["methods"][name]["train"] = train.model_dump(mode="json")
