@@ -19,7 +19,7 @@ from stages.errors import InputError
 Family = Literal["reward gradient", "policy gradient", "preference", "matching", "soft Q", "online", ""]
 """Families of fine-tuning methods; empty where a method does not say."""
 
-LineStyle: TypeAlias = str | tuple[float, tuple[float, ...]]
+LineStyle: TypeAlias = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
 """A line style of matplotlib: `"--"`, or (offset, lengths of dashes and gaps in points)."""
 
 

@@ -1,8 +1,9 @@
 """Which code decides what a job makes: read from the sources, nothing is run.
 
 A job executes its stage's `__main__` and what that imports, directly or not. Of packages of plug-ins (those that
-`stages.plugins` loads from) it executes the modules whose names stand among the texts of its settings, and what those
-import. So a new or edited plug-in concerns the jobs that name it and no others. Torch-free.
+`stages.plugins` loads from) it executes the modules whose names stand among the texts of its settings or in a constant
+`ALWAYS`, all of them where `plugins.every` asks for all, and what those import. So a new or edited plug-in concerns the
+jobs that name it and no others. Torch-free.
 """
 
 from __future__ import annotations
@@ -74,31 +75,36 @@ def closure(
         raise ModuleNotFoundError(entry)
     found: set[Path] = set()
     packages: set[str] = set()
+    kinds: set[str] = set(texts)
+    looked: set[str] = set()
     loads = False
     queue = [(start, entry, functions)]
-    while queue or (loads and packages):
-        if not queue:
-            plugged, packages = [f"{package}.{text}" for package in packages for text in texts], set()
-            queue = [(target, name, ()) for name in plugged if (target := _file(root, name)) is not None]
-            continue
+    while queue:
         file, module, only = queue.pop()
-        if file in found or module.startswith(OBSERVERS):
-            continue
-        found.add(file)
-        contents = _contents(file, _stamp(file), module, only)
-        loads, packages = loads or contents.loads, packages | contents.packages
-        queue += [(target, name, ()) for name in contents.imports if (target := _file(root, name)) is not None]
+        if file not in found and not module.startswith(OBSERVERS):
+            found.add(file)
+            contents = _contents(file, _stamp(file), module, only)
+            loads, packages, kinds = loads or contents.loads, packages | contents.packages, kinds | contents.always
+            whole = [name for package in contents.whole for name in _modules(root, package)]
+            names = [*contents.imports, *whole]
+            queue += [(target, name, ()) for name in names if (target := _file(root, name)) is not None]
+        if not queue and loads:
+            plugged = {f"{package}.{kind}" for package in packages for kind in kinds} - looked
+            looked |= plugged
+            queue = [(target, name, ()) for name in sorted(plugged) if (target := _file(root, name)) is not None]
     return frozenset(file for file in found if file.name != "__init__.py" or file.read_text(encoding="utf-8").strip())
 
 
 @dataclass
 class _Contents:
-    """Dotted names that a module imports, which may be modules or not; texts that may name packages of plug-ins; and
-    whether it loads plug-ins.
+    """Dotted names that a module imports, which may be modules or not; texts that may name packages of plug-ins;
+    plug-ins that are always loaded, packages of which all are; and whether it loads plug-ins.
     """
 
     imports: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
+    always: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
     loads: bool = False
 
 
@@ -110,6 +116,10 @@ def _contents(file: Path, stamp: tuple[int, int], module: str, functions: tuple[
         found.imports.update(_imported(node, module, file.name == "__init__.py"))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{PROJECT}."):
             found.packages.add(node.value)
+        if isinstance(node, ast.Assign) and any(ast.unparse(target) == "ALWAYS" for target in node.targets):
+            found.always.update(_texts(node.value))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "plugins.every":
+            found.whole.update(_texts(node))
         found.loads = found.loads or (isinstance(node, ast.Call) and ast.unparse(node.func) == "plugins.load")
     return found
 
@@ -176,6 +186,17 @@ def _body(tree: ast.Module, functions: tuple[str, ...]) -> list[ast.stmt]:
             wanted.add(name)
             queue += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name) and node.id in defined]
     return [node for node in tree.body if not isinstance(node, ast.FunctionDef) or node.name in wanted]
+
+
+def _texts(node: ast.AST) -> set[str]:
+    constants = (part for part in ast.walk(node) if isinstance(part, ast.Constant))
+    return {part.value for part in constants if isinstance(part.value, str)}
+
+
+def _modules(root: Path, package: str) -> list[str]:
+    """The modules of a package of the project by their dotted names."""
+    files = root.joinpath(*package.split(".")).glob("[!_]*.py")
+    return sorted(f"{package}.{file.stem}" for file in files)
 
 
 def _executed(body: list[ast.stmt]) -> Iterator[ast.AST]:

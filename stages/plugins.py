@@ -26,6 +26,11 @@ def names(package: str, group: str, besides: Collection[str] = ()) -> tuple[str,
     return tuple(sorted({*_files(package, frozenset(besides)), *_entry_points(group)}))
 
 
+def every(package: str) -> tuple[str, ...]:
+    """Every kind of `package` itself, for who imports them all: a new one then concerns every job that does so."""
+    return names(package, "")
+
+
 def load(package: str, group: str, kind: str, what: str, besides: Collection[str] = ()) -> ModuleType:
     """The module of `kind`; a file of the package goes before an entry point of the same name.
 

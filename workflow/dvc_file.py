@@ -7,12 +7,13 @@ first stage checks the study and writes the stamps that all others depend on; it
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from stages.report import figure
 from workflow.files import written
 from workflow.jobs import STAGES, Chosen, Folder, Place, Stage
 
@@ -35,13 +36,16 @@ PLOTS = Path(__file__).with_name("plots.yaml")
 """What `dvc metrics` and `dvc plots` show of the report."""
 
 
-def content(crosses: bool = False) -> str:
-    """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained."""
+def content(crosses: bool = False, report: Sequence[str] | None = None) -> str:
+    """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained, `report` what the report
+    consists of: by default that of a study without figures of its own.
+    """
+    files = figure.outputs() if report is None else report
     stages: dict[str, Any] = {"plan": _plan()}
     for stage in STAGES:
         if _chooses(stage) and "chosen" not in stages:
             stages["chosen"] = _chosen(crosses)
-        stages |= dict(_stages(stage))
+        stages |= dict(_stages(stage, files))
     body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
     return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
 
@@ -67,18 +71,18 @@ def _chooses(stage: Stage) -> bool:
     return any(isinstance(place, Chosen) for place in stage.reads.values())
 
 
-def _stages(stage: Stage) -> Iterator[tuple[str, dict[str, Any]]]:
+def _stages(stage: Stage, report: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The stages of DVC for one of ours: a template over the entries of the study, and the job of the base."""
     if stage.each:
         item = "${item}" if stage.each == "score.rewards" else "${key}"
-        yield stage.name, {"foreach": f"${{{stage.each}}}", "do": _job(stage, item)}
+        yield stage.name, {"foreach": f"${{{stage.each}}}", "do": _job(stage, item, report)}
     else:
-        yield stage.name, _job(stage, "")
+        yield stage.name, _job(stage, "", report)
     if stage.base:
-        yield f"{stage.name}_base", _job(stage, "base")
+        yield f"{stage.name}_base", _job(stage, "base", report)
 
 
-def _job(stage: Stage, name: str) -> dict[str, Any]:
+def _job(stage: Stage, name: str, report: Sequence[str]) -> dict[str, Any]:
     def path(place: str) -> str:
         named = {"{name}": name, "{reward}": "${study.reward}", "{heldout}": "${study.heldout}"}
         for placeholder, value in named.items():
@@ -98,7 +102,7 @@ def _job(stage: Stage, name: str) -> dict[str, Any]:
         "desc": stage.about,
         "cmd": [CHECK, " ".join(words)],
         "deps": [*map(path, stamps), *stage.outside, *map(path, reads)],
-        "outs": [path(file) for file in written(stage)],
+        "outs": [path(file) for file in written(stage, report)],
     }
 
 
@@ -121,7 +125,8 @@ def main() -> None:
     from workflow.plan import Plan
 
     argparse.ArgumentParser(prog="python -m workflow.dvc_file", description=__doc__).parse_args()
-    FILE.write_text(content(Plan.read("params.yaml").crosses), encoding="utf-8")
+    plan = Plan.read("params.yaml")
+    FILE.write_text(content(plan.crosses, plan.layout.report_files), encoding="utf-8")
 
 
 if __name__ == "__main__":

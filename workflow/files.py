@@ -5,13 +5,13 @@ A *pattern* is a path with `{name}` and `{shard}` left in it, as Snakemake's wil
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from workflow.jobs import SHARDED, STAGES, Chosen, Folder, Place, Stage
+from workflow.jobs import SHARDED, STAGES, Chosen, Folder, Place, Report, Stage
 from workflow.layout import Layout
 
 P = "{P}"
@@ -59,7 +59,7 @@ class Files:
 
     def outputs(self, stage: Stage) -> list[str]:
         """Patterns of the files that a job of the stage writes."""
-        return [self._pattern(file) for file in written(stage)]
+        return [self._pattern(file) for file in written(stage, self.layout.report_files)]
 
     def command(self, stage: Stage) -> str:
         """Pattern of the command of a job, with `{P}` for the study file."""
@@ -102,7 +102,7 @@ class Files:
             yield from (self._pattern(place).replace("{shard}", shard) for shard in self.shards(stage))
         elif isinstance(place, str):
             yield self._pattern(place)
-        elif isinstance(place, Chosen):
+        elif isinstance(place, (Chosen, Report)):
             return
         elif place.files:
             yield from (self._pattern(f"{place.path}/{file}") for file in place.files)
@@ -110,7 +110,7 @@ class Files:
             yield from (file for file in self.kept if PurePosixPath(file).is_relative_to(self._pattern(place.path)))
 
     def _argument(self, stage: Stage, place: Place) -> str:
-        if isinstance(place, (Folder, Chosen)):
+        if isinstance(place, (Folder, Chosen, Report)):
             return self._pattern(place.path)
         joins = "{shard}" in place and not stage.sharded
         return " ".join(self._read(stage, place)) if joins else self._pattern(place)
@@ -122,14 +122,13 @@ class Files:
         return self.layout.out(path)
 
 
-def written(stage: Stage) -> Iterator[str]:
-    """Paths below `out/<study>/` that a job of the stage writes."""
+def written(stage: Stage, report: Sequence[str]) -> Iterator[str]:
+    """Paths below `out/<study>/` that a job of the stage writes; `report` is what the report consists of."""
     for place in stage.writes.values():
-        yield from [place] if isinstance(place, str) else _inside(place)
-
-
-def _inside(place: Folder | Chosen) -> list[str]:
-    return [f"{place.path}/{file}" for file in place.files] if isinstance(place, Folder) else []
+        if isinstance(place, str):
+            yield place
+        elif not isinstance(place, Chosen):
+            yield from (f"{place.path}/{file}" for file in (place.files if isinstance(place, Folder) else report))
 
 
 def fill(pattern: str, name: str) -> str:

@@ -34,7 +34,14 @@ class Chosen:
     which: Literal["searched", "networks"]
 
 
-Place = str | Folder | Chosen
+@dataclass(frozen=True)
+class Report:
+    """The folder that a flag names as an output, for the page, tables and figures that the report of the study has."""
+
+    path: str
+
+
+Place = str | Folder | Chosen | Report
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,6 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
     "consistency": ("config.json", "diffusion_pytorch_model.safetensors", LOG),
 }
 """The files of a model trained here, by its kind."""
-
-REPORT_FILES = (
-    "index.html", "metrics.json", "frontier.svg", "frontier.png", "strategies.svg", "strategies.png", "training.svg",
-    "training.png", "queries.svg", "queries.png", "grid.png", "summary.csv", "differences.csv", "plots/frontier.csv",
-    "plots/training.csv",
-)  # fmt: skip
-"""What the report consists of."""
 
 PROMPTS, IMAGES, PAIRS = "data/prompts.parquet", "data/images.parquet", "data/pairs.parquet"
 RECORD = "models/{name}.json"
@@ -231,8 +231,8 @@ REPORT = Stage(
         "data": Folder("data"), "scores": Folder("scores"), "runs": Folder("runs"), "samples": Folder("samples"),
         "measures": Folder("measures"), "predictors": Folder("encodings"),
     },
-    writes={"out": Folder("report", REPORT_FILES)},
-    keys=("study", "report", "methods", "runs", "score.rewards", "sample.steps", "sample.strategies"),
+    writes={"out": Report("report")},
+    keys=("study", "report", "methods", "runs", "score.rewards", "sample.steps", "sample.strategies", "measure"),
     outside=("votes",), priority=100, resources=_asks(4000, 60),
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.params import read_study
 from stages.prepare.source import ImportSettings
+from stages.report import figure
 from stages.sample.resolve import Plan, resolve, run_of
 from stages.sample.settings import Target
 
@@ -107,6 +108,20 @@ class Layout:
     def runs(self) -> list[str]:
         """Trained runs, a method with a training seed each."""
         return list(self.study["runs"])
+
+    @cached_property
+    def report_files(self) -> tuple[str, ...]:
+        """What the report consists of: its page, numbers and tables, and the files of every figure of the study."""
+        return figure.outputs(self._figures)
+
+    @cached_property
+    def report_captions(self) -> dict[str, str]:
+        """What a figure shows in words, by its first file."""
+        return {one.about.files[0]: one.about.alt for one in figure.figures(self._figures)}
+
+    @property
+    def _figures(self) -> tuple[str, ...]:
+        return tuple((self.study.get("report") or {}).get("figures") or ())
 
     def shards(self, section: str) -> list[str]:
         """The jobs that share out the images of a run, as `2-of-4`, in `sample` or `measure`; none where one job takes

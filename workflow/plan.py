@@ -112,8 +112,9 @@ def _check_dvc_file(plan: Plan) -> None:
     """Raise InputError where the dvc.yaml that is being run is not the one of this study and these jobs."""
     from workflow import dvc_file
 
-    if dvc_file.FILE.read_text(encoding="utf-8") != dvc_file.content(plan.crosses):
-        dvc_file.FILE.write_text(dvc_file.content(plan.crosses), encoding="utf-8")
+    wanted = dvc_file.content(plan.crosses, plan.layout.report_files)
+    if dvc_file.FILE.read_text(encoding="utf-8") != wanted:
+        dvc_file.FILE.write_text(wanted, encoding="utf-8")
         raise InputError(
             f"{dvc_file.FILE}: was of other jobs than this study has now, and has been written anew; type the same"
             " command once more"

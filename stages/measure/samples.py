@@ -24,7 +24,7 @@ from stages.measure.panel import Panel
 from stages.measure.reference import for_sets, read_reference
 from stages.measure.released import mean_of_batches
 from stages.measure.setting import Ledger, Setting
-from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
+from stages.measure.settings import ALWAYS, GROUP, PACKAGE, MeasureSettings
 from stages.measure.statistics import Reference
 from stages.resume import State
 from stages.runtime import progress
@@ -32,8 +32,6 @@ from stages.runtime import progress
 if TYPE_CHECKING:
     from stages.measure.judges import Judges
 
-ALWAYS = ("rewards", "clipscore", "caption", "diversity", "attribute_diversity")
-"""Metrics that are measured wherever they apply; `measure.set_metrics` adds others."""
 V = TypeVar("V")
 
 

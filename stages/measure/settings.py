@@ -10,6 +10,8 @@ from stages import plugins
 from stages.params import Settings, nearest
 
 PACKAGE, GROUP = "stages.measure.metrics", "imagerefl.metrics"
+ALWAYS = ("rewards", "clipscore", "caption", "diversity", "attribute_diversity")
+"""Metrics that are measured wherever they apply; `measure.set_metrics` adds others."""
 
 
 class AsReleased(Settings):

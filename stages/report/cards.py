@@ -1,16 +1,19 @@
-"""The verdict in words: one card a claim, with the numbers it rests on."""
+"""The verdict in words: one card per claim, with the numbers it rests on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from stages.report import style
-from stages.report.claims import BACKTRACK, Claim, Finding, State
-from stages.report.display import MARKS, Cell, Table, gap, signed
+from stages.report.claims import BACKTRACK, State
+from stages.report.data import ReportData
+from stages.report.display import gap, signed
+from stages.report.findings import Claim, Finding
 from stages.report.gaps import ABOVE
-from stages.report.settings import ReportStudy
-from stages.report.style import Look
-from stages.report.verdict import Verdict
+from stages.report.look import Look
+from stages.report.table import Cell, Table
+
+MARKS = {State.SHOWN: "✓", State.PARTLY: "◐", State.NOT_SHOWN: "–", State.OPPOSITE: "✗"}
 
 
 @dataclass(frozen=True)
@@ -34,54 +37,59 @@ class Card:
         return MARKS[self.state]
 
 
-def cards(study: ReportStudy, look: Look, verdict: Verdict) -> list[Card]:
+def cards(data: ReportData) -> list[Card]:
     """The claims that could be put to the data, in their order."""
-    reference = style.method_name(study.study.reference)
-    candidate = style.method_name(study.report.candidate)
-    level = f"{study.report.interval:.0%}"
-    found: list[tuple[Claim | None, str, str]] = [
-        (
-            verdict.raises,
+    return [_card(data, claim) for claim in data.findings.claims]
+
+
+def _card(data: ReportData, claim: Claim) -> Card:
+    text, rule = _words(data)[claim.key]
+    table = _matrix(data, claim) if claim.pairs else _list(claim, data.look)
+    return Card(text, claim.state, _count(claim, data.look), table, rule)
+
+
+def _words(data: ReportData) -> dict[str, tuple[str, str]]:
+    """Every claim and the rule by which it is judged, by the claim's key."""
+    study, look = data.study, data.look
+    reference, candidate = look.method(study.study.reference), look.method(study.report.candidate)
+    level, leading = f"{study.report.interval:.0%}", look.leading
+    strategy = leading.label if leading else ""
+    ends = (leading.about.plain, leading.about.base) if leading else ()
+    between = " and ".join(end.text for end in ends if end)
+    letter = leading.about.letter if leading else ""
+    return {
+        "raises": (
             f"{reference} raises reward and lowers diversity against the base.",
             f"Shown where the {level} interval of the paired difference lies beyond zero and each seed alone agrees.",
         ),
-        (
-            verdict.trade,
-            f"With {reference}, combined generation trades reward for diversity steadily between k = 0 and k = T.",
-            "Shown where the whole change from k = 0 to k = T is as clear as in the first claim, no step between "
-            f"neighbouring k goes clearly the other way, and steps back make up at most {BACKTRACK:.0%} of the change.",
+        "trade": (
+            f"With {reference}, {strategy} trades reward for diversity steadily between {between}.",
+            f"Shown where the whole change between {between} is as clear as in the first claim, no step between "
+            f"neighbouring {letter} goes clearly the other way, and steps back make up at most {BACKTRACK:.0%} of the "
+            "change.",
         ),
-        (
-            verdict.above,
-            f"{candidate} with combined generation lies above {reference} with combined generation at equal diversity.",
+        "above": (
+            f"{candidate} with {strategy} lies above {reference} with {strategy} at equal diversity.",
             f"The number is the mean reward gap between the two frontiers. Shown where its {level} interval lies above "
             f"zero, every training seed agrees, and the frontier is the higher one over at least {ABOVE:.0%} of the "
             "diversities that both reach.",
         ),
-        (
-            verdict.parts_company,
-            f"Trained longer, {reference} goes on gaining {look.metric(study.study.reward)} while "
+        "parts_company": (
+            f"Trained longer, {reference} keeps gaining {look.metric(study.study.reward)} while "
             f"{look.metric(study.truth or study.study.reward)} falls.",
-            f"{style.method_name(study.report.long or '')} against {reference}, both tuned only, on the training seeds "
-            "that both have; judged as in the first claim.",
+            f"{look.method(study.report.long or '')} against {reference}, both tuned only, on the training seeds that "
+            "both have; judged as in the first claim.",
         ),
-    ]
-    return [_card(study, look, claim, text, rule) for claim, text, rule in found if claim]
-
-
-def _card(study: ReportStudy, look: Look, claim: Claim, text: str, rule: str) -> Card:
-    pairs = len(claim.findings[0].axes) == 2
-    table = _matrix(study, claim, look) if pairs else _list(claim, look)
-    return Card(text, claim.state, _count(claim, look), table, rule)
+    }
 
 
 def _count(claim: Claim, look: Look) -> str:
     """How many parts are shown, which are not, and which go the other way."""
-    total, kind = len(claim.findings), _axes(claim)
+    total, kind = len(claim.parts), "pairs of reward and diversity" if claim.pairs else "metrics"
     if claim.shown == total:
         return f"Shown on all {total} {kind}."
-    missing = [_name(f, look) for f in claim.findings if f.state is State.NOT_SHOWN]
-    opposite = [_name(f, look) for f in claim.findings if f.state is State.OPPOSITE]
+    missing = [_name(part, look) for part in claim.parts if part.state == State.NOT_SHOWN]
+    opposite = [_name(part, look) for part in claim.parts if part.state == State.OPPOSITE]
     text = f"Shown on {claim.shown or 'none'} of {total} {kind}."
     if missing and claim.shown:
         text += f" Not shown: {', '.join(missing)}."
@@ -90,30 +98,27 @@ def _count(claim: Claim, look: Look) -> str:
     return text
 
 
-def _axes(claim: Claim) -> str:
-    return "pairs of reward and diversity" if len(claim.findings[0].axes) == 2 else "metrics"
-
-
 def _name(finding: Finding, look: Look) -> str:
     return " at equal ".join(look.metric(axis) for axis in finding.axes)
 
 
 def _list(claim: Claim, look: Look) -> Table:
     rows = []
-    for finding in claim.findings:
-        change = signed(finding.interval)
-        cells = [_state(finding), Cell(change.text, change.sub, "number"), Cell(_seeds(finding), kind="seeds")]
-        rows.append([Cell(look.metric(finding.axes[0])), *cells])
+    for part in claim.parts:
+        change = signed(part.interval)
+        cells = [_state(part), Cell(change.text, change.sub, "number"), Cell(_seeds(part), kind="seeds")]
+        rows.append([Cell(look.metric(part.metric)), *cells])
     return Table(["", "verdict", "change", "single seeds"], rows)
 
 
-def _matrix(study: ReportStudy, claim: Claim, look: Look) -> Table:
-    by_axes = {finding.axes: finding for finding in claim.findings}
+def _matrix(data: ReportData, claim: Claim) -> Table:
+    report, look = data.study.report, data.look
+    by_axes = {part.axes: part for part in claim.parts}
     rows = []
-    for reward in study.report.rewards:
-        findings = [by_axes[reward, diversity] for diversity in study.report.diversities]
-        rows.append([Cell(look.metric(reward), look.role(reward)), *(_pair(finding) for finding in findings)])
-    return Table(["", *(f"at equal {look.metric(diversity)}" for diversity in study.report.diversities)], rows)
+    for reward in report.rewards:
+        found = [by_axes[reward, diversity] for diversity in report.diversities]
+        rows.append([Cell(look.metric(reward), look.role(reward)), *(_pair(part) for part in found)])
+    return Table(["", *(f"at equal {look.metric(diversity)}" for diversity in report.diversities)], rows)
 
 
 def _pair(finding: Finding) -> Cell:
@@ -126,11 +131,10 @@ def _pair(finding: Finding) -> Cell:
 
 
 def _state(finding: Finding) -> Cell:
-    text = f"{MARKS[finding.state]} {finding.state.value}"
-    return Cell(text, finding.note if len(finding.axes) == 1 else "", kind=style.plain(finding.state.value))
+    text = f"{MARKS[State(finding.state)]} {finding.state}"
+    return Cell(text, finding.note if len(finding.axes) == 1 else "", kind=style.plain(finding.state))
 
 
 def _seeds(finding: Finding) -> str:
-    interval = finding.interval
-    places = style.digits((interval.high - interval.low) / 2, interval.mean)
+    places = style.digits((finding.high - finding.low) / 2, finding.mean)
     return " · ".join(style.number(value, places, sign=True) for value in finding.per_seed)

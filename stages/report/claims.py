@@ -1,7 +1,8 @@
 """The statistics behind the verdicts: paired bootstrap over prompts and training seeds, changes, monotone trades.
 
-Everything here is a pure function of arrays. Scores come as (training seeds, prompts). A statistic is computed once for
-the data as they are and once a resample; both stand in one array of shape (1 + resamples,), the plain value first.
+Everything here is a pure function of arrays. Scores have shape (training seeds, prompts). A statistic is computed once
+for the data as they are and once per resample; all values stand in one array of shape (1 + resamples,), the one of the
+data first.
 Every resample draws the same prompts for all methods, and where training seeds are drawn too, the same of them, so
 that every comparison is paired. Intervals over prompts alone say how much an answer depends on which prompts were
 asked, not how much on the training seed; and a few seeds are few to draw from. So a claim counts as shown only when,
@@ -81,39 +82,18 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The answer for one reward, one diversity, or one pair of them.
+class Judgement:
+    """What the data say about one effect.
 
-    `interval` is of a difference or a mean gap; `area` of the area between two frontiers, where they were compared.
+    `interval` is of a difference or a mean gap; `per_seed` are the values of the single training seeds; `area` is of
+    the area between two frontiers, where they were compared.
     """
 
-    axes: tuple[str, ...]
     state: State
     interval: Interval
     per_seed: tuple[float, ...]
     note: str = ""
     area: Interval | None = None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence, and what the data say about each of its parts."""
-
-    key: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def state(self) -> State:
-        """Shown when every part is; opposite when every part is; partly shown when some part is."""
-        states = {finding.state for finding in self.findings}
-        if len(states) == 1:
-            return states.pop()
-        return State.PARTLY if State.SHOWN in states else State.NOT_SHOWN
-
-    @property
-    def shown(self) -> int:
-        """Number of parts that are shown."""
-        return sum(finding.state is State.SHOWN for finding in self.findings)
 
 
 def prompt_weights(prompts: int, resamples: int, seed: int) -> np.ndarray:
@@ -133,7 +113,7 @@ def means(draws: Draws, scores: np.ndarray) -> np.ndarray:
 
 
 def by_prompt(draws: Draws, scores: np.ndarray) -> np.ndarray:
-    """Mean over the drawn seeds a prompt, shape (1 + resamples or 1, prompts); NaN where no drawn seed has a score."""
+    """Mean over the drawn seeds per prompt, shape (1 + resamples or 1, prompts); NaN where none has a score."""
     scores = np.atleast_2d(scores)
     weights, valid = draws.seeds(len(scores)), np.isfinite(scores)
     count = weights @ valid
@@ -150,7 +130,7 @@ def _over_prompts(draws: Draws, values: np.ndarray) -> np.ndarray:
 
 
 def seed_mean(scores: np.ndarray) -> np.ndarray:
-    """Mean over seeds a prompt, shape (prompts,); NaN where no seed has a score."""
+    """Mean over seeds per prompt, shape (prompts,); NaN where no seed has a score."""
     scores = np.atleast_2d(scores)
     valid = np.isfinite(scores)
     count = valid.sum(axis=0)
@@ -174,21 +154,21 @@ def paired_seeds(scores: np.ndarray, against: np.ndarray) -> list[tuple[np.ndarr
     return [(seed_mean(scores), row) for row in against]
 
 
-def changes(draws: Draws, level: float, axis: str, scores: np.ndarray, against: np.ndarray, sign: int) -> Finding:
+def changes(draws: Draws, level: float, scores: np.ndarray, against: np.ndarray, sign: int) -> Judgement:
     """Whether a metric moved in the direction `sign` (1 up, -1 down): interval beyond zero, every seed alone agrees."""
     interval = Interval.of(difference(draws, scores, against), level)
     per_seed = tuple(float(np.nanmean(mine - other)) for mine, other in paired_seeds(scores, against))
-    return Finding((axis,), judge(interval, per_seed, sign), interval, per_seed)
+    return Judgement(judge(interval, per_seed, sign), interval, per_seed)
 
 
-def monotone(draws: Draws, level: float, axis: str, path: Sequence[np.ndarray], sign: int) -> Finding:
+def monotone(draws: Draws, level: float, path: Sequence[np.ndarray], sign: int) -> Judgement:
     """Whether a metric moves one way along `path`, the scores (seeds, prompts) at k = 0, ..., T in order.
 
     Shown when (1) the whole change from the first to the last has direction `sign`, beyond zero and in every seed, (2)
     no step between neighbours goes the other way with an interval beyond zero, and (3) the steps that go the other way
     make up at most BACKTRACK of the whole change.
     """
-    whole = changes(draws, level, axis, path[-1], path[0], sign)
+    whole = changes(draws, level, path[-1], path[0], sign)
     statistics = [difference(draws, after, before) for before, after in pairwise(path)]
     steps = [Interval.of(statistic, level) for statistic in statistics]
     forward = sum(step.mean * sign > 0 for step in steps)
@@ -204,7 +184,7 @@ def monotone(draws: Draws, level: float, axis: str, path: Sequence[np.ndarray], 
     state = whole.state
     if state is State.SHOWN and (wrong or share > BACKTRACK):
         state = State.NOT_SHOWN
-    return Finding((axis,), state, whole.interval, whole.per_seed, note)
+    return Judgement(state, whole.interval, whole.per_seed, note)
 
 
 def judge(interval: Interval, per_seed: Sequence[float], sign: int) -> State:

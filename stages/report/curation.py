@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from stages.about import spelled
 from stages.errors import InputError
 from stages.params import Settings, validate
-from stages.report import style
-from stages.report.display import Cell, Table
+from stages.report.look import Look
 from stages.report.settings import ReportStudy
-from stages.report.style import Look
+from stages.report.table import Cell, Table
 
 
 class _Read(Settings):
@@ -48,15 +48,15 @@ def manifest(path: Path) -> Manifest:
 
 
 def curation_table(counts: Manifest) -> Table:
-    """One row a table: rows in, what each filter removed, rows out by split."""
+    """One row per table: rows in, what each filter removed, rows out by split."""
     rows = []
     for name, count in counts.tables.items():
-        removed = [f"{style.words(step.name)} {step.removed}" for step in count.filters if step.removed]
+        removed = [f"{spelled(step.name)} {step.removed}" for step in count.filters if step.removed]
         applied = f"{len(count.filters)} filters applied"
         splits = " · ".join(f"{split} {number}" for split, number in count.splits.items())
         rows.append(
             [
-                Cell(style.words(name)),
+                Cell(spelled(name)),
                 Cell(f"{count.entered}"),
                 Cell(", ".join(removed) or "nothing", applied),
                 Cell(f"{count.left}", splits if len(count.splits) > 1 else ""),
@@ -102,13 +102,13 @@ def accuracies(study: ReportStudy, scores: Path) -> list[Accuracy]:
 
 
 def accuracy_table(look: Look, found: list[Accuracy]) -> Table:
-    """One row a reward, validation and training pairs side by side."""
+    """One row per reward, validation and training pairs side by side."""
     rows = []
     for one in found:
         validation = _share(one.accuracy, one.low, one.high, one.pairs)
         training = _share(one.train_accuracy, one.train_low, one.train_high, one.train_pairs)
         role = look.role(one.reward) if one.reward in look.rewards else ""
-        rows.append([Cell(style.words(one.reward), role), validation, training])
+        rows.append([Cell(spelled(one.reward), role), validation, training])
     return Table(["reward", "on validation pairs", "on training pairs"], rows)
 
 

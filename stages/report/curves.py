@@ -1,31 +1,34 @@
-"""Which points make a curve: a method under one strategy, from the tuned model to the base."""
+"""Which points make a curve: one method under one strategy, between the ends that the strategy names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stages.report.load import BASE, Evaluation, Point
-from stages.report.settings import ReportStudy
+from stages.about import End
+from stages.report.load import Evaluation, Point
+from stages.report.look import BASE, Look, Strategy
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One point of a curve. `own` is false for its ends, which belong to the tuned model or the base."""
+    """One point of a curve: `at` is the value of the strategy's free setting, infinite for a limit.
+
+    `setting` is its name in tables; `end` marks an end of the curve that was sampled under another strategy.
+    """
 
     point: Point
-    text: str
-    own: bool = True
+    at: float
+    setting: str
+    end: bool = False
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One method under one strategy; `kind` is the strategy's kind, `guided` whether its base part is guided."""
+    """One method under one strategy, ordered by the strategy's free setting."""
 
     method: str
-    strategy: str
-    kind: str
-    guided: bool
+    strategy: Strategy
     stops: tuple[Stop, ...]
 
     @property
@@ -34,75 +37,69 @@ class Curve:
         return tuple(stop.point for stop in self.stops)
 
     @property
+    def own(self) -> tuple[Point, ...]:
+        """The points that were sampled under the strategy itself."""
+        return tuple(stop.point for stop in self.stops if not stop.end)
+
+    @property
     def inner(self) -> tuple[Stop, ...]:
-        """What a figure draws: all of combined generation, else from the first own stop to the last, whose ends the
-        curve of combined generation shows already."""
-        if self.kind == "combined":
-            return self.stops
-        own = [index for index, stop in enumerate(self.stops) if stop.own]
+        """The stops from the first own one to the last: what is drawn of a curve whose ends another curve shows."""
+        own = [index for index, stop in enumerate(self.stops) if not stop.end]
         return self.stops[own[0] : own[-1] + 1]
 
+    @property
+    def middle(self) -> Point:
+        """The own point in the middle (the lower of two): shown where there is room for one only."""
+        return self.own[(len(self.own) - 1) // 2]
 
-def curve(study: ReportStudy, evaluation: Evaluation, method: str, strategy: str) -> Curve | None:
-    """The curve of a method under a strategy, or None where nothing of it was measured.
 
-    Combined generation runs from k = 0 (the tuned model) to k = T (the base); AIG from p near 0 (tuned) to large p
-    (base); RLG from w = 0 (base) over w = 1 (tuned) on; fusion ends at the base (k = T) and holds the tuned model's own
-    images nowhere. The base end is there where the base was sampled at that guidance.
+def curve(look: Look, evaluation: Evaluation, method: str, strategy: Strategy) -> Curve | None:
+    """The curve of a method under a strategy; None where nothing of it was measured.
+
+    An end stands where the strategy's `ABOUT` has it (`plain`: the run's own network alone, `base`: the base alone), if
+    it was sampled: the base at the guidance scale that the strategy gives it.
     """
-    view = study.sample.strategies[strategy]
-    letter = {"combined": "", "aig": "p", "rlg": "w", "fusion": "k"}[view.kind]
-    values = evaluation.values(method, strategy)
-    own = [Stop(Point(method, strategy, value), f"{letter}{value:g}") for value in values]
-    if not own:
+    about = strategy.about
+    values = evaluation.values(method, strategy.name)
+    if not values:
         return None
-    base = Point(BASE, "guidance", view.base_guidance)
-    ends = [Stop(base, "", own=False)] if base in evaluation.labels else []
-    tuned = tuned_point(study, evaluation, method)
-    starts = [Stop(tuned, "0" if view.kind == "combined" else "", own=view.kind == "combined")] if tuned else []
-    if view.kind == "rlg":
-        weighed = [(stop.point.value, stop) for stop in own]
-        weighed += [(1.0, stop) for stop in starts] + [(0.0, stop) for stop in ends]
-        stops = tuple(stop for _, stop in sorted(weighed, key=lambda pair: pair[0]))
-    elif view.kind == "fusion":
-        stops = (*own, *ends)
-    else:
-        stops = (*starts, *own, *ends)
-    return Curve(method, strategy, view.kind, view.base_guidance > 1, stops)
+    points = (Point(method, strategy.name, value) for value in values)
+    own = [Stop(point, point.value, evaluation.labels[point]) for point in points]
+    base = Point(BASE, evaluation.base.strategy, strategy.base_guidance)
+    alone = Point(BASE, evaluation.base.strategy, strategy.guidance)
+    plain = alone if method == BASE else tuned_point(look, evaluation, method)
+    starts = _end(about.plain, plain, "base" if method == BASE else "tuned", evaluation)
+    ends = _end(about.base if method != BASE else None, base, "base", evaluation)
+    return Curve(method, strategy, tuple(sorted([*starts, *own, *ends], key=lambda stop: stop.at)))
 
 
-def combined(study: ReportStudy, evaluation: Evaluation, method: str) -> Curve | None:
-    """The curve of a method under the study's first strategy of combined generation."""
-    names = study.strategies_of_kind("combined")
-    return curve(study, evaluation, method, names[0]) if names else None
+def _end(end: End | None, point: Point | None, setting: str, evaluation: Evaluation) -> list[Stop]:
+    if end is None or point is None or point not in evaluation.labels:
+        return []
+    return [Stop(point, end.at, setting, end=True)]
 
 
-def strategies(study: ReportStudy, evaluation: Evaluation, methods: Iterable[str]) -> list[Curve]:
-    """Every curve of some methods, strategy by strategy."""
-    kinds = ("combined", "aig", "rlg", "fusion")
-    names = [name for name, view in study.sample.strategies.items() if view.kind in kinds]
-    found = [curve(study, evaluation, method, name) for method in methods for name in names]
+def leading(look: Look, evaluation: Evaluation, method: str) -> Curve | None:
+    """The curve by which a method is compared with others; None where the study has no such strategy."""
+    return curve(look, evaluation, method, look.leading) if look.leading else None
+
+
+def strategies(look: Look, evaluation: Evaluation, methods: Iterable[str]) -> list[Curve]:
+    """Every curve of some methods, method by method."""
+    drawn = [strategy for strategy in look.strategies.values() if strategy.about.role == "curve"]
+    found = [curve(look, evaluation, method, strategy) for method in methods for strategy in drawn]
     return [one for one in found if one is not None]
 
 
-def guidance(evaluation: Evaluation) -> Curve:
-    """The base model over its guidance scales."""
-    stops = tuple(
-        Stop(Point(BASE, "guidance", g), "" if g == 1 else f"g{g:g}") for g in evaluation.values(BASE, "guidance")
-    )
-    return Curve(BASE, "guidance", "guidance", False, stops)
+def base_curves(look: Look, evaluation: Evaluation) -> list[Curve]:
+    """The base model over its guidance scales, and under every strategy that it was sampled with."""
+    scales = curve(look, evaluation, BASE, look.strategy(evaluation.base.strategy))
+    return [*([scales] if scales else []), *strategies(look, evaluation, [BASE])]
 
 
-def tuned_point(study: ReportStudy, evaluation: Evaluation, method: str) -> Point | None:
-    """The tuned model alone, where it was sampled; without guidance when there is a choice."""
-    for name in study.strategies_of_kind("tuned"):
-        values = evaluation.values(method, name)
-        if values:
-            return Point(method, name, values[0])
+def tuned_point(look: Look, evaluation: Evaluation, method: str) -> Point | None:
+    """The tuned network alone, where it was sampled; at the lowest of several settings."""
+    for strategy in look.strategies.values():
+        if strategy.about.role == "tuned" and (values := evaluation.values(method, strategy.name)):
+            return Point(method, strategy.name, values[0])
     return None
-
-
-def middle(curve: Curve) -> Point:
-    """The own point in the middle of a curve (the lower of two): shown where there is room for one only."""
-    own = [stop.point for stop in curve.stops if stop.own and stop.point.strategy == curve.strategy]
-    return own[(len(own) - 1) // 2]

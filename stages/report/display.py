@@ -1,90 +1,72 @@
-"""The tables of the page, cell by cell."""
+"""The tables of the page: views of the findings, cell by cell."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from stages.report import curves, style
-from stages.report.claims import Finding, Interval, State
-from stages.report.load import BASE, Evaluation, Log, Point
-from stages.report.rows import Difference, Estimate
-from stages.report.settings import ReportStudy
-from stages.report.style import Look
-from stages.report.verdict import Rival
-
-MARKS = {State.SHOWN: "✓", State.PARTLY: "◐", State.NOT_SHOWN: "–", State.OPPOSITE: "✗"}
+from stages.report.claims import Interval
+from stages.report.data import ReportData
+from stages.report.findings import Finding, metrics_of
+from stages.report.load import Point
+from stages.report.look import BASE
+from stages.report.table import NOTHING, Cell, Table
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Text, a second smaller line, a CSS class, and a colour for a mark before the text."""
-
-    text: str
-    sub: str = ""
-    kind: str = ""
-    dot: str = ""
-
-
-NOTHING = Cell("–")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page; the first column names the row."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
-def metric_order(study: ReportStudy, evaluation: Evaluation) -> list[str]:
+def metric_order(data: ReportData) -> list[str]:
     """Rewards, diversities, then every other metric in the order of the tables."""
-    first = [*study.report.rewards, *study.report.diversities]
-    return [*first, *(metric for metric in evaluation.metrics if metric not in first)]
+    first = [*data.study.report.rewards, *data.study.report.diversities]
+    return [*first, *(metric for metric in data.evaluation.metrics if metric not in first)]
 
 
-def headline_points(study: ReportStudy, evaluation: Evaluation, look: Look) -> list[Point]:
-    """The base at its scales, and every method tuned only and at the middle of combined generation."""
-    points = [Point(BASE, "guidance", scale) for scale in evaluation.values(BASE, "guidance")]
+def headline_points(data: ReportData) -> list[Point]:
+    """The base at its scales, and every method tuned only and in the middle of its leading curve."""
+    look, evaluation = data.look, data.evaluation
+    points = [Point(BASE, evaluation.base.strategy, g) for g in evaluation.values(BASE, evaluation.base.strategy)]
     for method in look.order:
-        tuned, combined = curves.tuned_point(study, evaluation, method), curves.combined(study, evaluation, method)
+        tuned, leading = curves.tuned_point(look, evaluation, method), curves.leading(look, evaluation, method)
         points += [tuned] if tuned else []
-        points += [curves.middle(combined)] if combined else []
+        points += [leading.middle] if leading else []
     return points
 
 
-def settings(
-    study: ReportStudy, evaluation: Evaluation, look: Look, found: Sequence[Estimate], points: Sequence[Point]
-) -> Table:
+def settings(data: ReportData, points: Sequence[Point]) -> Table:
     """Every metric of some points, with intervals, and what an image costs."""
-    metrics = metric_order(study, evaluation)
-    known = {(one.point, one.metric): one.interval for one in found if one.point in points}
-    places = {m: _places(interval for (_, metric), interval in known.items() if metric == m) for m in metrics}
+    metrics = metric_order(data)
+    known = {(p, m): found for p in points for m in metrics if (found := data.findings.estimate(p, m))}
+    places = {m: _places(found.interval for (_, metric), found in known.items() if metric == m) for m in metrics}
     rows = []
     for point in points:
-        cost = evaluation.costs[point]
+        cost = data.evaluation.costs[point]
         cells = [_estimate(known.get((point, metric)), places[metric]) for metric in metrics]
-        rows.append([_name(evaluation, look, point), *cells, Cell(f"{cost.nfe:.0f}"), Cell(f"{cost.seconds:.3g}")])
-    return Table(["", *(look.metric(metric) for metric in metrics), "NFE", "seconds"], rows)
+        rows.append([_name(data, point), *cells, Cell(f"{cost.nfe:.0f}"), Cell(f"{cost.seconds:.3g}")])
+    return Table(["", *(data.look.metric(metric) for metric in metrics), "NFE", "seconds"], rows)
 
 
-def gaps(study: ReportStudy, look: Look, rivals: Iterable[Rival]) -> Table:
-    """The mean reward gap of curves to the reference's combined generation, a column a (reward, diversity)."""
-    axes = [(reward, diversity) for reward in study.report.rewards for diversity in study.report.diversities]
+def gaps(data: ReportData, rivals: Iterable[Sequence[Finding]]) -> Table:
+    """The mean reward gap of curves to the reference's leading one, one column per (reward, diversity) pair."""
+    look, report = data.look, data.study.report
+    axes = [(reward, diversity) for reward in report.rewards for diversity in report.diversities]
     rows = []
     for rival in rivals:
-        strategy = "guidance scales" if rival.method == BASE else style.strategy_name(rival.strategy)
-        name = Cell(style.method_name(rival.method), strategy, dot=look.colour(rival.method))
-        rows.append([name, *(gap(finding) for finding in rival.findings)])
-    return Table(
-        ["", *(f"{look.metric(reward)} at equal {look.metric(diversity)}" for reward, diversity in axes)], rows
-    )
+        method, strategy = rival[0].method, look.strategy(rival[0].strategy)
+        label = "guidance scales" if strategy.about.role == "base" else strategy.label
+        label += _searched(data, _rewards_of(data, rival[0]))
+        name = Cell(look.method(method), label, dot=look.colour(method))
+        rows.append([name, *(gap(finding) for finding in rival)])
+    return Table(["", *(f"{look.metric(r)} at equal {look.metric(d)}" for r, d in axes)], rows)
+
+
+def _rewards_of(data: ReportData, finding: Finding) -> Sequence[str]:
+    """The rewards that were queried for the images of a curve."""
+    costs = data.evaluation.costs.items()
+    return next((c.searched for p, c in costs if (p.method, p.strategy) == (finding.method, finding.strategy)), ())
 
 
 def gap(finding: Finding) -> Cell:
     """A gap with its interval, coloured where it lies clearly above or below."""
-    if not math.isfinite(finding.interval.mean) or not math.isfinite(finding.interval.low):
+    if not math.isfinite(finding.mean) or not math.isfinite(finding.low):
         return Cell("–", "no overlap")
     return signed(finding.interval)
 
@@ -97,71 +79,80 @@ def signed(interval: Interval) -> Cell:
     return Cell(style.number(interval.mean, places, True), f"{low} to {high}", kind=kind)
 
 
-def differences(
-    study: ReportStudy, evaluation: Evaluation, look: Look, found: Sequence[Difference], method: str, against: str
-) -> Table:
-    """Paired differences of one method's settings against the base or the reference method."""
-    part = {(d.point, d.metric): d for d in found if d.point.method == method and d.against == against}
-    metrics = [metric for metric in metric_order(study, evaluation) if metric in {metric for _, metric in part}]
+def differences(data: ReportData, method: str, against: str) -> Table:
+    """Paired differences of one method's settings to the base or to the reference method."""
+    found = data.findings.select("difference", method, against)
+    known = {(one.point, one.metric): one for one in found}
+    metrics = [metric for metric in metric_order(data) if metric in metrics_of(found)]
     rows = []
-    for point in dict.fromkeys(point for point, _ in part):
-        pairs = [part.get((point, metric)) for metric in metrics]
-        cells = [signed(pair.interval) if pair else NOTHING for pair in pairs]
-        rows.append([_name(evaluation, look, point), *cells])
-    return Table(["", *(look.metric(metric) for metric in metrics)], rows)
+    for point in dict.fromkeys(one.point for one in found):
+        pairs = [known.get((point, metric)) for metric in metrics]
+        rows.append([_name(data, point), *(signed(pair.interval) if pair else NOTHING for pair in pairs)])
+    return Table(["", *(data.look.metric(metric) for metric in metrics)], rows)
 
 
-def identities(study: ReportStudy, evaluation: Evaluation, look: Look, ids: Mapping[str, str]) -> Table:
+def identities(data: ReportData, ids: Mapping[str, str]) -> Table:
     """What every metric rests on, without the metric's own name before it; no rows where there are no ids."""
-    names = [metric for metric in metric_order(study, evaluation) if metric in ids]
+    names = [metric for metric in metric_order(data) if metric in ids]
     rests = [ids[name].removeprefix(name).removeprefix(": ") for name in names]
-    rows = [[Cell(look.metric(n), n), Cell(on or "no model", kind="id")] for n, on in zip(names, rests, strict=True)]
+    rows = [
+        [Cell(data.look.metric(name), name), Cell(on or "no model", kind="id")]
+        for name, on in zip(names, rests, strict=True)
+    ]
     return Table(["metric", "model @ revision or digest (preprocessing)"], rows)
 
 
-def cost(study: ReportStudy, evaluation: Evaluation) -> Table:
-    """Network evaluations and seconds an image, a row a strategy, ranges over its settings and methods."""
-    rows = []
-    for strategy in dict.fromkeys(point.strategy for point in evaluation.points):
-        points = sorted((p for p in evaluation.points if p.strategy == strategy), key=lambda point: point.value)
+def cost(data: ReportData) -> Table:
+    """Network evaluations and seconds per image, one row per strategy, ranges over its settings and methods."""
+    rows, evaluation = [], data.evaluation
+    for name in dict.fromkeys(point.strategy for point in evaluation.points):
+        points = sorted((p for p in evaluation.points if p.strategy == name), key=lambda point: point.value)
         costs = [evaluation.costs[point] for point in points]
-        view = study.sample.strategies.get(strategy)
-        guided = f"base guidance {view.base_guidance:g}" if view and view.base_guidance != 1 else ""
-        name = "base, guidance scales" if strategy == "guidance" else style.strategy_name(strategy)
-        settings = ", ".join(dict.fromkeys(evaluation.labels[point] for point in points))
+        strategy = data.look.strategy(name)
+        guided = f"base guidance {strategy.base_guidance:g}" if strategy.base_guidance != 1 else ""
+        label = "base, guidance scales" if strategy.about.role == "base" else strategy.label
+        labels = ", ".join(dict.fromkeys(evaluation.labels[point] for point in points))
         nfe, seconds = _range([c.nfe for c in costs], "{:.0f}"), _range([c.seconds for c in costs], "{:.2g}")
-        rows.append([Cell(name, guided), Cell(settings), Cell(nfe), Cell(seconds)])
-    return Table(["strategy", "settings", "NFE an image", "seconds an image"], rows)
+        asked = ", ".join(data.look.metric(reward) for reward in costs[0].searched)
+        queries = Cell(_range([c.queries for c in costs], "{:.2g}"), asked)
+        rows.append([Cell(label, guided), Cell(labels), Cell(nfe), Cell(seconds), queries])
+    return Table(["strategy", "settings", "NFE per image", "seconds per image", "reward queries per image"], rows)
 
 
-def training_cost(study: ReportStudy, log: Log, look: Look) -> Table:
+def training_cost(data: ReportData) -> Table:
     """Optimizer steps, network evaluations and queries of every run, where the log has them."""
     rows = []
-    for run, view in study.runs.items():
-        steps, spent = log[run].get("loss"), log[run].get("nfe")
-        name = Cell(style.method_name(view.method), f"seed {view.seed}", dot=look.colour(view.method))
-        evaluations = f"{spent.values.sum():,.0f}".replace(",", " ") if spent else "–"
-        asked = log[run].get("queries")
-        queries = f"{asked.values.sum():,.0f}".replace(",", " ") if asked else "–"
-        rows.append([name, Cell(f"{len(steps.steps) if steps else '–'}"), Cell(evaluations), Cell(queries)])
+    for run, view in data.study.runs.items():
+        mine = data.log[run]
+        steps, spent, queried = mine.get("loss"), mine.get("nfe"), mine.get("queries")
+        name = Cell(data.look.method(view.method), f"seed {view.seed}", dot=data.look.colour(view.method))
+        sums = (f"{term.values.sum():,.0f}".replace(",", " ") if term else "–" for term in (spent, queried))
+        rows.append([name, Cell(f"{len(steps.steps) if steps else '–'}"), *map(Cell, sums)])
     return Table(["run", "optimizer steps", "NFE of the tuned network, all images", "queries of the reward"], rows)
 
 
-def _name(evaluation: Evaluation, look: Look, point: Point) -> Cell:
-    strategy = style.strategy_name(point.strategy).removesuffix(" generation")
-    label = evaluation.labels[point]
-    setting = f"guidance {point.value:g}" if point.method == BASE else f"{strategy}, {label}"
-    sub = strategy if label == point.strategy else setting
-    return Cell(style.method_name(point.method), sub, dot=look.colour(point.method))
+def _name(data: ReportData, point: Point) -> Cell:
+    strategy, label = data.look.strategy(point.strategy), data.evaluation.labels[point]
+    if strategy.about.role == "base":
+        sub = f"{strategy.short} {point.value:g}"
+    else:
+        sub = strategy.short if label == point.strategy else f"{strategy.short}, {label}"
+    sub += _searched(data, data.evaluation.costs[point].searched)
+    return Cell(data.look.method(point.method), sub, dot=data.look.colour(point.method))
 
 
-def _estimate(interval: Interval | None, places: int) -> Cell:
-    if interval is None:
+def _searched(data: ReportData, rewards: Sequence[str]) -> str:
+    """That images were chosen by a reward, which is then no fair judge of them."""
+    return f", chosen by {' and '.join(data.look.metric(reward) for reward in rewards)}" if rewards else ""
+
+
+def _estimate(found: Finding | None, places: int) -> Cell:
+    if found is None:
         return NOTHING
-    mean = style.number(interval.mean, places)
-    if not math.isfinite(interval.low) or not math.isfinite(interval.high):
+    mean = style.number(found.mean, places)
+    if not math.isfinite(found.low) or not math.isfinite(found.high):
         return Cell(mean)
-    return Cell(mean, f"{style.number(interval.low, places)} to {style.number(interval.high, places)}")
+    return Cell(mean, f"{style.number(found.low, places)} to {style.number(found.high, places)}")
 
 
 def _places(intervals: Iterable[Interval]) -> int:

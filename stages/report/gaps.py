@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.report.claims import Draws, Finding, Interval, State, judge, means, seed_mean
+from stages.report.claims import Draws, Interval, Judgement, State, judge, means, seed_mean
 
 ABOVE = 0.9
 """A frontier lies above another when it does so over at least this share of the diversities that both reach."""
@@ -71,7 +71,7 @@ def gaps(
 ) -> list[Gap]:
     """The gap of the data as they are, then that of every resample.
 
-    `mine` and `other` list (diversity, reward) scores of shape (seeds, prompts), one pair a point of the frontier.
+    `mine` and `other` list (diversity, reward) scores of shape (seeds, prompts), one pair per point of the frontier.
     """
     sides = (*_stack(draws, mine), *_stack(draws, other))
     return [gap(*drawn) for drawn in zip(*sides, strict=True)]
@@ -80,11 +80,10 @@ def gaps(
 def lies_above(
     draws: Draws,
     level: float,
-    axes: tuple[str, str],
     mine: Sequence[tuple[np.ndarray, np.ndarray]],
     other: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> Finding:
-    """Whether one frontier lies above another at equal diversity (points as in `gaps`; `axes` names reward, diversity).
+) -> Judgement:
+    """Whether one frontier lies above another at equal diversity; points as in `gaps`.
 
     Shown when the mean gap is above zero with its interval and in every seed alone, and the frontier is the higher one
     over at least ABOVE of the common diversities.
@@ -95,7 +94,7 @@ def lies_above(
     if not np.isfinite(plain.gap) or undefined > MAX_UNDEFINED:
         nothing = Interval(plain.gap, float("nan"), float("nan"))
         note = f"hardly any common diversities ({undefined:.0%} of the resamples have none)"
-        return Finding(axes, State.NOT_SHOWN, nothing, (), "no common diversities" if undefined == 1 else note)
+        return Judgement(State.NOT_SHOWN, nothing, (), "no common diversities" if undefined == 1 else note)
     interval = Interval.of(statistic, level)
     per_seed = _seed_gaps(mine, other)
     state = judge(interval, per_seed, 1)
@@ -103,7 +102,7 @@ def lies_above(
         state = State.NOT_SHOWN
     note = f"above over {plain.above:.0%} of the common diversities {plain.low:.3g} to {plain.high:.3g}"
     area = Interval.of(np.array([one.area for one in found]), level)
-    return Finding(axes, state, interval, per_seed, note, area)
+    return Judgement(state, interval, per_seed, note, area)
 
 
 def _seed_gaps(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,9 @@ from stages.errors import InputError
 from stages.measure.evaluation import evaluation_of, ids_of
 from stages.params import nearest
 from stages.report.claims import Interval
+from stages.report.look import BASE, GUIDANCE, Look
 from stages.report.settings import ReportStudy
 
-BASE = "base"
 KEYS = ["method", "train_seed", "strategy", "setting", "value"]
 
 
@@ -33,11 +33,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an image of one point costs: network evaluations, seconds; and how many images there are, over all seeds."""
+    """Means per image of one point: network evaluations, seconds and reward queries; and the number of images, over all
+    seeds. `searched` are the rewards that were queried while images were made: judges of their own search.
+    """
 
     nfe: float
     seconds: float
     images: int
+    queries: float = 0.0
+    searched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,10 @@ Log: TypeAlias = Mapping[str, Mapping[str, Series]]
 class Evaluation:
     """Every measurement of a study.
 
-    `arrays` holds, for metrics with a score a prompt, means over the samples of a prompt: (training seeds, prompts),
-    NaN where a prompt has none. `summaries` holds what `measure` summarised, averaged over training seeds. `base` is
-    the base model as the limit k = T of combined generation; `identity` the id of the evaluation (prompts, noise,
-    judges, formulas) that all numbers share; `labels` the settings as the samples name them (`k=10`).
+    `arrays` holds, for metrics with one score per prompt, means over the samples of a prompt: (training seeds,
+    prompts), NaN where a prompt has none. `summaries` holds what `measure` summarised, averaged over training seeds.
+    `base` is the base model as the end of the leading strategy's curves; `identity` the id of the evaluation (prompts,
+    noise, judges, formulas) that all numbers share; `labels` the settings as the samples name them (`k=10`).
     """
 
     prompts: tuple[str, ...]
@@ -98,7 +102,7 @@ class Evaluation:
             raise InputError(f"measures of {point.method!r}: no rows of {metric!r} for {where}") from None
 
 
-def evaluation(study: ReportStudy, measures: Path, samples: Path) -> Evaluation:
+def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) -> Evaluation:
     """Read the measures, summaries and costs of the base and of every run of the study.
 
     Raises InputError for a missing or foreign file, where a metric that the report needs was not measured, and where
@@ -122,7 +126,7 @@ def evaluation(study: ReportStudy, measures: Path, samples: Path) -> Evaluation:
         summaries=_mean_intervals(summaries),
         costs=_mean_costs([row for part in costs.values() for row in part]),
         labels=labels,
-        base=_base_point(study, labels, measures),
+        base=_base_point(look, labels, measures),
         identity=identity,
         steps=study.sample.steps,
     )
@@ -150,7 +154,7 @@ def _series(path: Path) -> dict[str, Series]:
 
 
 def _by_prompt(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
-    """Rows with the mean score of a prompt."""
+    """Rows with the mean score per prompt."""
     rows = tables.read(path, tables.MEASURES, ["run", *KEYS, "prompt_id", "metric", "score"])
     _refuse_foreign(path, rows, run, method, seed)
     rows = rows.filter(rows["prompt_id"].is_valid())
@@ -165,10 +169,14 @@ def _summary(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any
 
 
 def _costs(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
-    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, "nfe", "seconds"])
+    """Mean costs of every point, and the rewards that its strategy queried."""
+    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, "nfe", "seconds", "queries", "rewards"])
     _refuse_foreign(path, rows, run, method, seed)
-    wanted = [("nfe", "mean"), ("seconds", "mean"), ("nfe", "count")]
-    return rows.group_by(KEYS, use_threads=False).aggregate(wanted).to_pylist()  # type: ignore[arg-type]
+    wanted = [("nfe", "mean"), ("seconds", "mean"), ("queries", "mean"), ("nfe", "count")]
+    found = rows.group_by(KEYS, use_threads=False).aggregate(wanted).to_pylist()  # type: ignore[arg-type]
+    names = rows["strategy"].to_pylist()
+    rewards = {name: rows["rewards"][names.index(name)].as_py() for name in dict.fromkeys(names)}
+    return [row | {"searched": tuple(rewards[row["strategy"]])} for row in found]
 
 
 def _point(row: Mapping[str, Any]) -> Point:
@@ -199,14 +207,17 @@ def _mean_intervals(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Point, str]
 
 
 def _mean_costs(rows: Iterable[Mapping[str, Any]]) -> dict[Point, Cost]:
-    found: dict[Point, list[tuple[float, float, int]]] = {}
+    found: dict[Point, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(_point(row), []).append((row["nfe_mean"], row["seconds_mean"], row["nfe_count"]))
-    costs = {point: np.array(values, dtype=float) for point, values in found.items()}
-    return {
-        point: Cost(float(cost[:, 0].mean()), float(cost[:, 1].mean()), int(cost[:, 2].sum()))
-        for point, cost in costs.items()
-    }
+        found.setdefault(_point(row), []).append(row)
+    return {point: _mean_cost(every) for point, every in found.items()}
+
+
+def _mean_cost(rows: Sequence[Mapping[str, Any]]) -> Cost:
+    nfe, seconds, queries = (
+        float(np.mean([row[f"{name}_mean"] for row in rows])) for name in ("nfe", "seconds", "queries")
+    )
+    return Cost(nfe, seconds, sum(row["nfe_count"] for row in rows), queries, rows[0]["searched"])
 
 
 def _identity(paths: Iterable[Path]) -> str:
@@ -236,18 +247,18 @@ def _need(study: ReportStudy, known: Iterable[str], measures: Path) -> None:
     for key, names in (("rewards", study.report.rewards), ("diversities", study.report.diversities)):
         for name in names:
             if name not in found:
-                raise InputError(f"report.{key}: {name!r} has no score a prompt in {measures}{nearest(name, found)}")
+                raise InputError(f"report.{key}: {name!r} has no score per prompt in {measures}{nearest(name, found)}")
 
 
-def _base_point(study: ReportStudy, points: Iterable[Point], measures: Path) -> Point:
-    """The base at the guidance scale that combined generation gives its base part."""
-    combined = study.strategies_of_kind("combined")
-    wanted = study.sample.strategies[combined[0]].base_guidance if combined else 1.0
-    scales = sorted(point.value for point in points if point.method == BASE)
+def _base_point(look: Look, points: Iterable[Point], measures: Path) -> Point:
+    """The base at the guidance scale that the leading strategy gives its base part."""
+    wanted = look.leading.base_guidance if look.leading else 1.0
+    scales = sorted(point.value for point in points if (point.method, point.strategy) == (BASE, GUIDANCE))
     if wanted not in scales:
         known = ", ".join(f"{scale:g}" for scale in scales)
+        limit = f", an end of {look.leading.label}" if look.leading else ""
         raise InputError(
-            f"{measures / (BASE + '.parquet')}: no images of the base at guidance {wanted:g}, the limit of combined "
-            f"generation; measured: {known} (see sample.guidance)"
+            f"{measures / (BASE + '.parquet')}: no images of the base at guidance {wanted:g}{limit}; "
+            f"measured: {known} (see sample.guidance)"
         )
-    return Point(BASE, "guidance", wanted)
+    return Point(BASE, GUIDANCE, wanted)

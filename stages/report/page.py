@@ -4,68 +4,53 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import cards, curation, display, queries, students, style
-from stages.report.cards import Card
+from stages.report import cards, curation, display, probes, students, style
 from stages.report.claims import State
-from stages.report.display import Table
-from stages.report.load import BASE, Evaluation, Log
-from stages.report.people import People
-from stages.report.rows import Difference, Estimate
-from stages.report.settings import ReportStudy
-from stages.report.students import Student
-from stages.report.style import Look
+from stages.report.data import Background, ReportData
+from stages.report.figure import Figure
+from stages.report.findings import Finding
+from stages.report.look import BASE
+from stages.report.table import Table
 from stages.report.timeline import Timeline
-from stages.report.training import FALL, Turn
-from stages.report.verdict import Rival, Verdict
 from stages.runtime import whole_file
 
 HERE = Path(__file__).parent
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+SECTIONS = (
+    "verdict", "frontier", "strategies", "training", "samples", "people", "numbers", "cost", "data", "jobs", "method",
+)  # fmt: skip
+"""Sections of the page that have words of their own; a figure may name another, which comes after the samples."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure of the page: the file it is linked to, its bytes as a data URI, and what it shows in words."""
+class Picture:
+    """A figure on the page: its heading, the file it links to, its bytes as a data URI, what it shows, its caption."""
 
+    title: str
     file: str
     data: str
-    text: str
-
-    @classmethod
-    def of(cls, path: Path, text: str) -> Figure:
-        """The figure at `path`."""
-        data = base64.b64encode(path.read_bytes()).decode()
-        return cls(path.name, f"data:{MEDIA[path.suffix]};base64,{data}", text)
+    alt: str
+    caption: str
 
 
-@dataclass(frozen=True)
-class Content:
-    """Everything that the page is made from."""
-
-    study: ReportStudy
-    evaluation: Evaluation
-    look: Look
-    verdict: Verdict
-    estimates: Sequence[Estimate]
-    differences: Sequence[Difference]
-    log: Log
-    turns: Sequence[Turn]
-    manifest: curation.Manifest
-    accuracies: list[curation.Accuracy]
-    timeline: Timeline | None
-    metric_ids: Mapping[str, str]
-    people: People | None = None
-    students: Sequence[Student] = ()
+def picture(figure: Figure, data: ReportData, folder: Path) -> Picture:
+    """A figure whose files stand in the report's `folder`."""
+    file = figure.about.files[0]
+    content = base64.b64encode((folder / file).read_bytes()).decode()
+    uri = f"data:{MEDIA[Path(file).suffix]};base64,{content}"
+    return Picture(figure.about.title, file, uri, figure.about.alt or figure.about.title, figure.caption(data))
 
 
-def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequence[tuple[str, Path]]) -> None:
-    """Write the page, whole or not at all.
-
-    `figures` are frontier, strategies, training, queries and grid, written before; `tables` names the files to link to.
+def write(
+    path: Path, data: ReportData, background: Background, figures: Sequence[Figure], timeline: Timeline | None,
+    tables: Iterable[tuple[str, Path]],
+) -> None:  # fmt: skip
+    """Write the page, whole or not at all. The figures' files stand beside it already; `tables` are what it links to,
+    each with what it holds.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -73,25 +58,30 @@ def write(path: Path, content: Content, figures: Sequence[Path], tables: Sequenc
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    pictures: dict[str, list[Picture]] = {name: [] for name in SECTIONS}
+    for figure in figures:
+        if figure.shown(data):
+            pictures.setdefault(figure.about.section, []).append(picture(figure, data, path.parent))
+    made = cards.cards(data)
     values = {
-        **_about(content),
-        **_figures(content, figures),
-        **_tables(content),
+        **_about(data),
+        "headline": headline(made),
+        "pictures": pictures,
+        "more": [name for name in pictures if name not in SECTIONS],
+        **_tables(data, background),
         "style": (HERE / "page.css").read_text(encoding="utf-8"),
-        "cards": cards.cards(content.study, content.look, content.verdict),
-        "alarm": alarm(content),
-        "queries_counted": queries.counted(content.log),
-        "timeline": content.timeline,
-        "people": content.people,
-        "students": content.students,
-        "student_table": students.table(content.students) if content.students else None,
+        "cards": made,
+        "alarm": alarm(data),
+        "timeline": timeline,
+        "people": background.people,
+        "students": background.students,
         "files": [(name, Path(os.path.relpath(file, path.parent)).as_posix()) for name, file in tables],
     }
     with whole_file(path) as partial:
         partial.write_text(environment.get_template("page.html").render(values), encoding="utf-8")
 
 
-def title(made: Sequence[Card]) -> str:
+def headline(made: Sequence[cards.Card]) -> str:
     """The verdict in one line."""
     if not made:
         return "No claim could be put to the data"
@@ -101,97 +91,93 @@ def title(made: Sequence[Card]) -> str:
     return f"{text}, {partly} shown in part" if partly else text
 
 
-def alarm(content: Content) -> str:
+def alarm(data: ReportData) -> str:
     """Whether over-optimisation was seen: a reward that nobody trains on fell while the training reward still rose."""
-    look, found = content.look, [turn for turn in content.turns if turn.alarm]
-    if not content.turns:
+    turns = probes.turns(data.study, data.log)
+    if not turns:
         return "The training logs hold no probe of a reward that is not trained on."
-    rule = f"more than {FALL:.0%} of its gain below its best probe, while the training reward went on rising"
+    rule = f"more than {probes.FALL:.0%} of its gain below its best probe, while the training reward went on rising"
+    found = [turn for turn in turns if turn.alarm]
     if not found:
         return f"No run ended with a reward that it was not trained on {rule}: no over-optimisation at these settings."
     named = []
     for run in dict.fromkeys(turn.run for turn in found):
-        view, mine = content.study.runs[run], [turn for turn in found if turn.run == run]
-        falls = [f"{look.metric(t.reward)} {style.number(t.fall)} below that of step {t.best_step}" for t in mine]
-        named.append(f"{style.method_name(view.method)} seed {view.seed} ({', '.join(falls)})")
-    count = f"{len(named)} of {len(content.study.runs)} runs"
+        view, mine = data.study.runs[run], [turn for turn in found if turn.run == run]
+        falls = [f"{data.look.metric(t.reward)} {style.number(t.fall)} below that of step {t.best_step}" for t in mine]
+        named.append(f"{data.look.method(view.method)} seed {view.seed} ({', '.join(falls)})")
+    count = f"{len(named)} of {len(data.study.runs)} runs"
     return f"Over-optimisation: {count} ended with a reward that they were not trained on {rule}: {'; '.join(named)}."
 
 
-def _about(content: Content) -> dict[str, object]:
-    study, look, evaluation = content.study, content.look, content.evaluation
+def _about(data: ReportData) -> dict[str, object]:
+    study, look, evaluation, report = data.study, data.look, data.evaluation, data.study.report
     images = sum(cost.images for cost in evaluation.costs.values())
     seeds = {method: len(evaluation.seeds[method]) for method in look.order}
     untrained = [reward for reward in look.rewards if reward != look.reward]
-    made = cards.cards(study, look, content.verdict)
-    comparisons = len(content.verdict.above.findings) if content.verdict.above else 0
     return {
-        "about": study.study,
-        "headline": title(made),
-        "fusion": bool(study.strategies_of_kind("fusion")),
+        "name": study.study.name,
+        "description": study.study.description,
         "reward": look.metric(look.reward),
         "untrained": [look.metric(reward) for reward in untrained],
-        "diversities": [look.metric(name) for name in study.report.diversities],
-        "methods": [f"{style.method_name(m)} ({n} seed{'s' * (n > 1)})" for m, n in seeds.items()],
-        "reference": style.method_name(study.study.reference),
-        "candidate": style.method_name(study.report.candidate) if look.candidate else "",
+        "diversities": [look.metric(name) for name in report.diversities],
+        "methods": [f"{look.method(m)} ({n} seed{'s' * (n > 1)})" for m, n in seeds.items()],
+        "reference": look.method(study.study.reference),
+        "leading": look.leading.label if look.leading else "",
+        "without_tuned": _without_tuned(data),
         "prompts": len(evaluation.prompts),
-        "images_a_prompt": round(evaluation.costs[evaluation.base].images / len(evaluation.prompts)),
+        "images_per_prompt": round(evaluation.costs[evaluation.base].images / len(evaluation.prompts)),
         "images": f"{images:,}".replace(",", " "),
         "steps": evaluation.steps,
-        "base_guidance": f"{evaluation.base.value:g}",
         "identity": evaluation.identity,
-        "level": f"{study.report.interval:.0%}",
-        "seeds_drawn": study.report.resample == "prompts_and_seeds",
-        "resamples": study.report.bootstrap,
-        "comparisons": comparisons,
+        "level": f"{report.interval:.0%}",
+        "seeds_drawn": report.resample == "prompts_and_seeds",
+        "resamples": report.bootstrap,
+        "comparisons": next((len(c.parts) for c in data.findings.claims if c.key == "above"), 0),
     }
 
 
-def _figures(content: Content, figures: Sequence[Path]) -> dict[str, Figure]:
-    texts = {
-        "frontier": "Reward against diversity, one panel a pair, one curve a method under combined generation.",
-        "strategies": "Reward against diversity for every strategy of the reference method and of the compared one.",
-        "training": "Rewards and diversity of a fixed probe over optimizer steps, one line a run.",
-        "queries": "Rewards and diversity of the same probe over queries of the training reward, one line a method.",
-        "grid": "Images of the same prompts from the same noise, one row a way of making them.",
-    }
-    return {path.stem: Figure.of(path, texts[path.stem]) for path in figures}
+def _without_tuned(data: ReportData) -> str:
+    """The strategies whose curves do not hold both the tuned network and the base as their ends."""
+    drawn = (one for one in data.look.strategies.values() if one.about.role == "curve")
+    names = ["guidance", *(one.label for one in drawn if not (one.about.plain and one.about.base))]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _tables(content: Content) -> dict[str, object]:
-    study, evaluation, look = content.study, content.evaluation, content.look
+def _tables(data: ReportData, background: Background) -> dict[str, object]:
+    look = data.look
     order = [BASE, *look.order]
-    points = {m: [point for point in evaluation.points if point.method == m] for m in order}
-    every = {m: display.settings(study, evaluation, look, content.estimates, points[m]) for m in order}
+    points = {m: [point for point in data.evaluation.points if point.method == m] for m in order}
     against: list[tuple[str, Table]] = []
-    for name in (BASE, study.study.reference):
+    for name in (BASE, data.study.study.reference):
         for method in order:
-            table = display.differences(study, evaluation, look, content.differences, method, name)
+            table = display.differences(data, method, name)
             if table.rows:
-                mine = "base at other guidance" if method == BASE else style.method_name(method)
-                against.append((f"{mine} minus {style.method_name(name)}", table))
-    headline = display.headline_points(study, evaluation, look)
-    leading, others = _rivals(content)
+                mine = "base at other settings" if method == BASE else look.method(method)
+                against.append((f"{mine} minus {look.method(name)}", table))
+    leading, others = _rivals(data)
     return {
-        "headline_table": display.settings(study, evaluation, look, content.estimates, headline),
-        "settings_tables": [(style.method_name(method), table) for method, table in every.items()],
+        "headline_table": display.settings(data, display.headline_points(data)),
+        "settings_tables": [(look.method(m), display.settings(data, points[m])) for m in order],
         "difference_tables": against,
-        "gap_table": display.gaps(study, look, leading),
-        "other_gap_table": display.gaps(study, look, others),
-        "cost_table": display.cost(study, evaluation),
-        "training_table": display.training_cost(study, content.log, look),
-        "curation_table": curation.curation_table(content.manifest),
-        "accuracy_table": curation.accuracy_table(look, content.accuracies),
-        "identity_table": display.identities(study, evaluation, look, content.metric_ids),
+        "gap_table": display.gaps(data, leading),
+        "other_gap_table": display.gaps(data, others),
+        "cost_table": display.cost(data),
+        "training_table": display.training_cost(data),
+        "curation_table": curation.curation_table(background.manifest),
+        "accuracy_table": curation.accuracy_table(look, list(background.accuracies)),
+        "identity_table": display.identities(data, background.metric_ids),
+        "student_table": students.table(background.students) if background.students else None,
     }
 
 
-def _rivals(content: Content) -> tuple[list[Rival], list[Rival]]:
-    """Curves to compare with the reference's: combined generation, guidance and the featured methods; then the rest."""
-    study, look = content.study, content.look
-    place = {method: index for index, method in enumerate((*look.order, BASE))}
-    kinds = {name: view.kind for name, view in study.sample.strategies.items()}
-    ordered = sorted(content.verdict.rivals, key=lambda r: (kinds.get(r.strategy) != "combined", place[r.method]))
-    leading = [r for r in ordered if kinds.get(r.strategy) in ("combined", None) or r.method in look.featured]
-    return leading, [rival for rival in ordered if rival not in leading]
+def _rivals(data: ReportData) -> tuple[Sequence[Sequence[Finding]], Sequence[Sequence[Finding]]]:
+    """Curves compared with the reference's: leading ones, those of the base and of featured methods; then the rest."""
+    look = data.look
+    place: Mapping[str, int] = {method: index for index, method in enumerate((*look.order, BASE))}
+
+    def leads(rival: Sequence[Finding]) -> bool:
+        return look.strategy(rival[0].strategy).about.leading
+
+    found = sorted(data.findings.curves("gap"), key=lambda rival: (not leads(rival), place[rival[0].method]))
+    first = [rival for rival in found if leads(rival) or rival[0].method in (BASE, *look.featured)]
+    return first, [rival for rival in found if rival not in first]

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 from stages.errors import InputError
 from stages.params import Settings, nearest, validate
 from stages.report.curation import read_json
-from stages.report.display import Cell, Table
 from stages.report.settings import ReportStudy
+from stages.report.table import Cell, Table
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -39,7 +39,7 @@ class Rate(Settings):
         if not votes or abs(self.rate - (self.wins + self.ties / 2) / votes) > 1e-9:
             raise ValueError(f"{self.first} over {self.second}: rate {self.rate:g} is not that of the counted votes")
         if (self.low is None) != (self.high is None) or (self.low or 0) > (1 if self.high is None else self.high):
-            raise ValueError(f"{self.first} over {self.second}: low and high are no interval")
+            raise ValueError(f"{self.first} over {self.second}: low and high are not an interval")
         return self
 
 
@@ -67,7 +67,7 @@ class Outcome(Settings):
 
 @dataclass(frozen=True)
 class People:
-    """What the page shows: a sentence about the study, a table a question, and the sides whose images have changed."""
+    """What the page shows: a sentence about the study, a table per question, and the sides with changed images."""
 
     about: str
     tables: Sequence[tuple[str, Table]]
@@ -79,7 +79,7 @@ class People:
 def read(study: ReportStudy, samples: Path) -> People | None:
     """The outcome that the study names; None where it names none.
 
-    Raises InputError for a file that is none, and for votes on a run or setting that the study does not have.
+    Raises InputError for a file that is something else, and for votes on a run or setting that the study does not have.
     """
     if study.report.votes is None:
         return None
@@ -90,7 +90,7 @@ def read(study: ReportStudy, samples: Path) -> People | None:
 
 
 def about(outcome: Outcome) -> str:
-    """How many people, votes, and how far a voter agrees with themself."""
+    """How many people, votes, and how often a voter answers alike twice."""
     text = f"{_count(outcome.voters, 'voter')}, {_count(outcome.votes, 'vote')}."
     if outcome.consistency is None:
         return text
@@ -98,7 +98,7 @@ def about(outcome: Outcome) -> str:
 
 
 def rates(outcome: Outcome) -> list[tuple[str, Table]]:
-    """A table a question: pairs, the rate with its interval, coloured where that lies beyond a half, and counts."""
+    """One table per question: pairs, the rate with its interval, coloured where that lies beyond a half, and counts."""
     found = []
     for question in dict.fromkeys(rate.question for rate in outcome.rates):
         rows = [
@@ -111,7 +111,7 @@ def rates(outcome: Outcome) -> list[tuple[str, Table]]:
 
 
 def agreement(outcome: Outcome) -> Table:
-    """Krippendorff's alpha a question."""
+    """Krippendorff's alpha per question."""
     rows = [
         [Cell(question), Cell("–", "no two voters saw the same") if found is None else Cell(f"{found:.2f}")]
         for question, found in outcome.agreement.items()
@@ -139,7 +139,7 @@ def _same(path: Path, name: str, side: Shown, outcome: Outcome, study: ReportStu
     runs = ("base", *study.runs)
     if side.run not in runs:
         raise InputError(
-            f"{path}: sides.{name}: votes on run {side.run!r}, no run of this study{nearest(side.run, runs)}"
+            f"{path}: sides.{name}: votes on run {side.run!r}, not a run of this study{nearest(side.run, runs)}"
         )
     wanted = [("strategy", "==", side.strategy), ("setting", "==", side.setting)]
     table = pq.read_table(

@@ -1,27 +1,34 @@
-"""Settings of the report, and the little that it reads of the rest of a study: its runs, strategies and rewards."""
+"""Settings of the report, and the little that it reads of the rest of a study: runs, methods, strategies, metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from stages import plugins
 from stages.params import Settings, nearest, read_study, validate
+
+FIGURES, GROUP = "stages.report.figures", "imagerefl.figures"
+"""Where figures stand: a package here, and the group of entry points of installed packages."""
 
 
 class GridSettings(Settings):
     """How many images the sample grid shows."""
 
     prompts: int = Field(default=6, ge=1, le=24, description="evaluation prompts in the sample grid")
-    samples: int = Field(default=4, ge=1, le=16, description="images a prompt in the sample grid")
+    samples: int = Field(default=4, ge=1, le=16, description="images per prompt in the sample grid")
 
 
 class ReportSettings(Settings):
     """Section `report` of a study."""
 
     grid: GridSettings = Field(GridSettings(), description="size of the sample grid")
+    figures: tuple[str, ...] = Field(
+        (), description="figures beside the standard ones, by file name in report/figures or by installed entry point"
+    )
     rewards: tuple[str, ...] = Field(min_length=1, description="measured rewards, one row of panels each")
     diversities: tuple[str, ...] = Field(min_length=1, description="measured diversities, one column of panels each")
     candidate: str = Field("imagerefl", description="the method whose frontier is compared with the reference method's")
@@ -38,6 +45,15 @@ class ReportSettings(Settings):
         "prompts", description="what the resamples of the claims draw anew; a single training seed is always kept"
     )
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
+
+    @field_validator("figures")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = plugins.names(FIGURES, GROUP)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown figure {name!r}{nearest(name, known)}")
+        return names
 
 
 class _View(Settings):
@@ -64,15 +80,32 @@ class RunView(_View):
     seed: int = 0
 
 
-class StrategyView(_View):
-    """One sampling strategy; `base_guidance` is the guidance scale of its base part, so of its limit k = T."""
+class MethodView(Settings):
+    """One fine-tuning method: its kind, and its other settings for its label."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str
+
+
+class StrategyView(_View):
+    """One sampling strategy: guidance of the network that is sampled, and of the base part, so of the base as its end.
+
+    `prediction` is the mixing strategy whose steps candidates make, for a strategy that searches.
+    """
+
+    kind: str
+    guidance: float = 1.0
     base_guidance: float = 1.0
+    prediction: Mapping[str, Any] | None = None
 
 
 class _Scored(_View):
     rewards: tuple[str, ...] = ()
+
+
+class _Measured(_View):
+    set_metrics: tuple[str, ...] = ()
 
 
 class _Sampling(_View):
@@ -86,19 +119,21 @@ class ReportStudy(_View):
     study: StudyView
     report: ReportSettings
     runs: Mapping[str, RunView]
+    methods_by_name: Mapping[str, MethodView] = Field(default_factory=dict, alias="methods")
     score: _Scored = _Scored()
     sample: _Sampling
+    measure: _Measured = _Measured()
 
     @model_validator(mode="after")
     def _methods_exist(self) -> ReportStudy:
         methods = {run.method for run in self.runs.values()}
         if methods and self.study.reference not in methods:
             name = self.study.reference
-            raise ValueError(f"study.reference {name!r} is no method that has a run{nearest(name, methods)}")
+            raise ValueError(f"study.reference {name!r} is not a method that has a run{nearest(name, methods)}")
         for key, names in (("long", (self.report.long,)), ("ablations", self.report.ablations)):
             for name in names:
                 if name and methods and name not in methods:
-                    raise ValueError(f"report.{key} {name!r} is no method that has a run{nearest(name, methods)}")
+                    raise ValueError(f"report.{key} {name!r} is not a method that has a run{nearest(name, methods)}")
         if self.truth and self.truth not in self.report.rewards:
             known = nearest(self.truth, self.report.rewards)
             raise ValueError(f"report.truth {self.truth!r} is none of report.rewards{known}")
@@ -113,10 +148,6 @@ class ReportStudy(_View):
     def methods(self) -> tuple[str, ...]:
         """The methods that have a run, in the order of the study file."""
         return tuple(dict.fromkeys(run.method for run in self.runs.values()))
-
-    def strategies_of_kind(self, kind: str) -> tuple[str, ...]:
-        """Names of the strategies of one kind, in the order of the study file."""
-        return tuple(name for name, strategy in self.sample.strategies.items() if strategy.kind == kind)
 
 
 def read(path: str | Path) -> ReportStudy:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages import tables
-from stages.report.display import Cell, Table
+from stages.report.table import Cell, Table
 
 ACCEPTED, ERROR = "probe_accepted", re.compile(r"probe_(student|tweedie)_(\d+)")
 SHOWN = 6

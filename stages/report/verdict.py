@@ -1,16 +1,23 @@
-"""The claims of a study, put to its data."""
+"""From the measurements of a study to its findings: estimates, paired differences, claims, gaps between curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from stages.report import claims, curves, gaps
-from stages.report.claims import Claim, Draws, Finding
-from stages.report.load import BASE, Evaluation, Point
+from stages.report.claims import Draws, Interval, Judgement
+from stages.report.curves import Curve
+from stages.report.findings import Finding, Findings
+from stages.report.load import Evaluation, Point
+from stages.report.look import BASE, Look
 from stages.report.settings import ReportStudy
+
+NOWHERE = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -28,166 +35,179 @@ class Bootstrap:
         return cls(draws, study.report.interval)
 
 
+def find(study: ReportStudy, look: Look, evaluation: Evaluation) -> Findings:
+    """Every finding that the study has data for."""
+    asked = _Asked(study, look, evaluation, Bootstrap.of(study, evaluation))
+    rows = (
+        *asked.estimates(), *asked.differences(), *asked.raises(), *asked.trades(), *asked.above(),
+        *asked.parts_company(), *asked.gaps, *asked.ablations(),
+    )  # fmt: skip
+    return Findings(rows, study.study.reference)
+
+
 @dataclass(frozen=True)
-class Rival:
-    """A curve's mean reward gap to the combined generation of another method (the reference, where nothing else is
-    said), one finding a (reward, diversity).
-    """
+class _Asked:
+    """The measurements, and one method per kind of finding."""
 
-    method: str
-    strategy: str
-    findings: tuple[Finding, ...]
+    study: ReportStudy
+    look: Look
+    evaluation: Evaluation
+    bootstrap: Bootstrap
+
+    def estimates(self) -> Iterator[Finding]:
+        """Every metric of every point.
+
+        For metrics of a whole set of images (FID, ...) the interval is the mean over the seeds of those that `measure`
+        found, which is what it would be if the seeds erred alike: not too narrow.
+        """
+        for (point, metric), interval in self.evaluation.summaries.items():
+            per_seed: tuple[float, ...] = ()
+            if (point, metric) in self.evaluation.arrays:
+                scores = self.evaluation.arrays[point, metric]
+                interval = Interval.of(claims.means(self.bootstrap.draws, scores), self.bootstrap.level)
+                per_seed = tuple(float(np.nanmean(row)) for row in scores)
+            yield self._of_point("estimate", point, metric, interval, per_seed=per_seed)
+
+    def differences(self) -> Iterator[Finding]:
+        """Paired differences of every metric with scores per prompt: against the base, and against the reference method
+        under the same strategy and setting.
+        """
+        arrays = self.evaluation.arrays
+        for point, other, name in self._pairs():
+            for metric in self.evaluation.metrics:
+                if (point, metric) in arrays and (other, metric) in arrays:
+                    statistic = claims.difference(self.bootstrap.draws, arrays[point, metric], arrays[other, metric])
+                    interval = Interval.of(statistic, self.bootstrap.level)
+                    yield self._of_point("difference", point, metric, interval, against=name)
+
+    def raises(self) -> Iterator[Finding]:
+        """Tuning with the reference method raises every reward and lowers every diversity."""
+        tuned = curves.tuned_point(self.look, self.evaluation, self.study.study.reference)
+        if tuned is None:
+            return
+        for axis, sign in self._directions():
+            mine, base = self.evaluation.scores(tuned, axis), self.evaluation.scores(self.evaluation.base, axis)
+            yield self._change("raises", tuned, BASE, axis, mine, base, sign)
+
+    def trades(self) -> Iterator[Finding]:
+        """The leading curve of every method moves every metric one way from the tuned network to the base."""
+        for method in self.look.methods:
+            curve = curves.leading(self.look, self.evaluation, method)
+            if curve is None or len(curve.points) < 3:
+                continue
+            for axis, sign in self._directions():
+                path = [self.evaluation.scores(point, axis) for point in curve.points]
+                judged = claims.monotone(self.bootstrap.draws, self.bootstrap.level, path, -sign)
+                yield _judged("trade", method, curve.strategy.name, method, (axis,), judged)
+
+    def above(self) -> Iterator[Finding]:
+        """The candidate's leading curve lies above the reference's at equal diversity."""
+        candidate, leading = self.study.report.candidate, self.look.leading
+        for gap in self.gaps if leading else ():
+            if leading and (gap.method, gap.strategy) == (candidate, leading.name):
+                yield replace(gap, about="above")
+
+    def parts_company(self) -> Iterator[Finding]:
+        """Long training of the reference method raises the training reward and lowers the true one, tuned only."""
+        if self.study.report.long is None or self.study.truth is None:
+            return
+        names = (self.study.study.reference, self.study.report.long)
+        short, long = (curves.tuned_point(self.look, self.evaluation, name) for name in names)
+        if short is None or long is None:
+            return
+        shared = self._shared_seeds(long.method, short.method)
+        for axis, sign in ((self.study.study.reward, 1), (self.study.truth, -1)):
+            mine, other = (self._scores(point, axis, shared) for point in (long, short))
+            yield self._change("parts_company", long, short.method, axis, mine, other, sign)
+
+    @cached_property
+    def gaps(self) -> tuple[Finding, ...]:
+        """The mean reward gap of every other curve to the reference's leading one."""
+        reference = self._leading(self.study.study.reference)
+        if reference is None:
+            return ()
+        every = [
+            *curves.base_curves(self.look, self.evaluation),
+            *curves.strategies(self.look, self.evaluation, self.look.methods),
+        ]
+        others = [curve for curve in every if curve != reference and len(curve.points) > 1]
+        return tuple(gap for curve in others for gap in self._against("gap", curve, reference))
+
+    def ablations(self) -> Iterator[Finding]:
+        """The same gap of every variant of the candidate to the candidate, on the training seeds that both have."""
+        candidate = self._leading(self.study.report.candidate)
+        for name in self.study.report.ablations if candidate else ():
+            curve = self._leading(name)
+            if curve is not None and candidate is not None:
+                yield from self._against("ablation", curve, candidate, self._shared_seeds(name, candidate.method))
+
+    def _leading(self, method: str) -> Curve | None:
+        return curves.leading(self.look, self.evaluation, method)
+
+    def _pairs(self) -> Iterator[tuple[Point, Point, str]]:
+        """Every point with the base, then with the same setting of the reference method."""
+        reference = self.study.study.reference
+        for point in self.evaluation.points:
+            if point != self.evaluation.base:
+                yield point, self.evaluation.base, BASE
+            same = Point(reference, point.strategy, point.value)
+            if point.method not in (BASE, reference) and same in self.evaluation.labels:
+                yield point, same, reference
+
+    def _of_point(
+        self, about: str, point: Point, metric: str, interval: Interval, against: str = "",
+        per_seed: tuple[float, ...] = (),
+    ) -> Finding:  # fmt: skip
+        cost = self.evaluation.costs[point]
+        return Finding(
+            about, point.method, point.strategy, metric, interval.mean, interval.low, interval.high, against=against,
+            setting=self.evaluation.labels[point], value=point.value, per_seed=per_seed,
+            seeds=len(self.evaluation.seeds[point.method]), n_prompts=len(self.evaluation.prompts), nfe=cost.nfe,
+            seconds=cost.seconds,
+        )  # fmt: skip
+
+    def _change(
+        self, about: str, point: Point, against: str, axis: str, mine: np.ndarray, other: np.ndarray, sign: int
+    ) -> Finding:
+        judged = claims.changes(self.bootstrap.draws, self.bootstrap.level, mine, other, sign)
+        return _judged(about, point.method, point.strategy, against, (axis,), judged)
+
+    def _against(
+        self, about: str, mine: Curve, other: Curve, seeds: tuple[int, ...] | None = None
+    ) -> Iterator[Finding]:
+        """The gap of the frontier of one curve to that of another, reward by reward and diversity by diversity."""
+        draws, level = self.bootstrap.draws, self.bootstrap.level
+        for reward in self.study.report.rewards:
+            for diversity in self.study.report.diversities:
+                sides = (
+                    [(self._scores(p, diversity, seeds), self._scores(p, reward, seeds)) for p in curve.points]
+                    for curve in (mine, other)
+                )
+                judged = gaps.lies_above(draws, level, *sides)
+                yield _judged(about, mine.method, mine.strategy.name, other.method, (reward, diversity), judged)
+
+    def _shared_seeds(self, mine: str, other: str) -> tuple[int, ...] | None:
+        """Training seeds that two methods both have; None, for all seeds of each, where they share none."""
+        seeds = self.evaluation.seeds
+        return tuple(sorted(set(seeds[mine]) & set(seeds[other]))) or None
+
+    def _scores(self, point: Point, metric: str, seeds: tuple[int, ...] | None) -> np.ndarray:
+        """Scores (seeds, prompts) of a point, of these training seeds only; the base has none to choose from."""
+        scores = self.evaluation.scores(point, metric)
+        if seeds is None or point.method == BASE:
+            return scores
+        return scores[[self.evaluation.seeds[point.method].index(seed) for seed in seeds]]
+
+    def _directions(self) -> list[tuple[str, int]]:
+        """Every axis with the direction in which tuning is expected to move it."""
+        rewards, diversities = self.study.report.rewards, self.study.report.diversities
+        return [(name, 1) for name in rewards] + [(name, -1) for name in diversities]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the page states. A claim is None where the study has not the runs or strategies that it needs.
-
-    `raises`: the reference method raises every reward and lowers every diversity. `trade`: its combined generation
-    moves every metric one way from k = 0 to k = T; `trades` the same for every method. `above`: the candidate's
-    combined generation lies above the reference's at equal diversity; `rivals` the same gap for every other curve.
-    `parts_company`: long training raises the training reward and lowers the true one. `ablations`: the gap of the
-    combined generation of each variant of the candidate to the candidate's own, on the training seeds that both have.
-    """
-
-    raises: Claim | None
-    trade: Claim | None
-    above: Claim | None
-    parts_company: Claim | None
-    trades: Mapping[str, Claim]
-    rivals: tuple[Rival, ...]
-    ablations: tuple[Rival, ...]
-
-    @property
-    def claims(self) -> tuple[Claim, ...]:
-        """Those that could be put to the data."""
-        return tuple(claim for claim in (self.raises, self.trade, self.above, self.parts_company) if claim)
-
-
-def verdict(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap) -> Verdict:
-    """Test every claim that the study has data for."""
-    reference, candidate = study.study.reference, study.report.candidate
-    trades = {m: claim for m in study.methods if (claim := _trade(study, evaluation, bootstrap, m))}
-    rivals = _rivals(study, evaluation, bootstrap)
-    leading = curves.combined(study, evaluation, candidate) if candidate != reference else None
-    above = next((r for r in rivals if leading and (r.method, r.strategy) == (candidate, leading.strategy)), None)
-    return Verdict(
-        raises=_raises(study, evaluation, bootstrap),
-        trade=trades.get(reference),
-        above=Claim("above", above.findings) if above else None,
-        parts_company=_parts_company(study, evaluation, bootstrap),
-        trades=trades,
-        rivals=rivals,
-        ablations=_ablations(study, evaluation, bootstrap),
-    )
-
-
-def _raises(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap) -> Claim | None:
-    tuned = curves.tuned_point(study, evaluation, study.study.reference)
-    if tuned is None:
-        return None
-    draws, level = bootstrap.draws, bootstrap.level
-    findings = []
-    for axis, sign in _directions(study):
-        mine, base = evaluation.scores(tuned, axis), evaluation.scores(evaluation.base, axis)
-        findings.append(claims.changes(draws, level, axis, mine, base, sign))
-    return Claim("raises", tuple(findings))
-
-
-def _trade(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap, method: str) -> Claim | None:
-    curve = curves.combined(study, evaluation, method)
-    if curve is None or len(curve.points) < 3:
-        return None
-    findings = []
-    for axis, sign in _directions(study):
-        path = [evaluation.scores(point, axis) for point in curve.points]
-        findings.append(claims.monotone(bootstrap.draws, bootstrap.level, axis, path, -sign))
-    return Claim("trade", tuple(findings))
-
-
-def _parts_company(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap) -> Claim | None:
-    """Long training of the reference method against its usual training, both tuned only."""
-    if study.report.long is None or study.truth is None:
-        return None
-    short, long = (curves.tuned_point(study, evaluation, m) for m in (study.study.reference, study.report.long))
-    if short is None or long is None:
-        return None
-    shared = _shared_seeds(evaluation, long.method, short.method)
-    findings = []
-    for axis, sign in ((study.study.reward, 1), (study.truth, -1)):
-        mine, other = (_scores(evaluation, point, axis, shared) for point in (long, short))
-        findings.append(claims.changes(bootstrap.draws, bootstrap.level, axis, mine, other, sign))
-    return Claim("parts_company", tuple(findings))
-
-
-def _ablations(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap) -> tuple[Rival, ...]:
-    candidate = curves.combined(study, evaluation, study.report.candidate)
-    if candidate is None:
-        return ()
-    found = []
-    for name in study.report.ablations:
-        curve = curves.combined(study, evaluation, name)
-        if curve is not None:
-            shared = _shared_seeds(evaluation, name, candidate.method)
-            findings = _against(study, evaluation, bootstrap, curve.points, candidate.points, shared)
-            found.append(Rival(name, curve.strategy, findings))
-    return tuple(found)
-
-
-def _shared_seeds(evaluation: Evaluation, mine: str, other: str) -> tuple[int, ...] | None:
-    """Training seeds that two methods both have; None, for all seeds of each, where they share none."""
-    return tuple(sorted(set(evaluation.seeds[mine]) & set(evaluation.seeds[other]))) or None
-
-
-def _scores(evaluation: Evaluation, point: Point, metric: str, seeds: tuple[int, ...] | None) -> np.ndarray:
-    """Scores (seeds, prompts) of a point, of these training seeds only; the base has none to choose from."""
-    scores = evaluation.scores(point, metric)
-    if seeds is None or point.method == BASE:
-        return scores
-    return scores[[evaluation.seeds[point.method].index(seed) for seed in seeds]]
-
-
-def _rivals(study: ReportStudy, evaluation: Evaluation, bootstrap: Bootstrap) -> tuple[Rival, ...]:
-    reference = curves.combined(study, evaluation, study.study.reference)
-    if reference is None:
-        return ()
-    found = [curves.guidance(evaluation), *curves.strategies(study, evaluation, study.methods)]
-    return tuple(
-        Rival(curve.method, curve.strategy, _against(study, evaluation, bootstrap, curve.points, reference.points))
-        for curve in found
-        if curve != reference and len(curve.points) > 1
-    )
-
-
-def _against(
-    study: ReportStudy,
-    evaluation: Evaluation,
-    bootstrap: Bootstrap,
-    mine: tuple[Point, ...],
-    other: tuple[Point, ...],
-    seeds: tuple[int, ...] | None = None,
-) -> tuple[Finding, ...]:
-    """The gap of the frontier `mine` to `other`, reward by reward and diversity by diversity."""
-
-    def points(side: tuple[Point, ...], diversity: str, reward: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        axes = (diversity, reward)
-        found = ([_scores(evaluation, point, axis, seeds) for axis in axes] for point in side)
-        return [(across, up) for across, up in found]
-
-    return tuple(
-        gaps.lies_above(
-            bootstrap.draws,
-            bootstrap.level,
-            (reward, diversity),
-            points(mine, diversity, reward),
-            points(other, diversity, reward),
-        )
-        for reward in study.report.rewards
-        for diversity in study.report.diversities
-    )
-
-
-def _directions(study: ReportStudy) -> list[tuple[str, int]]:
-    """Every axis with the direction in which tuning is expected to move it."""
-    rewards, diversities = study.report.rewards, study.report.diversities
-    return [(name, 1) for name in rewards] + [(name, -1) for name in diversities]
+def _judged(about: str, method: str, strategy: str, against: str, axes: tuple[str, ...], judged: Judgement) -> Finding:
+    interval, area = judged.interval, judged.area or NOWHERE
+    return Finding(
+        about, method, strategy, axes[0], interval.mean, interval.low, interval.high, against=against,
+        at_equal=axes[1] if len(axes) > 1 else None, state=judged.state.value, per_seed=judged.per_seed,
+        note=judged.note, area=area.mean, area_low=area.low, area_high=area.high,
+    )  # fmt: skip

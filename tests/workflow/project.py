@@ -207,7 +207,8 @@ def make(root: Path, study: dict[str, Any]) -> Project:
 
 def written() -> dict[str, dict[str, list[str]]]:
     """By stage: the flags that name what it writes, and the files in it where the flag names a folder."""
-    from workflow.jobs import MODEL_FILES, REPORT_FILES
+    from stages.report import figure
+    from workflow.jobs import MODEL_FILES
 
     models = {kind: list(files) for kind, files in MODEL_FILES.items()}
     return {
@@ -227,7 +228,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "measure samples": {"measures": [], "summary": []},
         "measure judge": {"judged": []},
         "measure join": {"measures": [], "summary": []},
-        "report": {"out": list(REPORT_FILES)},
+        "report": {"out": list(figure.outputs())},
     }
 
 

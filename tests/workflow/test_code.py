@@ -61,6 +61,33 @@ def test_a_package_counts_only_where_plug_ins_are_loaded(root: Path) -> None:
     assert names(root, "stages.b.__main__", "one") == {"b/__main__.py"}
 
 
+def test_plug_ins_that_are_always_loaded(root: Path) -> None:
+    """Those of a constant `ALWAYS`, and all of a package that a module asks for as a whole."""
+    loads = "from stages import plugins\nplugins.load('stages.kinds', x)\n"
+    (root / "stages/b/__main__.py").write_text(f"{loads}ALWAYS = ('one', 'unknown')\n")
+    assert names(root, "stages.b.__main__") == {
+        "b/__main__.py",
+        "plugins.py",
+        "kinds/one.py",
+        "kinds/two.py",
+        "deep.py",
+    }
+    (root / "stages/b/__main__.py").write_text(f"{loads}plugins.every('stages.kinds')\n")
+    assert {"kinds/one.py", "kinds/two.py", "kinds/three.py"} <= names(root, "stages.b.__main__")
+
+
+def test_what_the_report_and_measuring_always_execute() -> None:
+    plan = Plan.read(ROOT / "studies/smoke.yaml")
+    code_of = {stage.name: plan.stamps(stage, name)["code"] for _, stage, name in plan.jobs()}
+    figures = {f"stages/report/figures/{name}.py" for name in ("frontier", "strategies", "training", "queries", "grid")}
+    metrics = {f"stages/measure/metrics/{name}.py" for name in ("caption", "diversity", "rewards", "fid")}
+    methods = {f"stages/finetune/methods/{name}.py" for name in ("refl", "imagerefl")}
+    assert figures | metrics | methods <= code_of["report"].keys()
+    assert metrics <= code_of["measure"].keys()
+    assert not figures & code_of["measure"].keys()
+    assert "stages/finetune/methods/ddpo.py" not in code_of["report"]
+
+
 def test_digests_change_with_the_files(root: Path) -> None:
     def digests() -> dict[str, str]:
         code._digests.cache_clear()

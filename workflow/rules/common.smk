@@ -1,15 +1,6 @@
 # The study, the stamps of its jobs, and DVC's word on what is built.
 
-CAPTIONS = {
-    "index.html": "page",
-    "frontier.svg": "frontier",
-    "strategies.svg": "strategies",
-    "training.svg": "training",
-    "queries.svg": "queries",
-    "grid.png": "grid",
-    "summary.csv": "summary",
-    "differences.csv": "differences",
-}
+CAPTIONS = {"index.html": "page", "summary.csv": "summary", "differences.csv": "differences"}
 ACTIVE = "params.yaml"  # the study that DVC runs
 STARTED = time.time()
 
@@ -88,12 +79,16 @@ def sources(stage):
 
 def outputs(stage):
     """Outputs: parts of a whole are not kept, and what has a caption stands in Snakemake's own report too."""
+    figures = STUDY.report_captions
     for pattern in JOBS.outputs(stage):
-        caption = CAPTIONS.get(os.path.relpath(pattern, out("report")))
+        file = os.path.relpath(pattern, out("report"))
         if stage.sharded:
             yield temp(pattern)
-        elif caption is not None:
-            yield report(pattern, caption=f"../report/{caption}.rst", category=STUDY.name)
+        elif file in CAPTIONS:
+            yield report(pattern, caption=f"../report/{CAPTIONS[file]}.rst", category=STUDY.name)
+        elif file in figures:
+            shown = {"figure": file.split(".")[0], "shows": figures[file]}
+            yield report(pattern, caption="../report/figure.rst", category=STUDY.name, labels=shown)
         else:
             yield pattern
 

@@ -22,11 +22,14 @@ from PIL import Image
 from report_fixture import Silent, arguments, folders, write_study
 
 from stages import tables
-from stages.report import grids, load, results, settings, style, timeline, training
-from stages.report.__main__ import OUTPUTS, Folders, write_report
+from stages.report import data as reading
+from stages.report import figure, probes, results, settings, style, timeline
+from stages.report.__main__ import write_report
 from stages.report.claims import Interval
+from stages.report.data import Folders, ReportData
+from stages.report.figures import grid as grids
+from stages.report.figures.training import smooth
 from stages.report.load import Point, Series
-from workflow.layout import REPORT_FILES
 
 DATA_URI = re.compile(r'src="data:([a-z/+]+);base64,([A-Za-z0-9+/=]+)"')
 
@@ -37,11 +40,17 @@ def report(params: Path) -> Path:
     return folders(params).out
 
 
+def read(params: Path) -> ReportData:
+    """What the figures of a study draw from."""
+    where = folders(params)
+    return reading.read(settings.read(params), where.measures, where.samples, where.runs)
+
+
 def command(params: Path) -> subprocess.CompletedProcess[str]:
     """The command line, from a folder that is not the project's, in a process that tells whether torch was imported."""
     code = "import sys; from stages.report.__main__ import main; from stages.runtime import run_stage; "
     code += "run_stage(main); print('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     where = os.environ | {"PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": f"sqlite:///{params.parent}/mlflow.db"}
     call = [sys.executable, "-c", code, *arguments(params)]
     return subprocess.run(call, cwd=params.parent, env=where, text=True, capture_output=True, check=False)
@@ -64,9 +73,9 @@ def page(params: Path) -> str:
 
 def test_everything_declared_is_written_and_nothing_else(params: Path) -> None:
     out = folders(params).out
-    assert sorted(OUTPUTS) == sorted(REPORT_FILES)
-    assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == set(OUTPUTS)
-    assert all((out / name).stat().st_size > 100 for name in OUTPUTS)
+    outputs = figure.outputs()
+    assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == set(outputs)
+    assert all((out / name).stat().st_size > 100 for name in outputs)
 
 
 def test_the_page_stands_alone(page: str, params: Path) -> None:
@@ -151,7 +160,7 @@ def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_pa
     rows = tables.read(other / "findings.parquet", tables.FINDINGS).to_pylist()
     assert {(row["method"], row["against"]) for row in rows if row["about"] == "above"} == {("imagerefl", "draft1")}
     page = (kept / "README.md").read_text()
-    assert "## 4. Proxy and truth part company under long training: partly shown" in page
+    assert "## 4. Training reward and true reward diverge under long training: partly shown" in page
     assert page.count("| DRaFT-1, combined generation |") == 2  # against the reference, and as an ablation
     assert {path.name for path in kept.iterdir()} == {
         "README.md", "scores.parquet", "findings.parquet", "training.parquet", "frontier.png", "strategies.png",
@@ -186,8 +195,8 @@ def test_numbers_are_means_over_samples_then_prompts_then_seeds(params: Path) ->
     assert difference["clear"] == "1"
 
 
-def test_set_metrics_are_reported_without_a_score_a_prompt(params: Path) -> None:
-    row = one(rows_of(folders(params).out / "summary.csv"), method="base", setting="guidance=1", metric="fid_clip")
+def test_set_metrics_are_reported_without_a_score_per_prompt(params: Path) -> None:
+    row = one(rows_of(folders(params).out / "summary.csv"), method="base", setting="guidance=1", metric="fid")
     assert (row["mean"], row["low"], row["high"]) == ("12", "", "")
 
 
@@ -215,14 +224,11 @@ def test_training_plot_holds_every_probe(params: Path) -> None:
 
 
 def test_the_grid_shows_the_samples_enlarged(params: Path) -> None:
-    study = settings.read(params)
-    evaluation = load.evaluation(study, folders(params).measures, folders(params).samples)
-    look = style.Look.of(study)
-    shown = grids.rows(study, evaluation, look)
-    assert [row.caption for row in shown[:4]] == [
+    found = read(params)
+    assert [row.caption for row in grids.rows_of(found)[:4]] == [
         ("base", "guidance 1"), ("base", "guidance 2"), ("ReFL", "tuned only (k = 0)"), ("ReFL", "combined, k = 10"),
     ]  # fmt: skip
-    assert grids.chosen_prompts(evaluation, 3) == ["eval-000", "eval-004", "eval-007"]
+    assert grids.chosen_prompts(found.evaluation, 3) == ["eval-000", "eval-004", "eval-007"]
     grid = np.asarray(Image.open(folders(params).out / "grid.png").convert("RGB"))
     samples = pq.read_table(folders(params).samples / "refl-s0.parquet").to_pylist()
     wanted = next(
@@ -237,10 +243,9 @@ def test_the_grid_shows_the_samples_enlarged(params: Path) -> None:
 
 def test_the_grid_is_as_wide_as_there_are_samples(tmp_path: Path) -> None:
     made = write_study(tmp_path, runs=("refl-s0",), prompts=4, samples=2)
-    study = settings.read(made)
-    evaluation = load.evaluation(study, folders(made).measures, folders(made).samples)
-    grid = grids.grid(study, evaluation, style.Look.of(study), folders(made).samples)
-    assert study.report.grid.samples == 3
+    found = read(made)
+    grid = grids.draw(found)
+    assert found.study.report.grid.samples == 3
     assert grid.width == grids.LABEL_WIDTHS[0] + 3 * (2 * (96 + grids.GAP) + grids.BLOCK_GAP)
 
 
@@ -263,8 +268,8 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, spoil: Callable[[Fol
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
-    ("rewards", ["proxy", "oracel"], "report.rewards: 'oracel' has no score a prompt"),
-    ("diversities", ["fid_clip"], "report.diversities: 'fid_clip' has no score a prompt"),
+    ("rewards", ["proxy", "oracel"], "report.rewards: 'oracel' has no score per prompt"),
+    ("diversities", ["fid"], "report.diversities: 'fid' has no score per prompt"),
     ("bootstrap", 3, "report.bootstrap: input should be greater than or equal to 100, found 3"),
     ("candidates", "x", "report.candidates: unknown key; did you mean 'candidate'?"),
 ])  # fmt: skip
@@ -327,16 +332,16 @@ def test_over_optimisation_is_a_fall_while_the_training_reward_rises(params: Pat
         terms = {"probe_proxy": Series(steps, np.array(proxy)), "probe_heldout": Series(steps, np.array(heldout))}
         return {"refl-s0": terms}
 
-    (turn,) = training.turns(study, log([0, 1, 2, 3], [0, 2, 1.5, 1]))
+    (turn,) = probes.turns(study, log([0, 1, 2, 3], [0, 2, 1.5, 1]))
     assert (turn.best_step, turn.gain, turn.fall, turn.rising, turn.alarm) == (10, 2, 1, True, True)
-    assert not training.turns(study, log([0, 1, 2, 3], [0, 1, 2, 1.9]))[0].alarm  # a twentieth of the gain
-    assert not training.turns(study, log([0, 3, 2, 1], [0, 3, 2, 1]))[0].alarm  # everything got worse
+    assert not probes.turns(study, log([0, 1, 2, 3], [0, 1, 2, 1.9]))[0].alarm  # a twentieth of the gain
+    assert not probes.turns(study, log([0, 3, 2, 1], [0, 3, 2, 1]))[0].alarm  # everything got worse
 
 
 def test_smoothing_is_a_mean_over_neighbours() -> None:
     values = np.random.default_rng(0).standard_normal(30)
     plain = [values[max(0, i - 4) : i + 5].mean() for i in range(30)]
-    np.testing.assert_allclose(training.smooth(values), plain)
+    np.testing.assert_allclose(smooth(values), plain)
 
 
 @pytest.mark.parametrize(("value", "half", "text"), [
@@ -377,8 +382,7 @@ def test_the_timeline_cuts_pauses(tmp_path: Path) -> None:
 
 
 def test_points_are_one_per_way_of_making_images(params: Path) -> None:
-    study = settings.read(params)
-    evaluation = load.evaluation(study, folders(params).measures, folders(params).samples)
+    evaluation = read(params).evaluation
     assert evaluation.base == Point("base", "guidance", 1.0)
     assert len(evaluation.points) == 5 + 5 * 15
     assert evaluation.scores(Point("refl", "aig", 2.0), "oracle").shape == (2, 8)

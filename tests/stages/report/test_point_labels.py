@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from stages.report import style
-from stages.report.labels import Label, place
+from stages.report.point_labels import Label, place
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 SIZE = 7.0
 """Font size in points."""
@@ -23,10 +24,10 @@ DIRECTIONS = {
     "nw": (-1, 1),
     "n": (0, 1),
 }
-"""Where a text may stand, by compass."""
+"""Where a text may stand, by compass: right and up."""
 
 Box = tuple[float, float, float, float]
-"""Left, bottom, right, top, in points."""
+"""Left, bottom, right, top, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,36 @@ class Label:
 def place(axes: Axes, labels: Sequence[Label], points: Sequence[tuple[float, float]]) -> list[Label]:
     """Write labels into a panel whose limits and size are final; earlier labels get the better places.
 
-    `points`, in data coordinates, are not written over. Returns the labels that found a place.
+    `points`, in data coordinates, are not written over, and no label leaves the panel. Returns the labels that found a
+    place.
     """
-    from matplotlib.patheffects import withStroke
-
-    scale = 72 / axes.figure.dpi  # type: ignore[union-attr]
-    taken = [_around(*(axes.transData.transform(point) * scale)) for point in points]
+    pixels = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    panel = axes.get_window_extent()
+    taken = [_around(axes.transData.transform(point), 2.5 * pixels) for point in points]
     written = []
     for label in labels:
-        x, y = axes.transData.transform((label.x, label.y)) * scale
         for direction in _order(label.toward):
-            right, up = DIRECTIONS[direction]
-            box = _box(label.text, x, y, right, up)
-            if any(_overlap(box, other) for other in taken):
-                continue
-            axes.annotate(
-                label.text, (label.x, label.y), xytext=(REACH * right, REACH * up), textcoords="offset points",
-                fontsize=SIZE, color=label.colour, ha=("right", "center", "left")[right + 1],
-                va=("top", "center", "bottom")[up + 1], zorder=6,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )  # fmt: skip
-            taken.append(box)
-            written.append(label)
-            break
+            text = _write(axes, label, DIRECTIONS[direction])
+            box = text.get_window_extent().extents
+            inside = panel.x0 <= box[0] and panel.y0 <= box[1] and box[2] <= panel.x1 and box[3] <= panel.y1
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                written.append(label)
+                break
+            text.remove()
     return written
+
+
+def _write(axes: Axes, label: Label, toward: tuple[int, int]) -> Annotation:
+    from matplotlib.patheffects import withStroke
+
+    right, up = toward
+    return axes.annotate(
+        label.text, (label.x, label.y), xytext=(REACH * right, REACH * up), textcoords="offset points",
+        fontsize=SIZE, color=label.colour, ha=("right", "center", "left")[right + 1],
+        va=("top", "center", "bottom")[up + 1], zorder=6,
+        path_effects=[withStroke(linewidth=2, foreground="white")],
+    )  # fmt: skip
 
 
 def _order(toward: str) -> list[str]:
@@ -77,14 +84,8 @@ def _order(toward: str) -> list[str]:
     return [names[(start + turn) % len(names)] for turn in turns]
 
 
-def _box(text: str, x: float, y: float, right: int, up: int) -> Box:
-    width, height = 0.62 * SIZE * len(text), 0.95 * SIZE
-    left, bottom = x + REACH * right - (1 - right) / 2 * width, y + REACH * up - (1 - up) / 2 * height
-    return left, bottom, left + width, bottom + height
-
-
-def _around(x: float, y: float) -> Box:
-    return x - 2.5, y - 2.5, x + 2.5, y + 2.5
+def _around(spot: tuple[float, float], reach: float) -> Box:
+    return spot[0] - reach, spot[1] - reach, spot[0] + reach, spot[1] + reach
 
 
 def _overlap(a: Box, b: Box) -> bool:

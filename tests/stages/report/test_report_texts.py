@@ -1,4 +1,4 @@
-"""The report's page holds what people and files call things as text, never as markup; and it says what judges."""
+"""Names from people and files are text on the page, never markup; the page says which models score."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_it_is_all_there_as_text(page: Page, text: str) -> None:
     assert text in page.text
 
 
-def test_the_page_says_what_judges(page: Page) -> None:
+def test_the_page_says_which_models_score(page: Page) -> None:
     """The id without the metric's name, which stands beside it; a metric that rests on nothing says so."""
-    part = " ".join(page.text[page.text.index("What judges") :].split())
+    part = " ".join(page.text[page.text.index("Scoring models") :].split())
     assert f"@{DIGEST} (224 shortest bicubic clip)" in part
     assert f"proxy: {SCRIPT.format('model')}" not in part
     assert re.search(r"oracle reward\s*oracle\s*no model", part)

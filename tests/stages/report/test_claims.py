@@ -7,7 +7,8 @@ import pytest
 
 from stages.measure import bootstrap
 from stages.report import claims, gaps
-from stages.report.claims import Claim, Draws, Finding, Interval, State
+from stages.report.claims import Draws, Interval, State
+from stages.report.findings import Claim, Finding
 
 PROMPTS = 24
 DRAWS = Draws.of(PROMPTS, 400, seed=3)
@@ -58,13 +59,13 @@ def test_a_change_counts_beyond_its_interval(shift: float, sign: int, state: Sta
     prompt = noise(PROMPTS, seed=9)  # far larger than the shift: only pairing can see it
     base, tuned = 5 * prompt + 0.1 * noise(1, PROMPTS), 5 * prompt + shift + 0.1 * noise(2, PROMPTS, seed=4)
     tuned -= (tuned.mean() - base.mean() - shift) if shift == 0 else 0
-    assert claims.changes(DRAWS, LEVEL, "reward", tuned, base, sign).state is state
+    assert claims.changes(DRAWS, LEVEL, tuned, base, sign).state is state
 
 
 def test_seeds_that_disagree_show_nothing() -> None:
     base = np.zeros((1, PROMPTS))
     tuned = np.stack([np.full(PROMPTS, 1.0), np.full(PROMPTS, -0.1)])
-    finding = claims.changes(DRAWS, LEVEL, "reward", tuned, base, 1)
+    finding = claims.changes(DRAWS, LEVEL, tuned, base, 1)
     assert finding.interval.low > 0
     assert finding.per_seed == pytest.approx((1.0, -0.1))
     assert finding.state is State.NOT_SHOWN
@@ -75,17 +76,17 @@ def path(*means: float) -> list[np.ndarray]:
 
 
 def test_a_steady_trade_is_shown_in_its_direction_only() -> None:
-    assert claims.monotone(DRAWS, LEVEL, "r", path(3, 2, 1, 0), -1).state is State.SHOWN
-    assert claims.monotone(DRAWS, LEVEL, "r", path(3, 2, 1, 0), 1).state is State.OPPOSITE
-    assert claims.monotone(DRAWS, LEVEL, "r", path(0, 1, 2, 3), 1).note == "3 of 3 steps forward, 3 clearly"
+    assert claims.monotone(DRAWS, LEVEL, path(3, 2, 1, 0), -1).state is State.SHOWN
+    assert claims.monotone(DRAWS, LEVEL, path(3, 2, 1, 0), 1).state is State.OPPOSITE
+    assert claims.monotone(DRAWS, LEVEL, path(0, 1, 2, 3), 1).note == "3 of 3 steps forward, 3 clearly"
 
 
 def test_a_clear_step_back_or_no_change_is_no_trade() -> None:
-    dipped = claims.monotone(DRAWS, LEVEL, "r", path(0, 2, 1, 3), 1)
+    dipped = claims.monotone(DRAWS, LEVEL, path(0, 2, 1, 3), 1)
     assert dipped.state is State.NOT_SHOWN
     assert "1 clearly back" in dipped.note
     assert "33% of the change lost" in dipped.note
-    assert claims.monotone(DRAWS, LEVEL, "r", path(1, 1, 1, 1), 1).state is not State.SHOWN
+    assert claims.monotone(DRAWS, LEVEL, path(1, 1, 1, 1), 1).state is not State.SHOWN
 
 
 def test_steps_back_are_forgiven_up_to_a_tenth_of_the_change() -> None:
@@ -94,7 +95,7 @@ def test_steps_back_are_forgiven_up_to_a_tenth_of_the_change() -> None:
     ends = np.zeros((1, PROMPTS)), np.ones((1, PROMPTS))
     for back, state in ((0.08, State.SHOWN), (0.2, State.NOT_SHOWN)):
         points = [ends[0], 0.5 + loose[0], 0.5 - back + loose[1], ends[1]]
-        assert claims.monotone(DRAWS, LEVEL, "r", points, 1).state is state
+        assert claims.monotone(DRAWS, LEVEL, points, 1).state is state
 
 
 def test_pareto_points_are_those_that_nothing_beats() -> None:
@@ -141,7 +142,7 @@ def test_the_gap_against_fine_sums_on_the_common_range() -> None:
 
 @pytest.mark.parametrize(("offset", "state"), [(0.1, State.SHOWN), (-0.1, State.OPPOSITE)])
 def test_a_frontier_above_another(offset: float, state: State) -> None:
-    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), frontier(offset), frontier(0.0))
+    finding = gaps.lies_above(DRAWS, LEVEL, frontier(offset), frontier(0.0))
     assert finding.state is state
     # Lifted by the offset on [0.2, 0.8], then running down to the common end; the ends are those of both sets.
     assert finding.interval.mean == pytest.approx(offset * 0.7 / 0.8, abs=0.15 * abs(offset))
@@ -152,14 +153,14 @@ def test_equal_frontiers_show_nothing() -> None:
     same = frontier(0.0, seeds=1, spread=0.02)
     shaken = [(d, r + 0.02 * noise(1, PROMPTS, seed=50 + i)) for i, (d, r) in enumerate(same)]
     centred = [(d, r - r.mean() + same[i][1].mean()) for i, (d, r) in enumerate(shaken)]
-    assert gaps.lies_above(DRAWS, LEVEL, ("r", "d"), centred, same).state is State.NOT_SHOWN
-    assert gaps.lies_above(DRAWS, LEVEL, ("r", "d"), same, same).interval.mean == 0
+    assert gaps.lies_above(DRAWS, LEVEL, centred, same).state is State.NOT_SHOWN
+    assert gaps.lies_above(DRAWS, LEVEL, same, same).interval.mean == 0
 
 
 def test_a_frontier_that_crosses_is_not_above() -> None:
     high = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), r)) for d, r in ((0.0, 9.0), (0.5, 0.9), (1.0, 0.0))]
     low = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), r)) for d, r in ((0.0, 1.2), (0.5, 1.1), (1.0, 0.5))]
-    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), high, low)
+    finding = gaps.lies_above(DRAWS, LEVEL, high, low)
     assert finding.interval.low > 0
     assert finding.state is State.NOT_SHOWN
 
@@ -167,14 +168,14 @@ def test_a_frontier_that_crosses_is_not_above() -> None:
 def test_frontiers_without_common_diversities_are_not_compared() -> None:
     left = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), 1 - d)) for d in (0.1, 0.2)]
     right = [(np.full((1, PROMPTS), d), np.full((1, PROMPTS), 1 - d)) for d in (0.5, 0.6)]
-    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), left, right)
+    finding = gaps.lies_above(DRAWS, LEVEL, left, right)
     assert finding.state is State.NOT_SHOWN
     assert finding.note == "no common diversities"
 
 
 def test_a_claim_is_as_good_as_its_parts() -> None:
     def claim(*states: State) -> Claim:
-        return Claim("c", tuple(Finding(("a",), state, Interval(0, 0, 0), ()) for state in states))
+        return Claim("c", tuple(Finding("c", "m", "s", "a", 0.0, 0.0, 0.0, state=state.value) for state in states))
 
     assert claim(State.SHOWN, State.SHOWN).state is State.SHOWN
     assert claim(State.SHOWN, State.OPPOSITE).state is State.PARTLY
@@ -212,6 +213,6 @@ def test_a_missing_score_of_a_drawn_seed_is_left_out() -> None:
 
 
 def test_the_area_is_the_gap_times_the_common_range() -> None:
-    finding = gaps.lies_above(DRAWS, LEVEL, ("r", "d"), frontier(0.1, spread=0.0), frontier(0.0, spread=0.0))
+    finding = gaps.lies_above(DRAWS, LEVEL, frontier(0.1, spread=0.0), frontier(0.0, spread=0.0))
     assert finding.area is not None
     assert finding.area.mean == pytest.approx(finding.interval.mean * 0.8)

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from stages import tables
 from stages.measure.evaluation import Evaluation
-from stages.report.__main__ import Folders
+from stages.report.data import Folders
 from stages.runtime import seed_from
 from tests.samples import PLAIN
 
@@ -32,6 +32,10 @@ DIVERSITIES = {
 }
 LOSS_EXPONENT = {"refl": 1.2, "draft1": 1.0, "draftlv": 1.1, "alignprop": 0.9, "imagerefl": 2.2}
 FULL = {"refl": 1.0, "draft1": 0.55, "draftlv": 0.7, "alignprop": 0.85, "imagerefl": 1.0}
+KINDS = {
+    "refl": {"kind": "refl"}, "imagerefl": {"kind": "imagerefl"}, "draft1": {"kind": "draft_k", "k": 1},
+    "draftlv": {"kind": "draft_lv"}, "alignprop": {"kind": "alignprop"},
+}  # fmt: skip
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0)
 
 
@@ -96,7 +100,9 @@ def _study(runs: tuple[str, ...] | None) -> dict:
             "heldout": "heldout", "reference": "refl",
         },
         "runs": {name: {"method": name.split("-")[0], "seed": int(name[-1])} for name in names},
+        "methods": {name: KINDS[name] for name in dict.fromkeys(n.split("-")[0] for n in names) if name in KINDS},
         "score": {"rewards": ["proxy", "heldout", "oracle"]},
+        "measure": {"set_metrics": ["fid", "recall"]},
         "sample": {
             "steps": STEPS,
             "strategies": {
@@ -167,7 +173,7 @@ def _write_run(out: Path, settings: list[MadeUp], texts: dict[str, str], samples
                 sample_rows.append(
                     {**keys, "prompt_id": prompt_id, "prompt": text, "sample": sample, "image": image, **cost}
                 )
-        for metric, score in (("fid_clip", 12 + 30 * loss), ("recall_patch", 0.6 - 0.4 * loss)):
+        for metric, score in (("fid", 12 + 30 * loss), ("recall", 0.6 - 0.4 * loss)):
             measure_rows.append({**keys, "prompt_id": None, "sample": None, "metric": metric, "score": score})
             summary_rows.append(
                 {**keys, "metric": metric, "mean": score, "low": None, "high": None, "n_prompts": len(texts)}
