@@ -129,7 +129,7 @@ def changed(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     ("change", "message"),
     [
         (changed("rates.0.rate", 0.2), "is not that of the counted votes"),
-        (changed("rates.0.low", None), "low and high are no interval"),
+        (changed("rates.0.low", None), "low and high are not an interval"),
         (changed("rates.0.wins", -1), "rates.0.wins"),
         (changed("sides.refl.run", "refl-s7"), "not a run of this study; did you mean 'refl-s0'"),
         (changed("sides.refl.setting", "k=3"), "refl-s0 has no images of tuned/k=3"),
