@@ -2,7 +2,7 @@
 
 Snakemake sees a study only after `stages.study` has checked it. DVC reads params.yaml itself and pastes names into
 shell lines; there `python -m stages.names params.yaml` is the first command of every stage, in a shell of its own with
-nothing pasted into it: it checks the whole study, and DVC runs the second command only when it ends well.
+nothing pasted into it, and DVC runs the second only when the first one ends well.
 """
 
 from __future__ import annotations
@@ -67,11 +67,10 @@ def _shown(value: object) -> str:
 
 
 def main() -> None:
-    """Check the study file: its names first, then everything else, so that DVC too begins no job of a bad study."""
+    """Check that DVC reads the study file as this project does, and the names in it."""
     from ruamel.yaml import YAML, YAMLError
 
     from stages.params import read_study
-    from stages.study import load
 
     path = Path(sys.argv[1])
     study = read_study(path)
@@ -82,7 +81,6 @@ def main() -> None:
     if read_by_dvc != study:
         raise InputError(f"{path}: DVC reads other values here; expected plain YAML 1.2")
     check(study, f"{path}: ")
-    load(path)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ as a module of the package: `hps = "my_package.hps"` under `[project.entry-point
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 from collections.abc import Collection
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 from stages.errors import InputError
@@ -46,6 +48,36 @@ def load(package: str, group: str, kind: str, what: str, besides: Collection[str
         return found.load()
     except (ImportError, AttributeError) as error:
         raise InputError(f"{what}: entry point {found.value!r} of kind {kind!r} cannot be imported: {error}") from None
+
+
+def source(package: str, group: str, kind: str) -> str | None:
+    """The source file of the module of `kind`, which is not imported; None where it has none, or cannot be found."""
+    if kind in _files(package, frozenset()):
+        name = f"{package}.{kind}"
+    elif kind in _entry_points(group):
+        name = _entry_points(group)[kind].module
+    else:
+        return None
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def assigned(package: str, group: str, kind: str, name: str) -> ast.expr | None:
+    """What the module of `kind` assigns to `name` at its top level, as an expression; None where it does not."""
+    file = source(package, group, kind)
+    for node in ast.parse(Path(file).read_bytes()).body if file else ():
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
+            return node.value
+    return None
+
+
+def constant(package: str, group: str, kind: str, name: str) -> object:
+    """A constant of the module of `kind`, which is not imported; None where it is not written out."""
+    found = assigned(package, group, kind, name)
+    return found.value if isinstance(found, ast.Constant) else None
 
 
 @lru_cache

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from stages import names, plugins
+from stages import demands, names, plugins
 from stages.curate.settings import CurateSettings, source_name
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
@@ -30,7 +30,7 @@ from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.prepare.source import ImportSettings
-from stages.report.settings import ReportSettings
+from stages.report.settings import ReportSettings, ReportStudy
 from stages.rewards import base as rewards
 from stages.runtime import run_stage, whole_file
 from stages.sample import resolve as strategies
@@ -115,9 +115,11 @@ def load(path: str | Path) -> Study:
     names.check(raw, f"{path}: ")
     study = validate(Study, raw, f"{path}:")
     _check_models(study, f"{path}: ")
-    _check_runs(study, path, raw)
-    _check_strategies(study, strategies.resolve(path, raw), f"{path}: ")
+    runs, sampling = _check_runs(study, path, raw), strategies.resolve(path, raw)
+    _check_strategies(study, sampling, f"{path}: ")
+    demands.check(study, runs, sampling, f"{path}: ")
     _check_report(study, f"{path}: ")
+    validate(ReportStudy, raw, f"{path}:")
     _check_files(study, f"{path}: ")
     return study
 
@@ -145,17 +147,20 @@ def _check_models(study: Study, where: str) -> None:
         _check_known(models, prepare.rewards, f"{where}{key}", "model")
 
 
-def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:
-    """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together.
+def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str, methods.Plan]:
+    """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together; returns a
+    plan of each method that is trained.
 
     `raw` is what stands in the file: read once, since a large study has thousands of runs.
     """
+    plans = {}
     for name, run in study.runs.items():
         expected = f"{run.method}-s{run.seed}"
         _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
-        _check_predictor(study, methods.resolve(path, name, raw), f"{path}: methods.{run.method}")
+        plans[run.method] = methods.resolve(path, name, raw)
+        _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
     sources = [source_name(source) for source in study.curate.images]
     for name, settings in study.methods.items():
         _, _, checked = methods.method(settings, f"{path}: methods.{name}")
@@ -163,6 +168,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> None:
         _check_known(asked, sources, f"{path}: methods.{name}.source", "source of curate.images")
     trained = {run.method for run in study.runs.values()}
     _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
+    return plans
 
 
 def _check_predictor(study: Study, plan: methods.Plan, where: str) -> None:

@@ -17,14 +17,15 @@ RewardUse = Literal["none", "value", "gradient"]
 class Needs:
     """What a method needs with the settings that it has.
 
-    `features`: the reward must have image features. `reference`: the frozen base is evaluated. `student`: entry of
-    `prepare.train.consistency` whose distilled network is evaluated. `group`: images of one prompt that stand side by
-    side in a batch. `several_processes`: whether training can be shared out among processes.
+    `features`, `texts`: the reward must have features of images, of texts. `reference`: the frozen base is evaluated.
+    `student`: entry of `prepare.train.consistency` whose distilled network is evaluated. `group`: images of one prompt
+    that stand side by side in a batch. `several_processes`: whether training can be shared out among processes.
     """
 
     data: Data = "prompts"
     reward: RewardUse = "gradient"
     features: bool = False
+    texts: bool = False
     reference: bool = False
     student: str | None = None
     group: int = 1

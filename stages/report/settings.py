@@ -134,9 +134,9 @@ class ReportStudy(_View):
             for name in names:
                 if name and methods and name not in methods:
                     raise ValueError(f"report.{key} {name!r} is not a method that has a run{nearest(name, methods)}")
-        if self.truth and self.truth not in self.report.rewards:
-            known = nearest(self.truth, self.report.rewards)
-            raise ValueError(f"report.truth {self.truth!r} is none of report.rewards{known}")
+        truth = self.report.truth or self.truth
+        if truth and truth not in self.report.rewards:
+            raise ValueError(f"report.truth {truth!r} is none of report.rewards{nearest(truth, self.report.rewards)}")
         return self
 
     @property

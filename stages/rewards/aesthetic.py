@@ -17,12 +17,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings
 from stages.rewards.base import Reward, about, load_one, require_embedding
 from stages.rewards.networks import checkpoint
 from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.options import options
+
+GIVES = Gives(of="one", inner="embedding", embedding=True)
 
 LAYERS = (0, 2, 4, 6, 7)
 """Places of the linear layers; between them stand dropouts and, in this version of the head, no activation."""

@@ -13,9 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.base import Reward, require_text
 from stages.rewards.with_features import WithFeatures, pair
+
+GIVES = Gives(files="none", of="pair", gradient=False, embedding=True, words=None)
 
 
 class BlackBox(WithFeatures):

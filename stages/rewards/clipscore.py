@@ -10,9 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.networks.options import Options, options
 from stages.rewards.networks.transformers_clip import TransformersClip, load_clip
+
+GIVES = Gives(embedding=True, patches=True, text=True, words=True)
 
 
 class ClipScoreOptions(Options):

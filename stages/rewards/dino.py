@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.networks.features import TokenFeatures
 from stages.rewards.networks.folder import pretrained
 from stages.rewards.networks.options import Options, options
 from stages.rewards.preprocess import NORMALISATIONS, Preprocess
+
+GIVES = Gives(score=False, gradient=False, embedding=True, patches=True)
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> TokenFeatures:

@@ -8,11 +8,14 @@ import torch
 from pydantic import Field
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.networks.features import TokenFeatures
 from stages.rewards.networks.folder import pretrained
 from stages.rewards.networks.options import Options, options
 from stages.rewards.preprocess import NORMALISATIONS, Preprocess
+
+GIVES = Gives(score=False, gradient=False, embedding=True, patches=True)
 
 
 class Dinov2Options(Options):

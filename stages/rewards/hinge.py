@@ -12,10 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings
 from stages.rewards.base import Reward, about, load_one
 from stages.rewards.networks.options import options
+
+GIVES = Gives(files="none", of="one", gradient=None)
 
 
 class HingeOptions(Settings):

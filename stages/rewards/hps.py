@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.mappings import DECODER
 from stages.models.record import ModelRecord
 from stages.params import nearest
@@ -22,6 +23,8 @@ from stages.rewards.networks import checkpoint
 from stages.rewards.networks.options import Options, options
 from stages.rewards.open_clip import CONFIG, OpenClip, tokenizer
 from stages.rewards.preprocess import Preprocess
+
+GIVES = Gives(embedding=True, patches=True, text=True, words=True)
 
 RELEASES = {
     "07cb0d20626232204ca3a6ec53ff5984e7e53212a8a7b0e0ec2bac1bdaf125a1": "v2.0",

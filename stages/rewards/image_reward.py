@@ -15,11 +15,14 @@ from pydantic import Field
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.networks import blip, checkpoint
 from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.options import Options, options
 from stages.rewards.preprocess import Preprocess
+
+GIVES = Gives(embedding=True)
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' validation data: the reward is (output - MEAN) / STD."""

@@ -13,8 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import nearest
+
+GIVES = Gives(files="none", gradient=False)
 
 OPTIONS = {"quality": 95, "large": False}
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings
 from stages.rewards.networks import checkpoint
@@ -22,6 +23,8 @@ from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.features import Features
 from stages.rewards.networks.options import options
 from stages.rewards.preprocess import Preprocess
+
+GIVES = Gives(score=False, gradient=False, embedding=True)
 
 TAPS = (1, 4, 7, 9, 11)
 """Places of the rectifiers in `features` whose outputs are compared."""

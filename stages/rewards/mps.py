@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.networks import checkpoint
 from stages.rewards.networks.contrastive import exact, plain
@@ -29,6 +30,8 @@ from stages.rewards.networks.cross import HEAD_WIDTH, CrossModel
 from stages.rewards.networks.options import Options, options
 from stages.rewards.networks.transformers_clip import Tokenize, pooled, tokenizer
 from stages.rewards.preprocess import Preprocess
+
+GIVES = Gives(embedding=True)
 
 CONDITION = (
     "light, color, clarity, tone, style, ambiance, artistry, shape, face, hair, hands, limbs, structure, instance, "

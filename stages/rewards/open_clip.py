@@ -19,12 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.mappings import DECODER
 from stages.models.record import ModelRecord
 from stages.params import nearest
 from stages.rewards.networks.checkpoint import one_line
 from stages.rewards.networks.contrastive import Contrastive, exact, plain
 from stages.rewards.preprocess import Preprocess, from_config
+
+GIVES = Gives(embedding=True, patches=True, text=True, words=True)
 
 CONFIG, WEIGHTS, TOKENIZER = "open_clip_config.json", "open_clip_model.safetensors", "tokenizer"
 CLIP_VOCABULARY = 49408

@@ -17,12 +17,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings
 from stages.rewards.base import about, load_one
 from stages.rewards.networks.checkpoint import only_file
 from stages.rewards.networks.contrastive import Contrastive
 from stages.rewards.networks.options import options
+
+GIVES = Gives(files="optional", of="one", inner="text", embedding=True, text=True, words=True)
 
 
 class OrthogonalOptions(Settings):

@@ -9,9 +9,12 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.networks.options import Options, options
 from stages.rewards.networks.transformers_clip import TransformersClip, load_clip
+
+GIVES = Gives(embedding=True, patches=True, text=True, words=True)
 
 
 class PickScoreOptions(Options):

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import nearest
+
+GIVES = Gives(files="none", gradient=False)
 
 
 class Python:

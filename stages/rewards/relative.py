@@ -13,10 +13,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings
 from stages.rewards.base import Reward, TextImage, about, load_one
 from stages.rewards.networks.options import options
+
+GIVES = Gives(files="none", of="one", gradient=None)
 
 
 class RelativeOptions(Settings):

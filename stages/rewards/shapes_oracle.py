@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.world import oracle
 
 if TYPE_CHECKING:
     from stages.world.oracle import Parsed
+
+GIVES = Gives(files="none", gradient=False)
 
 
 class ShapesOracle:

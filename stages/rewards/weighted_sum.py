@@ -13,10 +13,13 @@ from pydantic import Field
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings, nearest
 from stages.rewards.base import Reward, about, load_parts
 from stages.rewards.networks.options import options
+
+GIVES = Gives(files="none", of="several", gradient=None)
 
 
 class WeightedSumOptions(Settings):

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.params import Settings
 from stages.rewards.base import Embedder, Reward, about, load_parts, require_embedding
 from stages.rewards.networks.options import options
+
+GIVES = Gives(files="none", of="pair", gradient=None, embedding=True)
 
 PARTS = ("reward", "features")
 

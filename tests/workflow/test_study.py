@@ -54,7 +54,7 @@ BAD = {
     "prepare.train.vae": ({"proxy": {}}, "prepare: two models are called 'proxy'"),
     "curate.images": ({"kind": "folder", "path": "data/none"}, "curate: data/none: no such file or folder"),
     "curate": (None, "params.yaml: curate: field required"),
-    "methods.imagerefl.source": ("shape", "imagerefl.source: unknown source of curate.images 'shape'; did you mean"),
+    "methods.imagerefl.source": ("shape", "imagerefl.source: unknown source of curate.images 'shape'; did"),
     "methods.refl.source": ("shapes", "methods.refl: source 'shapes': these settings train on no images"),
 }  # fmt: skip
 
@@ -76,6 +76,36 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     if value is None:
         del spot[last]
     return content
+
+
+LACKING: list[tuple[str, Any, str]] = [
+    ("prepare.import.oracle", {"kind": "hps"}, "prepare.import.oracle: kind hps has files; name them in folder, file"),
+    ("prepare.import.base.folder", None, "prepare.import.base: a base model has files; name them in folder, file or"),
+    ("study.reward", "oracle", "methods.imagerefl: expected a gradient of the score by the image, but model 'oracle'"),
+    ("study.heldout", "oracle", "study.heldout: expected features of images, but model 'oracle' gives none"),
+    ("measure.text_image", "oracle", "measure.text_image: expected a comparison of images with texts, but model"),
+    ("measure.features.oracle", "patches", "measure.features.oracle: expected features of patches, but model 'oracle'"),
+    ("measure.features", {"patch": "patches"}, "measure.set_metrics: 'fid' compares embeddings, but no model"),
+    ("curate.images", None, "takes the images of the study, but curate.images names none"),
+    ("prepare.train.clip.more", {"source": "shape"}, "clip.more: unknown source of curate.images 'shape'; did"),
+    ("sample.strategies.combined.k", [2, 2], "sample.strategies.combined: setting k=2 stands twice"),
+    ("report.long", "refl_long", "report.long 'refl_long' is not a method that has a run; did you 'refl'?"),
+    ("report.truth", "orcale", "report.truth 'orcale' is none of report.rewards; did you mean 'oracle'?"),
+]  # fmt: skip
+"""What a job would refuse when it loads a model or its data, known from the study."""
+
+
+@pytest.mark.parametrize(("key", "value", "message"), LACKING)
+def test_what_models_and_data_lack_is_known_before_the_first_job(
+    root: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, message: str
+) -> None:
+    monkeypatch.chdir(root)
+    Path("params.yaml").write_text(yaml.safe_dump(changed(key, value)))
+    with pytest.raises(InputError) as error:
+        study.load("params.yaml")
+    assert message in str(error.value)
+    assert str(error.value).startswith("params.yaml: ")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("key", BAD)

@@ -246,7 +246,7 @@ class RoundsSettings(TrajectorySettings):
     @property
     def needs(self) -> Needs:
         """Image features for the surrogate, and one process: each of several would ask about the same images."""
-        return replace(super().needs, features=True, reference=True, several_processes=False)
+        return replace(super().needs, features=True, texts=self.proxy.prompts, reference=True, several_processes=False)
 
     def asked(self, number: int) -> int:
         """Images asked about at the start of round `number` (from 0)."""

@@ -1,0 +1,129 @@
+"""What the sections of a study ask of its models, held against what the kinds of these models give. Torch-free.
+
+All of it is known from the study file; unchecked, the same refusal would come hours later, from the job that loads the
+model. Models of kinds that say nothing of themselves (`stages/gives.py`) pass here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages import gives, plugins
+from stages.curate.settings import source_name
+from stages.errors import InputError
+from stages.gives import Gives
+from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
+from stages.params import nearest
+
+if TYPE_CHECKING:
+    from stages.finetune.resolve import Plan
+    from stages.sample.resolve import Plan as Sampling
+    from stages.study import Study
+
+TRAINED = "open_clip"
+"""The kind of a model trained under prepare.train.clip."""
+SPANNED_BY = {"embedding": "embedding", "patches": "patches", "distance": "embedding"}
+"""What the spaces in measure.features are spanned by."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The model `name` is asked, by the section at `key`, for `what` (a field of Gives); `why` ends the message."""
+
+    key: str
+    name: str
+    what: str
+    why: str = ""
+
+
+def check(study: Study, runs: Mapping[str, Plan], sampling: Sampling, where: str) -> None:
+    """Raise InputError that starts with `where` and names the key, where a section asks a model for what it lacks, or a
+    model lacks its files or the models that it is made of. `runs` has a plan of each method that is trained.
+    """
+    models = known(study, where)
+    for demand in (*_sections(study), *_methods(study, runs), *_strategies(sampling)):
+        about = models.get(demand.name)
+        if about is not None and not getattr(about, demand.what):
+            lacking = f"expected {gives.WORDS[demand.what]}, but model {demand.name!r} gives none{demand.why}"
+            raise InputError(f"{where}{demand.key}: {lacking}")
+    _check_sets(study.measure, where)
+    for key, what, source in _data(study, runs):
+        sources = [source_name(each) for each in getattr(study.curate, what)]
+        if not sources:
+            raise InputError(f"{where}{key}: takes the {what} of the study, but curate.{what} names none")
+        if source and source not in sources:
+            raise InputError(f"{where}{key}: unknown source of curate.{what} {source!r}{nearest(source, sources)}")
+
+
+def known(study: Study, where: str) -> dict[str, Gives | None]:
+    """What each model that can judge gives, by its name; None where that is not known."""
+    found = dict.fromkeys(study.prepare.train.clip, gives.declared(TRAINED))
+    for name, model in study.prepare.import_.items():
+        if name in study.prepare.rewards:
+            found[name] = gives.of_model(model, f"{where}prepare.import.{name}")
+        elif not (model.folder or model.file or model.hub):
+            raise InputError(f"{where}prepare.import.{name}: a base model has files; name them in folder, file or hub")
+    return found
+
+
+def _sections(study: Study) -> Iterator[Demand]:
+    measure, heldout = study.measure, study.study.heldout
+    network = "; a feature network stands in measure.features"
+    yield Demand("study.reward", study.study.reward, "score", network)
+    yield Demand("study.heldout", heldout, "score", network)
+    yield Demand("study.heldout", heldout, "embedding", "; probes during training take the diversity of its features")
+    for key, names in (("score.rewards", study.score.rewards), ("measure.rewards", measure.rewards)):
+        yield from (Demand(key, name, "score", network) for name in names)
+    if measure.text_image:
+        yield Demand("measure.text_image", measure.text_image, "text")
+    for name, kind in measure.features.items():
+        yield Demand(f"measure.features.{name}", name, SPANNED_BY[kind])
+
+
+def _methods(study: Study, runs: Mapping[str, Plan]) -> Iterator[Demand]:
+    pair = "; a reward of kind with_features or black_box takes them from another model"
+    number = "; take a differentiable reward, or a method that sees the reward as a number"
+    for method, plan in runs.items():
+        needs, key, reward = plan.method_settings.needs, f"methods.{method}", study.study.reward
+        if needs.reward == "gradient":
+            yield Demand(key, reward, "gradient", number)
+        if needs.features:
+            yield Demand(key, reward, "embedding", pair)
+        if needs.texts:
+            yield Demand(key, reward, "words", pair)
+
+
+def _strategies(sampling: Sampling) -> Iterator[Demand]:
+    for strategy in sampling.strategies:
+        for name in strategy.settings.rewards():
+            yield Demand(f"sample.strategies.{strategy.name}", name, "score")
+            if strategy.settings.needs_gradient():
+                yield Demand(f"sample.strategies.{strategy.name}", name, "gradient")
+
+
+def _data(study: Study, runs: Mapping[str, Plan]) -> Iterator[tuple[str, str, str]]:
+    """(key, images or pairs, the one source that is taken or empty) of everything that takes curated data."""
+    train = study.prepare.train
+    for kind, models in (("vae", train.vae), ("base", train.base), ("clip", train.clip)):
+        for name, settings in models.items():
+            yield f"prepare.train.{kind}.{name}", "images", settings.source
+    for name, settings in train.clip.items():
+        if settings.preference_steps:
+            yield f"prepare.train.clip.{name}.preference_steps", "pairs", settings.pair_source
+    for method, plan in runs.items():
+        if plan.method_settings.needs.data == "images":
+            yield f"methods.{method}", "images", ""
+    if study.measure.space is not None:
+        yield "measure.features", "images", ""
+
+
+def _check_sets(measure: MeasureSettings, where: str) -> None:
+    """Metrics of sets compare embeddings, so that one must be measured."""
+    sets = (name for name in measure.set_metrics if plugins.constant(PACKAGE, GROUP, name, "SCOPE") == "set")
+    first = next(sets, None)
+    if first is not None and measure.space is None:
+        raise InputError(
+            f"{where}measure.set_metrics: {first!r} compares embeddings, but no model in measure.features gives one"
+        )

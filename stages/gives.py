@@ -1,0 +1,111 @@
+"""What a kind of reward or feature network takes and gives: its `GIVES`, read without importing its module.
+
+A module of `stages/rewards` says `GIVES = Gives(files="needed", gradient=True, embedding=True)`, all values written
+out; the planner reads that line off the source file, so that a study is checked without torch. Of a module without it
+nothing is known, and its models are judged only once they are loaded. Torch-free.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from stages import plugins
+from stages.errors import InputError
+
+if TYPE_CHECKING:
+    from stages.prepare.source import ImportSettings
+
+PACKAGE, GROUP, NAME = "stages.rewards", "imagerefl.rewards", "GIVES"
+
+
+@dataclass(frozen=True)
+class Gives:
+    """`files`: whether a model of this kind has files, named by `folder`, `file` or `hub`. `of`: which models stand
+    under `of`: none, one, several, or a `reward` and its `features`; `inner` is what each of them (of a pair the
+    features) must give.
+
+    `score`: a number per image. `gradient`: the number has one by the image; None: where all models under `of` have
+    one. `embedding`, `patches`: features of images. `text`: it compares images with texts. `words`: features of texts,
+    in the space of the embedding; None: where the features under `of` have them.
+    """
+
+    files: Literal["needed", "none", "optional"] = "needed"
+    of: Literal["none", "one", "several", "pair"] = "none"
+    inner: Literal["", "embedding", "text"] = ""
+    score: bool = True
+    gradient: bool | None = True
+    embedding: bool = False
+    patches: bool = False
+    text: bool = False
+    words: bool | None = False
+
+
+@cache
+def declared(kind: str) -> Gives | None:
+    """What `kind` says of itself; None where it says nothing.
+
+    Raises InputError for a `GIVES` that is not written out.
+    """
+    found = plugins.assigned(PACKAGE, GROUP, kind, NAME)
+    if found is None:
+        return None
+    try:
+        if isinstance(found, ast.Call) and not found.args:
+            return Gives(**{str(word.arg): ast.literal_eval(word.value) for word in found.keywords})
+    except (ValueError, TypeError):
+        pass
+    raise InputError(f"reward kind {kind!r}: {NAME}: expected Gives(...) with its values written out")
+
+
+def of_model(model: ImportSettings, where: str) -> Gives | None:
+    """What an imported model gives, with the models that it is made of; None where a kind in it says nothing.
+
+    Raises InputError that starts with `where` for files or models under `of` that the kind needs and the study does not
+    name.
+    """
+    about = declared(model.kind)
+    inner = {name: of_model(part, f"{where}.of.{name}") for name, part in model.of.items()}
+    if about is None:
+        return None
+    if about.files == "needed" and not (model.folder or model.file or model.hub):
+        raise InputError(f"{where}: kind {model.kind} has files; name them in folder, file, or hub with its revision")
+    _check_parts(model, about, inner, where)
+    parts = [found for found in inner.values() if found is not None]
+    if len(parts) < len(inner):
+        return None
+    judges = [inner["reward"]] if about.of == "pair" else parts
+    if about.gradient is None:
+        about = replace(about, gradient=all(part is not None and part.gradient for part in judges))
+    if about.words is None:
+        features = inner.get("features")
+        about = replace(about, words=bool(features and (features.words or features.text)))
+    return about
+
+
+def _check_parts(model: ImportSettings, about: Gives, inner: dict[str, Gives | None], where: str) -> None:
+    wrong = {
+        "none": ("no model", bool(inner)),
+        "one": ("one model", len(inner) != 1),
+        "several": ("at least one model", not inner),
+        "pair": ("the models reward and features", set(inner) != {"reward", "features"}),
+    }
+    expected, failed = wrong[about.of]
+    if failed:
+        found = ", ".join(inner) or "none"
+        raise InputError(f"{where}.of: kind {model.kind} is made of {expected}, found {found}")
+    asked = {"features": "embedding"} if about.of == "pair" else dict.fromkeys(inner, about.inner)
+    for name, what in asked.items():
+        part = inner[name]
+        if what and part is not None and not getattr(part, what):
+            raise InputError(f"{where}.of.{name}: expected {WORDS[what]}, but kind {model.of[name].kind} gives none")
+
+
+WORDS = {
+    "score": "a score per image", "gradient": "a gradient of the score by the image",
+    "embedding": "features of images", "patches": "features of patches", "text": "a comparison of images with texts",
+    "words": "features of texts",
+}  # fmt: skip
+"""What a model can give, in words."""
