@@ -90,7 +90,8 @@ def jobs() -> list[Job]:
                 "--log", f"{OUT}/runs/{run}/train_log.parquet")
             for run in RUNS
         ),
-        job("sample base", "sample", "base", *base, *encoded, "--samples", f"{OUT}/samples/base.parquet", *latents),
+        job("sample base", "sample", "base", *base, *encoded, "--models", models,
+            "--samples", f"{OUT}/samples/base.parquet", *latents),
         job(f"sample {RUNS[0]}", "sample", "run", "--run", RUNS[0], *base, *encoded, *latents,
             "--policy", f"{OUT}/runs/{RUNS[0]}/policy.safetensors",
             "--samples", f"{OUT}/samples/{RUNS[0]}.parquet"),

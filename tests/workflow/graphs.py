@@ -31,11 +31,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Graph:
-    """Jobs by name (`finetune@refl-s0`), which job needs which, and the files that the plain command makes."""
+    """Jobs by name (`finetune@refl-s0`), which job needs which, and the files that the plain command makes.
+
+    `chosen` are jobs that need each other where the study says so: DVC has the stage `chosen` between them.
+    """
 
     jobs: dict[str, Job] = field(default_factory=dict)
     edges: set[tuple[str, str]] = field(default_factory=set)
     asked: frozenset[str] = frozenset()
+    chosen: set[tuple[str, str]] = field(default_factory=set)
 
 
 def of_dvc(root: Path) -> Graph:
@@ -45,20 +49,24 @@ def of_dvc(root: Path) -> Graph:
     with _inside(root), Repo(str(root)) as repo:
         index = repo.index
         jobs = {}
+        may_choose = {dep.def_path for stage in index.stages if stage.addressing == CHOSEN for dep in stage.deps}
         for stage in index.stages:
             if stage.addressing in (FIRST, CHOSEN):
                 continue
             files = frozenset(dep.def_path for dep in stage.deps)
             stamps = frozenset(file for file in files if "/plan/" in file)
-            files = frozenset(file for file in files if "/chosen/" not in file)
+            if any("/chosen/" in file for file in files):
+                files = frozenset(file for file in files if "/chosen/" not in file) | may_choose
             outputs = frozenset(out.def_path for out in stage.outs)
             check, command = stage.cmd or ("", "")
             assert check == CHECK, stage.addressing
             jobs[_same(stage.addressing)] = Job(_plain(command), files - stamps, outputs, stamps)
         edges = {(_same(later.addressing), _same(earlier.addressing)) for later, earlier in index.graph.edges}
         assert {later for later, earlier in edges if earlier == FIRST} == {CHOSEN, *jobs}
+        choosing, choice = ({edge[end] for edge in edges if edge[1 - end] == CHOSEN} for end in (0, 1))
+        chosen = {(later, earlier) for later in choosing for earlier in choice}
         edges = {edge for edge in edges if not {FIRST, CHOSEN} & set(edge)}
-    return Graph(jobs, edges)
+    return Graph(jobs, edges, chosen=chosen)
 
 
 def of_snakemake(root: Path) -> Graph:
