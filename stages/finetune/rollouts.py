@@ -38,9 +38,10 @@ class Rollout:
 
 @dataclass(frozen=True)
 class JoinedNoise:
-    """The noise of several batches, one after the other."""
+    """The noise of several batches of these `sizes`, one after the other."""
 
     parts: Sequence[Noise]
+    sizes: Sequence[int]
 
     def initial(self) -> Tensor:
         """x_T of all."""
@@ -54,6 +55,17 @@ class JoinedNoise:
         """A further named draw."""
         return torch.cat([part.extra(name) for part in self.parts])
 
+    def uniform(self, name: str, count: int) -> Tensor:
+        """`count` named uniform draws per row."""
+        return torch.cat([part.uniform(name, count) for part in self.parts])
+
+    def rows(self, rows: Sequence[int], candidates: Sequence[int]) -> JoinedNoise:
+        """The chosen rows, each as the candidate of its image with that number."""
+        every = [(part, row) for part, size in zip(self.parts, self.sizes, strict=True) for row in range(size)]
+        chosen = [every[row] for row in rows]
+        parts = [part.rows([row], [number]) for (part, row), number in zip(chosen, candidates, strict=True)]
+        return JoinedNoise(parts, [1] * len(parts))
+
 
 def join(batches: Sequence[Batch]) -> Batch:
     """One batch of the rows of all, as far as a rollout needs them."""
@@ -62,7 +74,8 @@ def join(batches: Sequence[Batch]) -> Batch:
         return first
     prompts = [prompt for batch in batches for prompt in batch.prompts]
     text = Conditioning.cat([Conditioning.of(batch.text) for batch in batches])
-    return Batch(prompts, text, JoinedNoise([batch.noise for batch in batches]), first.rng, first.micro)
+    noise = JoinedNoise([batch.noise for batch in batches], [len(batch.prompts) for batch in batches])
+    return Batch(prompts, text, noise, first.rng, first.micro)
 
 
 def roll_out(

@@ -13,9 +13,10 @@ from torch import Tensor
 from stages.finetune.batch import Batch
 from stages.finetune.families.reward_gradient import RewardGradient, Step
 from stages.finetune.methods import alignprop, draft_k, draft_lv, imagerefl, refl
-from stages.finetune.rollouts import Rollout, roll_out
+from stages.finetune.rollouts import JoinedNoise, Rollout, roll_out
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.training import Trainer
+from stages.models.noise import KeyedNoise
 from stages.models.policy import make_policy
 from tests import tiny
 
@@ -154,3 +155,11 @@ def test_one_prediction_that_serves_both_losses_is_not_made_twice():
     made = tiny.trainer(make_policy(tiny.unet(), "norm_affine").network, partial(imagerefl.step, settings=settings))
     made.step([tiny.batch(SIZE, STEPS)])
     assert made.run.networks.policy.evaluations == made.run.networks.policy.backward == SIZE
+
+
+def test_joined_noise_is_that_of_its_parts():
+    parts = [KeyedNoise(0, [("a", n) for n in range(size)], tiny.LATENT, tiny.CPU) for size in (2, 3)]
+    joined, whole = JoinedNoise(parts, [2, 3]), KeyedNoise(0, [*parts[0].keys, *parts[1].keys], tiny.LATENT, tiny.CPU)
+    assert torch.equal(joined.step(3), whole.step(3))
+    assert torch.equal(joined.uniform("u", 2), whole.uniform("u", 2))
+    assert torch.equal(joined.rows([4, 0], [1, 0]).extra("x"), whole.rows([4, 0], [1, 0]).extra("x"))

@@ -40,12 +40,12 @@ def smooth(latents: Tensor) -> Tensor:
     return torch.sigmoid(latents[:, :3] + 0.3 * latents[:, 3:]).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
-def trainer(step=None, judge=None, dtype: torch.dtype = torch.float64, kind="norm_affine", **values: object) -> Trainer:
+def trainer(step=None, judge=None, dtype: torch.dtype = torch.float64, **values: object) -> Trainer:
     settings = imagerefl.Settings(
         kind="imagerefl", start=1, middle=(1, 4), likeness_weight=WEIGHT, diffusion_weight=0.5
     )
     step = step or partial(imagerefl.step, settings=settings)
-    policy = make_policy(tiny.unet().to(dtype), kind)
+    policy = make_policy(tiny.unet().to(dtype), "norm_affine")  # type: ignore[call-arg]
     shared = FinetuneSettings.model_validate(values)
     return tiny.trainer(policy.network, step, shared, STEPS, dtype, decode=smooth, judge=judge or Eyes())
 
