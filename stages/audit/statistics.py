@@ -88,7 +88,7 @@ class Study:
         sides = [[self._at(point, axis, seeds) for point in curve] for curve in (mine, other) for axis in pair[::-1]]
         most = max(map(len, sides[0]))
         drawn = [np.stack([self.drawn(scores, seeds=most) for scores in side], 1) for side in sides]
-        mean, area, above, low, high = np.array([_between(*rows) for rows in zip(*drawn, strict=True)]).T
+        mean, area, above, low, high = _between(*drawn)
         undefined = np.isnan(mean[: self.size + 1]).mean()
         if undefined > 0.05 or np.isnan(mean[0]):
             note = [] if undefined == 1 else [round(100 * undefined)]
@@ -165,23 +165,34 @@ def average(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
         return (weights * np.where(there, values, 0)).sum(-1) / (weights * there).sum(-1)
 
 
-def _between(*sides: np.ndarray) -> tuple[float, ...]:
-    """Mean gap of two frontiers, its integral, the share where the first is higher, and the common diversities."""
+def _between(*sides: np.ndarray) -> np.ndarray:
+    """[5, rows]: mean gap of two frontiers, its integral, the share where the first is higher, and the common
+    diversities, of diversity and reward [rows, points] of each; NaN where they have none in common.
+    """
     curves = []
     for d, r in (sides[:2], sides[2:]):
-        kept: list[tuple[float, float]] = []  # points that no other one beats, from the most diverse on
-        for point in sorted(zip(d.tolist(), r.tolist(), strict=True), reverse=True):
-            kept += [point] if not kept or point[1] > kept[-1][1] else []
-        curves.append(list(zip(*kept[::-1], strict=True)))
-    low, high = max(d[0] for d, _ in curves), min(d[-1] for d, _ in curves)
-    if not high > low:
-        return (math.nan,) * 5
-    x = np.unique(np.clip([*curves[0][0], *curves[1][0], low, high], low, high))
-    y = np.interp(x, *curves[0]) - np.interp(x, *curves[1])
-    area, cross = ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum(), np.flatnonzero(y[:-1] * y[1:] < 0)
-    every = np.sort([*x, *(x[cross] - y[cross] * np.diff(x)[cross] / np.diff(y)[cross])])
-    above = np.diff(every)[np.interp((every[1:] + every[:-1]) / 2, x, y) > 0].sum()
-    return area / (high - low), area, above / (high - low), low, high
+        order = np.lexsort((-r, -d))
+        d, r = np.take_along_axis(d, order, 1), np.take_along_axis(r, order, 1)
+        beaten = np.pad(r[:, 1:] <= np.maximum.accumulate(r, 1)[:, :-1], ((0, 0), (1, 0)))
+        curves.append((np.where(beaten, math.nan, d), r))
+    low, high = (np.max([np.nanmin(d, 1) for d, _ in curves], 0), np.min([np.nanmax(d, 1) for d, _ in curves], 0))
+    knots = np.concatenate([np.where(np.isnan(d), low[:, None], d) for d, _ in curves], 1)
+    x = np.sort(np.clip(knots, low[:, None], np.maximum(low, high)[:, None]), 1)
+    y, width = _height(*curves[0], x) - _height(*curves[1], x), np.diff(x)
+    up, size = np.maximum(y, 0), np.abs(y)
+    share = (up[:, 1:] + up[:, :-1]) / np.maximum(size[:, 1:] + size[:, :-1], 1e-300)
+    area, above = ((y[:, 1:] + y[:, :-1]) / 2 * width).sum(1), (share * width).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.array([area / (high - low), area, above / (high - low), low, high])
+    return np.where(high > low, found, math.nan)
+
+
+def _height(d: np.ndarray, r: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The straight lines through points (d, r) [rows, points] at x [rows, n]; points with NaN are none."""
+    left = np.where(d[:, None] <= x[..., None], d[:, None], -math.inf).argmax(2)
+    right = np.where(d[:, None] >= x[..., None], d[:, None], math.inf).argmin(2)
+    (a, b), (ra, rb) = ([np.take_along_axis(v, place, 1) for place in (left, right)] for v in (d, r))
+    return ra + (rb - ra) * np.where(b > a, (x - a) / np.where(b > a, b - a, 1), 0)
 
 
 def _state(found: Finding, sign: int) -> str:
