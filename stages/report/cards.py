@@ -13,7 +13,7 @@ from stages.report.gaps import ABOVE
 from stages.report.look import Look
 from stages.report.table import Cell, Table
 
-MARKS = {State.SHOWN: "✓", State.PARTLY: "◐", State.NOT_SHOWN: "–", State.OPPOSITE: "✗"}
+MARKS = {State.SHOWN: "✓", State.PARTLY: "◐", State.NOT_SHOWN: "○", State.OPPOSITE: "✗"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def _name(finding: Finding, look: Look) -> str:
 def _list(claim: Claim, look: Look) -> Table:
     rows = []
     for part in claim.parts:
-        change = signed(part.interval)
-        cells = [_state(part), Cell(change.text, change.sub, "number"), Cell(_seeds(part), kind="seeds")]
+        change, seeds = signed(part), Cell(_seeds(part), kind="seeds", number=f"{part.key}#seeds")
+        cells = [_state(part), Cell(change.text, change.sub, "number", number=part.key), seeds]
         rows.append([Cell(look.metric(part.metric)), *cells])
     return Table(["", "verdict", "change", "single seeds"], rows)
 
@@ -125,14 +125,15 @@ def _pair(finding: Finding) -> Cell:
     """A gap and what it says; below, its interval, the single seeds, and over which diversities it is taken."""
     cell, state = gap(finding), _state(finding)
     if not finding.per_seed:
-        return Cell(state.text, finding.note, kind=state.kind)
+        return Cell(state.text, finding.note, kind=state.kind, number=f"{finding.key}#all")
     sub = f"{cell.sub}; seeds {_seeds(finding)}; {finding.note}"
-    return Cell(f"{cell.text}  {state.text}", sub, kind=state.kind)
+    return Cell(f"{cell.text}  {state.text}", sub, kind=state.kind, number=f"{finding.key}#all")
 
 
 def _state(finding: Finding) -> Cell:
     text = f"{MARKS[State(finding.state)]} {finding.state}"
-    return Cell(text, finding.note if len(finding.axes) == 1 else "", kind=style.plain(finding.state))
+    note = finding.note if len(finding.axes) == 1 else ""
+    return Cell(text, note, kind=style.plain(finding.state), number=f"{finding.key}#note" if note else "")
 
 
 def _seeds(finding: Finding) -> str:

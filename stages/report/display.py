@@ -67,16 +67,17 @@ def _rewards_of(data: ReportData, finding: Finding) -> Sequence[str]:
 def gap(finding: Finding) -> Cell:
     """A gap with its interval, coloured where it lies clearly above or below."""
     if not math.isfinite(finding.mean) or not math.isfinite(finding.low):
-        return Cell("–", "no overlap")
-    return signed(finding.interval)
+        return Cell("–", "no overlap", number=finding.key)
+    return signed(finding)
 
 
-def signed(interval: Interval) -> Cell:
+def signed(finding: Finding) -> Cell:
     """A difference with its interval below, coloured where the interval lies beyond zero."""
+    interval = finding.interval
     kind = {1: "up", -1: "down"}.get(interval.sign(), "")
     places = style.digits((interval.high - interval.low) / 2, interval.mean)
     low, high = style.number(interval.low, places, True), style.number(interval.high, places, True)
-    return Cell(style.number(interval.mean, places, True), f"{low} to {high}", kind=kind)
+    return Cell(style.number(interval.mean, places, True), f"{low} to {high}", kind=kind, number=finding.key)
 
 
 def differences(data: ReportData, method: str, against: str) -> Table:
@@ -87,7 +88,7 @@ def differences(data: ReportData, method: str, against: str) -> Table:
     rows = []
     for point in dict.fromkeys(one.point for one in found):
         pairs = [known.get((point, metric)) for metric in metrics]
-        rows.append([_name(data, point), *(signed(pair.interval) if pair else NOTHING for pair in pairs)])
+        rows.append([_name(data, point), *(signed(pair) if pair else NOTHING for pair in pairs)])
     return Table(["", *(data.look.metric(metric) for metric in metrics)], rows)
 
 
@@ -151,8 +152,9 @@ def _estimate(found: Finding | None, places: int) -> Cell:
         return NOTHING
     mean = style.number(found.mean, places)
     if not math.isfinite(found.low) or not math.isfinite(found.high):
-        return Cell(mean)
-    return Cell(mean, f"{style.number(found.low, places)} to {style.number(found.high, places)}")
+        return Cell(mean, number=found.key)
+    sub = f"{style.number(found.low, places)} to {style.number(found.high, places)}"
+    return Cell(mean, sub, number=found.key)
 
 
 def _places(intervals: Iterable[Interval]) -> int:

@@ -58,6 +58,15 @@ class Finding:
         return Point(self.method, self.strategy, self.value)
 
     @property
+    def key(self) -> str:
+        """What the finding is about, as one text: `refl/combined/k=10/proxy`, `gap/refl/aig/proxy/clip_diversity`."""
+        if self.about in ("estimate", "difference"):
+            parts = (self.method, self.strategy, self.setting, self.metric, self.against)
+        else:
+            parts = (self.about, self.method, self.strategy, *self.axes)
+        return "/".join(filter(None, parts))
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """The metric, and the diversity at which it is compared, if any."""
         return (self.metric, self.at_equal) if self.at_equal else (self.metric,)

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, a second smaller line, a CSS class, and a colour for a mark before the text."""
+    """Text, a second smaller line, a CSS class, and a colour for a mark before the text.
+
+    `number` names the finding that the cell shows, for `python -m stages.audit`: its key, with `#seeds`, `#note` or
+    `#all` where the cell shows that of it and not the value with its interval.
+    """
 
     text: str
     sub: str = ""
     kind: str = ""
     dot: str = ""
+    number: str = ""
 
 
 NOTHING = Cell("–")

@@ -116,7 +116,7 @@ def test_nothing_is_found_where_nothing_was_planted(tmp_path: Path) -> None:
     assert sum(claim["shown"] for claim in numbers["claims"].values()) <= 1  # each part may err once in forty
     page = (out / "index.html").read_text()
     assert "Verdict: 0 of 3 claims shown" in page
-    assert "– not shown" in page
+    assert "○ not shown" in page
     assert 'class="card shown"' not in page
 
 
