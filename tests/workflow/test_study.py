@@ -89,7 +89,7 @@ LACKING: list[tuple[str, Any, str]] = [
     ("curate.images", None, "takes the images of the study, but curate.images names none"),
     ("prepare.train.clip.more", {"source": "shape"}, "clip.more: unknown source of curate.images 'shape'; did"),
     ("sample.strategies.combined.k", [2, 2], "sample.strategies.combined: setting k=2 stands twice"),
-    ("report.long", "refl_long", "report.long 'refl_long' is not a method that has a run; did you 'refl'?"),
+    ("report.long", "refl_long", "report.long 'refl_long' is not a method that has a run; did you mean 'refl'?"),
     ("report.truth", "orcale", "report.truth 'orcale' is none of report.rewards; did you mean 'oracle'?"),
 ]  # fmt: skip
 """What a job would refuse when it loads a model or its data, known from the study."""
