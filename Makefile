@@ -10,7 +10,7 @@ VENV := .venv
 FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor estimate test slurm-test faults bench lint format schema docs dvc-file clean-venv
+.PHONY: help study claims smoke doctor estimate test slurm-test mutants audit faults bench lint format schema docs dvc-file clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -46,6 +46,9 @@ slurm-audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which dif
 
 test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n 0 -m slurm $(ARGS)
+
+mutants: $(VENV)/.test  ## put one fault after another into a copy of the code and see which the tests notice, in an hour
+	@$(IN) python -m tests.mutants $(ARGS)
 
 faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moments and compare the results, in minutes
 	@$(IN) FAULTS=1 OMP_NUM_THREADS=1 python -m pytest -m slow -s tests/faults $(ARGS)
