@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,15 @@ def table(path: Path, column: str, factor: float = 1.01) -> None:
     rows.to_parquet(path)
 
 
+def page(out: Path) -> None:
+    """Another mean in the first cell of the page that shows one of the reference method."""
+    path = out / "report/index.html"
+    text = path.read_text(encoding="utf-8")
+    cell = re.search(r'data-number="refl/tuned/tuned/proxy">(?:<i [^>]*></i>)?([−\d.]+)', text)
+    assert cell is not None
+    path.write_text(text[: cell.start(1)] + "7.5" + text[cell.end(1) :], encoding="utf-8")
+
+
 FAULTS: dict[str, Callable[[Path], object]] = {
     "summary.csv": lambda out: lines(out / "report/summary.csv", swapped),
     "differences.csv": lambda out: lines(out / "report/differences.csv", swapped),
@@ -58,6 +68,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
         json.dumps(json.loads((out / "report/metrics.json").read_text()) | {"base": {"proxy": 0.5, "judge": 0.1}})
     ),
     "summary:": lambda out: table(out / "measures/refl-s3.summary.parquet", "mean"),
+    "page": page,
     "pair accuracy": lambda out: (out / "scores/proxy.json").write_text(
         json.dumps(json.loads((out / "scores/proxy.json").read_text()) | {"low": 0.123})
     ),
