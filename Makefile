@@ -36,15 +36,12 @@ estimate: $(VENV)/.study  ## encode what STUDY needs, time its networks for a mo
 	@$(IN) python -m workflow.estimate $(FILE)
 
 audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
-	@$(IN) python -m stages.audit --params $(STUDY) $(ARGS)
+	@$(IN) python -m stages.audit --params $(FILE) $(ARGS)
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm" $(ARGS)
 
-slurm-audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
-	@$(IN) python -m stages.audit --params $(STUDY) $(ARGS)
-
-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
+slurm-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n 0 -m slurm $(ARGS)
 
 mutants: $(VENV)/.test  ## put one fault after another into a copy of the code and see which the tests notice, in an hour

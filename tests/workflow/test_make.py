@@ -35,3 +35,12 @@ def test_any_file_name(tmp_path: Path, study: str, goal: str) -> None:
     else:
         assert said == [f"<-m><workflow.{goal}><{study}>"]
     assert not (tmp_path / "pwned").exists()
+
+
+def test_every_goal_stands_once() -> None:
+    """A second recipe for a goal replaces the first."""
+    done = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True)
+    assert done.stderr == ""
+    goals = [line.split("\t")[0].split()[1] for line in done.stdout.splitlines()]
+    assert len(goals) == len(set(goals))
+    assert {"study", "test", "slurm-test", "audit"} <= set(goals)
