@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages.errors import InputError
 
@@ -36,6 +36,17 @@ def decode(data: bytes, where: str) -> np.ndarray:
     except Exception as error:  # a damaged file can make a decoder raise anything
         reason = "not one of a known format" if "identify" in str(error) else " ".join(str(error).split())[:160]
         raise InputError(f"{where}: not a readable image: {reason}") from None
+
+
+def fitted(data: bytes, width: int, height: int, where: str) -> bytes:
+    """Image bytes scaled and cut about the centre to `width` x `height`; the same bytes where they are of that size.
+
+    Raises InputError that starts with `where` as `decode` does.
+    """
+    image = decode(data, where)
+    if image.shape[:2] == (height, width):
+        return data
+    return encode(np.asarray(ImageOps.fit(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS)))
 
 
 def encode(image: np.ndarray) -> bytes:

@@ -47,6 +47,14 @@ PAIRS = _schema(
 )  # fmt: skip
 """One comparison a row: two `images.image_id` for one prompt; `preference` is the share of votes for a, in [0, 1]."""
 
+JUDGED_PAIRS = _schema(
+    "pairs", 2, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,
+    source=STRING, weight=FLOAT, annotator=STRING,
+)  # fmt: skip
+"""PAIRS with the `weight` of a comparison, 0 or more, and who made it: written where a source names either. `annotator`
+is empty where nobody is named.
+"""
+
 SCORES = _schema("scores", 1, kind=STRING, item_id=STRING, side=STRING, reward=STRING, score=FLOAT)
 """One (item, reward) a row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a
 or b).
@@ -155,6 +163,13 @@ def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.S
             writer.write_table(checked)
             rows += checked.num_rows
     return rows
+
+
+def pairs_schema(path: str | Path) -> pa.Schema:
+    """The schema of the pairs at `path`: JUDGED_PAIRS or PAIRS. Raises InputError for another file."""
+    with _readable(path, PAIRS):
+        written = pq.read_schema(path).metadata or {}
+    return JUDGED_PAIRS if written.get(b"version") == JUDGED_PAIRS.metadata[b"version"] else PAIRS
 
 
 def read(path: str | Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

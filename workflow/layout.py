@@ -84,6 +84,16 @@ class Layout:
         """The reward that no method sees."""
         return str(self.study["study"]["heldout"])
 
+    @property
+    def encoded_pairs(self) -> list[str]:
+        """The table of pairs, where the study encodes their images."""
+        return [self.out("data/pairs.parquet")] if self.study.get("encode", {}).get("pairs") is True else []
+
+    @property
+    def encode_options(self) -> str:
+        """What the command line of `encode` needs for it."""
+        return "".join(f" --pairs {path}" for path in self.encoded_pairs)
+
     def searched(self, target: Target) -> list[str]:
         """Records of the rewards that sampling strategies ask about images of the base, or of trained runs."""
         return [self.model(name) for name in self._sampling.rewards(target)]

@@ -224,11 +224,13 @@ def across_splits(catalogue: Catalogue) -> Filter[PairRow]:
 
 
 def duplicate_pairs() -> Filter[PairRow]:
-    """Removes pairs of two images that stood together, either way round, under the same prompt before."""
+    """Removes pairs that one annotator, or nobody who is named, judged before: two images, either way round, and a
+    prompt.
+    """
     seen: dict[tuple[str, ...], str] = {}
 
     def fault(row: PairRow) -> str:
-        key = (row.prompt_id, *sorted((row.a, row.b)))
+        key = (row.prompt_id, *sorted((row.a, row.b)), row.annotator)
         if key in seen:
             return f"the same pair as {seen[key]}"
         seen[key] = row.name

@@ -63,7 +63,8 @@ class Curation:
             partial = {name: stack.enter_context(whole_file(getattr(outputs, name))) for name in names}
             tables.write(partial["prompts"], self.prompts(), tables.PROMPTS)
             tables.write(partial["images"], _row_groups(self.images(), tables.IMAGES, GROUP_ROWS), tables.IMAGES)
-            tables.write(partial["pairs"], _row_groups(self.pairs(), tables.PAIRS, PAIR_ROWS), tables.PAIRS)
+            schema = tables.JUDGED_PAIRS if self.settings.judged else tables.PAIRS
+            tables.write(partial["pairs"], _row_groups(self.pairs(), schema, PAIR_ROWS), schema)
             written = {getattr(outputs, name).name: partial[name] for name in names[1:]}
             digest = manifest.settings_digest(self.settings, self.world, self.study_seed)
             manifest.write(partial["manifest"], digest, self.tallies, written, self.versions)
@@ -202,6 +203,7 @@ class Curation:
             yield {
                 "pair_id": _pair_id(row), "prompt": row.text, "image_a": row.a, "image_b": row.b,
                 "preference": row.preference, "split": row.split, "source": row.source,
+                **({"weight": row.weight, "annotator": row.annotator} if self.settings.judged else {}),
             }  # fmt: skip
         if self.settings.pairs:
             tally.require_rows("curate.pairs")
@@ -228,8 +230,9 @@ class Curation:
 
 
 def _pair_id(row: PairRow) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of prompt and images."""
-    return hashlib.sha256("\x1f".join((row.prompt_id, row.a, row.b)).encode()).hexdigest()[:12]
+    """First 12 hexadecimal digits of the SHA-256 of prompt and images, and of the annotator where one is named."""
+    named = (row.annotator,) if row.annotator else ()
+    return hashlib.sha256("\x1f".join((row.prompt_id, row.a, row.b, *named)).encode()).hexdigest()[:12]
 
 
 def _row_groups(rows: Iterable[dict[str, object]], schema: pa.Schema, most: int) -> Iterator[pa.Table]:

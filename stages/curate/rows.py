@@ -74,7 +74,10 @@ class ImageRow:
 
 @dataclass(slots=True)
 class PairRow:
-    """One comparison: two images by name or image_id, and the share of votes for a, None where nobody judged."""
+    """One comparison: two images by name or image_id, and the share of votes for a, None where nobody judged.
+
+    `weight` is 0 or more; `annotator` is empty where nobody is named.
+    """
 
     name: str
     text: str
@@ -82,13 +85,15 @@ class PairRow:
     b: str
     preference: float | None
     source: str
+    weight: float = 1.0
+    annotator: str = ""
     split: str = ""
     prompt_id: str = ""
 
     def __post_init__(self) -> None:
         # Prompts and images come back in many pairs; one copy of each is enough for a million of them.
         self.text, self.prompt_id = sys.intern(self.text.strip()), sys.intern(prompt_id(self.text))
-        self.a, self.b = sys.intern(self.a), sys.intern(self.b)
+        self.a, self.b, self.annotator = sys.intern(self.a), sys.intern(self.b), sys.intern(self.annotator)
 
 
 @dataclass(frozen=True)

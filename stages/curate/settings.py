@@ -82,6 +82,8 @@ class FilePairs(Settings):
     votes_b: str | None = Field(None, description="key of the number of votes for b")
     chosen: str | None = Field(None, min_length=1, description="key of the preferred image, for image_a to votes_b")
     rejected: str | None = Field(None, min_length=1, description="key of the other image")
+    weight: str | None = Field(None, min_length=1, description="key of a pair's weight in training, 0 or more; null: 1")
+    annotator: str | None = Field(None, min_length=1, description="key of who judged; null: nobody is named")
     group: str | None = Field(None, description="key: images of one group stay in one split; null groups by prompt")
 
     @model_validator(mode="after")
@@ -229,6 +231,11 @@ class CurateSettings(Settings):
     def sources(self) -> list[ImageSource | PairSource | PromptSource]:
         """Every source, in the order in which they are read."""
         return [*self.prompts.eval, *self.prompts.train, *self.images, *self.pairs]
+
+    @property
+    def judged(self) -> bool:
+        """Whether any source says the weight of a pair, or who judged it."""
+        return any(getattr(source, key, None) for source in self.pairs for key in ("weight", "annotator"))
 
     @property
     def simulated(self) -> bool:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from stages import pictures, tables
+from stages.encode.pairs import Pairs
 from stages.encode.settings import EncodeSettings
 from stages.encode.store import MEANS, STDS, columns
 from stages.errors import InputError
@@ -20,7 +23,7 @@ from stages.resume import State, Unit
 from stages.runtime import progress, whole_file
 
 SPLITS = ("train", "val")
-"""Images of other splits are there for pairs only; no method trains on them."""
+"""Images of other splits are there for pairs only."""
 CUT = "cut"
 """Name of the count of truncated texts among what is kept of a batch."""
 
@@ -28,24 +31,27 @@ CUT = "cut"
 @torch.no_grad()
 def encode(
     model: DiffusionModel, prompts: Path, images: Path, tensors: Path, index: Path, settings: EncodeSettings,
-    state: State | None = None,
+    state: State | None = None, compared: Path | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Write the encodings of every prompt and captioned image, then their index; returns what was counted.
 
-    Batches that `state` holds are not encoded again.
+    With `settings.pairs`, also those of the prompt and of both images of every pair of the table `compared`, each image
+    once. Batches that `state` holds are not encoded again.
     """
     state = state or State()
+    pairs = _pairs(settings, compared)
     prompt_rows = tables.read(prompts, tables.PROMPTS).to_pylist()
-    image_rows = [
-        row
-        for row in tables.read(images, tables.IMAGES, columns=["image_id", "caption", "split", "source"]).to_pylist()
-        if row["split"] in SPLITS
-    ]
+    chosen = _Chosen(images, settings, pairs.images if pairs else ())
+    image_rows = chosen.rows
     tables.require_unique(prompts, "prompt_id", (row["prompt_id"] for row in prompt_rows))
     tables.require_unique(images, "image_id", (row["image_id"] for row in image_rows))
-    texts = list(dict.fromkeys([row["prompt"] for row in prompt_rows] + [row["caption"] for row in image_rows]))
+    captioned = [row["caption"] for row in image_rows if row["split"] in SPLITS]
+    texts = list(dict.fromkeys([row["prompt"] for row in prompt_rows] + captioned + (pairs.texts if pairs else [])))
+    place = {text: row for row, text in enumerate(texts)}
+    numbers = {row["image_id"]: number for number, row in enumerate(image_rows)}
+    judged = pairs.tensors(place, numbers, images) if pairs else {}
     given, truncated = _conditioning(model, texts, settings.batch_size, state)
-    means, stds, side = _posteriors(model, images, len(image_rows), settings.batch_size, state)
+    means, stds, side = _posteriors(model, chosen, settings.batch_size, state)
     empty = model.text.empty().to("cpu")
     if model.layout.sized:
         given, empty = (replace(one, size=sizes(len(one), *side)) for one in (given, empty))
@@ -54,18 +60,82 @@ def encode(
     for name, part in parts.items():
         if not bool(torch.isfinite(part).all()):
             raise InputError(f"encode: {name} is not finite; expected a base with sound weights")
-    place = {text: row for row, text in enumerate(texts)}
     rows = [_entry("prompt", row["prompt_id"], row["prompt"], place[row["prompt"]], row) for row in prompt_rows]
     for number, row in enumerate(image_rows):
         rows.append(_entry("image", row["image_id"], row["caption"], number, row))
-        rows.append(_entry("caption", row["image_id"], row["caption"], place[row["caption"]], row))
+        if row["split"] in SPLITS:
+            rows.append(_entry("caption", row["image_id"], row["caption"], place[row["caption"]], row))
+    rows += pairs.index() if pairs else ()
     with whole_file(tensors) as partial:
         dtype = getattr(torch, settings.dtype)
-        save_file({name: part.to(dtype).contiguous() for name, part in parts.items()}, partial)
+        save_file({name: part.to(dtype).contiguous() for name, part in parts.items()} | judged, partial)
     tables.write(index, tables.table(tables.ENCODINGS, rows), tables.ENCODINGS)
     if truncated:
         print(f"encode: {truncated} of {len(texts)} texts were cut at the text encoder's token limit")
-    return {"prompts": len(prompt_rows), "images": len(image_rows), "texts": len(texts), "truncated": truncated}
+    counts = {"prompts": len(prompt_rows), "images": len(image_rows), "texts": len(texts), "truncated": truncated}
+    return counts | ({"pairs": len(pairs.rows)} if pairs else {})
+
+
+def _pairs(settings: EncodeSettings, compared: Path | None) -> Pairs | None:
+    """The pairs, where the study wants them encoded."""
+    if not settings.pairs:
+        return None
+    if compared is None:
+        raise InputError("encode.pairs: is true, but no table of pairs is named (--pairs); run it with Snakemake")
+    return Pairs.read(compared)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The images to encode: captioned ones, and those of pairs (`wanted`, by their ids)."""
+
+    path: Path
+    settings: EncodeSettings
+    wanted: Collection[str]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Their rows without the pixels, in table order. Raises InputError where there are none."""
+        columns = ["image_id", "caption", "split", "source", "width", "height"]
+        rows = [row for row in tables.read(self.path, tables.IMAGES, columns=columns).to_pylist() if self._has(row)]
+        if not rows:
+            raise InputError(f"{self.path}: no image of splits {' and '.join(SPLITS)}, expected at least one to encode")
+        return rows
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height that images of pairs are brought to: those of captioned images, or `encode.side`."""
+        captioned = {(row["width"], row["height"]) for row in self.rows if row["split"] in SPLITS}
+        compared = {(row["width"], row["height"]) for row in self.rows}
+        side = self.settings.side
+        if side and captioned - {(side, side)}:
+            width, height = min(captioned - {(side, side)})
+            raise InputError(f"encode.side: is {side}, but captioned images have {width}x{height} pixels; leave it out")
+        if side:
+            return side, side
+        if not captioned and len(compared) > 1:
+            some = " and ".join(f"{width}x{height}" for width, height in sorted(compared)[:2])
+            raise InputError(
+                f"encode.side: images of pairs have several sizes, such as {some} pixels, and there are no captioned "
+                "images to take one from; say the side that they are brought to"
+            )
+        return min(captioned or compared)
+
+    def batches(self, size: int) -> Iterator[list[bytes]]:
+        """Batches of the images as bytes, in table order."""
+        columns = ["image_id", "image", "split"]
+        for part in tables.stream(self.path, tables.IMAGES, rows=size, columns=columns):
+            rows = [self._fitted(row) for row in part.to_pylist() if self._has(row)]
+            if rows:
+                yield rows
+
+    def _has(self, row: Mapping[str, Any]) -> bool:
+        return row["split"] in SPLITS or row["image_id"] in self.wanted
+
+    def _fitted(self, row: Mapping[str, Any]) -> bytes:
+        if row["split"] in SPLITS:
+            return row["image"]
+        return pictures.fitted(row["image"], *self.size, f"{self.path}: image {row['image_id']!r}")
 
 
 def _entry(kind: str, item_id: str, text: str, place: int, row: Mapping[str, object]) -> dict[str, object]:
@@ -88,23 +158,16 @@ def _conditioning(model: DiffusionModel, texts: list[str], size: int, state: Sta
 
 
 def _posteriors(
-    model: DiffusionModel, images: Path, count: int, size: int, state: State
+    model: DiffusionModel, chosen: _Chosen, size: int, state: State
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Posterior means and standard deviations [N, C, h, w] on the CPU, and height and width of the images."""
 
     def make(batch: list[bytes]) -> Unit:
-        pixels = pictures.tensor(batch, str(images))
+        pixels = pictures.tensor(batch, str(chosen.path))
         mean, std = model.vae.posterior(pixels.to(model.device))
         return {"mean": mean.cpu(), "std": std.cpu(), "side": torch.tensor(pixels.shape[2:])}
 
-    units = list(progress(state.results("images", _batches(images, size), make), -(-count // size), "encode images"))
-    height, width = units[-1]["side"].tolist() if units else (0, 0)
+    count = -(-len(chosen.rows) // size)
+    units = list(progress(state.results("images", chosen.batches(size), make), count, "encode images"))
+    height, width = units[-1]["side"].tolist()
     return torch.cat([unit["mean"] for unit in units]), torch.cat([unit["std"] for unit in units]), (height, width)
-
-
-def _batches(images: Path, size: int) -> Iterator[list[bytes]]:
-    """Batches of the captioned images as bytes, in table order."""
-    for part in tables.stream(images, tables.IMAGES, rows=size, columns=["image", "split"]):
-        rows = [row["image"] for row in part.to_pylist() if row["split"] in SPLITS]
-        if rows:
-            yield rows

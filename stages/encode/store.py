@@ -11,6 +11,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from stages import tables
+from stages.encode.pairs import LABEL, PAIR, WHO
+from stages.encode.pairs import NAMES as PAIRS
 from stages.errors import InputError
 from stages.models.conditioning import FIELDS, Conditioning
 
@@ -36,6 +38,23 @@ class Item:
     text: str
     text_row: int
     image_row: int = -1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of images: its id, its prompt and the row of that, the preferred image and the other one.
+
+    `label` is the probability, at least 0.5, that the winner is preferred; `annotator` is empty where nobody is named.
+    """
+
+    item_id: str
+    text: str
+    text_row: int
+    winner: Item
+    loser: Item
+    label: float
+    weight: float
+    annotator: str
 
 
 class Encodings:
@@ -72,7 +91,37 @@ class Encodings:
             raise InputError(f"encodings: no image of split {split!r}")
         return [Item(r["item_id"], r["text"], captions[r["item_id"]], r["row"]) for r in rows]
 
-    def text(self, items: Sequence[Item]) -> Conditioning:
+    def pairs(self, split: str, source: str | None = None) -> list[Pair]:
+        """The pairs of a split (`train` or `val`), of one `source` or of all, in table order.
+
+        `posterior` of their winners and losers gives those of the images, `text` of the pairs that of the prompts.
+        Raises InputError when there are none, and where the encodings were made without pairs.
+        """
+        every = [r for r in self._rows if r["kind"] == PAIR and r["split"] == split]
+        rows = [r for r in every if source in (None, r["source"])]
+        if LABEL not in self._file.keys():  # noqa: SIM118 (not a mapping)
+            raise InputError("encodings: hold no pairs; set `encode.pairs: true`")
+        if not rows:
+            known = ", ".join(sorted({repr(r["source"]) for r in every}))
+            only = f" from source {source!r}, only from {known}" if every else ""
+            raise InputError(f"encodings: no pair of split {split!r}{only}")
+        images = {r["row"]: r["item_id"] for r in self._rows if r["kind"] == "image"}
+        who = {r["row"]: r["item_id"] for r in self._rows if r["kind"] == WHO}
+        text, winner, loser, label, weight, number = (self._file.get_tensor(name).tolist() for name in PAIRS)
+
+        def item(place: int, row: int) -> Item:
+            return Item(images[row], "", text[place], row)
+
+        return [
+            Pair(
+                r["item_id"], r["text"], text[n], item(n, winner[n]), item(n, loser[n]), label[n], weight[n],
+                who.get(number[n], ""),
+            )
+            for r in rows
+            for n in (r["row"],)
+        ]  # fmt: skip
+
+    def text(self, items: Sequence[Item | Pair]) -> Conditioning:
         """Conditioning [B] on the items' texts, float32."""
         rows = [item.text_row for item in items]
         return Conditioning(**{field: self._take(_column(field, False), rows) for field in self._fields()})
@@ -96,9 +145,14 @@ class Encodings:
         """Raise InputError where the index names rows that the file does not have."""
         if lost := sorted({TEXTS, EMPTY, MEANS, STDS} - set(self._file.keys())):
             raise InputError(f"{tensors}: holds no {lost[0]!r}, expected the encodings that encode writes")
+        stored = set(self._file.keys())
         counts = {name: self._file.get_slice(name).get_shape()[0] for name in (TEXTS, MEANS)}
+        counts[LABEL] = self._file.get_slice(LABEL).get_shape()[0] if LABEL in stored else 0
+        kinds = {"image": MEANS, PAIR: LABEL}
         for row in self._rows:
-            count = counts[MEANS if row["kind"] == "image" else TEXTS]
+            if row["kind"] == WHO:
+                continue
+            count = counts[kinds.get(row["kind"], TEXTS)]
             if not 0 <= row["row"] < count:
                 raise InputError(
                     f"{index}: {row['kind']} {row['item_id']!r} has row {row['row']}, but {tensors} {count}"

@@ -49,7 +49,7 @@ def read_pairs(path: str | Path, split: str, source: str, pictures: Pictures) ->
     where = {name: row for row, name in enumerate(pictures.ids)}
     rows = [
         row
-        for row in tables.read(path, tables.PAIRS).to_pylist()
+        for row in tables.read(path, tables.pairs_schema(path)).to_pylist()
         if row["split"] == split and source in ("", row["source"])
     ]
     if not rows:

@@ -48,7 +48,7 @@ class Pairs:
 
 def read_pairs(path: Path) -> Pairs:
     """The pairs at `path`; raises InputError for a preference outside [0, 1]."""
-    rows = tables.read(path, tables.PAIRS).to_pylist()
+    rows = tables.read(path, tables.pairs_schema(path)).to_pylist()
     tables.require_unique(path, "pair_id", (row["pair_id"] for row in rows))
     for row in rows:
         if not 0 <= row["preference"] <= 1:

@@ -52,7 +52,7 @@ def curate(folder: Path, section: dict[str, Any], world: WorldSettings | None = 
     return Curated(
         tables.read(outputs.prompts, tables.PROMPTS).to_pylist(),
         tables.read(outputs.images, tables.IMAGES).to_pylist(),
-        tables.read(outputs.pairs, tables.PAIRS).to_pylist(),
+        tables.read(outputs.pairs, tables.pairs_schema(outputs.pairs)).to_pylist(),
         json.loads(outputs.manifest.read_text()),
     )
 

@@ -41,7 +41,9 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
     are none.
     """
     sides, votes = _columns(settings)
-    table = open_records(settings.path, (settings.prompt, *sides, *votes, settings.group))
+    table = open_records(
+        settings.path, (settings.prompt, *sides, *votes, settings.group, settings.weight, settings.annotator)
+    )
     left_out = table.left_out
     if settings.folder is not None:
         below = _searched(Path(settings.folder))
@@ -55,7 +57,10 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
             text = record.text(settings.prompt)
             (a, image_a), (b, image_b) = (_side(record, key, text, settings, catalogue, left_out) for key in sides)
             preference = _preference(record, settings) if votes else 1.0
-            pair = PairRow(record.where, text, a, b, preference, source_name(settings))
+            who = record.label(settings.annotator)
+            pair = PairRow(
+                record.where, text, a, b, preference, source_name(settings), _weight(record, settings.weight), who
+            )
             yield Offer(pair, tuple(image for image in (image_a, image_b if b != a else None) if image))
 
     return Stream(rows(), table.total, left_out)
@@ -133,6 +138,14 @@ def _preference(record: Record, settings: FilePairs) -> float | None:
     if share is None or 0 <= share <= 1:
         return share
     raise InputError(f"{record.where}: {settings.preference!r} is {share:g}, {wanted}")
+
+
+def _weight(record: Record, key: str | None) -> float:
+    """The weight of a pair. Raises InputError for one that is missing, negative or not finite."""
+    weight = 1.0 if key is None else record.number(key)
+    if weight is None or not 0 <= weight < math.inf:
+        raise InputError(f"{record.where}: {key!r} is {record.get(str(key))!r}, expected a weight of 0 or more")
+    return weight
 
 
 def _share(record: Record, a: float, b: float) -> float | None:
