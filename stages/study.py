@@ -161,11 +161,14 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
         plans[run.method] = methods.resolve(path, name, raw)
         _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
-    sources = [source_name(source) for source in study.curate.images]
     for name, settings in study.methods.items():
         _, _, checked = methods.method(settings, f"{path}: methods.{name}")
+        table = "pairs" if checked.needs.data == "pairs" else "images"
+        sources = [source_name(source) for source in getattr(study.curate, table)]
+        if table == "pairs" and not sources:
+            raise InputError(f"{path}: methods.{name}: learns from pairs, but curate.pairs names no source of them")
         asked = [checked.source] if checked.source is not None else []
-        _check_known(asked, sources, f"{path}: methods.{name}.source", "source of curate.images")
+        _check_known(asked, sources, f"{path}: methods.{name}.source", f"source of curate.{table}")
     trained = {run.method for run in study.runs.values()}
     _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
     return plans

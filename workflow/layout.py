@@ -14,6 +14,7 @@ from typing import Any
 from stages import walk
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
+from stages.finetune.resolve import method
 from stages.params import read_study
 from stages.prepare.source import ImportSettings
 from stages.report import figure
@@ -84,10 +85,12 @@ class Layout:
         """The reward that no method sees."""
         return str(self.study["study"]["heldout"])
 
-    @property
+    @cached_property
     def encoded_pairs(self) -> list[str]:
-        """The table of pairs, where the study encodes their images."""
-        return [self.out("data/pairs.parquet")] if self.study.get("encode", {}).get("pairs") is True else []
+        """The table of pairs, where a method learns from them, so that their images are encoded."""
+        names = {run["method"] for run in self.study["runs"].values()}
+        asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
+        return [self.out("data/pairs.parquet")] if any(each.needs.data == "pairs" for each in asked) else []
 
     @property
     def encode_options(self) -> str:

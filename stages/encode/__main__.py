@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
     parser.add_argument("--prompts", type=Path, required=True, help="prompts.parquet of curate")
     parser.add_argument("--images", type=Path, required=True, help="images.parquet of curate")
-    parser.add_argument("--pairs", type=Path, help="pairs.parquet of curate, where `encode.pairs` is true")
+    parser.add_argument("--pairs", type=Path, help="pairs.parquet of curate, to encode the images of pairs too")
     parser.add_argument("--tensors", type=Path, required=True, help="written: encodings.safetensors")
     parser.add_argument("--index", type=Path, required=True, help="written: index.parquet")
     args = parser.parse_args()
@@ -29,7 +29,7 @@ def main() -> None:
     from stages.models.record import load
 
     inputs, outputs = [args.prompts, args.images, args.base], [args.tensors, args.index]
-    inputs += [args.pairs] if settings.pairs and args.pairs else []
+    inputs += [args.pairs] if args.pairs else []
     with (
         lineage.job(params=args.params, stage="encode", name="encode", inputs=inputs, outputs=outputs) as job,
         resume.keep(args.params, "encode", "encode", args.tensors, settings.model_dump(), inputs) as state,

@@ -35,11 +35,11 @@ def encode(
 ) -> dict[str, float]:  # fmt: skip
     """Write the encodings of every prompt and captioned image, then their index; returns what was counted.
 
-    With `settings.pairs`, also those of the prompt and of both images of every pair of the table `compared`, each image
-    once. Batches that `state` holds are not encoded again.
+    With the table of pairs `compared`, also those of the prompt and of both images of every pair, each image once.
+    Batches that `state` holds are not encoded again.
     """
     state = state or State()
-    pairs = _pairs(settings, compared)
+    pairs = Pairs.read(compared) if compared else None
     prompt_rows = tables.read(prompts, tables.PROMPTS).to_pylist()
     chosen = _Chosen(images, settings, pairs.images if pairs else ())
     image_rows = chosen.rows
@@ -74,15 +74,6 @@ def encode(
         print(f"encode: {truncated} of {len(texts)} texts were cut at the text encoder's token limit")
     counts = {"prompts": len(prompt_rows), "images": len(image_rows), "texts": len(texts), "truncated": truncated}
     return counts | ({"pairs": len(pairs.rows)} if pairs else {})
-
-
-def _pairs(settings: EncodeSettings, compared: Path | None) -> Pairs | None:
-    """The pairs, where the study wants them encoded."""
-    if not settings.pairs:
-        return None
-    if compared is None:
-        raise InputError("encode.pairs: is true, but no table of pairs is named (--pairs); run it with Snakemake")
-    return Pairs.read(compared)
 
 
 @dataclass(frozen=True)

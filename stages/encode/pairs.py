@@ -36,7 +36,7 @@ class Pairs:
         """The pairs at `path`. Raises InputError for none, an id that stands twice, and a preference outside [0, 1]."""
         rows = tables.read(path, tables.pairs_schema(path)).to_pylist()
         if not rows:
-            raise InputError(f"{path}: no pairs, expected at least one: `encode.pairs` is true")
+            raise InputError(f"{path}: no pairs, expected at least one to encode")
         tables.require_unique(path, "pair_id", (row["pair_id"] for row in rows))
         for row in rows:
             if not 0 <= row["preference"] <= 1:

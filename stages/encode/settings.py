@@ -14,7 +14,6 @@ class EncodeSettings(Settings):
 
     batch_size: int = Field(default=128, ge=1, description="images or texts a network call; does not change the result")
     dtype: Literal["float32", "float16"] = Field(default="float32", description="how encodings are stored")
-    pairs: bool = Field(default=False, description="encode both images of every pair, for methods that need pairs")
     side: int | None = Field(
         default=None,
         ge=8,

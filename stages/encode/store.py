@@ -100,7 +100,7 @@ class Encodings:
         every = [r for r in self._rows if r["kind"] == PAIR and r["split"] == split]
         rows = [r for r in every if source in (None, r["source"])]
         if LABEL not in self._file.keys():  # noqa: SIM118 (not a mapping)
-            raise InputError("encodings: hold no pairs; set `encode.pairs: true`")
+            raise InputError("encodings: hold no pairs: encode was not given a table of them (--pairs)")
         if not rows:
             known = ", ".join(sorted({repr(r["source"]) for r in every}))
             only = f" from source {source!r}, only from {known}" if every else ""

@@ -94,18 +94,19 @@ class TrainingContext:
         return Denoiser(load_student(found.folder(), self.model.device), self.model.process)
 
     def data(self, plan: Plan, processes: Processes = ALONE) -> Data:
-        """The prompts, or the captioned images, that the plan's method trains on."""
+        """The prompts, the captioned images or the pairs that the plan's method trains on."""
         needs, source = plan.method_settings.needs, plan.method_settings.source
-        if needs.data not in ("prompts", "images"):
+        if needs.data == "labelled":
             raise InputError(
                 f"run {plan.name!r}: the encodings hold no {needs.data}, which method {plan.method!r} needs"
             )
-        images = needs.data == "images"
+        images, pairs = needs.data == "images", needs.data == "pairs"
         items = self.encodings.images("train", source) if images else self.encodings.prompts("train")
         return Data(
             encodings=self.encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,
             accumulate=plan.train.accumulate, scale=self.model.vae.scale, device=self.model.device, posterior=images,
             repeat=needs.group, processes=processes,
+            pairs=self.encodings.pairs("train", source) if pairs else (),
         )  # fmt: skip
 
     def probe(self, plan: Plan) -> Probe:

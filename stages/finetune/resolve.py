@@ -93,8 +93,8 @@ def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) ->
     train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
     try:
         settings.check(train)
-        if settings.source is not None and settings.needs.data != "images":
-            raise ValueError(f"source {settings.source!r}: these settings train on no images")
+        if settings.source is not None and settings.needs.data not in ("images", "pairs"):
+            raise ValueError(f"source {settings.source!r}: these settings train on no images and no pairs")
     except ValueError as error:
         raise InputError(f"{path}: methods.{run.method}: {error}") from None
     about = section(path, "study", StudySettings, study)

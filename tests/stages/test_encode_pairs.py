@@ -19,7 +19,6 @@ from stages.encode.store import Encodings
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel, load_diffusion
 from stages.models.record import save
-from stages.runtime import sha256
 from tests import tiny
 from tests.stages.curating import curate, photos, write_table
 
@@ -82,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def made(model: DiffusionModel, folder: Path, name: str = "with", **settings: Any) -> Encodings:
-    values = EncodeSettings(**{"batch_size": 2, "pairs": True, **settings})
+    values = EncodeSettings(**{"batch_size": 2, **settings})
     tensors, index = folder / f"{name}.safetensors", folder / f"{name}.parquet"
     inputs = folder / "prompts.parquet", folder / "images.parquet"
     encode(model, *inputs, tensors, index, values, compared=folder / "pairs.parquet")
@@ -128,21 +127,19 @@ def test_every_image_once_and_others_not_at_all(model: DiffusionModel, folder: P
 
 
 def test_without_pairs_nothing_changes(model: DiffusionModel, folder: Path) -> None:
-    """A study that needs no pairs has the encodings that it has without a table of them; with pairs, its rows stay."""
+    """Without a table of pairs there is nothing of them in the store; with one, the other rows stay as they are."""
     inputs = folder / "prompts.parquet", folder / "images.parquet"
-    outputs = [(folder / f"{name}.safetensors", folder / f"{name}.parquet") for name in "ab"]
-    encode(model, *inputs, *outputs[0], EncodeSettings(batch_size=3))
-    encode(model, *inputs, *outputs[1], EncodeSettings(batch_size=3), compared=folder / "pairs.parquet")
-    assert [sha256(path) for path in outputs[0]] == [sha256(path) for path in outputs[1]]
-    plain, more = load_file(outputs[0][0]), made(model, folder, batch_size=3)
+    outputs = folder / "a.safetensors", folder / "a.parquet"
+    encode(model, *inputs, *outputs, EncodeSettings(batch_size=3))
+    plain, more = load_file(outputs[0]), made(model, folder, batch_size=3)
     assert set(plain) == {"text_embeddings", "empty_embedding", "posterior_mean", "posterior_std"}
     with_pairs = load_file(folder / "with.safetensors")
     for name, part in plain.items():
         torch.testing.assert_close(with_pairs[name][: len(part)], part)
-    without = Encodings(*outputs[0], tiny.CPU)
+    without = Encodings(*outputs, tiny.CPU)
     for split in ("train", "val"):
         assert more.images(split) == without.images(split)
-    with pytest.raises(InputError, match=r"encodings: hold no pairs; set `encode.pairs: true`"):
+    with pytest.raises(InputError, match=r"encodings: hold no pairs: encode was not given a table of them"):
         without.pairs("train")
 
 
@@ -203,11 +200,8 @@ def test_the_command_line(folder: Path) -> None:
     save(tiny.diffusion_folder(folder / "base"), folder / "base.json")
     names = {"params": "params.yaml", "base": "base.json", "prompts": "prompts.parquet", "images": "images.parquet",
              "tensors": "encodings.safetensors", "index": "index.parquet"}  # fmt: skip
-    (folder / "params.yaml").write_text("study: {name: tiny}\nencode: {batch_size: 2, pairs: true}\n")
+    (folder / "params.yaml").write_text("study: {name: tiny}\nencode: {batch_size: 2}\n")
     line = [sys.executable, "-m", "stages.encode", *(f"--{flag}={folder / name}" for flag, name in names.items())]
-    refused = subprocess.run(line, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("error: encode.pairs: is true, but no table of pairs is named")
     done = subprocess.run([*line, f"--pairs={folder / 'pairs.parquet'}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     encodings = Encodings(folder / "encodings.safetensors", folder / "index.parquet", tiny.CPU)
