@@ -7,7 +7,8 @@ first stage checks the study and writes the stamps that all others depend on; it
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 
 from stages.report import figure
 from workflow.files import written
-from workflow.jobs import STAGES, Chosen, Folder, Place, Stage
+from workflow.jobs import STAGES, Chosen, Folder, Needed, Place, Stage
 
 FILE = Path("dvc.yaml")
 OUT = "out/${study.name}"
@@ -36,16 +37,16 @@ PLOTS = Path(__file__).with_name("plots.yaml")
 """What `dvc metrics` and `dvc plots` show of the report."""
 
 
-def content(crosses: bool = False, report: Sequence[str] | None = None) -> str:
+def content(crosses: bool = False, report: Sequence[str] | None = None, needs: Collection[str] = ()) -> str:
     """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained, `report` what the report
-    consists of: by default that of a study without figures of its own.
+    consists of: by default that of a study without figures of its own. `needs` is what methods learn from.
     """
     files = figure.outputs() if report is None else report
     stages: dict[str, Any] = {"plan": _plan()}
     for stage in STAGES:
         if _chooses(stage) and "chosen" not in stages:
             stages["chosen"] = _chosen(crosses)
-        stages |= dict(_stages(stage, files))
+        stages |= dict(_stages(_without_unneeded(stage, needs), files))
     body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
     return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
 
@@ -65,6 +66,12 @@ def _chosen(crosses: bool) -> dict[str, Any]:
         "deps": [f"{OUT}/plan", f"{OUT}/models", *([f"{OUT}/runs"] if crosses else [])],
         "outs": [{f"{OUT}/chosen": {"cache": False, "persist": True}}],
     }  # fmt: skip
+
+
+def _without_unneeded(stage: Stage, needs: Collection[str]) -> Stage:
+    """A stage that reads only what the study's methods need."""
+    reads = {flag: one for flag, one in stage.reads.items() if not isinstance(one, Needed) or one.data in needs}
+    return replace(stage, reads=reads)
 
 
 def _chooses(stage: Stage) -> bool:
@@ -109,6 +116,8 @@ def _job(stage: Stage, name: str, report: Sequence[str]) -> dict[str, Any]:
 def _read(place: Place) -> Iterator[str]:
     if isinstance(place, str):
         yield place
+    elif isinstance(place, Needed):
+        yield place.path
     elif isinstance(place, Folder):
         yield from (f"{place.path}/{file}" for file in place.files) if place.files else [place.path]
 
@@ -126,7 +135,8 @@ def main() -> None:
 
     argparse.ArgumentParser(prog="python -m workflow.dvc_file", description=__doc__).parse_args()
     plan = Plan.read("params.yaml")
-    FILE.write_text(content(plan.crosses, plan.layout.report_files), encoding="utf-8")
+    made = content(plan.crosses, plan.layout.report_files, plan.layout.needs)
+    FILE.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from workflow.jobs import SHARDED, STAGES, Chosen, Folder, Place, Report, Stage
+from workflow.jobs import SHARDED, STAGES, Chosen, Folder, Needed, Place, Report, Stage
 from workflow.layout import Layout
 
 P = "{P}"
@@ -65,7 +65,8 @@ class Files:
         """Pattern of the command of a job, with `{P}` for the study file."""
         words = [f"python -m stages.{stage.program} --params {P}"]
         words += [f"--{stage.flag} {{name}}"] if stage.flag else []
-        words += [f"--{flag} {self._argument(stage, place)}" for flag, place in (stage.reads | stage.writes).items()]
+        named = [item for item in (stage.reads | stage.writes).items() if self._named(item[1])]
+        words += [f"--{flag} {self._argument(stage, place)}" for flag, place in named]
         words += ["--shard {part}"] if stage.sharded else []
         return " ".join(words)
 
@@ -104,13 +105,19 @@ class Files:
             yield self._pattern(place)
         elif isinstance(place, (Chosen, Report)):
             return
+        elif isinstance(place, Needed):
+            yield from [self._pattern(place.path)] if self._named(place) else ()
         elif place.files:
             yield from (self._pattern(f"{place.path}/{file}") for file in place.files)
         else:
             yield from (file for file in self.kept if PurePosixPath(file).is_relative_to(self._pattern(place.path)))
 
+    def _named(self, place: Place) -> bool:
+        """Whether the command names a place."""
+        return not isinstance(place, Needed) or place.data in self.layout.needs
+
     def _argument(self, stage: Stage, place: Place) -> str:
-        if isinstance(place, (Folder, Chosen, Report)):
+        if not isinstance(place, str):
             return self._pattern(place.path)
         joins = "{shard}" in place and not stage.sharded
         return " ".join(self._read(stage, place)) if joins else self._pattern(place)
@@ -127,7 +134,7 @@ def written(stage: Stage, report: Sequence[str]) -> Iterator[str]:
     for place in stage.writes.values():
         if isinstance(place, str):
             yield place
-        elif not isinstance(place, Chosen):
+        elif isinstance(place, Folder | Report):
             yield from (f"{place.path}/{file}" for file in (place.files if isinstance(place, Folder) else report))
 
 

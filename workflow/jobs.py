@@ -35,13 +35,21 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Needed:
+    """A file that a flag names in studies with a method that needs this `data`; in others there is no such flag."""
+
+    path: str
+    data: Literal["pairs"]
+
+
+@dataclass(frozen=True)
 class Report:
     """The folder that a flag names as an output, for the page, tables and figures that the report of the study has."""
 
     path: str
 
 
-Place = str | Folder | Chosen | Report
+Place = str | Folder | Chosen | Needed | Report
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ SCORE = Stage(
 
 ENCODE = Stage(
     "encode", "encode", "Text embeddings and VAE posteriors, once",
-    reads={"base": BASE, "prompts": PROMPTS, "images": IMAGES}, writes=ENCODINGS,
+    reads={"base": BASE, "prompts": PROMPTS, "images": IMAGES, "pairs": Needed(PAIRS, "pairs")}, writes=ENCODINGS,
     keys=("encode",), priority=80, resources=_asks(4000, 120, 1),
 )  # fmt: skip
 

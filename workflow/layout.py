@@ -86,16 +86,11 @@ class Layout:
         return str(self.study["study"]["heldout"])
 
     @cached_property
-    def encoded_pairs(self) -> list[str]:
-        """The table of pairs, where a method learns from them, so that their images are encoded."""
-        names = {run["method"] for run in self.study["runs"].values()}
+    def needs(self) -> frozenset[str]:
+        """What the methods of the study's runs learn from: prompts, images or pairs."""
+        names = {self.method(run) for run in self.runs}
         asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
-        return [self.out("data/pairs.parquet")] if any(each.needs.data == "pairs" for each in asked) else []
-
-    @property
-    def encode_options(self) -> str:
-        """What the command line of `encode` needs for it."""
-        return "".join(f" --pairs {path}" for path in self.encoded_pairs)
+        return frozenset(each.needs.data for each in asked)
 
     def searched(self, target: Target) -> list[str]:
         """Records of the rewards that sampling strategies ask about images of the base, or of trained runs."""

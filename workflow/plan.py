@@ -112,7 +112,7 @@ def _check_dvc_file(plan: Plan) -> None:
     """Raise InputError where the dvc.yaml that is being run is not the one of this study and these jobs."""
     from workflow import dvc_file
 
-    wanted = dvc_file.content(plan.crosses, plan.layout.report_files)
+    wanted = dvc_file.content(plan.crosses, plan.layout.report_files, plan.layout.needs)
     if dvc_file.FILE.read_text(encoding="utf-8") != wanted:
         dvc_file.FILE.write_text(wanted, encoding="utf-8")
         raise InputError(

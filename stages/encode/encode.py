@@ -72,7 +72,12 @@ def encode(
     tables.write(index, tables.table(tables.ENCODINGS, rows), tables.ENCODINGS)
     if truncated:
         print(f"encode: {truncated} of {len(texts)} texts were cut at the text encoder's token limit")
-    counts = {"prompts": len(prompt_rows), "images": len(image_rows), "texts": len(texts), "truncated": truncated}
+    counts: dict[str, float] = {
+        "prompts": len(prompt_rows),
+        "images": len(image_rows),
+        "texts": len(texts),
+        "truncated": truncated,
+    }
     return counts | ({"pairs": len(pairs.rows)} if pairs else {})
 
 

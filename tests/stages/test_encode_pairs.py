@@ -17,6 +17,7 @@ from stages.encode.encode import encode
 from stages.encode.settings import EncodeSettings
 from stages.encode.store import Encodings
 from stages.errors import InputError
+from stages.finetune.data import Data
 from stages.models.diffusion import DiffusionModel, load_diffusion
 from stages.models.record import save
 from tests import tiny
@@ -194,6 +195,26 @@ def test_refusals(change: Any, message: str, model: DiffusionModel, folder: Path
     with pytest.raises(InputError, match=message):
         made(model, folder)
     assert not (folder / "with.safetensors").exists()
+
+
+def test_batches_of_pairs(model: DiffusionModel, folder: Path) -> None:
+    """What a method that learns from pairs is given: the latents of both images of each pair, and how it was judged."""
+    write_pairs(folder, judged=True)
+    encodings = made(model, folder)
+    pairs, scale = encodings.pairs("train"), model.vae.scale
+    data = Data(
+        encodings=encodings, items=encodings.prompts("train"), seed=0, batch_size=3, accumulate=1, scale=scale,
+        device=tiny.CPU, posterior=False, pairs=pairs,
+    )  # fmt: skip
+    batch = data.batch(0, 0)
+    drawn = [next(pair for pair in pairs if pair.label == label) for label in batch.preferences().label.tolist()]
+    assert sorted(pair.item_id for pair in drawn) == ["q0", "q1", "q2"]
+    assert batch.prompts == [pair.text for pair in drawn]
+    assert batch.preferences().weight.tolist() == [pair.weight for pair in drawn]
+    for side in ("winner", "loser"):
+        mean, std = encodings.posterior([getattr(pair, side) for pair in drawn])
+        drawn_noise = (getattr(batch.preferences(), side) / scale - mean) / std
+        assert drawn_noise.abs().max() < 6 and 0.8 < drawn_noise.std() < 1.2
 
 
 def test_the_command_line(folder: Path) -> None:

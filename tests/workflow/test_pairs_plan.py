@@ -11,6 +11,9 @@ from project import ROOT
 
 from stages.errors import InputError
 from stages.study import load
+from workflow import dvc_file
+from workflow.files import Files
+from workflow.jobs import ENCODE
 from workflow.layout import Layout
 
 
@@ -23,10 +26,18 @@ def study(kind: str) -> dict[str, Any]:
 
 
 def test_only_where_a_method_needs_them() -> None:
-    plain, paired = Layout("study.yaml", study("")), Layout("study.yaml", study("diffusion_dpo"))
-    assert plain.encoded_pairs == [] and plain.encode_options == ""
-    assert paired.encoded_pairs == [paired.out("data/pairs.parquet")]
-    assert paired.encode_options == f" --pairs {paired.out('data/pairs.parquet')}"
+    """Both runners read and name the table of pairs for such a study; for others the job is as without it."""
+    plain, paired = (Files(Layout("study.yaml", study(kind))) for kind in ("", "diffusion_dpo"))
+    table = plain.layout.out("data/pairs.parquet")
+    assert table not in plain.inputs(ENCODE) and "--pairs" not in plain.command(ENCODE)
+    assert set(paired.inputs(ENCODE)) == {*plain.inputs(ENCODE), table}
+    assert paired.command(ENCODE).replace(f" --pairs {table}", "") == plain.command(ENCODE)
+    ordinary, more = (
+        yaml.safe_load(dvc_file.content(needs=files.layout.needs))["stages"]["encode"] for files in (plain, paired)
+    )
+    dvc_table = "out/${study.name}/data/pairs.parquet"
+    assert set(more["deps"]) == {*ordinary["deps"], dvc_table} and dvc_table not in ordinary["deps"]
+    assert more["cmd"][-1].replace(f" --pairs {dvc_table}", "") == ordinary["cmd"][-1]
 
 
 def test_pairs_that_no_source_gives_are_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
