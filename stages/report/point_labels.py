@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.text import Annotation
 
@@ -84,8 +85,9 @@ def _order(toward: str) -> list[str]:
     return [names[(start + turn) % len(names)] for turn in turns]
 
 
-def _around(spot: tuple[float, float], reach: float) -> Box:
-    return spot[0] - reach, spot[1] - reach, spot[0] + reach, spot[1] + reach
+def _around(spot: np.ndarray, reach: float) -> Box:
+    x, y = map(float, spot)
+    return x - reach, y - reach, x + reach, y + reach
 
 
 def _overlap(a: Box, b: Box) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations, product
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from stages.report.data import ReportData
 from stages.report.figures import frontier, queries, strategies, training
@@ -89,7 +89,7 @@ PROBES = [(kind, m, r, 1) for kind, m, r in product((training, queries), METHODS
 CASES = [*PLANES, *PROBES, (strategies, 12, 3, 2)]
 
 
-def boxes(figure: Figure) -> dict[str, list[Bbox]]:
+def boxes(figure: Figure) -> dict[str, list[Any]]:
     """What is written on a figure, in pixels."""
     (legend,) = figure.legends
     axes = [one for one in figure.axes if one.axison]

@@ -91,8 +91,11 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
         def settings_of(run: str, view: dict | None, fusion: bool = False) -> Iterator[report_fixture.MadeUp]:
             yield from usual(run, view, fusion)
-            for u in (1.0, 4.0) if view else ():
-                yield report_fixture.MadeUp(run, view["method"], view["seed"], "wave", f"u={u:g}", u, 0.7 - u / 10, 30)
+            for u in (1.0, 4.0):
+                if view is not None:
+                    yield report_fixture.MadeUp(
+                        run, view["method"], view["seed"], "wave", f"u={u:g}", u, 0.7 - u / 10, 30
+                    )
 
         patch.setattr(report_fixture, "_settings", settings_of)
         made = write_study(tmp_path_factory.mktemp("installed"), runs=("refl-s0", "wavering_methods-s0"), prompts=4)
