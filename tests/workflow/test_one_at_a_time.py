@@ -32,8 +32,9 @@ def study(name: str = "small") -> dict[str, Any]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every result below a folder."""
-    files = [file for file in folder.rglob("*") if file.is_file() and ".state" not in file.parts]
+    """Every result below a folder; not what the runners note about jobs."""
+    notes = {".state", "plan", "chosen"}
+    files = [file for file in folder.rglob("*") if file.is_file() and not notes & set(file.relative_to(folder).parts)]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
