@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from stages.models.policy import make_policy
 from tests import tiny
 from tests.documented import shown
 
+STEP = partial(draft_k.step, settings=draft_k.Settings(kind="draft_k"))
 STUDY = """
 study: {name: doc, seed: 0, reward: proxy, heldout: heldout}
 finetune: {steps: 2, sampling_steps: 20}
@@ -52,7 +54,7 @@ def test_the_page_s_method_trains(study: Path) -> None:
     plan = resolve(study, "refl_twice-s0")
     assert plan.method_settings.kind == "refl_twice"
     policy = make_policy(tiny.unet(), "full")
-    run = tiny.trainer(policy.network, draft_k.step, plan.train, steps=20).run
+    run = tiny.trainer(policy.network, STEP, plan.train, steps=20).run
     objective = plan.definition.objective(plan.method_settings, run)
     trainer = Trainer.start(run, objective, dict(policy.parameters()))
     before = {name: parameter.detach().clone() for name, parameter in policy.parameters()}
@@ -70,7 +72,7 @@ def test_a_window_without_halves_is_refused(study: Path) -> None:
 def trained_on_pairs(plan: Plan) -> tuple[Trainer, list[dict[str, float]]]:
     """The trainer of a method that learns from pairs, and the terms of two steps on the same pairs of images."""
     policy, base = make_policy(tiny.unet(), "full"), tiny.unet()
-    run = tiny.trainer(policy.network, draft_k.step, plan.train, steps=20).run
+    run = tiny.trainer(policy.network, STEP, plan.train, steps=20).run
     networks = replace(run.networks, reference=Denoiser(base, run.networks.policy.process))
     objective = plan.definition.objective(plan.method_settings, replace(run, networks=networks))
     trainer = Trainer.start(replace(run, networks=networks), objective, dict(policy.parameters()))

@@ -101,6 +101,7 @@ def test_a_store_with_absolute_places(tmp_path: Path, monkeypatch: pytest.Monkey
     assert artifacts(old) == before
     assert [shown(new, monkeypatch, run) for run in (first, second)] == ["first", "second"]
     place = client(new).get_run(first).info.artifact_uri
+    assert place is not None
     assert place.startswith("mlruns/") if with_artifacts else place.startswith(f"{old}/mlruns/")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from project import ROOT
 
 from benchmarks.planning import PER_RUN, generate
@@ -17,14 +16,14 @@ from stages.study import load
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    count, parse = 0, yaml.safe_load
+    count, parse = 0, params.read_yaml
 
-    def counted(text: str) -> Any:
+    def counted(text: str, where: str) -> Any:
         nonlocal count
         count += 1
-        return parse(text)
+        return parse(text, where)
 
-    monkeypatch.setattr(params.yaml, "safe_load", counted)
+    monkeypatch.setattr(params, "read_yaml", counted)
     return lambda: count
 
 
