@@ -65,7 +65,7 @@ def test_several_lists_and_limits(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no public prompt lists in {SHARED} (set SHARED_DATA)")
 @pytest.mark.parametrize(
     ("suite", "shared", "unique"),
-    [("imagereward_test", 45, 463), ("hpsv2_benchmark", 1, 3167), ("partiprompts", 6, 1631)],
+    [("imagereward_test", 44, 463), ("hpsv2_benchmark", 1, 3167), ("partiprompts", 6, 1631)],
 )
 def test_public_prompt_lists(suite: str, shared: int, unique: int, tmp_path: Path) -> None:
     lists = {
