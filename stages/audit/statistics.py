@@ -178,7 +178,8 @@ def _between(*sides: np.ndarray) -> np.ndarray:
     low, high = (np.max([np.nanmin(d, 1) for d, _ in curves], 0), np.min([np.nanmax(d, 1) for d, _ in curves], 0))
     knots = np.concatenate([np.where(np.isnan(d), low[:, None], d) for d, _ in curves], 1)
     x = np.sort(np.clip(knots, low[:, None], np.maximum(low, high)[:, None]), 1)
-    y, width = _height(*curves[0], x) - _height(*curves[1], x), np.diff(x)
+    (d0, r0), (d1, r1) = curves
+    y, width = _height(d0, r0, x) - _height(d1, r1, x), np.diff(x)
     up, size = np.maximum(y, 0), np.abs(y)
     share = (up[:, 1:] + up[:, :-1]) / np.maximum(size[:, 1:] + size[:, :-1], 1e-300)
     area, above = ((y[:, 1:] + y[:, :-1]) / 2 * width).sum(1), (share * width).sum(1)

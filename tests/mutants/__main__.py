@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
@@ -94,7 +95,7 @@ def main() -> None:
         for path in ROOT.iterdir():
             if path.is_file():
                 shutil.copy(path, root / path.name)
-        found: list[dict[str, object]] = []
+        found: list[dict[str, Any]] = []
         for mutant, seen in run(chosen, root):
             print(f"{'killed  ' if seen else 'SURVIVED'} {mutant.name}", flush=True)
             found.append(asdict(mutant) | {"killed": seen})
