@@ -252,9 +252,17 @@ def _code(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> Ma
 
     Plug-ins count that its settings or the records of its models name, or that are loaded already.
     """
-    records = [json.loads(path.read_bytes()) for path in inputs if path.suffix == ".json" and path.is_file()]
+    records = [_record(path) for path in inputs if path.suffix == ".json" and path.is_file()]
     loaded = [name.rpartition(".")[2] for name in sys.modules if name.startswith(f"{code.PROJECT}.")]
     return code.digests(f"stages.{stage}.__main__", texts=code.texts_of([dict(settings), records, loaded]))
+
+
+def _record(path: Path) -> Any:
+    """The content of a model record, not checked any further; raises InputError where it is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not a model record: {error}") from None
 
 
 def _version(package: str) -> str:

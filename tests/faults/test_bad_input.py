@@ -53,7 +53,7 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     "prompts of control characters": (
         "curate",
         b.text("train.txt", "\x00\x01\n\x1b\x07\n\x7f\n"),
-        "nothing left of 3 rows; removed by text 3",
+        "train.txt: is binary, or UTF-16 text",
     ),
     "prompt of 100,000 characters": ("curate", b.text("train.txt", HUGE), "nothing left of 1 rows.*words"),
     "preference in per cent": (
