@@ -95,6 +95,9 @@ def main() -> None:
         for path in ROOT.iterdir():
             if path.is_file():
                 shutil.copy(path, root / path.name)
+        every = tuple(dict.fromkeys(test for mutant in chosen for test in mutant.tests))
+        if noticed(root, every):  # else every fault would count as noticed
+            raise SystemExit(f"the tests fail without any fault: {' '.join(every)}")
         found: list[dict[str, Any]] = []
         for mutant, seen in run(chosen, root):
             print(f"{'killed  ' if seen else 'SURVIVED'} {mutant.name}", flush=True)
