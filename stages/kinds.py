@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 NAMES: dict[Any, str] = {float: "a number", int: "a number", bool: "true or false", str: "text", type(None): "null"}
 """The kinds that are told apart."""
+LARGEST = 2**63 - 1
 _LONGEST = 60
 
 
@@ -38,6 +39,8 @@ def unfit(annotation: Any, value: Any) -> str:
 def _unfit(kind: Any, value: Any) -> str:
     """The fault of `value` for one member of a union; one of an item is told from the whole by how it begins."""
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is int and isinstance(value, int) and abs(value) > LARGEST:
+        return f"a whole number of this size does not fit 64 bits: {value}"
     if kind in (int, float):
         return "" if isinstance(value, int | float) and not isinstance(value, bool) else f"expected {NAMES[kind]}"
     if kind in (bool, str):

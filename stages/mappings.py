@@ -38,6 +38,7 @@ _DISPUTED = {
 """Texts by the core schema that other readers of YAML take for something else."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 _BREAKS = re.compile("[\x85\u2028\u2029]")
+_VERSION = re.compile("^%YAML", re.MULTILINE)
 _QUOTED = ("'", '"', "|", ">")
 """Styles of scalars that are text whatever they say."""
 _INFINITE = re.compile(r"\.([a-zA-Z]+)")
@@ -112,6 +113,9 @@ def read_yaml(text: str, where: str) -> Any:
     Raises InputError, one line that starts with `where`, for a text that is no YAML, a key that stands twice, a key
     that is not text, a mapping within itself, and a value that readers of YAML disagree about.
     """
+    if found := _VERSION.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise InputError(f"{where}, line {line}: names a version of YAML; leave the line out, YAML 1.2 is read")
     if found := _BREAKS.search(text):
         line = text.count("\n", 0, found.start()) + 1
         raise InputError(

@@ -119,6 +119,8 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
 
 def _spot(where: str, keys: list[str]) -> str:
     """`params.yaml: finetune.steps`, from `params.yaml: finetune` as well as from `params.yaml:`."""
+    if not keys:
+        return where.removesuffix(":")
     return f"{where} {'.'.join(keys)}" if where.endswith(":") else ".".join([where, *keys])
 
 

@@ -143,6 +143,13 @@ def _check_models(study: Study, where: str) -> None:
     named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
     named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
     named |= {"measure.features": study.measure.features}
+    lists = {"measure.set_metrics": study.measure.set_metrics, "report.ablations": study.report.ablations}
+    lists |= {"report.rewards": study.report.rewards, "report.diversities": study.report.diversities}
+    for key, entries in (named | lists).items():
+        if twice := [name for name, count in Counter([*entries]).items() if count > 1]:
+            raise InputError(f"{where}{key}: {twice[0]!r} stands twice, expected every name once")
+    if study.study.heldout == study.study.reward:
+        raise InputError(f"{where}study.heldout: {study.study.heldout!r} is the training reward; expected another one")
     for key, models in named.items():
         _check_known(models, prepare.rewards, f"{where}{key}", "model")
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from stages import lineage
-from stages.curate.settings import CurateSettings
+from stages.curate.settings import CurateSettings, StudySeed
 from stages.params import read_study, section, validate
 from stages.runtime import run_stage
 from stages.world.settings import WorldSettings
@@ -33,8 +33,7 @@ def main() -> None:
     settings = section(args.params, "curate", CurateSettings)
     study = read_study(args.params)
     world = validate(WorldSettings, study.get("world") or {}, f"{args.params}: world")
-    about = study.get("study")
-    seed = about.get("seed", 0) if isinstance(about, dict) else 0
+    seed = validate(StudySeed, study.get("study") or {}, f"{args.params}: study").seed
 
     from stages.curate.pipeline import Curation, Outputs
 

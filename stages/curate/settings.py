@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from stages.curate.datasets import Limit, Name, PublishedImages, PublishedPairs, PublishedPrompts, Text
 from stages.params import Settings
@@ -190,6 +190,14 @@ class AsReleased(Settings):
     squash: bool = Field(
         default=False, description="make images square by scaling each side by its own factor, not by cutting"
     )
+
+
+class StudySeed(Settings):
+    """The one value that curation reads of section `study`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    seed: int = Field(0, ge=0, description="seed of splits and of what is drawn of the simulated world")
 
 
 class CurateSettings(Settings):

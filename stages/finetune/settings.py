@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from stages.finetune.needs import Needs
 from stages.params import Settings
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimizerSettings(Settings):
     """AdamW on the mean loss of a step."""
 
     lr: float = Field(default=5e-5, gt=0, description="learning rate, constant")
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="decay of the two moments")
+    betas: tuple[Decay, Decay] = Field(default=(0.9, 0.999), description="decay of the two moments")
     eps: float = Field(default=1e-8, gt=0, description="Adam's epsilon")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
     clip_norm: float | None = Field(default=1.0, gt=0, description="largest norm of the whole gradient; null for none")
@@ -27,7 +29,7 @@ class LoraSettings(Settings):
     rank: int = Field(default=8, ge=1, description="rank of the updates")
     alpha: float = Field(default=8.0, gt=0, description="updates are scaled by alpha / rank")
     targets: tuple[str, ...] = Field(
-        default=("to_q", "to_k", "to_v", "to_out.0"), description="ends of the names of updated layers"
+        default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="ends of the names of updated layers"
     )
 
 

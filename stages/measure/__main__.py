@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import lineage, resume
-from stages.measure.settings import MeasureSettings, StudySeed
-from stages.params import read_study, section
+from stages.measure.settings import MeasureSettings, SampledSettings, StudySeed
+from stages.params import section
 from stages.runtime import device, run_stage
 from stages.shards import Shard
 
@@ -53,13 +53,14 @@ def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.judges import load_judges
     from stages.measure.reference import write_reference
 
+    only = [] if settings.space is None else [settings.space]
+    inputs = [args.images, *_records(args, only)]
     with lineage.job(
-        params=args.params, stage="measure", name="reference", inputs=[args.images], outputs=[args.features]
+        params=args.params, stage="measure", name="reference", inputs=inputs, outputs=[args.features]
     ) as job:
-        only = [] if settings.space is None else [settings.space]
         judges = load_judges(settings, args.models, device(), only)
         read = _read(settings, judges.panel)
-        with resume.keep(args.params, "measure", "reference", args.features, read, [args.images]) as state:
+        with resume.keep(args.params, "measure", "reference", args.features, read, inputs) as state:
             job.metrics(write_reference(settings, judges, args.images, args.features, state))
 
 
@@ -67,7 +68,7 @@ def _samples(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.judges import load_judges
     from stages.measure.samples import judging_by, load_metrics
 
-    with _measuring(args) as job:
+    with _measuring(args, settings) as job:
         metrics, judges = load_metrics(settings), load_judges(settings, args.models, device())
         _measure(args, settings, metrics, judges.panel, judging_by(judges, metrics), job)
 
@@ -79,7 +80,7 @@ def _judge(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.samples import judging_by, load_metrics
 
     shard = Shard.parse(args.shard)
-    name, inputs = shard.named(args.run), [args.samples]
+    name, inputs = shard.named(args.run), [args.samples, *_records(args, settings.models)]
     with lineage.job(params=args.params, stage="measure", name=name, inputs=inputs, outputs=[args.judged]) as job:
         metrics, judges = load_metrics(settings), load_judges(settings, args.models, device())
         batches = Batches.open(args.samples, args.run, settings.batch_size)
@@ -94,14 +95,22 @@ def _join(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.parts import Joined
     from stages.measure.samples import load_metrics
 
-    with _measuring(args, args.parts) as job:
+    with _measuring(args, settings, args.parts) as job:
         found = Joined.open(args.parts, settings, args.models, args.samples)
         _measure(args, settings, load_metrics(settings), found.panel, found.judge, job, args.parts)
 
 
-def _measuring(args: argparse.Namespace, parts: Sequence[Path] = ()) -> AbstractContextManager[lineage.Job]:
+def _records(args: argparse.Namespace, names: Sequence[str]) -> list[Path]:
+    """The records of the models that judge."""
+    return [args.models / f"{name}.json" for name in names]
+
+
+def _measuring(
+    args: argparse.Namespace, settings: MeasureSettings, parts: Sequence[Path] = ()
+) -> AbstractContextManager[lineage.Job]:
     """The record of a job that measures a run."""
-    inputs, outputs = [args.samples, args.reference, *parts], [args.measures, args.summary]
+    inputs = [args.samples, args.reference, *_records(args, settings.models), *parts]
+    outputs = [args.measures, args.summary]
     return lineage.job(params=args.params, stage="measure", name=args.run, inputs=inputs, outputs=outputs)
 
 
@@ -116,7 +125,7 @@ def _measure(
     seed, sampling = section(args.params, "study", StudySeed).seed, _sampling(args.params)
     batches = Batches.open(args.samples, args.run, settings.batch_size)
     read = _read(settings, panel) | {"seed": seed, "sampling": sampling}
-    inputs = [args.samples, args.reference, *parts]
+    inputs = [args.samples, args.reference, *_records(args, settings.models), *parts]
     with resume.keep(args.params, "measure", args.run, args.measures, read, inputs) as state:
         rows = measure(
             settings, metrics, panel, judging, seed, batches, args.reference, args.measures, args.summary, sampling,
@@ -133,8 +142,7 @@ def _read(settings: MeasureSettings, panel: Panel) -> dict[str, object]:
 
 def _sampling(params: Path) -> dict[str, object]:
     """How images are sampled, to identify the evaluation; the images themselves come from the samples table."""
-    sample = read_study(params).get("sample") or {}
-    return {name: sample.get(name) for name in ("steps", "sampler")}
+    return section(params, "sample", SampledSettings).model_dump()
 
 
 def _final(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -37,6 +37,8 @@ class Evaluation:
     """Name of every model that judges to its digest and preprocessing."""
     sets: Mapping[str, object]
     """What set metrics compare with and how; empty where there are none."""
+    spaces: Mapping[str, object] = field(default_factory=dict)
+    """By name of a model, how its features are compared; and the first embedding, which metrics of prompts compare."""
     formulas: int = FORMULAS
     released: Mapping[str, object] = field(default_factory=dict)
     """Habits of the released code that summaries follow."""

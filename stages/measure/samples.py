@@ -97,6 +97,7 @@ def measure(
         sampling=sampling or {},
         sets=sets | {"images": images} if real else {},
         models=panel.identities,
+        spaces=settings.spaces,
         released={key: value for key, value in settings.as_released.model_dump().items() if value is not None},
     )
     done: list[dict[str, Any]] = []

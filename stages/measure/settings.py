@@ -75,11 +75,26 @@ class MeasureSettings(Settings):
         return tuple(dict.fromkeys([*self.rewards, *text, *self.features]))
 
     @property
+    def spaces(self) -> dict[str, str]:
+        """How the features of each model are compared; key `first` is the embedding that metrics of prompts take."""
+        first = next((name for name, kind in self.features.items() if kind == "embedding"), "")
+        return {**{f"{name}_diversity": kind for name, kind in self.features.items()}, "first": first}
+
+    @property
     def space(self) -> str | None:
         """The model whose embedding set metrics compare, None where there is no embedding."""
         if self.set_space is not None:
             return self.set_space
         return next((name for name, kind in self.features.items() if kind == "embedding"), None)
+
+
+class SampledSettings(Settings):
+    """What identifies how the measured images were sampled, from section `sample`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    steps: int = Field(20, ge=1, description="T, sampling steps")
+    sampler: Literal["ddpm", "ddim"] = Field("ddpm", description="ancestral or deterministic steps")
 
 
 class StudySeed(Settings):

@@ -71,6 +71,7 @@ ODD = {
     "? [1]\n: 2": "line 1: the key (a list or mapping) is not text",
     "a: &a\n  - *a\n": "line 1: an alias stands for what it is a part of",
     "a: [1,\nb: 2": "not valid YAML at line",
+    "%YAML 1.1\n---\na: 1": "line 1: names a version of YAML; leave the line out, YAML 1.2 is read",
     "a: 1\n---\nb: 2": "not valid YAML at line 2",
     "a: !!python/name:os.system x": "not valid YAML at line 1: could not determine a constructor",
 }

@@ -78,6 +78,19 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     return content
 
 
+TWICE = ("score.rewards", "measure.rewards", "measure.set_metrics", "report.rewards", "report.diversities")
+
+
+@pytest.mark.parametrize("key", TWICE)
+def test_a_name_twice_in_a_list(root: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.chdir(root)
+    section, name = key.split(".")
+    names = small_study()[section][name]
+    Path("params.yaml").write_text(yaml.safe_dump(changed(key, [*names, names[0]])))
+    with pytest.raises(InputError, match=f"params.yaml: {key}: '{names[0]}' stands twice, expected every name once"):
+        study.load("params.yaml")
+
+
 LACKING: list[tuple[str, Any, str]] = [
     ("prepare.import.oracle", {"kind": "hps"}, "prepare.import.oracle: kind hps has files; name them in folder, file"),
     ("prepare.import.base.folder", None, "prepare.import.base: a base model has files; name them in folder, file or"),
@@ -89,6 +102,11 @@ LACKING: list[tuple[str, Any, str]] = [
     ("curate.images", None, "takes the images of the study, but curate.images names none"),
     ("prepare.train.clip.more", {"source": "shape"}, "clip.more: unknown source of curate.images 'shape'; did"),
     ("sample.strategies.combined.k", [2, 2], "sample.strategies.combined: setting k=2 stands twice"),
+    ("study.heldout", "proxy", "study.heldout: 'proxy' is the training reward; expected another one"),
+    ("finetune.optimizer", {"betas": [0.9, 2]}, "finetune.optimizer.betas.1: input should be less than 1, found 2"),
+    ("finetune.lora", {"targets": []}, "finetune.lora.targets: "),
+    ("study.seed", 10**30, "study.seed: a whole number of this size does not fit 64 bits"),
+    ("report.ablations", ["nothing"], "params.yaml: report.ablations 'nothing' is not a method that has a run"),
     ("report.long", "refl_long", "report.long 'refl_long' is not a method that has a run; did you mean 'refl'?"),
     ("report.truth", "orcale", "report.truth 'orcale' is none of report.rewards; did you mean 'oracle'?"),
 ]  # fmt: skip
