@@ -1,0 +1,157 @@
+"""A study with an entry of every kind, a change for each of its keys, and what the jobs of a study are known by."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from project import small_study
+
+from stages import lineage, plugins, resume
+from stages.errors import InputError
+from stages.finetune.method import PACKAGE as METHODS
+from stages.sample.resolve import STRATEGIES
+from tests.settings_classes import every_class
+from workflow.files import Files, fill
+from workflow.jobs import Stage
+from workflow.plan import Plan
+
+MORE: dict[str, dict[str, Any]] = {
+    "aig": {"p": [1, 3]}, "combined": {"k": [4, 6]}, "rlg": {"w": [0.5]}, "fusion": {"k": [2]},
+    "best_of_n": {"reward": "proxy", "n": [2]}, "fk": {"reward": "proxy", "n": [2]}, "guidance": {"scales": [1.5]},
+}  # fmt: skip
+"""Keys that an entry of these kinds must have."""
+
+
+def full_study() -> dict[str, Any]:
+    """The small study, with a method and a strategy of every kind, and a model trained by every recipe but a base."""
+    study = small_study()
+    for kind in plugins.names(METHODS, ""):
+        study["methods"][kind] = {"kind": kind} | study["methods"].get(kind, {})
+        study["runs"][f"{kind}-s0"] = {"method": kind, "seed": 0}
+    study["methods"]["online"]["inner"] = {"kind": "gradient"}
+    study["measure"]["features"]["proxy"] = "embedding"
+    study["sample"]["strategies"] |= {
+        f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in plugins.names(STRATEGIES, "")
+    }
+    study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
+    return study
+
+
+def _literals(annotation: Any) -> Iterator[tuple[Any, ...]]:
+    if get_origin(annotation) is Literal:
+        yield get_args(annotation)
+    for inner in get_args(annotation):
+        yield from _literals(inner)
+
+
+def _choices() -> list[set[str]]:
+    """The texts that one key may have, of every key that has a few; and names of models and methods."""
+    found = [{"proxy", "heldout"}, {"clip", "proxy"}, {"refl", "imagerefl"}]
+    fields = (field for model in every_class() for field in model.model_fields.values())
+    return found + [set(map(str, choices)) for field in fields for choices in _literals(field.annotation)]
+
+
+CHOICES = _choices()
+
+
+def leaves(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every key below `values` whose value is no mapping, and empty mappings."""
+    if isinstance(values, Mapping) and values:
+        for key, value in values.items():
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, values
+
+
+def candidates(value: Any) -> Iterator[Any]:
+    """Other values that a key may have whose value is this one."""
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int | float):
+        near = (value + 1, value * 2, value / 2, value - 1, value * 0.9, value + 0.5, value * 4, value + 0.01)
+        yield from (other for other in near if other != value)
+    elif isinstance(value, str):
+        yield from dict.fromkeys(text for texts in CHOICES if value in texts for text in sorted(texts - {value}))
+    elif isinstance(value, list):
+        if len(value) > 1:
+            yield value[:-1]
+        for place, item in enumerate(value):
+            yield from ([*value[:place], other, *value[place + 1 :]] for other in candidates(item))
+    elif value is None:
+        yield from (1, 0.5, 2, True, "shapes", "clip", "proxy", "refl", [1, 3])
+
+
+def changed(study: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The study with one key set."""
+    made = deepcopy(study)
+    spot = made
+    for part in path[:-1]:
+        spot = spot.setdefault(part, {})
+        if not isinstance(spot, dict):
+            raise KeyError(part)
+    spot[path[-1]] = value
+    return made
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a job's interrupted work belongs to, and the files that its record names."""
+
+    settings: str
+    kept: tuple[str, ...]
+    recorded: tuple[str, ...]
+
+
+class Begun(Exception):
+    """The job has said what it is known by; nothing more of it is run."""
+
+
+def known(plan: Plan, stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch) -> Known:
+    """What a job is known by, from its own command line, up to where its work would begin."""
+    seen: dict[str, Any] = {"settings": "", "kept": (), "recorded": ()}
+
+    @contextmanager
+    def record(**words: Any) -> Iterator[Any]:
+        seen["recorded"] = tuple(map(str, words.get("inputs", ())))
+        yield SimpleNamespace(parameters=lambda values: None, metrics=lambda *values: None, metric=lambda *values: None)
+
+    def keep(*words: Any) -> Any:
+        seen.update(settings=repr(words[4]), kept=tuple(map(str, words[5])))
+        raise Begun
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lineage, "job", record)
+        patch.setattr(resume, "keep", keep)
+        command = fill(Files(plan.layout).command(stage), name).replace("{P}", plan.layout.file).split()
+        patch.setattr(sys, "argv", [stage.program, *command[3:]])
+        with suppress(Begun):
+            importlib.import_module(stage.module).main()
+    return Known(seen["settings"], seen["kept"], seen["recorded"])
+
+
+def written(study: dict[str, Any], name: str = "params.yaml") -> Plan:
+    """The study in a file of the working folder, checked; raises InputError where it is wrong."""
+    Path(name).write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    made = Plan.read(name)
+    assert made.values  # read now: the file is another one soon
+    return made
+
+
+def other(study: dict[str, Any], path: Sequence[str], value: Any, given: Sequence[Any] | None) -> Plan | None:
+    """The plan of the study with another valid value of one key; None where none was found."""
+    for candidate in candidates(value) if given is None else given:
+        try:
+            return written(changed(study, path, candidate))
+        except (InputError, KeyError, TypeError):
+            continue
+    return None
