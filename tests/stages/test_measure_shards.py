@@ -92,7 +92,7 @@ def test_parts_that_are_not_all_of_one_run_are_refused(world: Path, models: Path
     refused(world, models, two[::-1], "2-of-2.parquet: is shard 2/2, expected 1/2")
     refused(world, models, three[:2], "1-of-3.parquet: is shard 1/3, expected 1/2")
     refused(world, models, [world / "none.parquet"], "none.parquet: no such file")
-    refused(world, models, [world / f"{RUN}.samples.parquet"], "holds table 'samples' version 1, expected 'judged'")
+    refused(world, models, [world / f"{RUN}.samples.parquet"], "holds table 'samples' version 2, expected 'judged'")
 
 
 def test_parts_of_other_images_settings_or_models_are_refused(world: Path, models: Path, tmp_path: Path) -> None:
