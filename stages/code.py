@@ -91,7 +91,8 @@ def closure(
         if not queue and loads:
             plugged = {f"{package}.{kind}" for package in packages for kind in kinds} - looked
             looked |= plugged
-            queue = [(target, name, ()) for name in sorted(plugged) if (target := _file(root, name)) is not None]
+            executed = sorted({part for name in plugged if _file(root, name) is not None for part in _parents(name)})
+            queue = [(target, name, ()) for name in executed if (target := _file(root, name)) is not None]
     return frozenset(file for file in found if file.name != "__init__.py" or file.read_text(encoding="utf-8").strip())
 
 

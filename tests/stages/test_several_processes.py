@@ -82,7 +82,11 @@ def result(out: Path) -> tuple[dict[str, torch.Tensor], dict[tuple[int, str], fl
 
 @pytest.mark.parametrize("method", ["imagerefl", "draft", "ddpo", "sqdf"])
 def test_training_in_two_processes_is_training_in_one(place: Path, method: str, tmp_path: Path) -> None:
-    """Weights to 2e-5 (the rate is 1e-3, three steps), the log to 1e-4: sums are taken in another order."""
+    """Weights to a thousandth of what training moved them, the log to 1e-4: sums are taken in another order.
+
+    The norm of the difference is compared, not its greatest entry: Adam divides by |g|, and where a gradient is nearly
+    zero its rounding alone may decide on the sign of a step.
+    """
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     train(place, method, tmp_path / "one", ALONE)
@@ -90,13 +94,16 @@ def test_training_in_two_processes_is_training_in_one(place: Path, method: str, 
     (weights, log), (shared, shared_log) = result(tmp_path / "one"), result(tmp_path / "two")
     start = result_before(place)
     assert weights.keys() == shared.keys()
-    moved = max(float((weights[name] - start[name]).abs().max()) for name in weights)
-    apart = max(float((weights[name] - shared[name]).abs().max()) for name in weights)
-    assert moved > 1e-3
-    assert apart < 2e-5
+    assert max(float((weights[name] - start[name]).abs().max()) for name in weights) > 1e-3
+    assert distance(weights, shared) < 1e-3 * distance(weights, start)
     assert log.keys() == shared_log.keys()
     for key, value in log.items():
         assert shared_log[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Euclidean norm of the difference over all weights."""
+    return sum(float((one[name] - other[name]).double().square().sum()) for name in one) ** 0.5
 
 
 def result_before(place: Path) -> dict[str, torch.Tensor]:

@@ -32,7 +32,7 @@ def test_what_is_timed_is_made_before(project: Project, file: str) -> None:
     done = project.run("python", "-m", "workflow.estimate", file)
     assert done.text.splitlines()[-1] == f"timed {file}"
     made = {path.name for path in (project.root / "out" / Path(file).stem).iterdir() if path.name != "lineage"}
-    assert made == {"data", "models", "encodings"}
+    assert made == {"plan", "data", "models", "encodings"}
     assert {path.stem for path in (project.root / "out" / Path(file).stem / "models").iterdir()} == {"base", "proxy"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,7 +27,9 @@ def test_any_file_name(tmp_path: Path, study: str, goal: str) -> None:
     for made in ("pyproject.toml", "constraints.txt", ".venv/.study"):  # the last is newest: nothing to install
         (tmp_path / made).touch()
     given = study.replace("$", "$$")  # as make itself wants it
-    done = subprocess.run(["make", goal, f"STUDY={given}"], cwd=tmp_path, text=True, capture_output=True)
+    done = subprocess.run(
+        ["make", goal, f"STUDY={given}"], cwd=tmp_path, env=outside(), text=True, capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     if goal == "study":
@@ -37,9 +40,14 @@ def test_any_file_name(tmp_path: Path, study: str, goal: str) -> None:
     assert not (tmp_path / "pwned").exists()
 
 
+def outside() -> dict[str, str]:
+    """The environment without what a `make` around the tests hands on to those below it."""
+    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+
+
 def test_every_goal_stands_once() -> None:
     """A second recipe for a goal replaces the first."""
-    done = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True)
+    done = subprocess.run(["make", "help"], cwd=ROOT, env=outside(), text=True, capture_output=True)
     assert done.stderr == ""
     goals = [line.split("\t")[0].split()[1] for line in done.stdout.splitlines()]
     assert len(goals) == len(set(goals))
