@@ -78,15 +78,17 @@ def steps(content: Content) -> Iterator[str]:
         "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
         "are an image and micro-step, of the sweep an image of all six k (the released code makes 392, a stray guided "
-        "step more). Seconds are medians of n repetitions, without the time that compiling takes.\n"
+        "step more). Seconds are medians of n repetitions, without the time that compiling takes. `over the bare calls` "
+        "is the processor time beyond that of the calls of the networks alone, made again on the same inputs. With "
+        "gradients joined (`finetune.gradient_batch`), predictions with gradient of all micro-steps are made at once.\n"
     )
     median = statistics.median
     yield from table(
-        ("work", "batch", "plain", "ours", "times as fast", "by processor time", "evaluations, plain", "ours", "ratio",
-         "n"),
+        ("work", "batch", "plain", "ours", "times as fast", "by processor time", "over the bare calls",
+         "evaluations, plain", "ours", "ratio", "n"),
         [
             (named(row), row["batch"], f"{median(row['plain_seconds']):.2f} s", f"{median(row['seconds']):.2f} s",
-             f"**{row['ratio']:.2f}**", f"{row['cpu_ratio']:.2f}", f"{row['plain_evaluations']:g}",
+             f"**{row['ratio']:.2f}**", f"{row['cpu_ratio']:.2f}", over_bare(row), f"{row['plain_evaluations']:g}",
              f"{row['evaluations']:g}", f"{row['evaluation_ratio']:.2f}", len(row["seconds"]))
             for row in content["rows"]
         ],
@@ -102,7 +104,13 @@ def steps(content: Content) -> Iterator[str]:
 
 def named(row: Content) -> str:
     """What was done, and how."""
-    return f"{row['name']}{', compiled' if row['compiled'] else ''}"
+    joined = ", gradients joined" if row.get("joined") else ""
+    return f"{row['name']}{joined}{', compiled' if row['compiled'] else ''}"
+
+
+def over_bare(row: Content) -> str:
+    """Processor time beyond that of the bare network calls."""
+    return "" if row.get("over_bare") is None else f"{100 * (row['over_bare'] - 1):+.0f} %"
 
 
 def studies(content: Content) -> Iterator[str]:

@@ -54,13 +54,14 @@ class Made:
 @dataclass(frozen=True)
 class Side:
     """Work to measure: `networks` are those whose evaluations count, `units` the images (times micro-steps) they are
-    shared out over, `parameters` those that gather a gradient.
+    shared out over, `parameters` those that gather a gradient, `called` the networks whose calls are all of the work.
     """
 
-    work: Callable[[], Made]
+    work: Callable[[], Any]
     networks: list[nn.Module]
     units: int
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
+    called: dict[str, nn.Module] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Forget the gradients."""
@@ -106,11 +107,18 @@ class Bench:
         """[C, h, w]."""
         return 4, self.shape.latent, self.shape.latent
 
-    def training(self, name: str, middles: Sequence[int] = MIDDLES, compiled: bool = False) -> tuple[Side, Side]:
-        """Micro-steps of a method, one for each of `middles`: plain, and ours."""
+    def training(
+        self, name: str, middles: Sequence[int] = MIDDLES, compiled: bool = False, joined: bool = False
+    ) -> tuple[Side, Side]:
+        """Micro-steps of a method, one for each of `middles`: plain, and ours. With `joined`, ours makes the
+        predictions with gradient of all micro-steps at once.
+        """
         plan, encodings = resolve_run(self.place.study, f"{name}-s0"), self.encodings()
         summed = plan.train.as_released.model_copy(update={"sum_accumulation": True})
-        plan = replace(plan, train=plan.train.model_copy(update={"compile": compiled, "as_released": summed}))
+        changes: dict[str, Any] = {"compile": compiled, "as_released": summed}
+        if joined:
+            changes["gradient_batch"] = len(middles) * self.shape.batch
+        plan = replace(plan, train=plan.train.model_copy(update=changes))
         paths = Paths(self.place.base, self.place.reward, None, *self.place.encodings)
         context = TrainingContext(paths, self.model, encodings, {plan.study.reward: self.judge})
         policy, data = context.policy(plan), context.data(plan)
@@ -130,8 +138,12 @@ class Bench:
         units, network = len(middles) * self.shape.batch, reference.pipeline.unet
         return (
             Side(theirs, [network], units, dict(network.named_parameters())),
-            Side(ours, [policy.network], units, dict(policy.parameters())),
+            Side(ours, [policy.network], units, dict(policy.parameters()), self._called(policy)),
         )
+
+    def _called(self, policy: Policy) -> dict[str, nn.Module]:
+        """The networks whose calls are the work of a training step, with nothing around them."""
+        return {"policy": policy.network, "decoder": self.model.vae.network.decoder, "reward": self.judge.model.visual}
 
     def sampling(self, compiled: bool = False) -> tuple[Side, Side]:
         """The sweep of combined generation for one tuned network: plain, and ours."""

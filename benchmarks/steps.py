@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.bare import bare
 from benchmarks.machine import machine
 from benchmarks.networks import Shape
 from benchmarks.plain import Counter
@@ -32,6 +33,8 @@ from stages.runtime import threads, whole_file
 LOSS, GRADIENT, PIXEL = 1e-5, 1e-3, 1
 """How far the two may be apart: losses and gradients relative to their size, pictures in steps of 255."""
 OUT = Path("benchmarks/results/steps.json")
+JOINED = ("refl", "imagerefl")
+"""Methods whose predictions with gradient may be made together."""
 RELEASED = 30
 """Images a batch when the released code samples."""
 
@@ -46,6 +49,7 @@ class Row:
     name: str
     batch: int
     compiled: bool
+    joined: bool
     plain_seconds: list[float]
     seconds: list[float]
     plain_cpu_seconds: list[float]
@@ -53,6 +57,14 @@ class Row:
     plain_evaluations: float
     evaluations: float
     differences: dict[str, float]
+    bare_cpu_seconds: list[float]
+
+    @property
+    def over_bare(self) -> float | None:
+        """How many times the processor time of the bare network calls ours takes; None where they were not timed."""
+        if not self.bare_cpu_seconds:
+            return None
+        return statistics.median(self.cpu_seconds) / statistics.median(self.bare_cpu_seconds)
 
     @property
     def ratio(self) -> float:
@@ -72,6 +84,7 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """For the results file."""
         ratios = {"ratio": self.ratio, "cpu_ratio": self.cpu_ratio, "evaluation_ratio": self.evaluation_ratio}
+        ratios |= {"over_bare": self.over_bare}
         return asdict(self) | ratios
 
 
@@ -100,28 +113,35 @@ def main() -> None:
 def measured(folder: Path, shape: Shape, args: argparse.Namespace) -> Iterator[Row]:
     """The rows that the command line asks for."""
     bench = Bench.of(folder / "steps", shape)
-    for compiled in (False,) if args.no_compile else (False, True):
-        yield from measure(bench, args.only, args.repeats, compiled)
+    yield from measure(bench, args.only, args.repeats)
+    yield from measure(bench, [name for name in args.only if name in JOINED], args.repeats, joined=True)
+    if not args.no_compile:
+        yield from measure(bench, args.only, args.repeats, compiled=True)
     if "sweep" in args.only and args.sweep_batch:
         bench = Bench.of(folder / "sweep", replace(shape, batch=args.sweep_batch))
         yield from measure(bench, ["sweep"], args.repeats)
 
 
-def measure(bench: Bench, names: Sequence[str], repeats: int, compiled: bool = False) -> Iterator[Row]:
+def measure(
+    bench: Bench, names: Sequence[str], repeats: int, compiled: bool = False, joined: bool = False
+) -> Iterator[Row]:
     """The rows of the named methods, and of the `sweep`; raises SystemExit where the two sides disagree."""
     for name in names:
-        plain, ours = bench.sampling(compiled) if name == "sweep" else bench.training(name, compiled=compiled)
+        sides = bench.sampling(compiled) if name == "sweep" else bench.training(name, compiled=compiled, joined=joined)
+        plain, ours = sides
         (theirs, plain_evaluations), (made, evaluations) = once(plain), once(ours)
         found = differences(theirs, made) | gradient_difference(plain, ours)
         if wrong := [what for what, value in found.items() if not value <= LIMITS[what]]:
             raise SystemExit(f"error: {name}: ours and the plain reference differ in {wrong[0]} by {found[wrong[0]]:g}")
-        spent: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-        for turn in range(2 * repeats):
-            reference = turn % 4 in (0, 3)  # plain, ours, ours, plain: neither always goes first
-            spent[reference].append(timed(plain if reference else ours))
-        (theirs_wall, theirs_cpu), (wall, cpu) = (map(list, zip(*spent[side], strict=True)) for side in (True, False))
+        calls = [replace(ours, work=bare(ours.work, ours.called))] if ours.called and not compiled else []
+        spent: dict[int, list[tuple[float, float]]] = {0: [], 1: [], 2: []}
+        for turn in range(repeats):
+            order = [(0, plain), (1, ours), *((2, side) for side in calls)]
+            for number, side in order if turn % 2 else order[::-1]:  # none always goes first
+                spent[number].append(timed(side))
+        (theirs_wall, theirs_cpu), (wall, cpu) = (map(list, zip(*spent[side], strict=True)) for side in (0, 1))
         cost = (theirs_wall, wall, theirs_cpu, cpu, plain_evaluations, evaluations)
-        yield Row(name, bench.shape.batch, compiled, *cost, found)
+        yield Row(name, bench.shape.batch, compiled, joined, *cost, found, [busy for _, busy in spent[2]])
 
 
 LIMITS = {"loss": LOSS, "gradient": GRADIENT, "image": PIXEL}
@@ -176,11 +196,11 @@ def _pixels(data: bytes) -> np.ndarray:
 def show(row: Row) -> None:
     """Print one line."""
     apart = ", ".join(f"{what} within {value:.1g}" for what, value in row.differences.items())
-    name = f"{row.name} of {row.batch}{', compiled' if row.compiled else ''}"
+    name = f"{row.name} of {row.batch}{', joined' if row.joined else ''}{', compiled' if row.compiled else ''}"
     print(f"{name:<24} plain {statistics.median(row.plain_seconds):7.2f} s {row.plain_evaluations:6.1f} evaluations"
           f"   ours {statistics.median(row.seconds):7.2f} s {row.evaluations:6.1f} evaluations"
           f"   ratio {row.ratio:5.2f} (processor time {row.cpu_ratio:.2f}, evaluations {row.evaluation_ratio:.2f})"
-          f"   {apart}", flush=True)  # fmt: skip
+          f"   over the bare calls {row.over_bare or float('nan'):.2f}   {apart}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

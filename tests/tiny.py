@@ -26,6 +26,7 @@ from stages.finetune.families.reward_gradient import Judged, RewardGradient, Ste
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.reward import CountedReward, Decode, LatentReward, RewardFunction
+from stages.finetune.rollouts import Prediction
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.training import Trainer
 from stages.models.conditioning import Conditioning
@@ -203,12 +204,15 @@ def judged(networks: Networks, batch: Batch, step: Step) -> Judged:
     penalties, send = {}, None
     while True:
         try:
-            rollout = next(step) if send is None else step.send(send)
+            wanted = next(step) if send is None else step.send(send)
         except StopIteration as end:
             return replace(end.value, penalties={**penalties, **end.value.penalties})
-        penalties |= rollout.penalties
-        own = networks if rollout.guided else networks.without_guidance()
-        send = own.rollout(batch, rollout.x, rollout.start, rollout.stop, rollout.first)
+        own = networks if wanted.guided else networks.without_guidance()
+        if isinstance(wanted, Prediction):
+            send = own.prediction(batch, wanted.x, wanted.index)
+            continue
+        penalties |= wanted.penalties
+        send = own.rollout(batch, wanted.x, wanted.start, wanted.stop, wanted.first)
 
 
 def trainer(

@@ -75,13 +75,17 @@ class Networks:
             start += 1
             if start == stop:
                 return x
-        with unchanged():
+        with unchanged(*self.policy.eager):
             return walk(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler,
                         extra_step=self.extra_step)  # fmt: skip
 
     def steps(self, batch: Batch, x: Tensor, start: int, stop: int) -> Tensor:
         """Latents entering index `stop` from those entering `start`, with gradient through every step."""
         return walk(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler)
+
+    def prediction(self, batch: Batch, x: Tensor, i: int | Tensor) -> Tensor:
+        """The policy's prediction with gradient for x [B, C, h, w] entering the index i, of all or [B]."""
+        return self.policy.prediction(x, self.grid.timesteps[i], batch.text, self.empty, self.guidance)
 
     def x0(self, batch: Batch, x: Tensor, i: int) -> Tensor:
         """Clean latents that the policy predicts at index i, with gradient."""

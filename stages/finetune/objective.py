@@ -36,11 +36,12 @@ class Run:
 class Loss:
     """A part of the loss of micro-batch `place` of an optimizer step (from 0).
 
-    `root` is a scalar whose gradient is taken at once, so that the graph behind it is free when the next part is made.
+    `root` is a scalar whose gradient is taken at once, so that the graph behind it is free when the next part is made;
+    None for a part whose gradient comes with that of a later one.
     `terms` are its shares of the logged terms, `loss` among them. Parts of a micro-batch add up, and so do their terms.
     """
 
-    root: Tensor
+    root: Tensor | None
     terms: Mapping[str, Tensor]
     place: int = 0
 
@@ -53,11 +54,13 @@ class Loss:
         """With `weight` times a further scalar in it, and further terms."""
         more = {name: term.detach() for name, term in terms.items()}
         loss = self.terms["loss"] + weight * value.detach()
-        return Loss(self.root + weight * value, {**self.terms, **more, "loss": loss}, self.place)
+        root = weight * value if self.root is None else self.root + weight * value
+        return Loss(root, {**self.terms, **more, "loss": loss}, self.place)
 
     def share(self, share: float, place: int) -> Loss:
         """As a part of micro-batch `place` that has the weight `share` in it."""
-        return Loss(share * self.root, {name: share * value for name, value in self.terms.items()}, place)
+        root = None if self.root is None else share * self.root
+        return Loss(root, {name: share * value for name, value in self.terms.items()}, place)
 
 
 class Objective(ABC):

@@ -43,7 +43,7 @@ class Probe:
     def judge(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> tuple[dict[str, Tensor], Tensor]:
         """Scores [N] by every reward, and the diversity of every prompt [N / samples]."""
         predict = policy.predict(grid, self.text)
-        with unchanged():
+        with unchanged(*policy.eager):
             clean = finish(grid, predict, self.noise.initial(), 0, self.noise, sampler)
         images = decode(clean)
         scores = {name: reward(images, self.prompts) for name, reward in self.rewards.items()}

@@ -1,12 +1,12 @@
-"""Rollouts that micro-batches of an optimizer step make together: the same numbers in fewer and larger passes.
+"""Passes that micro-batches of an optimizer step make together: the same numbers in fewer and larger calls.
 
 Micro-batches bound the memory of gradients; rollouts have none. A small network spends much of an evaluation on what
-does not grow with the batch.
+does not grow with the batch. Where memory allows it, predictions with gradient are made together too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -34,6 +34,17 @@ class Rollout:
     guided: bool = True
     first: Tensor | None = None
     penalties: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The policy's prediction with gradient for `x` [B, C, h, w], which enter `index`: [B, C, h, w], `guided` as the
+    study says or not at all. Predictions of several micro-batches may be made together and then share a graph.
+    """
+
+    x: Tensor
+    index: int
+    guided: bool = True
 
 
 @dataclass(frozen=True)
@@ -114,3 +125,23 @@ def together(networks: Networks, batches: Sequence[Batch], rollouts: Sequence[Ro
             for n, own in zip(rows, moved.split([len(x[n]) for n in rows]), strict=True):
                 x[n] = own
     return x
+
+
+def predict(
+    networks: Networks, batches: Mapping[int, Batch], wanted: Mapping[int, Prediction], size: int
+) -> Iterator[dict[int, Tensor]]:
+    """Predictions [B, C, h, w] by the place of their micro-batch, about `size` images at a time; each part is made when
+    it is asked for, so that the graphs of earlier ones may be gone by then. Those with guidance come first.
+    """
+    for guided in (True, False):
+        places = [place for place, prediction in wanted.items() if prediction.guided == guided]
+        own = networks if guided else networks.without_guidance()
+        each = max(size // len(batches[places[0]].prompts), 1) if places else 1
+        for n in range(0, len(places), each):
+            some = places[n : n + each]
+            sizes = [len(wanted[place].x) for place in some]
+            joined, x = join([batches[place] for place in some]), torch.cat([wanted[place].x for place in some])
+            rows = torch.cat([torch.full((count,), wanted[p].index) for count, p in zip(sizes, some, strict=True)])
+            index = wanted[some[0]].index if len(some) == 1 else rows.to(x.device)
+            found = own.prediction(joined, x, index)
+            yield dict(zip(some, found.split(sizes), strict=True))

@@ -113,6 +113,12 @@ class FinetuneSettings(Settings):
         ge=1,
         description="images rolled out at a time where an optimizer step has several micro-batches; bounds memory",
     )
+    gradient_batch: int = Field(
+        default=1,
+        ge=1,
+        description="images of one or more whole micro-batches whose predictions with gradient are made at once, where "
+        "the method allows it: faster, and more activations in memory",
+    )
     probe: ProbeSettings = Field(default_factory=ProbeSettings)
     nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="a step whose loss or gradient is NaN or infinite ends the run, or is left out"

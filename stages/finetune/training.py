@@ -187,7 +187,8 @@ class Trainer:
                 loss = next(losses, None)
             if loss is None:
                 break
-            (share * loss.root).backward()
+            if loss.root is not None:
+                (share * loss.root).backward()
             terms = each[loss.place]
             for name, value in loss.terms.items():
                 terms[name] = terms[name] + value.detach() if name in terms else value.detach()
@@ -273,5 +274,5 @@ def adamw(parameters: Mapping[str, nn.Parameter], settings: FinetuneSettings) ->
     """The optimizer."""
     o = settings.optimizer
     return torch.optim.AdamW(
-        parameters.values(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, foreach=True
+        parameters.values(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True
     )

@@ -23,6 +23,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.process import DiffusionProcess, Grid
 from stages.models.process_config import load_process
 from stages.models.record import ModelRecord
+from stages.models.text_once import same
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -61,6 +62,12 @@ class Denoiser:
         self.seen = seen
         self.evaluations = 0
         self.backward = 0
+        self._joined: tuple[list[Tensor], Conditioning] | None = None
+
+    @property
+    def eager(self) -> list[nn.Module]:
+        """The network, where evaluations without gradient are its own and not those of a compiled one."""
+        return [self.network] if self._quick is self.network else []
 
     def prediction(
         self,
@@ -83,7 +90,7 @@ class Denoiser:
             raise ValueError("guidance needs the encoding of the empty prompt")
         else:
             twice = torch.cat([t, t]) if t.ndim else t
-            both = self._evaluate(torch.cat([x, x]), twice, Conditioning.cat([empty.expand(len(text)), text]))
+            both = self._evaluate(torch.cat([x, x]), twice, self._both(text, empty))
             plain, wanted = both.chunk(2)
             found = plain + scale * (wanted - plain)
         if self.seen is not None:
@@ -99,6 +106,15 @@ class Denoiser:
     ) -> Predict:
         """The prediction on `grid` given `text` [B], guided by `scale`."""
         return lambda x, i: self.prediction(x, grid.timesteps[i], text, empty, scale)
+
+    def _both(self, text: Conditioning, empty: Conditioning) -> Conditioning:
+        """The empty prompt for every row, then the texts: one object as long as both stay the same."""
+        given = [*text.tensors().values(), *empty.tensors().values()]
+        kept, joined = self._joined or ([], None)
+        if joined is None or len(kept) != len(given) or not all(map(same, kept, given)):
+            joined = Conditioning.cat([empty.expand(len(text)), text])
+            self._joined = given, joined
+        return joined
 
     def _evaluate(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         self.evaluations += len(x)

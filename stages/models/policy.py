@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from stages.errors import InputError
+from stages.models.text_once import text_once
 from stages.runtime import whole_file
 
 Trainable = Literal["norm_affine", "lora", "full"]
@@ -82,11 +83,13 @@ class Policy:
             save_file(tensors, partial, {METADATA: json.dumps(about)})
 
 
-def unchanged() -> AbstractContextManager[None]:
-    """A region without gradient in which weights do not change: LoRA's updated weights are worked out once in it, not
-    in every evaluation, to the same bits.
+@contextmanager
+def unchanged(*networks: nn.Module) -> Iterator[None]:
+    """A region without gradient in which the weights of `networks` do not change: LoRA's updated weights, and keys and
+    values of a text, are worked out once in it, not in every evaluation, to the same bits.
     """
-    return parametrize.cached()
+    with parametrize.cached(), text_once(*networks):
+        yield
 
 
 def make_policy(

@@ -148,6 +148,13 @@ class Sampling:
             seen,
         )
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Every network that is evaluated as it is; compiled ones are not."""
+        if self.plan.sample.compile:
+            return []
+        return [self.model.unet, *([] if self.tuned is None else [self.tuned]), *self.others.values()]
+
     def denoiser(self, network: nn.Module) -> Denoiser:
         """The network, with a count of its own."""
         return Denoiser(network, self.model.process, quick=self.plan.sample.compile)
@@ -208,6 +215,10 @@ def sample_base(
     store: dict[str, list[Tensor]] = {}
 
     def make(task: BaseTask) -> Unit:
+        with unchanged(*job.networks):
+            return images_and_latents(task)
+
+    def images_and_latents(task: BaseTask) -> Unit:
         unit: Unit = {}
 
         def keep(i: int, x: Tensor) -> None:
@@ -265,7 +276,7 @@ def sample_run(
 
     def make(task: Task) -> Unit:
         start = _shared_start(job, task, kept)
-        with unchanged():
+        with unchanged(*job.networks):
             images = job.images(job.context(task.group, start), task)
         return {IMAGES: packed(job.table(images, task, whose))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from stages import code
+from stages import code, imports
 from workflow.plan import Plan
 
 FILES = {
@@ -41,6 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 def names(root: Path, entry: str, *texts: str, functions: tuple[str, ...] = ()) -> set[str]:
     """Files below `stages` that a job executes."""
+    code._sources.cache_clear()
     found = code.closure(entry, functions, frozenset(texts), root)
     return {file.relative_to(root / "stages").as_posix() for file in found}
 
@@ -90,8 +92,8 @@ def test_what_the_report_and_measuring_always_execute() -> None:
 
 def test_digests_change_with_the_files(root: Path) -> None:
     def digests() -> dict[str, str]:
-        code._digests.cache_clear()
-        code._possible.cache_clear()
+        for known in (code._digests, code._possible, code._sources):
+            known.cache_clear()
         return dict(code.digests("stages.a.__main__", ("main",), frozenset(["two"]), root))
 
     before = digests()
@@ -132,6 +134,28 @@ def test_a_job_names_its_own_plug_ins(plan: Plan) -> None:
     assert {"fid", "kid", "vendi"} <= of("measure@refl-s0", "measure/metrics")
     assert not any(file.startswith("stages/lineage") for files in jobs.values() for file in files)
     assert not any(file.startswith("stages/curate") for file in jobs["finetune@refl-s0"])
+
+
+@pytest.mark.parametrize(
+    ("file", "executed"),
+    [
+        ("stages/finetune/methods/foo.py", set[str]()),
+        ("stages/sample/strategies/foo.py", set()),
+        ("stages/rewards/foo.py", set()),
+        ("stages/measure/metrics/foo.py", set()),
+        ("stages/finetune/methods/ddpo.py", set()),
+        ("stages/sample/strategies/fusion.py", set()),
+        ("stages/rewards/jpeg.py", set()),
+        ("stages/measure/metrics/coverage.py", set()),
+        ("stages/report/figures/grid.py", {"report"}),
+        ("stages/finetune/methods/imagerefl.py", {"finetune@imagerefl-s0", "finetune@imagerefl-s1", "report"}),
+        ("stages/measure/metrics/kid.py", {"measure_reference", "report", "measure"}),
+    ],
+)
+def test_jobs_that_execute_a_plug_in(plan: Plan, file: str, executed: set[str]) -> None:
+    """A new file concerns none, an edited one those that name it."""
+    found = {job for job, stage, name in plan.jobs() if file in plan.stamps(stage, name)["code"]}
+    assert {job.split("@")[0] if job.startswith("measure@") else job for job in found} == executed
 
 
 LOADED = """
@@ -198,3 +222,39 @@ def entry_of(main: str, words: list[str], known: dict[tuple[str, str], set[str]]
             if (program, name) in known:
                 return program, name
     return (parts[1], "") if (parts[1], "") in known else None
+
+
+def fresh(root: Path) -> set[str]:
+    """What a new process finds."""
+    code._sources.cache_clear()
+    code._digests.cache_clear()
+    imports._contents.cache_clear()
+    imports._tree.cache_clear()
+    return set(code.digests("stages.a.__main__", ("main",), frozenset(["one"]), root))
+
+
+def test_what_was_read_is_remembered_until_a_file_changes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    plain = ast.parse
+    monkeypatch.setattr(imports.ast, "parse", lambda text, filename: read.append(Path(filename).name) or plain(text))
+    before = fresh(root)
+    assert len(read) > len(before) / 2
+    read.clear()
+    assert fresh(root) == before
+    assert read == ["__main__.py"]  # of which functions are named
+    read.clear()
+    (root / "stages/kinds/two.py").write_text("import stages.never\nother = 2\n")
+    assert fresh(root) - before == {"stages/never.py"}
+    assert sorted(read) == ["__main__.py", "never.py", "two.py"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', '{"version": 0, "files": {"stages/code.py": 3}}'])
+def test_a_memory_that_cannot_be_read_is_none(root: Path, text: str) -> None:
+    before = fresh(root)
+    (root / imports.MEMORY).write_text(text)
+    assert fresh(root) == before
+
+
+def test_a_place_that_cannot_be_written_is_no_fault(root: Path) -> None:
+    (root / "out").write_text("a file")
+    assert "stages/a/__main__.py" in fresh(root)

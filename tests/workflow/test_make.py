@@ -27,9 +27,7 @@ def test_any_file_name(tmp_path: Path, study: str, goal: str) -> None:
     for made in ("pyproject.toml", "constraints.txt", ".venv/.study"):  # the last is newest: nothing to install
         (tmp_path / made).touch()
     given = study.replace("$", "$$")  # as make itself wants it
-    done = subprocess.run(
-        ["make", goal, f"STUDY={given}"], cwd=tmp_path, env=outside(), text=True, capture_output=True
-    )
+    done = subprocess.run(["make", goal, f"STUDY={given}"], cwd=tmp_path, env=outside(), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     if goal == "study":

@@ -1,18 +1,19 @@
 """The reward's gradient through the last part of a sampling chain: the family of ReFL, DRaFT and ImageReFL.
 
 A method is a generator per micro-batch. It asks for rollouts, which are made without gradient and for several
-micro-batches together, and returns the clean latents to judge:
+micro-batches together, and for predictions with gradient, and returns the clean latents to judge:
 
     def step(networks, batch, settings):
         m = batch.draw(settings.middle)
         x = yield Rollout(batch.noise.initial(), 0, m)
-        return Judged(networks.x0(batch, x, m), batch.prompts)
+        prediction = yield Prediction(x, m)
+        return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from stages.finetune.batch import Batch
 from stages.finetune.objective import Loss, Objective, Run
 from stages.finetune.reward import Similarity
-from stages.finetune.rollouts import Rollout, roll_out
+from stages.finetune.rollouts import Prediction, Rollout, predict, roll_out
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Judged:
     similarity: Similarity | None = None
 
 
-Step = Generator[Rollout, Tensor, Judged]
-"""A micro-batch of a method: it is sent the latents that each of its rollouts ends with."""
+Step = Generator[Rollout | Prediction, Tensor, Judged]
+"""A micro-batch of a method: it is sent the latents that each of its rollouts ends with, and its predictions."""
 
 
 class RewardGradient(Objective):
@@ -51,25 +52,43 @@ class RewardGradient(Objective):
         self.run, self.start = run, start
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
-        """Go through the micro-batches up to their next rollout, one after the other; make the rollouts together; and
-        so on until all are judged.
+        """Go through the micro-batches up to what each asks for next; make that together; and so on until all are
+        judged.
         """
         steps = {place: self.start(batch) for place, batch in enumerate(batches)}
-        by_place = dict(enumerate(batches))
-        reached: dict[int, Tensor] = {}
+        answers: Iterator[Mapping[int, Tensor | None]] = iter([{place: None} for place in steps])
         while steps:
-            wanted: dict[int, Rollout] = {}
-            for place, step in list(steps.items()):
-                try:
-                    rollout = step.send(reached[place]) if place in reached else next(step)
-                except StopIteration as end:
-                    del steps[place]
-                    yield self.judged(end.value, place)
-                    continue
-                wanted[place] = rollout
-                if rollout.penalties:
-                    yield penalised(rollout.penalties, place)
-            reached = roll_out(self.run.networks, by_place, wanted, self.run.settings.rollout_batch)
+            asked: dict[int, Rollout | Prediction] = {}
+            for group in answers:
+                yield from joined([self.advance(steps, asked, place, answer) for place, answer in group.items()])
+            answers = self.answers(dict(enumerate(batches)), asked)
+
+    def answers(
+        self, batches: Mapping[int, Batch], asked: Mapping[int, Rollout | Prediction]
+    ) -> Iterator[Mapping[int, Tensor | None]]:
+        """What micro-batches asked for, by place; micro-batches whose predictions share a graph come together."""
+        networks, settings = self.run.networks, self.run.settings
+        rollouts = {place: wanted for place, wanted in asked.items() if isinstance(wanted, Rollout)}
+        predictions = {place: wanted for place, wanted in asked.items() if isinstance(wanted, Prediction)}
+        for place, x in roll_out(networks, batches, rollouts, settings.rollout_batch).items():
+            yield {place: x}
+        yield from predict(networks, batches, predictions, settings.gradient_batch)
+
+    def advance(
+        self, steps: dict[int, Step], asked: dict[int, Rollout | Prediction], place: int, answer: Tensor | None
+    ) -> Loss | None:
+        """Let micro-batch `place` go on with its answer, up to what it asks for next or to its end; returns the part of
+        its loss that is known then, if any.
+        """
+        step = steps[place]
+        try:
+            wanted = next(step) if answer is None else step.send(answer)
+        except StopIteration as end:
+            del steps[place]
+            return self.judged(end.value, place)
+        asked[place] = wanted
+        penalties = wanted.penalties if isinstance(wanted, Rollout) else {}
+        return penalised(penalties, place) if penalties else None
 
     def judged(self, judged: Judged, place: int) -> Loss:
         """The loss of what micro-batch `place` wants judged."""
@@ -79,12 +98,22 @@ class RewardGradient(Objective):
         root = (found.gradient * judged.x0).sum()
         if judged.penalties:
             others = penalised(judged.penalties, place)
-            root, loss = root + others.root, loss + others.terms["loss"]
+            root, loss = root + (0 if others.root is None else others.root), loss + others.terms["loss"]
             terms |= {name: value for name, value in others.terms.items() if name != "loss"}
         if judged.similarity is not None and found.distances is not None:
             terms["loss_likeness"] = found.distances.mean()
             loss = loss + judged.similarity.weight * terms["loss_likeness"]
         return Loss(root, {**terms, "loss": loss}, place)
+
+
+def joined(losses: Sequence[Loss | None]) -> Iterator[Loss]:
+    """Parts that may share a graph, whose gradient is taken once: all of it with the last part."""
+    parts = [loss for loss in losses if loss is not None]
+    for part in parts[:-1]:
+        yield replace(part, root=None)
+    if parts:
+        roots = [part.root for part in parts if part.root is not None]
+        yield replace(parts[-1], root=sum(roots[1:], roots[0]))
 
 
 def penalised(penalties: Mapping[str, tuple[float, Tensor]], place: int) -> Loss:

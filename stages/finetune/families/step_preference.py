@@ -216,7 +216,7 @@ class BranchedRollouts(Objective):
         loss = self.pair_loss(StepPairs(first, second, branches.sign), self.settings)
         kl = found.kl(base).mean()
         loss = loss.plus(self.settings.kl_weight, kl, **kl_terms(kl, branches.x))
-        return Loss(loss.root, {"reward": loss.root.new_tensor(self.reward), **loss.terms})
+        return Loss(loss.root, {"reward": kl.new_tensor(self.reward), **loss.terms})
 
     def state_dict(self) -> dict[str, Any]:
         """The branches at hand."""

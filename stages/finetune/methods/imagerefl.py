@@ -77,19 +77,21 @@ def judge(networks: Networks, batch: Batch, start: int, m: int, diffusion_weight
     stray step, which is left out unless the study asks for it.
     """
     from stages.finetune.families.reward_gradient import Judged
-    from stages.finetune.rollouts import Rollout
+    from stages.finetune.rollouts import Prediction, Rollout
 
     networks = networks.without_guidance()
     x, target = networks.noised(batch, start)
     if not diffusion_weight:
         x = yield Rollout(x, start, m, guided=False)
-        return Judged(networks.x0(batch, x, m), batch.prompts)
-    prediction = networks.unguided(batch, x, start)
+        prediction = yield Prediction(x, m, guided=False)
+        return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
+    prediction = yield Prediction(x, start, guided=False)
     penalties = {"diffusion": (diffusion_weight, (prediction - target).square().mean())}
     if m == start and not networks.extra_step:
         return Judged(networks.grid.x0(x, prediction, m), batch.prompts, penalties)
     x = yield Rollout(x, start, m, guided=False, first=prediction.detach(), penalties=penalties)
-    return Judged(networks.x0(batch, x, m), batch.prompts)
+    prediction = yield Prediction(x, m, guided=False)
+    return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
 
 
 METHOD = reward_gradient(Settings, step)

@@ -58,7 +58,7 @@ def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_
     m, drawn evenly (ReFL+KL). Both are known before the end of the rollout.
     """
     from stages.finetune.families.reward_gradient import Judged
-    from stages.finetune.rollouts import Rollout
+    from stages.finetune.rollouts import Prediction, Rollout
     from stages.finetune.trajectories.kl import kl_penalty
 
     x, start = batch.noise.initial(), 0
@@ -70,7 +70,8 @@ def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_
         x, start = (yield Rollout(x, start, index, penalties=penalties)), index
         penalties = {"kl": (kl_weight, kl_penalty(networks, batch, x, index))}
     x = yield Rollout(x, start, m, penalties=penalties)
-    return Judged(networks.x0(batch, x, m), batch.prompts)
+    prediction = yield Prediction(x, m)
+    return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
 
 
 METHOD = reward_gradient(Settings, step)

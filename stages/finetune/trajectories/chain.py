@@ -125,7 +125,7 @@ class Chain:
         """One rollout of the policy for a micro-batch; `first` [B, C, h, w] in place of the batch's own noise."""
         x = batch.noise.initial() if first is None else first
         states, means, densities, stds = [x], [], [], []
-        with unchanged():
+        with unchanged(*self.networks.policy.eager):
             for i in range(len(self)):
                 found = self.transition(self.networks.policy, x, self.index(i, len(x)), batch.text)
                 x = found.sample(batch.noise.step(i))

@@ -36,6 +36,10 @@ METHODS: dict[str, tuple[ModuleType, dict[str, object]]] = {
 }
 
 
+JOINED = {name for name in METHODS if "refl" in name}
+"""Methods that ask for predictions, not for whole chains with gradient."""
+
+
 def trainer(name: str, **values: object) -> tuple[Trainer, list[int]]:
     """A trainer, and the sizes of the batches that its network is called on."""
     module, own = METHODS[name]
@@ -67,6 +71,35 @@ def test_a_step_is_the_same_in_fewer_passes(name: str):
     assert sum(together) == sum(one_by_one) == policies[0].evaluations == policies[1].evaluations
     assert policies[0].backward == policies[1].backward
     assert len(together) < len(one_by_one) and max(together) > SIZE == max(one_by_one)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_the_same_with_joined_gradients(name: str):
+    (alone, one_by_one), (joined, together) = trainer(name), trainer(name, gradient_batch=MICRO * SIZE)
+    (terms, gradient), (other_terms, other_gradient) = step(alone), step(joined)
+    assert other_terms == pytest.approx(terms, rel=1e-5)
+    torch.testing.assert_close(other_gradient, gradient, rtol=1e-3, atol=1e-6)
+    assert sum(together) == sum(one_by_one)
+    assert alone.run.networks.policy.backward == joined.run.networks.policy.backward
+    if name in JOINED:
+        assert len(together) < len(one_by_one)
+
+
+@pytest.mark.parametrize(("most", "largest"), [(1, SIZE), (4, 2 * SIZE), (7, 3 * SIZE), (100, MICRO * SIZE)])
+def test_as_many_images_with_gradient_as_allowed(most: int, largest: int):
+    made, sizes = trainer("imagerefl without diffusion loss", rollout_batch=1, gradient_batch=most)
+    step(made)
+    assert max(sizes) == largest
+
+
+def test_a_graph_is_gone_before_the_next_is_made_where_gradients_are_not_joined():
+    made, _ = trainer("imagerefl without ReFL")
+    policy, live = made.run.networks.policy, list[int]()
+    for loss in made.objective.losses([tiny.batch(SIZE, STEPS, micro=n, seed=n) for n in range(MICRO)]):
+        live.append(policy.backward)
+        assert loss.root is not None
+        loss.root.backward()
+    assert live == [SIZE * (n + 1) for n in range(2 * MICRO)]
 
 
 def test_as_many_images_as_allowed():
@@ -105,6 +138,7 @@ def test_penalties_are_taken_before_the_rollout_and_the_reward_need_memory():
     assert set(first.terms) == {"loss", "loss_diffusion"}
     assert float(first.terms["loss"]) == 0.5 * float(first.terms["loss_diffusion"])
     before = made.run.networks.policy.evaluations
+    assert first.root is not None
     first.root.backward()
     second = next(losses)
     assert made.run.networks.policy.evaluations > before  # the rollout came after it
