@@ -68,13 +68,14 @@ def test_training_once_more_is_stopped(project: Project, stop: int) -> None:
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (project.root.parent / "said.txt").open("w") as said:
         process = subprocess.Popen(
-            command, cwd=project.root, env=environment, stdout=said, stderr=said, start_new_session=True
-        )
+            command, cwd=project.root, env=environment, stdout=said, stderr=said, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+        )  # fmt: skip
         try:
             until(lambda: ran.exists() and "finetune" in ran.read_text(), process)
         finally:
             os.killpg(process.pid, stop)
-            process.wait()
+            process.wait(60)
     hold.unlink()
     assert not (project.root / "out/other/runs/refl-s0/policy.safetensors").exists()
     if stop == signal.SIGKILL:
