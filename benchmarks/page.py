@@ -80,7 +80,7 @@ def steps(content: Content) -> Iterator[str]:
         "are an image and micro-step, of the sweep an image of all six k (the released code makes 392, a stray guided "
         "step more). Seconds are medians of n repetitions, without the time that compiling takes. `over the bare "
         "calls` is the processor time beyond that of the calls of the networks alone, made again on the same inputs. "
-        "With gradients joined (`finetune.gradient_batch`), predictions with gradient of all micro-steps are made at once.\n"
+        "With gradients joined (`finetune.gradient_batch`), predictions with gradient are made at once for all.\n"
     )
     median = statistics.median
     yield from table(
