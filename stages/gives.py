@@ -29,7 +29,8 @@ class Gives:
 
     `score`: a number per image. `gradient`: the number has one by the image; None: where all models under `of` have
     one. `embedding`, `patches`: features of images. `text`: it compares images with texts. `words`: features of texts,
-    in the space of the embedding; None: where the features under `of` have them.
+    in the space of the embedding; None: where the features under `of` have them. `sees`: the class, `module:name`, of
+    what an oracle sees in images (`stages.sight`).
     """
 
     files: Literal["needed", "none", "optional"] = "needed"
@@ -41,6 +42,7 @@ class Gives:
     patches: bool = False
     text: bool = False
     words: bool | None = False
+    sees: str = ""
 
 
 @cache

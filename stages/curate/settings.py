@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from stages.curate.datasets import Limit, Name, PublishedImages, PublishedPairs, PublishedPrompts, Text
+from stages.emoji.settings import EmojiImages, EmojiPairs, EmojiPrompts
 from stages.params import Settings
 
 
@@ -127,9 +128,11 @@ def source_name(source: Settings) -> str:
     return getattr(source, "name", "") or getattr(source, "kind", "")
 
 
-ImageSource = Annotated[ShapesImages | FolderImages | ParquetImages | PublishedImages, Field(discriminator="kind")]
-PairSource = Annotated[ShapesPairs | FilePairs | PublishedPairs, Field(discriminator="kind")]
-PromptSource = Annotated[ShapesPrompts | FilePrompts | PublishedPrompts, Field(discriminator="kind")]
+ImageSource = Annotated[
+    ShapesImages | EmojiImages | FolderImages | ParquetImages | PublishedImages, Field(discriminator="kind")
+]
+PairSource = Annotated[ShapesPairs | EmojiPairs | FilePairs | PublishedPairs, Field(discriminator="kind")]
+PromptSource = Annotated[ShapesPrompts | EmojiPrompts | FilePrompts | PublishedPrompts, Field(discriminator="kind")]
 
 
 def _as_list(value: Any) -> Any:

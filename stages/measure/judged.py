@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from stages import sight
+
 if TYPE_CHECKING:
-    from stages.world.oracle import Parsed
+    from stages.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,16 @@ class Judged:
     """Model name to float32 [n, N, D], not normalised, N places in reading order."""
     distances: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Model name to float32 [n, D], whose squared Euclidean distances are the model's distances of images."""
-    seen: Parsed | None = None
-    """What the oracle of the shapes world sees; None in other worlds."""
+    seen: Sight | None = None
+    """What the first oracle among the rewards sees; None without one."""
+    oracle: str = ""
+    """The kind of that oracle."""
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Judged:
         """The images at `rows`."""
-        from stages.world import oracle
-
         index = np.asarray(rows, np.int64)
         return Judged(
             prompts=tuple(self.prompts[row] for row in index),
@@ -48,7 +50,8 @@ class Judged:
             embeddings={name: values[index] for name, values in self.embeddings.items()},
             patches={name: values[index] for name, values in self.patches.items()},
             distances={name: values[index] for name, values in self.distances.items()},
-            seen=None if self.seen is None else oracle.take(self.seen, index),
+            seen=None if self.seen is None else sight.take(self.seen, index),
+            oracle=self.oracle,
         )
 
 
@@ -78,12 +81,6 @@ def join(parts: Sequence[Judged]) -> Judged:
         embeddings={name: np.concatenate([part.embeddings[name] for part in parts]) for name in first.embeddings},
         patches={name: np.concatenate([part.patches[name] for part in parts]) for name in first.patches},
         distances={name: np.concatenate([part.distances[name] for part in parts]) for name in first.distances},
-        seen=_join_parsed([part.seen for part in parts if part.seen is not None]),
+        seen=None if first.seen is None else sight.join([part.seen for part in parts if part.seen is not None]),
+        oracle=first.oracle,
     )
-
-
-def _join_parsed(parts: Sequence[Parsed]) -> Parsed | None:
-    if not parts:
-        return None
-    names = [item.name for item in fields(parts[0])]
-    return type(parts[0])(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -17,8 +17,7 @@ from stages.measure.panel import Panel
 from stages.measure.settings import MeasureSettings
 from stages.models.record import ModelRecord
 from stages.models.record import load as load_record
-from stages.rewards.base import Reward, TextImage, load_reward, require_embedding, require_patches, require_text
-from stages.rewards.shapes_oracle import ShapesOracle
+from stages.rewards.base import Oracle, Reward, TextImage, load_reward, require_embedding, require_patches, require_text
 from stages.rewards.with_features import unboxed
 
 
@@ -36,12 +35,13 @@ class Judges:
         with torch.no_grad():
             images = pixels_to_tensor(pixels, self.device)
             embeddings = {name: self._embed(name, images) for name in self._embedders()}
-            seen, rewards = None, {}
+            seen, oracle, rewards = None, "", {}
             for name in self.settings.rewards:
                 model = unboxed(self.models[name])
-                if isinstance(model, ShapesOracle):
-                    seen = model.parse(images)
-                    rewards[name] = model.utility(seen, prompts)
+                if isinstance(model, Oracle):
+                    sight = model.see(images, prompts)
+                    rewards[name] = model.utility(sight, prompts)
+                    seen, oracle = (sight, model.kind) if seen is None else (seen, oracle)
                 elif name in embeddings and isinstance(model, TextImage):
                     rewards[name] = model.compare(embeddings[name], prompts)
                 else:
@@ -59,6 +59,7 @@ class Judges:
             patches={name: _features(values, name) for name, values in patches.items()},
             distances={name: _features(values, name) for name, values in distances.items()},
             seen=seen,
+            oracle=oracle,
         )
 
     def embed(self, name: str, pixels: np.ndarray) -> np.ndarray:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from stages import tables
+from stages import sight, tables
 from stages.errors import InputError
 from stages.measure.images import Batches, Row
 from stages.measure.judged import Judged, Verdict
@@ -108,8 +108,8 @@ def _written(place: int, verdict: Verdict) -> list[dict[str, object]]:
     if verdict.images.clipscore is not None:
         arrays["clipscore/"] = verdict.images.clipscore
     if verdict.images.seen is not None:
-        seen = verdict.images.seen
-        arrays |= {f"seen/{item.name}": np.asarray(getattr(seen, item.name)) for item in fields(seen)}
+        seen = sight.arrays(verdict.images.seen)
+        arrays |= {f"seen/{verdict.images.oracle}/{name}": values for name, values in seen.items()}
     arrays |= {f"values/{name}": np.asarray(values) for name, values in verdict.values.items()}
     return [
         {"batch": place, "array": name, "dtype": values.dtype.str, "shape": list(values.shape),
@@ -129,11 +129,14 @@ def _read(found: pa.Table, prompts: tuple[str, ...], pixels: np.ndarray) -> Verd
         arrays.setdefault(kind, {})[name] = values
     spaces: Mapping[str, Any] = {space: arrays.get(space, {}) for space in SPACES}
     clipscore = arrays.get("clipscore", {}).get("")
-    images = Judged(prompts, pixels, clipscore=clipscore, seen=_seen(arrays.get("seen")), **spaces)
+    seen, oracle = _seen(arrays.get("seen", {}))
+    images = Judged(prompts, pixels, clipscore=clipscore, seen=seen, oracle=oracle, **spaces)
     return Verdict(images, arrays.get("values", {}))
 
 
-def _seen(arrays: Mapping[str, np.ndarray] | None) -> Any:
-    from stages.world.oracle import Parsed
-
-    return None if arrays is None else Parsed(**arrays)
+def _seen(arrays: Mapping[str, np.ndarray]) -> tuple[sight.Sight | None, str]:
+    """What an oracle saw and its kind, from arrays called `<kind>/<field>`."""
+    if not arrays:
+        return None, ""
+    kind = next(iter(arrays)).partition("/")[0]
+    return sight.restore(kind, {name.partition("/")[2]: values for name, values in arrays.items()}), kind

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import lineage
+from stages.errors import InputError
 from stages.lineage import Job
 from stages.params import section
 from stages.prepare.settings import BaseSettings, ClipSettings, Training, VaeSettings
@@ -58,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     )
     shipped.add_argument("--images", type=Path, required=True, help="images table (Parquet)")
     shipped.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
+    shipped.add_argument("--oracle", type=Path, help="record of the oracle of a world of real images, shipped too")
+    shipped.add_argument("--prompts", type=Path, help="with --oracle: prompts table, of which evaluation prompts count")
+    shipped.add_argument("--distilled", type=Path, help="with --oracle: folder with the consistency models")
     shipped.add_argument("--models", type=Path, required=True, help="folder with a folder for every trained model")
     shipped.add_argument("--out", type=Path, required=True, help="folder to ship")
     return top
@@ -137,7 +141,11 @@ def _ship(args: argparse.Namespace) -> None:
     from stages.prepare import ship
     from stages.runtime import device
 
-    ship.ship(args.params, args.models, args.images, args.pairs, args.out, device())
+    given = (args.oracle, args.prompts, args.distilled)
+    if any(given) and not all(given):
+        raise InputError("--oracle, --prompts and --distilled go together: expected all three or none")
+    world = ship.World(*given) if args.oracle else None
+    ship.ship(args.params, args.models, args.images, args.pairs, args.out, device(), world)
 
 
 def _pictures(args: argparse.Namespace, settings: Training) -> tuple[Pictures, Pictures]:

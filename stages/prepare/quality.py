@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import Autoencoder
 from stages.prepare.pictures import Pictures
+from stages.rewards.base import Oracle
 from stages.runtime import seed_from
+from stages.sight import Sight
 from stages.world import oracle
 from stages.world.scene import evaluation_prompts
 
@@ -26,6 +28,20 @@ Encode = Callable[[Sequence[str]], Tensor]
 """Texts to features [n, d] of unit length."""
 
 BATCH = 96
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who judges what a base draws for `prompts`.
+
+    `shares` gives means over uint8 images [n, h, w, 3], each with its prompt; `caption`, one of them, is the share of
+    images that show what the prompt says. `diversity` is of images of one prompt.
+    """
+
+    prompts: Sequence[str]
+    shares: Callable[[np.ndarray, Sequence[str]], Mapping[str, float]]
+    caption: str
+    diversity: Callable[[np.ndarray, str], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -140,25 +156,57 @@ def fidelity(images: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in shares.items()}
 
 
+SHAPES = Judge(
+    evaluation_prompts(),
+    fidelity,
+    "both",
+    lambda images, prompt: {"attribute_diversity": oracle.attribute_diversity(images)},
+)
+"""The oracle of the shapes world, and its evaluation prompts."""
+
+
+def by_oracle(judge: Oracle, prompts: Sequence[str]) -> Judge:
+    """An oracle that is a reward of the study, and prompts of it."""
+
+    def see(images: np.ndarray, texts: Sequence[str]) -> Sight:
+        return judge.see(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, texts)
+
+    def shares(images: np.ndarray, texts: Sequence[str]) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in see(images, texts).marks(texts).items()}
+
+    def diversity(images: np.ndarray, prompt: str) -> Mapping[str, float]:
+        return see(images, [prompt] * len(images)).diversity()
+
+    return Judge(prompts, shares, "caption_accuracy", diversity)
+
+
 def base_scores(
-    pipeline: StableDiffusionPipeline, guidances: Sequence[float], samples: int, steps: int = 20, seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """`fidelity` and mean attribute diversity on the evaluation prompts, by guidance scale."""
-    prompts = [prompt for prompt in evaluation_prompts() for _ in range(samples)]
+    pipeline: StableDiffusionPipeline, judge: Judge, guidances: Sequence[float], samples: int, steps: int = 20,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """By guidance scale, the judge's shares, and its diversities in the mean of those prompts that have them."""
+    prompts = [prompt for prompt in judge.prompts for _ in range(samples)]
     found = {}
     for guidance in guidances:
         images = draw(pipeline, prompts, guidance, steps, seed)
-        groups = [oracle.attribute_diversity(group) for group in np.split(images, len(images) // samples)]
-        found[f"{guidance:g}"] = fidelity(images, prompts) | {"attribute_diversity": float(np.mean(groups))}
+        groups = zip(np.split(images, len(judge.prompts)), judge.prompts, strict=True)
+        diversities: dict[str, list[float]] = {}
+        for name, value in (item for group, prompt in groups for item in judge.diversity(group, prompt).items()):
+            diversities.setdefault(name, []).append(value)
+        means = {name: float(np.mean(values)) for name, values in diversities.items()}
+        found[f"{guidance:g}"] = {**judge.shares(images, prompts), **means}
     return found
 
 
-def vae_scores(vae: AutoencoderKL, pictures: Pictures, device: torch.device, count: int = 1000) -> dict[str, float]:
-    """PSNR of reconstructions, and the oracle's verdict on them and on the pictures themselves."""
+def vae_scores(
+    vae: AutoencoderKL, pictures: Pictures, judge: Judge, device: torch.device, count: int = 1000
+) -> dict[str, float]:
+    """PSNR of reconstructions, and the judge's verdict on the captions of them and of the pictures themselves."""
     images, captions = pictures.images[:count], pictures.captions[:count]
     made = reconstruct(vae, images, device)
+    key = judge.caption
     return {
         "psnr": psnr(images, made),
-        "both": fidelity(made, captions)["both"],
-        "both_original": fidelity(images, captions)["both"],
+        key: judge.shares(made, captions)[key],
+        f"{key}_original": judge.shares(images, captions)[key],
     }

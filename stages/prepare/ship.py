@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -17,12 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from stages import tables
 from stages.errors import InputError
 from stages.models import record
 from stages.params import read_study
 from stages.prepare import quality
-from stages.prepare.pictures import Pictures, read_pictures
+from stages.prepare.pictures import PAIRS, Pictures, read_pictures
 from stages.rewards import open_clip
+from stages.rewards.base import load_reward, require_oracle
 from stages.runtime import sha256, whole_file
 
 DIGESTS = "digests.json"
@@ -31,8 +35,24 @@ SAMPLES = 8
 BATCH = 500
 
 
-def ship(params: Path, models: Path, images: Path, pairs: Path, out: Path, device: torch.device) -> None:
-    """Write `out` with a folder for each base and CLIP model that the study at `params` trains, and `digests.json`."""
+@dataclass(frozen=True)
+class World:
+    """What a world of real images has beside networks: its oracle's record, a table of prompts, the folder of distilled
+    models. The captioned images are shipped too.
+    """
+
+    oracle: Path
+    prompts: Path
+    distilled: Path
+
+
+def ship(
+    params: Path, models: Path, images: Path, pairs: Path, out: Path, device: torch.device, world: World | None = None
+) -> None:
+    """Write `out` with a folder for each base and CLIP model that the study at `params` trains, and `digests.json`.
+
+    Without `world` the base is judged by the oracle of the shapes world.
+    """
     study = read_study(params)
     trained = study["prepare"]["train"]
     names = [*trained["base"], *trained["clip"]]
@@ -44,9 +64,15 @@ def ship(params: Path, models: Path, images: Path, pairs: Path, out: Path, devic
     held_out = read_pictures(images, "val", pairs=True)
     scores: dict[str, Any] = {}
     for name, settings in trained["base"].items():
-        scores[name] = base_scores(out / name, held_out.of(settings.get("source", ""), str(images)), device)
+        pictures = held_out.of(settings.get("source", ""), str(images))
+        scores[name] = base_scores(out / name, pictures, judge(world, pictures), device)
     for name, settings in trained["clip"].items():
-        scores[name] = clip_scores(out / name, held_out, settings.get("source", ""), pairs, device)
+        judged = settings.get("pair_source", "") if world is not None else ""
+        scores[name] = clip_scores(out / name, held_out, settings.get("source", ""), pairs, device, judged)
+    if world is not None:
+        write_images(images, out / "images.parquet")
+        for name in trained["consistency"]:
+            halve(world.distilled / name, out / name)
     recipe = {key: study[key] for key in ("world", "curate", "prepare") if key in study}
     content = {"files": digests(out), "scores": scores, "recipe": recipe}
     with whole_file(out / DIGESTS) as partial:
@@ -88,20 +114,38 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
     return pipeline.to(device)
 
 
-def base_scores(folder: Path, pictures: Pictures, device: torch.device) -> dict[str, Any]:
+def judge(world: World | None, pictures: Pictures) -> quality.Judge:
+    """Who judges the base's images, and on which prompts."""
+    if world is None:
+        return quality.SHAPES
+    oracle = require_oracle(load_reward(record.load(world.oracle)))
+    prompts = tables.read(world.prompts, tables.PROMPTS, ["prompt", "split"]).to_pylist()
+    return quality.by_oracle(oracle, [row["prompt"] for row in prompts if row["split"] == "eval"])
+
+
+def write_images(images: Path, out: Path) -> None:
+    """The rows of an images table without those that only pairs name."""
+    parts = tables.stream(images, tables.IMAGES, 512)
+    kept = (part.filter(pc.field("split") != PAIRS) for part in parts)
+    tables.write(out, (part for part in kept if len(part)), tables.IMAGES)
+
+
+def base_scores(folder: Path, pictures: Pictures, judged: quality.Judge, device: torch.device) -> dict[str, Any]:
     """Scores of the base by sampler and guidance scale, and of its VAE."""
     pipeline = load_pipeline(folder, device)
-    found: dict[str, Any] = {"vae": quality.vae_scores(pipeline.vae, pictures, device)}
-    found["ddim"] = quality.base_scores(pipeline, GUIDANCES, SAMPLES)
+    found: dict[str, Any] = {"vae": quality.vae_scores(pipeline.vae, pictures, judged, device)}
+    found["ddim"] = quality.base_scores(pipeline, judged, GUIDANCES, SAMPLES)
     pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    found["ddpm"] = quality.base_scores(pipeline, GUIDANCES, SAMPLES)
+    found["ddpm"] = quality.base_scores(pipeline, judged, GUIDANCES, SAMPLES)
     return found
 
 
-def clip_scores(folder: Path, held_out: Pictures, source: str, pairs: Path, device: torch.device) -> dict[str, float]:
-    """Retrieval and pair accuracy of a CLIP model on validation rows."""
+def clip_scores(
+    folder: Path, held_out: Pictures, source: str, pairs: Path, device: torch.device, pair_source: str = ""
+) -> dict[str, float]:
+    """Retrieval and pair accuracy of a CLIP model on validation rows; pairs of one source, or all where it is empty."""
     embed, encode = embedder(folder, device)
-    judged = quality.read_pairs(pairs, "val", "", held_out)
+    judged = quality.read_pairs(pairs, "val", pair_source, held_out)
     return {
         "retrieval": quality.retrieval(held_out.of(source, "validation images"), embed, encode),
         "pair_accuracy": quality.pair_accuracy(held_out, judged, embed, encode),

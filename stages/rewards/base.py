@@ -7,7 +7,7 @@ A kind is a module of this package, or a module that an installed package regist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from stages import plugins
 from stages.errors import InputError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.models.record import ModelRecord
+    from stages.sight import Sight
 
 PACKAGE, GROUP = "stages.rewards", "imagerefl.rewards"
 _NOT_KINDS = ("base", "preprocess")
@@ -35,6 +36,24 @@ class Reward(Protocol):
         Where `differentiable` and gradients are enabled, the gradient flows to `images`. An image's reward does not
         depend on the other images of the batch.
         """
+        ...
+
+
+@runtime_checkable
+class Oracle(Reward, Protocol):
+    """A reward that reads images back without a network; metrics share what it sees.
+
+    `kind` is the name of its module; `stages.gives` has there which class of sight it gives.
+    """
+
+    kind: str
+
+    def see(self, images: Tensor, prompts: Sequence[str]) -> Sight:
+        """What is seen in images [B, 3, H, W] in [0, 1], each with its own prompt."""
+        ...
+
+    def utility(self, seen: Any, prompts: Sequence[str]) -> Tensor:
+        """The reward [B] of images in which that was seen: `utility(see(images, prompts), prompts)`."""
         ...
 
 
@@ -136,6 +155,13 @@ def require_patches(reward: Reward) -> PatchEmbedder:
     """`reward` as a PatchEmbedder; raises InputError where it has no features of patches."""
     if not isinstance(reward, PatchEmbedder):
         raise InputError(f"model {reward.name!r} has no features of patches; expected some as open_clip models have")
+    return reward
+
+
+def require_oracle(reward: Reward) -> Oracle:
+    """`reward` as an Oracle; raises InputError where it sees nothing in images that metrics could share."""
+    if not isinstance(reward, Oracle):
+        raise InputError(f"model {reward.name!r} is no oracle; expected one that reads images back without a network")
     return reward
 
 

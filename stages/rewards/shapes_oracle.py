@@ -15,23 +15,24 @@ from stages.world import oracle
 if TYPE_CHECKING:
     from stages.world.oracle import Parsed
 
-GIVES = Gives(files="none", gradient=False)
+GIVES = Gives(files="none", gradient=False, sees="stages.world.oracle:Parsed")
 
 
 class ShapesOracle:
     """`stages.world.oracle.utility` as a reward, and the parse that it rests on."""
 
     differentiable = False
+    kind = "shapes_oracle"
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Utility [B] float32 of images [B, 3, H, W] in [0, 1], each with its own prompt."""
-        return self.utility(self.parse(images), prompts).to(images.device)
+        return self.utility(self.see(images, prompts), prompts).to(images.device)
 
-    def parse(self, images: Tensor) -> Parsed:
-        """What is seen in images [B, 3, H, W] in [0, 1], after rounding to 8 bits as in a file."""
+    def see(self, images: Tensor, prompts: Sequence[str] = ()) -> Parsed:
+        """What is seen in images [B, 3, H, W] in [0, 1] after rounding to 8 bits as in a file, whatever the prompts."""
         levels = (images.detach().float().clamp(0, 1) * 255).round().byte()
         return oracle.parse(levels.permute(0, 2, 3, 1).cpu().numpy())
 

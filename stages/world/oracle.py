@@ -8,7 +8,7 @@ pictures of one prompt differ in what the prompt leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -61,6 +61,22 @@ class Parsed:
     """Share of channel values at the ends of the range."""
     empty: np.ndarray
     """bool: no object of any of the world's colours."""
+
+    def marks(self, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """0 or 1 an image: caption_accuracy (shape and colour), either alone, everything said, and empty_share."""
+        match = caption_match(self, prompts)
+        found = {
+            "caption_accuracy": match.both,
+            "shape_accuracy": match.shape,
+            "colour_accuracy": match.colour,
+            "full_caption_accuracy": match.all,
+            "empty_share": self.empty,
+        }
+        return {name: values.astype(np.float64) for name, values in found.items()}
+
+    def diversity(self) -> Mapping[str, float]:
+        """Mean pairwise distance of parsed attributes, in standard deviations of the world."""
+        return {"attribute_diversity": attribute_diversity(self)}
 
 
 def parse(images: np.ndarray) -> Parsed:
@@ -337,8 +353,3 @@ def attribute_diversity(images: np.ndarray | Parsed) -> float:
 def attributes(seen: Parsed) -> np.ndarray:
     """[n, 7]: x, y, log size, background R, G, B, background deviation."""
     return np.column_stack([seen.x, seen.y, seen.log_size, seen.background, seen.background_std])
-
-
-def take(seen: Parsed, rows: np.ndarray | slice) -> Parsed:
-    """The rows of a parse."""
-    return Parsed(**{f.name: getattr(seen, f.name)[rows] for f in fields(Parsed)})

@@ -83,7 +83,7 @@ def test_the_base_draws_as_recorded(recorded):
 
 def test_the_vae_keeps_what_is_recorded(recorded, fresh):
     pipeline = ship.load_pipeline(SHIPPED / "base", CPU)
-    found = quality.vae_scores(pipeline.vae, fresh, CPU)
+    found = quality.vae_scores(pipeline.vae, fresh, quality.SHAPES, CPU)
     scores = recorded["scores"]["base"]["vae"]
     assert found["psnr"] == pytest.approx(scores["psnr"], abs=0.7)
     assert found["both"] >= scores["both"] - within(scores["both"], len(fresh))

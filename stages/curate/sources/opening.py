@@ -10,6 +10,7 @@ from stages.curate.rows import ImageRow, Offer, PromptRow, Stream
 from stages.curate.settings import ImageSource, PairSource, PromptSource, ShapesImages, ShapesPairs, ShapesPrompts
 from stages.curate.sources import (
     coco,
+    emoji,
     file,
     folder,
     hpdv2,
@@ -23,6 +24,7 @@ from stages.curate.sources import (
 from stages.world.settings import WorldSettings
 
 PROMPTS: dict[str, Callable[[Any], Stream[PromptRow]]] = {
+    "emoji": emoji.prompts,
     "file": file.prompts,
     "hpdv2": hpdv2.prompts,
     "image_reward_db": image_reward_db.prompts,
@@ -34,6 +36,7 @@ PROMPTS: dict[str, Callable[[Any], Stream[PromptRow]]] = {
     "hpsv2_benchmark": suites.hpsv2_benchmark,
 }
 IMAGES: dict[str, Callable[[Any], Stream[ImageRow]]] = {
+    "emoji": emoji.images,
     "folder": folder.images,
     "parquet": parquet.images,
     "coco": coco.images,
@@ -41,6 +44,7 @@ IMAGES: dict[str, Callable[[Any], Stream[ImageRow]]] = {
     "hpdv2": hpdv2.images,
 }
 PAIRS: dict[str, Callable[[Any, Catalogue], Stream[Offer]]] = {
+    "emoji": emoji.pairs,
     "file": file.pairs,
     "hpdv2": hpdv2.pairs,
     "image_reward_db": image_reward_db.pairs,

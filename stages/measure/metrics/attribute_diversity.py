@@ -1,4 +1,7 @@
-"""How much the images of a prompt of the shapes world differ in what it leaves open: place, size, background."""
+"""How much the images of a prompt differ in what it leaves open, as the study's oracle sees it.
+
+In the shapes world the mean distance of place, size and background; of emoji the entropies of style, tone and gender.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from stages.about import MetricAbout
-from stages.world import oracle
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judged
 
-ABOUT = MetricAbout("Attribute diversity", labels={"attribute_diversity": "attribute diversity"}, rising="more diverse")
+ABOUT = MetricAbout(
+    "Attribute diversity",
+    labels={"attribute_diversity": "attribute diversity", "*_entropy": "{} entropy (nats)"},
+    rising="more diverse",
+)
 
 SCOPE = "prompt"
 
 
 def metric(images: Judged) -> Mapping[str, float]:
-    """Mean pairwise distance of parsed attributes, in standard deviations of the world; nothing for a single image."""
+    """`attribute_diversity`, and what it is made of where the oracle says; nothing for a single image."""
     if images.seen is None or len(images) < 2:
         return {}
-    return {"attribute_diversity": oracle.attribute_diversity(images.seen)}
+    return images.seen.diversity()

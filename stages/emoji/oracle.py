@@ -1,0 +1,163 @@
+"""Reads an image of the emoji world: the nearest real image says what it shows, the distance to it how broken it is.
+
+No network is asked. Distance is the root mean square difference of pixels in [0, 1]. The nearest real image gives
+concept, vendor, tone and gender; statistics of the image and of the nearest one give what tastes are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages.emoji import statistics
+from stages.emoji.library import read
+from stages.emoji.packages import Entry
+from stages.errors import InputError
+from stages.pictures import decode
+
+CHUNK = 512
+NONE = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen in `n` images, each with its prompt; every field is an array of length n."""
+
+    nearest: np.ndarray
+    """int32: number of the nearest real image."""
+    distance: np.ndarray
+    """float64: root mean square difference from it, of pixels in [0, 1]."""
+    right: np.ndarray
+    """bool: it shows what the prompt names, and is of the prompt's gender where it names one."""
+    vendor: np.ndarray
+    """int8: number of the nearest image's vendor."""
+    tone: np.ndarray
+    """int8: number of its tone; -1 where it has none."""
+    gender: np.ndarray
+    """int8: number of its gender, of which one is to name none."""
+    toned: np.ndarray
+    """bool: there are images of several tones of what the prompt names, so it leaves the tone open."""
+    ungendered: np.ndarray
+    """bool: likewise for the gender."""
+    colourfulness: np.ndarray
+    """float64, of Hasler and Süsstrunk."""
+    contrast: np.ndarray
+    """float64: standard deviation of the brightness in [0, 1]."""
+    sharpness: np.ndarray
+    """float64: of edges, 1 for those of the nearest image."""
+    excess: np.ndarray
+    """float64: edges that it has not, as a share of its own."""
+
+    def __len__(self) -> int:
+        return len(self.nearest)
+
+    def marks(self, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """float64 [n]: 0 or 1 for an image that shows what its prompt names, and the distance from a real one."""
+        return {"caption_accuracy": self.right.astype(np.float64), "distance_to_real": self.distance}
+
+    def attributes(self) -> Mapping[str, np.ndarray]:
+        """int8 [n]: what the prompt of these images, the same for all, leaves open."""
+        found = {"style": self.vendor}
+        found |= {"tone": self.tone} if self.toned.all() else {}
+        return found | ({"gender": self.gender} if self.ungendered.all() else {})
+
+    def diversity(self) -> Mapping[str, float]:
+        """Entropies in nats of what the prompt leaves open, and their sum, of images of one prompt."""
+        each = {f"{name}_entropy": entropy(values) for name, values in self.attributes().items()}
+        return {"attribute_diversity": sum(each.values())} | each
+
+
+class Oracle:
+    """The real images, ready to be compared with."""
+
+    def __init__(self, entries: Sequence[Entry], where: str = "the real images") -> None:
+        """Raises InputError where the images are not of one size."""
+        self.images = _stack(entries, where)
+        self.about = [entry.about for entry in entries]
+        self._flat = _flat(self.images)
+        self._norms = np.square(self._flat).sum(1)
+        self._vendor, self._tone, self._gender = (
+            _numbered([getattr(about, key) for about in self.about]) for key in ("vendor", "tone", "gender")
+        )
+        self._tone[[about.tone == NONE for about in self.about]] = -1
+        self._concepts = _numbered([about.concept for about in self.about], np.int32)
+        self._named: dict[str, list[int]] = {}
+        for row, about in enumerate(self.about):
+            self._named.setdefault(about.caption, []).append(row)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Oracle:
+        """From Parquet of real images; raises InputError as `library.read` does."""
+        return cls(read(path), str(path))
+
+    def see(self, images: np.ndarray, prompts: Sequence[str]) -> Seen:
+        """What uint8 images [n, h, w, 3] show, each with its own prompt; no image shows what is no name of an emoji.
+
+        Raises InputError for images of another size than the real ones.
+        """
+        if images.shape[1:] != self.images.shape[1:]:
+            raise InputError(
+                f"images of {images.shape[2]}x{images.shape[1]} pixels, but the real ones that they are compared with "
+                f"have {self.images.shape[2]}x{self.images.shape[1]}"
+            )
+        nearest, distance = self.nearest(images)
+        sharpness, excess = statistics.agreement(images, self.images[nearest])
+        asked = [self._named.get(prompt, []) for prompt in prompts]
+        return Seen(
+            nearest=nearest.astype(np.int32), distance=distance,
+            right=np.array([self._shows(near, rows) for near, rows in zip(nearest, asked, strict=True)], bool),
+            vendor=self._vendor[nearest], tone=self._tone[nearest], gender=self._gender[nearest],
+            toned=np.array([len(np.unique(self._tone[rows])) > 1 for rows in asked], bool),
+            ungendered=np.array([self._leaves_gender_open(rows) for rows in asked], bool),
+            colourfulness=statistics.colourfulness(images), contrast=statistics.contrast(images),
+            sharpness=sharpness, excess=excess,
+        )  # fmt: skip
+
+    def nearest(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [n]: the nearest real image of each, and float64 [n]: the distance."""
+        found, far = [], []
+        for start in range(0, len(images), CHUNK):
+            flat = _flat(images[start : start + CHUNK])
+            squares = self._norms - 2 * flat @ self._flat.T
+            rows = squares.argmin(1)
+            found.append(rows)
+            far.append(np.sqrt(np.square(flat - self._flat[rows]).mean(1, dtype=np.float64)))
+        return np.concatenate(found), np.concatenate(far)
+
+    def _shows(self, near: int, asked: list[int]) -> bool:
+        """Whether the real image `near` shows what the name of those in `asked` says."""
+        return any(
+            self._concepts[near] == self._concepts[row] and self.about[row].gender in (NONE, self.about[near].gender)
+            for row in asked
+        )
+
+    def _leaves_gender_open(self, asked: list[int]) -> bool:
+        if not asked or any(self.about[row].gender != NONE for row in asked):
+            return False
+        return len(np.unique(self._gender[self._concepts == self._concepts[asked[0]]])) > 1
+
+
+def entropy(values: np.ndarray) -> float:
+    """Entropy in nats of the shares of equal values."""
+    shares = np.unique(values, return_counts=True)[1] / len(values)
+    return float(-(shares * np.log(shares)).sum()) + 0.0
+
+
+def _numbered(values: Sequence[str], kind: type = np.int8) -> np.ndarray:
+    """The number of each value among the distinct ones, which are sorted."""
+    return np.unique(np.array(values), return_inverse=True)[1].astype(kind)
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def _stack(entries: Sequence[Entry], where: str) -> np.ndarray:
+    arrays = [decode(entry.read(), f"{where}: image {entry.name}") for entry in entries]
+    sizes = {array.shape for array in arrays}
+    if len(sizes) != 1:
+        raise InputError(f"{where}: images of {len(sizes)} sizes, expected one")
+    return np.stack(arrays)
