@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from stages import tables
 from stages.models.record import ModelRecord, describe
+from stages.pictures import png
 from stages.prepare.tokenizer import build
 from tests.tiny import WORDS
 
@@ -226,3 +228,24 @@ def mps(path: Path, extra: object = None) -> ModelRecord:
         for name in added:
             del sys.modules[name]
     return describe("mps", "mps", path)
+
+
+def nearest_image(folder: Path, side: int = 32) -> ModelRecord:
+    """Parquet of a few real images of one person and a pear, two drawings and two tones each, and its record."""
+    folder.mkdir()
+    random = torch.Generator().manual_seed(0)
+    rows: list[dict[str, object]] = []
+    for caption, gender, tone, vendor in (
+        ("pilot", "", "light", "google"), ("pilot", "", "dark", "twitter"), ("woman pilot", "woman", "light", "google"),
+        ("pear", "", "", "google"), ("pear", "", "", "twitter"),
+    ):  # fmt: skip
+        about = {"caption": caption, "concept": caption[-5:], "gender": gender, "tone": tone, "vendor": vendor,
+                 "category": "Food & Drink" if caption == "pear" else "People & Body"}  # fmt: skip
+        name = f"{vendor}/{len(rows)}.png"
+        [image] = png(torch.rand((1, 3, side, side), generator=random))
+        rows.append({
+            "image_id": f"{len(rows):012d}", "caption": caption, "image": image, "width": side, "height": side,
+            "split": "train", "group": name, "source": "emoji", "attributes": json.dumps(about),
+        })  # fmt: skip
+    tables.write(folder / "images.parquet", tables.table(tables.IMAGES, rows), tables.IMAGES)
+    return describe("oracle", "nearest_image", folder / "images.parquet")

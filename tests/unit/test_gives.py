@@ -15,7 +15,7 @@ from stages.gives import Gives
 from stages.models.record import ModelRecord, describe
 from stages.params import validate
 from stages.prepare.source import ImportSettings
-from stages.rewards.base import Embedder, PatchEmbedder, TextImage, known_kinds, load_reward
+from stages.rewards.base import Embedder, Oracle, PatchEmbedder, TextImage, known_kinds, load_reward
 from tests import tiny_judges
 
 ORACLE = ModelRecord(name="oracle", kind="shapes_oracle")
@@ -42,6 +42,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]:
            tiny_judges.image_reward(folder / "ir"),
            tiny_judges.mps(folder / "mps.pth"), tiny_judges.clip_folder(folder / "pick", "pickscore"),
            describe("open_clip", "open_clip", Path("shipped/shapes/clip")),
+           tiny_judges.nearest_image(folder / "nearest"),
            ModelRecord(name="python", kind="python", options={"function": f"{__name__}:brightness"})]  # fmt: skip
     wrapped = [made_of("hinge", {"a": clip}, limit=1.0), made_of("relative", {"a": clip}, less="poor "),
                made_of("weighted_sum", {"a": clip, "b": clip}, weights={"a": 1.0, "b": 2.0}),
@@ -67,6 +68,7 @@ def test_a_kind_gives_what_it_says(records: dict[str, ModelRecord], kind: str) -
     assert isinstance(made, PatchEmbedder) == asked.patches
     assert isinstance(made, TextImage) == asked.text
     assert hasattr(made, "encode_text") == asked.words
+    assert isinstance(made, Oracle) == bool(about.sees)
     assert (about.of == "none") == (not record.parts)
     assert about.files != "none" or not record.files
 

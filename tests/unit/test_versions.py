@@ -41,6 +41,7 @@ def test_the_shipped_table() -> None:
     kinds = {
         "coco",
         "draw_bench",
+        "emoji",
         "hpdv2",
         "hpsv2_benchmark",
         "image_reward_db",
