@@ -13,7 +13,9 @@ from PIL import Image
 
 TONES = {"1F3FB": (247, 214, 190), "1F3FD": (190, 140, 100), "1F3FF": (90, 60, 45)}
 YELLOW = (255, 204, 77)
-PEOPLE, FOOD, OBJECTS = "People & Body", "Food & Drink", "Objects"
+PEOPLE, FOOD = "People & Body", "Food & Drink"
+ROLE, HAND, FAMILY = (PEOPLE, "person-role"), (PEOPLE, "hand-fingers-open"), (PEOPLE, "family")
+FRUIT, TOOL = (FOOD, "food-fruit"), ("Objects", "tool")
 
 
 def write(root: Path, vendors: Sequence[str] = ("google", "twitter")) -> Path:
@@ -39,19 +41,20 @@ def rows() -> list[dict[str, Any]]:
     """`emoji.json`, with the keys that are read and one that is not."""
     tones = [*TONES]
     return [
-        _row("MAN PILOT", "1F468-200D-2708-FE0F", PEOPLE, 1, tones),
-        _row("WOMAN PILOT", "1F469-200D-2708-FE0F", PEOPLE, 2, tones),
-        _row("PILOT", "1F9D1-200D-2708-FE0F", PEOPLE, 3, tones),
-        _row("RAISED HAND", "270B", PEOPLE, 4, tones),
-        _row("COUPLE WITH HEART: MAN, MAN", "1F468-200D-2764-FE0F-200D-1F468", PEOPLE, 5, [*tones, "1F3FB-1F3FF"]),
-        _row("PEAR", "1F350", FOOD, 6, []),
-        _row("HAMMER", "1F528", OBJECTS, 7, []),
+        _row("MAN PILOT", "1F468-200D-2708-FE0F", ROLE, 1, tones),
+        _row("WOMAN PILOT", "1F469-200D-2708-FE0F", ROLE, 2, tones),
+        _row("PILOT", "1F9D1-200D-2708-FE0F", ROLE, 3, tones),
+        _row("RAISED HAND", "270B", HAND, 4, tones),
+        _row("COUPLE WITH HEART: MAN, MAN", "1F468-200D-2764-FE0F-200D-1F468", FAMILY, 5, [*tones, "1F3FB-1F3FF"]),
+        _row("PEAR", "1F350", FRUIT, 6, []),
+        _row("HAMMER", "1F528", TOOL, 7, []),
     ]
 
 
-def _row(name: str, code: str, category: str, order: int, tones: list[str]) -> dict[str, Any]:
+def _row(name: str, code: str, kind: tuple[str, str], order: int, tones: list[str]) -> dict[str, Any]:
     file = code.lower()
-    row = {"name": name, "unified": code, "category": category, "image": f"{file}.png", "sort_order": order}
+    row: dict[str, Any] = {"name": name, "unified": code, "category": kind[0], "subcategory": kind[1]}
+    row |= {"image": f"{file}.png", "sort_order": order}
     if not tones:
         return row
     return row | {"skin_variations": {tone: {"image": f"{file}-{tone.lower()}.png"} for tone in tones}}

@@ -28,15 +28,16 @@ SIGNS = ("2640", "2642")
 JOINER, SELECTOR = "200D", "FE0F"
 
 EVALUATION = (
-    "cook", "pilot", "water polo", "bearded person", "teacher", "judge", "construction worker", "handball",
-    "kneeling person", "person frowning", "person in lotus position", "supervillain",
-    "man with veil", "woman singer", "man supervillain", "woman walking", "princess", "man health worker",
+    "cook", "pilot", "bearded person", "teacher", "judge", "construction worker", "person frowning", "student",
+    "person with crown", "information desk person", "shrug", "face with no good gesture",
+    "man with veil", "woman singer", "princess", "man health worker", "man student", "woman mechanic",
     "palm up hand", "pinching hand", "i love you hand sign", "index pointing at the viewer", "raised back of hand",
     "hand with index and middle fingers crossed",
 )  # fmt: skip
 """Names that studies keep for evaluation: 12 of people whose gender is open, 6 of people of a gender, 6 of hands.
 
-Each group is the beginning of the list of all such names with tones, in the order of the SHA-256 of the caption.
+Each group is the beginning of the list of all such names with tones in the default subcategories, in the order of the
+SHA-256 of the caption.
 """
 
 

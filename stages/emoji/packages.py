@@ -33,6 +33,7 @@ class About:
     tone: str
     vendor: str
     category: str
+    subcategory: str
 
     def as_json(self) -> str:
         """For the column `attributes` of an images table."""
@@ -52,16 +53,35 @@ class Entry:
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
-def entries(root: Path, vendors: Sequence[str], categories: Sequence[str], left_out: LeftOut) -> list[Entry]:
-    """The images of the vendors' packages below `root` in the order of `emoji.json`, vendor by vendor.
+@dataclass(frozen=True)
+class Wanted:
+    """Which images are read; without `subcategories` all of the categories."""
 
-    Everything else in the packages is counted in `left_out`. Raises InputError for a package, a list or a category that
-    is not there.
+    vendors: Sequence[str]
+    categories: Sequence[str]
+    subcategories: Sequence[str] | None = None
+
+    def fault(self, about: About) -> str:
+        """Why an image is not wanted; empty for one that is."""
+        if about.vendor not in self.vendors:
+            return f"of vendor {about.vendor}"
+        if about.category not in self.categories:
+            return f"of category {about.category}"
+        if self.subcategories is not None and about.subcategory not in self.subcategories:
+            return f"of subcategory {about.subcategory}"
+        return ""
+
+
+def entries(root: Path, wanted: Wanted, left_out: LeftOut) -> list[Entry]:
+    """The wanted images of the packages below `root` in the order of `emoji.json`, vendor by vendor.
+
+    Everything else in the packages is counted in `left_out`. Raises InputError for a package, a list, a category or a
+    subcategory that is not there.
     """
-    return [entry for vendor in vendors for entry in _of(root, vendor, categories, left_out)]
+    return [entry for vendor in wanted.vendors for entry in _of(root, vendor, wanted, left_out)]
 
 
-def _of(root: Path, vendor: str, categories: Sequence[str], left_out: LeftOut) -> Iterator[Entry]:
+def _of(root: Path, vendor: str, wanted: Wanted, left_out: LeftOut) -> Iterator[Entry]:
     package = root / PACKAGE.format(vendor=vendor)
     if not package.is_dir():
         raise InputError(
@@ -76,14 +96,14 @@ def _of(root: Path, vendor: str, categories: Sequence[str], left_out: LeftOut) -
     table = package / "emoji.json"
     rows = _rows(table)
     left_out.read(table)
-    known = {row["category"] for row in rows}
-    for category in categories:
-        if category not in known:
-            raise InputError(f"{table}: there is no category {category!r}{nearest(category, known)}")
+    _require(table, "category", wanted.categories, rows)
+    inside = [row for row in rows if row["category"] in wanted.categories]
+    _require(table, "subcategory", wanted.subcategories or (), inside)
     for row in rows:
         for tones, image in _images(row, table):
             file = images / image
-            reason = _unwanted(row, tones, categories)
+            about = _about(row, tones, vendor)
+            reason = wanted.fault(about) or ("of two tones" if "-" in tones else "")
             if not file.is_file():
                 left_out.add(str(file), f"{vendor} has no such image")
                 continue
@@ -91,20 +111,22 @@ def _of(root: Path, vendor: str, categories: Sequence[str], left_out: LeftOut) -
             if reason:
                 left_out.add(str(file), reason)
             else:
-                yield Entry(f"{vendor}/{image}", _about(row, tones, vendor), file)
+                yield Entry(f"{vendor}/{image}", about, file)
 
 
-def _unwanted(row: dict[str, Any], tones: str, categories: Sequence[str]) -> str:
-    if row["category"] not in categories:
-        return f"of category {row['category']}"
-    return "of two tones" if "-" in tones else ""
+def _require(table: Path, key: str, wanted: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Raise InputError for a category or subcategory of which there is no emoji."""
+    known = {row[key] for row in rows}
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"{table}: there is no {key} {name!r}{nearest(name, known)}")
 
 
 def _about(row: dict[str, Any], tone: str, vendor: str) -> About:
     text = caption(row["name"])
     said = meaning(row["unified"], text)
-    shown = TONES[tone] if row.get("skin_variations") else ""
-    return About(text, said.concept, said.gender, shown, vendor, row["category"])
+    shown = TONES.get(tone, "") if row.get("skin_variations") else ""
+    return About(text, said.concept, said.gender, shown, vendor, row["category"], row["subcategory"])
 
 
 def _images(row: dict[str, Any], table: Path) -> Iterator[tuple[str, str]]:
@@ -125,7 +147,11 @@ def _rows(table: Path) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{table}: expected a list of emoji, found {type(rows).__name__}")
     for number, row in enumerate(rows, 1):
-        wrong = [key for key in ("name", "category", "unified", "image") if not isinstance(_get(row, key), str)]
+        wrong = [
+            key
+            for key in ("name", "category", "subcategory", "unified", "image")
+            if not isinstance(_get(row, key), str)
+        ]
         if wrong:
             raise InputError(f"{table}: emoji {number}: {wrong[0]!r} is {_get(row, wrong[0])!r}, expected text")
     return rows

@@ -10,7 +10,11 @@ from stages.params import Settings
 
 Vendor = Literal["google", "twitter"]
 """Vendors whose images are free: Noto Emoji (Apache-2.0), Twemoji (CC-BY 4.0)."""
-CATEGORIES = ("People & Body", "Smileys & Emotion", "Animals & Nature", "Food & Drink")
+CATEGORIES = ("People & Body",)
+SUBCATEGORIES = (
+    "person", "person-gesture", "person-role", "hands", "hand-fingers-open", "hand-fingers-partial",
+    "hand-single-finger", "hand-fingers-closed", "hand-prop",
+)  # fmt: skip
 
 
 class EmojiSource(Settings):
@@ -23,6 +27,9 @@ class EmojiSource(Settings):
     )
     vendors: tuple[Vendor, ...] = Field(("google", "twitter"), min_length=1, description="whose images")
     categories: tuple[str, ...] = Field(CATEGORIES, min_length=1, description="categories of emoji")
+    subcategories: tuple[str, ...] | None = Field(
+        SUBCATEGORIES, min_length=1, description="those of their subcategories that are wanted; null takes all"
+    )
     size: int = Field(32, ge=16, le=64, description="side of an image in pixels; published images have 64")
 
 

@@ -16,12 +16,12 @@ from stages.errors import InputError
 from tests import emoji_packages
 from tests.stages.curating import Curated, curate
 
-DEFAULT = ["Food & Drink", "People & Body"]
+DEFAULT = {"categories": ["Food & Drink", "People & Body"], "subcategories": None}
 
 
 def made(folder: Path, root: Path, **more: Any) -> Curated:
     """All images of the packages; prompts of them too, unless `more` says otherwise."""
-    source = {"kind": "emoji", "path": str(root), "categories": DEFAULT}
+    source = {"kind": "emoji", "path": str(root), **DEFAULT}
     prompts = {part: source | {"part": part} for part in ("train", "eval")}
     filters = {"leakage": False}
     keys = {"images": source, "prompts": prompts, "filters": filters, "val_share": 0} | more
@@ -51,7 +51,7 @@ def test_captions_are_names_without_tone_and_every_image_says_what_it_shows(tmp_
 
 
 def test_images_lie_on_white_at_the_wanted_size(tmp_path: Path, root: Path) -> None:
-    source = {"kind": "emoji", "path": str(root), "categories": DEFAULT, "size": 24}
+    source = {"kind": "emoji", "path": str(root), **DEFAULT, "size": 24}
     for row in made(tmp_path, root, images=source).images:
         image = np.asarray(Image.open(io.BytesIO(row["image"])))
         assert image.shape == (24, 24, 3)
@@ -81,9 +81,17 @@ def test_an_image_that_cannot_be_read_is_counted_by_the_filter(tmp_path: Path, r
 
 
 def test_one_vendor_and_one_category(tmp_path: Path, root: Path) -> None:
-    source = {"kind": "emoji", "path": str(root), "vendors": ["twitter"], "categories": ["Food & Drink"]}
+    source = {"kind": "emoji", "path": str(root), **DEFAULT, "vendors": ["twitter"], "categories": ["Food & Drink"]}
     found = made(tmp_path, root, images=source)
     assert [row["caption"] for row in found.images] == ["pear"]
+
+
+def test_subcategories_of_a_category(tmp_path: Path, root: Path) -> None:
+    source = {"kind": "emoji", "path": str(root), "categories": ["People & Body"], "subcategories": ["person-role"]}
+    found = made(tmp_path, root, images=source)
+    assert {row["caption"] for row in found.images} == {"man pilot", "woman pilot", "pilot"}
+    counts = left_out(found)
+    assert (counts["of subcategory family"], counts["of subcategory hand-fingers-open"]) == (10, 8)
 
 
 def test_prompts_are_all_names_but_those_for_evaluation(tmp_path: Path, root: Path) -> None:
@@ -99,7 +107,7 @@ def test_evaluation_prompts_without_images_are_counted(tmp_path: Path, root: Pat
 
 
 def test_a_part_of_the_images_by_their_names(tmp_path: Path, root: Path) -> None:
-    source = {"kind": "emoji", "path": str(root), "categories": DEFAULT}
+    source = {"kind": "emoji", "path": str(root), **DEFAULT}
     parts = {part: made(tmp_path, root, images=source | {"part": part}).images for part in ("train", "eval")}
     assert {row["caption"] for row in parts["eval"]} == {"pilot"}
     assert "pilot" not in {row["caption"] for row in parts["train"]}
@@ -107,7 +115,7 @@ def test_a_part_of_the_images_by_their_names(tmp_path: Path, root: Path) -> None
 
 def test_parquet_that_was_made_of_packages_gives_the_same_images(tmp_path: Path, root: Path) -> None:
     first = made(tmp_path, root)
-    source = {"kind": "emoji", "path": str(tmp_path / "images.parquet"), "categories": DEFAULT}
+    source = {"kind": "emoji", "path": str(tmp_path / "images.parquet"), **DEFAULT}
     (tmp_path / "again").mkdir()
     again = made(tmp_path / "again", root, images=source)
     for key in ("image_id", "caption", "attributes", "image"):
@@ -117,7 +125,7 @@ def test_parquet_that_was_made_of_packages_gives_the_same_images(tmp_path: Path,
 
 
 def test_pairs_ask_for_no_evaluation_prompt_and_do_not_depend_on_their_number(tmp_path: Path, root: Path) -> None:
-    source = {"kind": "emoji", "path": str(root), "categories": DEFAULT, "count": 40, "seed": 3}
+    source = {"kind": "emoji", "path": str(root), **DEFAULT, "count": 40, "seed": 3}
     found = made(tmp_path, root, pairs=source)
     assert len(found.pairs) > 30
     assert not {pair["prompt"] for pair in found.pairs} & {*EVALUATION}
@@ -132,11 +140,12 @@ def test_pairs_ask_for_no_evaluation_prompt_and_do_not_depend_on_their_number(tm
     ("change", "message"),
     [
         ({"vendors": ["google"], "path": "nowhere"}, "no such file or folder, expected emoji packages or Parquet"),
-        ({"categories": ["Food and Drink"]}, "there is no category 'Food and Drink', did you mean 'Food & Drink'"),
+        ({"subcategories": ["person-rolle"]}, "there is no subcategory 'person-rolle'; did you mean 'person-role'"),
+        ({"categories": ["Food and Drink"]}, "there is no category 'Food and Drink'; did you mean 'Food & Drink'"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, root: Path, change: dict[str, Any], message: str) -> None:
-    source = {"kind": "emoji", "path": str(root), "categories": DEFAULT} | change
+    source = {"kind": "emoji", "path": str(root), **DEFAULT} | change
     with pytest.raises(InputError, match=message):
         made(tmp_path, root, images=source)
 

@@ -16,7 +16,7 @@ from stages.emoji import library, packages
 from stages.emoji.annotator import TEMPERATURE, draw_comparisons, preference
 from stages.emoji.names import EVALUATION
 from stages.emoji.oracle import Oracle
-from stages.emoji.packages import Entry
+from stages.emoji.packages import Entry, Wanted
 from stages.emoji.settings import EmojiImages, EmojiPairs, EmojiPrompts, EmojiSource
 from stages.emoji.taste import utility
 from stages.errors import InputError
@@ -89,17 +89,15 @@ def _judged(settings: EmojiPairs, oracle: Oracle, start: int) -> Iterator[Offer]
 
 def entries(settings: EmojiSource, left_out: LeftOut) -> list[Entry]:
     """The images that the settings name, from packages or from Parquet; the others are counted."""
-    path = Path(settings.path)
+    path, wanted = Path(settings.path), Wanted(settings.vendors, settings.categories, settings.subcategories)
     if path.is_dir():
-        return packages.entries(path, settings.vendors, settings.categories, left_out)
+        return packages.entries(path, wanted, left_out)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, expected emoji packages or Parquet (docs/emoji-world.md)")
     found = []
     for entry in library.read(path):
-        if entry.about.vendor not in settings.vendors:
-            left_out.add(entry.name, f"of vendor {entry.about.vendor}")
-        elif entry.about.category not in settings.categories:
-            left_out.add(entry.name, f"of category {entry.about.category}")
+        if reason := wanted.fault(entry.about):
+            left_out.add(entry.name, reason)
         else:
             found.append(entry)
     return found
