@@ -239,8 +239,8 @@ def nearest_image(folder: Path, side: int = 32) -> ModelRecord:
         ("pilot", "", "light", "google"), ("pilot", "", "dark", "twitter"), ("woman pilot", "woman", "light", "google"),
         ("pear", "", "", "google"), ("pear", "", "", "twitter"),
     ):  # fmt: skip
-        about = {"caption": caption, "concept": caption[-5:], "gender": gender, "tone": tone, "vendor": vendor,
-                 "category": "Food & Drink" if caption == "pear" else "People & Body"}  # fmt: skip
+        about = {"caption": caption, "concept": caption[-5:], "gender": gender, "tone": tone, "vendor": vendor}
+        about |= {"category": "any", "subcategory": "any"}
         name = f"{vendor}/{len(rows)}.png"
         [image] = png(torch.rand((1, 3, side, side), generator=random))
         rows.append({

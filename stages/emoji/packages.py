@@ -19,6 +19,7 @@ from stages.errors import InputError
 from stages.params import nearest
 
 PACKAGE, SIDE = "emoji-datasource-{vendor}", 64
+KEYS = ("name", "category", "subcategory", "unified", "image")
 
 
 @dataclass(frozen=True)

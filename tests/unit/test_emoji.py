@@ -15,7 +15,7 @@ from stages.curate.left_out import LeftOut
 from stages.emoji import annotator, statistics, taste
 from stages.emoji.names import EVALUATION, Meaning, caption, meaning
 from stages.emoji.oracle import Oracle, Seen, entropy
-from stages.emoji.packages import entries
+from stages.emoji.packages import Wanted, entries
 from stages.errors import InputError
 from stages.models.record import ModelRecord, describe
 from stages.rewards.base import load_reward, require_oracle
@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def oracle(root: Path) -> Oracle:
-    return Oracle(entries(root, ["google", "twitter"], [PEOPLE, FOOD], LeftOut()))
+    return Oracle(entries(root, Wanted(["google", "twitter"], [PEOPLE, FOOD]), LeftOut()))
 
 
 def rows(oracle: Oracle, **known: str) -> list[int]:
@@ -219,7 +219,7 @@ def test_annotators_are_shown_no_evaluation_prompt_and_mostly_what_is_asked(orac
 @pytest.fixture(scope="module")
 def record(root: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelRecord:
     folder = tmp_path_factory.mktemp("world")
-    source = {"kind": "emoji", "path": str(root), "categories": [PEOPLE, FOOD]}
+    source = {"kind": "emoji", "path": str(root), "categories": [PEOPLE, FOOD], "subcategories": None}
     prompts = {part: source | {"part": part} for part in ("train", "eval")}
     curate(folder, {"images": source, "prompts": prompts, "filters": {"leakage": False}, "val_share": 0})
     return describe("oracle", "nearest_image", folder / "images.parquet")
