@@ -189,13 +189,15 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     (root / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n")
     (root / "shipped").mkdir()
     for place in CurateSettings.model_validate(study["curate"]).paths():
-        if not (root / place).exists():  # a file from outside, which this copy does without
+        if place.startswith("shipped/"):
+            write_text(root / place, place)
+        elif not (root / place).exists():  # a file from outside, which this copy does without
             (root / place).mkdir(parents=True)
     for name, model in study["prepare"]["import"].items():
+        if str(model.get("file", "")).startswith("shipped/"):
+            write_text(root / model["file"], name)
         if str(model.get("folder", "")).startswith(("shipped/", "data/")):
-            weights = root / model["folder"] / "weights.bin"
-            weights.parent.mkdir(parents=True, exist_ok=True)
-            weights.write_text(name)
+            write_text(root / model["folder"] / "weights.bin", name)
     for stage in STAGES:
         main = root / "stages" / stage / "__main__.py"
         main.write_text(main.read_text().replace(FUTURE, FUTURE + INSTEAD, 1))
@@ -203,6 +205,12 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     project = Project(root)
     project.write(study)
     return project
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a stand-in for a shipped file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def written() -> dict[str, dict[str, list[str]]]:
