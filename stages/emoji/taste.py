@@ -13,7 +13,7 @@ import numpy as np
 from stages.emoji.oracle import Seen
 
 Taste = Literal["both", "coarse", "fine"]
-TASTES: tuple[str, ...] = get_args(Taste)
+TASTES: tuple[Taste, ...] = get_args(Taste)
 
 
 def utility(seen: Seen, taste: Taste = "both") -> np.ndarray:

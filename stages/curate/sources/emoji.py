@@ -77,8 +77,8 @@ def _judged(settings: EmojiPairs, oracle: Oracle, start: int) -> Iterator[Offer]
     """The pairs of one chunk, which is always drawn whole."""
     rng = np.random.default_rng(seed_from("curate", "emoji pairs", settings.seed, start))
     shown = draw_comparisons(oracle, CHUNK, rng)
-    values = [utility(oracle.see(side, shown.prompts), settings.taste) for side in (shown.a, shown.b)]
-    shares = preference(*values, TEMPERATURE, settings.votes, rng)
+    first, second = (utility(oracle.see(side, shown.prompts), settings.taste) for side in (shown.a, shown.b))
+    shares = preference(first, second, TEMPERATURE, settings.votes, rng)
     source = source_name(settings)
     for row in range(min(CHUNK, settings.count - start)):
         text, name = shown.prompts[row], f"pair {start + row} of {source}"
