@@ -14,6 +14,7 @@ import numpy as np
 
 from stages.emoji import statistics
 from stages.emoji.library import read
+from stages.emoji.names import TONES
 from stages.emoji.packages import Entry
 from stages.errors import InputError
 from stages.pictures import decode
@@ -63,6 +64,11 @@ class Seen:
         found = {"style": self.vendor}
         found |= {"tone": self.tone} if self.toned.all() else {}
         return found | ({"gender": self.gender} if self.ungendered.all() else {})
+
+    def open_attributes(self) -> Mapping[str, np.ndarray]:
+        """One-hot float64 [n, D], by name, of what the prompt of these images leaves open."""
+        numbers = np.arange(-1, len(TONES))
+        return {name: (values[:, None] == numbers).astype(float) for name, values in self.attributes().items()}
 
     def diversity(self) -> Mapping[str, float]:
         """Entropies in nats of what the prompt leaves open, and their sum, of images of one prompt."""

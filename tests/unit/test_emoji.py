@@ -155,6 +155,15 @@ def test_diversity_is_the_entropy_of_what_the_name_leaves_open(oracle: Oracle) -
     assert set(oracle.see(oracle.images[pear], ["pear"] * 2).diversity()) == {"style_entropy", "attribute_diversity"}
 
 
+def test_open_attributes_are_one_hot(oracle: Oracle) -> None:
+    shown = [rows(oracle, caption="pilot", tone=tone)[0] for tone in ("dark", "dark", "light")]
+    found = oracle.see(oracle.images[shown], ["pilot"] * 3).open_attributes()
+    assert set(found) == {"style", "tone", "gender"}
+    assert all((values.sum(1) == 1).all() for values in found.values())
+    apart = np.square(found["tone"][:, None] - found["tone"]).sum(-1) / 2
+    assert apart.tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+
+
 def test_entropy_of_shares() -> None:
     assert entropy(np.array([1, 1, 2, 2])) == pytest.approx(math.log(2))
     assert entropy(np.array([3, 3, 3])) == 0
