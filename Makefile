@@ -10,7 +10,7 @@ VENV := .venv
 FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor estimate test slurm-test mutants audit faults bench lint format schema docs dvc-file clean-venv
+.PHONY: help study claims smoke doctor estimate test slow-test slurm-test mutants audit faults bench lint format schema docs dvc-file clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -39,7 +39,10 @@ audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
 	@$(IN) python -m stages.audit --params $(FILE) $(ARGS)
 
 test: $(VENV)/.test  ## run the tests, a file on each core (ARGS goes to pytest; ARGS="-n 0" for one at a time)
-	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm" $(ARGS)
+	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slurm and not slow" $(ARGS)
+
+slow-test: $(VENV)/.test  ## run the slow tests: whole studies, and long series of commands of both runners
+	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "slow and not slurm" $(ARGS)
 
 slurm-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n 0 -m slurm $(ARGS)

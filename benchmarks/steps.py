@@ -41,7 +41,7 @@ RELEASED = 30
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: seconds of every repetition by the clock and of the processor, evaluations an image (and
+    """One line of the table: seconds of every repetition by the clock and of the processor, evaluations per image (and
     micro-step), and the largest differences: of losses and gradients relative to their size, of pictures in steps of
     255.
     """
@@ -93,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="timed repetitions of each side (default: 5)")
     parser.add_argument("--width", type=int, default=Shape.width, help="channels of the UNet's first block")
-    parser.add_argument("--batch", type=int, default=Shape.batch, help="images a batch")
-    parser.add_argument("--sweep-batch", type=int, default=RELEASED, help="images a batch of another sweep; 0: none")
+    parser.add_argument("--batch", type=int, default=Shape.batch, help="images per batch")
+    parser.add_argument("--sweep-batch", type=int, default=RELEASED, help="images per batch of another sweep; 0: none")
     parser.add_argument("--only", nargs="+", default=[*METHODS, "sweep"], choices=[*METHODS, "sweep"])
     parser.add_argument("--no-compile", action="store_true", help="leave out what is measured with compile: true")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
@@ -148,7 +148,7 @@ LIMITS = {"loss": LOSS, "gradient": GRADIENT, "image": PIXEL}
 
 
 def once(side: Side) -> tuple[Made, float]:
-    """What a side makes, and its evaluations an image and micro-step; its gradients stay."""
+    """What a side makes, and its evaluations per image and micro-step; its gradients stay."""
     side.clear()
     counter = Counter(side.networks)
     made = side.work()

@@ -1,6 +1,6 @@
 """Reading a study file (`params.yaml` or one of `studies/*.yaml`).
 
-A study file has one section a stage. A stage validates its own section only, with the pydantic model in its own
+A study file has one section per stage. A stage validates its own section only, with the pydantic model in its own
 `settings.py`, so that a new key of one stage touches no other stage. The whole study is composed in
 `stages/study.py`, which the planner uses to refuse a bad file before any work starts. No torch in here.
 """
@@ -71,7 +71,7 @@ def read_study(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     study = read_yaml(text, str(path))
     if not isinstance(study, dict):
-        raise InputError(f"{path}: expected a mapping with one section a stage, found {shown(study)}")
+        raise InputError(f"{path}: expected a mapping with one section per stage, found {shown(study)}")
     return study
 
 

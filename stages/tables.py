@@ -88,8 +88,8 @@ wall time. `rewards` are the models that the strategy asked, `reward_digests` th
 JUDGED = _schema(
     "judged", 1, batch=INT, array=STRING, dtype=STRING, shape=pa.list_(INT), data=pa.large_binary(),
 )  # fmt: skip
-"""One array of a batch of images a row: what a model, or a metric of an image, says of each. `array` is `values/proxy`,
-`patches/dino`, `rewards/proxy`, ...; `dtype` and `shape` are numpy's, `data` its bytes in C order. Between the jobs
+"""One array of a batch of images per row: what a model, or a metric of an image, says of each. `array` is
+`values/proxy`, `patches/dino`, `rewards/proxy`, ...; `dtype` and `shape` are numpy's, `data` its bytes in C order. Between the jobs
 that measure a run together.
 """
 
@@ -121,7 +121,7 @@ RESULTS = _schema(
     "results", 1, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, metric=STRING, prompt_id=STRING,
     score=FLOAT,
 )  # fmt: skip
-"""What is kept of a study's measures: the mean score of a prompt's images a row."""
+"""What is kept of a study's measures: the mean score of a prompt's images per row."""
 
 FINDINGS = _schema(
     "findings", 1, about=STRING, method=STRING, strategy=STRING, against=STRING, metric=STRING,

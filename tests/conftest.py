@@ -6,5 +6,5 @@ import os
 
 
 def pytest_configure() -> None:
-    """Stages keep their records but leave MLflow alone: it costs seconds a job, and the store is the user's."""
+    """Stages keep their records but leave MLflow alone: it costs seconds per job, and the store is the user's."""
     os.environ.setdefault("LINEAGE", "off")

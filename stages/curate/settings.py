@@ -113,7 +113,7 @@ class ShapesPrompts(Settings):
 
 
 class FilePrompts(Settings):
-    """A list of prompts in txt (one a line), json, jsonl, csv, tsv or Parquet."""
+    """A list of prompts in txt (one per line), json, jsonl, csv, tsv or Parquet."""
 
     kind: Literal["file"]
     name: Name = ""

@@ -38,7 +38,7 @@ class ProbeSettings(Settings):
 
     every: int = Field(default=20, ge=1, description="optimizer steps between two probes")
     prompts: int = Field(default=8, ge=1, description="training prompts in the probe")
-    samples: int = Field(default=4, ge=2, description="images a prompt")
+    samples: int = Field(default=4, ge=2, description="images per prompt")
     oracle: Literal["shapes_oracle"] | None = Field(
         default=None, description="kind of a reward without files to probe too"
     )
@@ -65,7 +65,7 @@ class AsReleased(Settings):
     """What the released ImageReFL code does and its paper does not say; all off. See docs/reproduction.md."""
 
     double_step: bool = Field(
-        default=False, description="two optimizer steps a gradient, the first on the gradient times 65536"
+        default=False, description="two optimizer steps per gradient, the first on the gradient times 65536"
     )
     extra_step: bool = Field(
         default=False, description="a rollout that starts where it stops makes one step, at the index before"
@@ -83,8 +83,8 @@ class FinetuneSettings(Settings):
     budget: BudgetSettings | None = Field(
         default=None, description="steps, or compute from which the steps of each method follow; null: `steps`"
     )
-    batch_size: int = Field(default=16, ge=1, description="images an optimizer step, over accumulation")
-    accumulate: int = Field(default=1, ge=1, description="micro-batches an optimizer step; divides batch_size")
+    batch_size: int = Field(default=16, ge=1, description="images per optimizer step, over accumulation")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches per optimizer step; divides batch_size")
     sampling_steps: int = Field(default=20, ge=1, description="T of the rollouts")
     sampler: Literal["ddpm", "ddim"] = Field(
         default="ddpm", description="ancestral or deterministic steps in the rollouts"

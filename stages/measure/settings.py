@@ -45,7 +45,7 @@ class MeasureSettings(Settings):
     as_released: AsReleased = Field(AsReleased(), description="habits of the released code")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
-    batch_size: int = Field(256, ge=1, description="images a network call; does not change the result")
+    batch_size: int = Field(256, ge=1, description="images per network call; does not change the result")
     shards: int = Field(
         1, ge=1, le=1000, description="jobs that share out the images of a run, under Snakemake; same results"
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Rows of conditions, one an image; what a model does not use is None.
+    """Rows of conditions, one per image; what a model does not use is None.
 
     `text` [B, length, width] are token embeddings and `mask` [B, length] is 1 where a token is no padding (PixArt).
     `pooled` [B, width] is an embedding of the whole text (SDXL, SD3). `size` [B, 6] holds the height and width that an

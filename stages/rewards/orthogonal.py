@@ -86,7 +86,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Orthogonal:
         path = only_file(record, (".txt",))
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not lines:
-            raise InputError(f"{path}: has no prompts; expected one a line")
+            raise InputError(f"{path}: has no prompts; expected one per line")
         with torch.inference_mode(False):
             common = direction(inner.encode_text(lines))
     return Orthogonal(record.name, inner, asked.keep, common)

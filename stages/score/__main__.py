@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="its model record (JSON)")
     parser.add_argument("--images", type=Path, required=True, help="images.parquet of curate")
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.parquet of curate")
-    parser.add_argument("--scores", type=Path, required=True, help="written: one row an image or side of a pair")
+    parser.add_argument("--scores", type=Path, required=True, help="written: one row per image or side of a pair")
     parser.add_argument("--accuracy", type=Path, required=True, help="written: pair accuracy with its interval (JSON)")
     args = parser.parse_args()
     settings = section(args.params, "score", ScoreSettings)

@@ -11,4 +11,4 @@ class ScoreSettings(Settings):
     """Which rewards judge the curated images and pairs."""
 
     rewards: tuple[str, ...] = Field(description="models that score every curated image and both sides of every pair")
-    batch_size: int = Field(256, ge=1, description="images a network call; does not change the result")
+    batch_size: int = Field(256, ge=1, description="images per network call; does not change the result")

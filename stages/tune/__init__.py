@@ -1,1 +1,1 @@
-"""A sweep over learning rates on training prompts, and the rule that chooses one a method."""
+"""A sweep over learning rates on training prompts, and the rule that chooses one per method."""

@@ -27,7 +27,7 @@ class TuneSettings(Settings):
     prompts: int = Field(
         default=24, ge=1, description="training prompts that are sampled and judged after the last step"
     )
-    samples: int = Field(default=4, ge=2, description="images a prompt")
+    samples: int = Field(default=4, ge=2, description="images per prompt")
     min_diversity: float = Field(
         default=0.5, ge=0, le=1, description="share of the base's diversity that a rate must leave to be chosen"
     )

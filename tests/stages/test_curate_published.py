@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[str, str, str, bytes | None, dict[str, Any], str]] = {
     ),
     "short ranks": (
         "hpdv2", "pairs", "test.json", b'[{"prompt": "x", "image_path": ["a", "b"], "rank": [1]}]', {"split": "test"},
-        r"entry 1: 'rank' is list \[1\], expected 2 numbers, one an image",
+        r"entry 1: 'rank' is list \[1\], expected 2 numbers, one per image",
     ),
     "no zips": ("image_reward_db", "pairs", "", None, {"split": "test"}, "no zips here, expected files such as test_1"),
     "half a zip": (

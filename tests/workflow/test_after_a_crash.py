@@ -74,6 +74,7 @@ def test_snakemake(tmp_path: Path, quiet: dict[str, bytes]) -> None:
     assert not project.dvc().ran
 
 
+@pytest.mark.slow
 def test_dvc(tmp_path: Path, quiet: dict[str, bytes]) -> None:
     project = project_of(tmp_path / "clone")
     kill_in_encode(project, "dvc", "repro")

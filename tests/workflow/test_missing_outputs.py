@@ -40,6 +40,7 @@ def test_training_is_missing_and_its_images_are_there(project: Project) -> None:
     assert not project.snakemake(*OTHER).ran
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
@@ -83,6 +84,7 @@ def test_training_once_more_is_stopped(project: Project, stop: int) -> None:
     assert project.snakemake(*OTHER).ran.keys() == AFTER_TRAINING
 
 
+@pytest.mark.slow
 def test_under_dvc(project: Project) -> None:
     """DVC takes what is missing from its cache, and makes what is not there either."""
     project.dvc()

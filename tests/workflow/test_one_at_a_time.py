@@ -38,6 +38,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
+@pytest.mark.slow
 def test_two_studies_one_after_the_other(tmp_path: Path) -> None:
     project = make(tmp_path / "both", study())
     other = study("other")

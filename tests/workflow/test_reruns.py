@@ -50,6 +50,7 @@ def test_one_methods_learning_rate(project: Project) -> None:
     assert project.text("out/small/report/metrics.json") == start
 
 
+@pytest.mark.slow
 def test_code_of_a_stage_and_of_none(project: Project) -> None:
     after_encode = {"encode", "sample base", "measure samples base", "report"} | of(RUNS)
     project.append("stages/encode/settings.py", "# a comment\n")
@@ -92,6 +93,7 @@ def test_a_plug_in_concerns_the_jobs_that_name_it(
     assert not project.snakemake().ran
 
 
+@pytest.mark.slow
 def test_the_same_value_in_another_spelling(project: Project) -> None:
     """What is compared are validated settings: other numerals, a default that is written out, another order."""
     text = project.text("params.yaml")
@@ -115,6 +117,7 @@ def test_the_same_value_in_another_spelling(project: Project) -> None:
     assert not project.snakemake().ran
 
 
+@pytest.mark.slow
 def test_outputs_restored_by_dvc(project: Project) -> None:
     """`dvc checkout` gives files new times, in any order."""
     before = project.text("out/small/report/metrics.json")
@@ -124,6 +127,7 @@ def test_outputs_restored_by_dvc(project: Project) -> None:
     assert project.text("out/small/report/metrics.json") == before
 
 
+@pytest.mark.slow
 def test_a_run_more_and_a_run_less(project: Project) -> None:
     """The order of entries does not matter."""
     study = project.read()
@@ -137,6 +141,7 @@ def test_a_run_more_and_a_run_less(project: Project) -> None:
     assert not project.snakemake().ran
 
 
+@pytest.mark.slow
 def test_files_from_outside(project: Project) -> None:
     """A model's own weights count, another file beside the data does not."""
     (project.root / "data/unrelated.csv").write_text("nothing")
@@ -147,6 +152,7 @@ def test_files_from_outside(project: Project) -> None:
     assert not project.dvc().ran
 
 
+@pytest.mark.slow
 def test_votes_make_the_report_again_and_nothing_else(project: Project) -> None:
     (project.root / "votes/small.json").write_text("{}")
     assert not project.snakemake().ran
@@ -164,6 +170,7 @@ def test_votes_make_the_report_again_and_nothing_else(project: Project) -> None:
     assert project.snakemake().ran.keys() == {"report"}
 
 
+@pytest.mark.slow
 def test_planning_leaves_no_trace(project: Project) -> None:
     project.edit("encode.batch_size", 64)
     assert "encode" in project.snakemake("--dry-run").text
@@ -172,6 +179,7 @@ def test_planning_leaves_no_trace(project: Project) -> None:
     assert not project.snakemake().ran
 
 
+@pytest.mark.slow
 def test_part_of_a_study_is_no_news_for_dvc(project: Project) -> None:
     """A run of some targets leaves the others stale; DVC must not take those for current."""
     project.edit("methods.imagerefl.start", 9)
@@ -180,6 +188,7 @@ def test_part_of_a_study_is_no_news_for_dvc(project: Project) -> None:
     assert not project.snakemake().ran
 
 
+@pytest.mark.slow
 def test_a_failed_job_stops_what_follows_and_shows_its_log(project: Project) -> None:
     project.edit("finetune.steps", 90)
     (project.root / "fail.txt").write_text("sample refl-s1")
@@ -191,6 +200,7 @@ def test_a_failed_job_stops_what_follows_and_shows_its_log(project: Project) -> 
     assert project.snakemake().ran.keys() == {"sample run refl-s1", "measure samples refl-s1", "report"}
 
 
+@pytest.mark.slow
 def test_another_study_beside_it(project: Project) -> None:
     other = project.read()
     other["study"]["name"] = "other"
@@ -214,6 +224,7 @@ def test_dvc_that_cannot_answer(project: Project) -> None:
     (project.root / "dvc.lock").write_text(lock)
 
 
+@pytest.mark.slow
 def test_results_are_those_of_a_fresh_build(project: Project) -> None:
     """After all these changes, every file has the content that it gets when everything is built anew."""
 

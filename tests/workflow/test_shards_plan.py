@@ -56,7 +56,7 @@ def test_shards_in_the_plan(tmp_path: Path) -> None:
 
 def only_joined(project: Project) -> None:
     """Both runners agree on what is built, whichever of them built it, with several jobs a run and with one."""
-    assert "measure samples refl-s1" in project.dvc().ran  # one job at a time, and so one a run
+    assert "measure samples refl-s1" in project.dvc().ran  # one job at a time, and so one per run
     assert not project.snakemake().ran
     project.edit("measure.shards", None)
     assert project.snakemake().ran.keys() >= {"measure samples base", "measure samples refl-s0"}

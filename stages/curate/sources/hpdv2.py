@@ -107,7 +107,7 @@ def _ranks(record: Record, count: int, split: str) -> list[_Ranks]:
 def _numbers(record: Record, value: object, key: str, count: int) -> list[float]:
     numeric = isinstance(value, list) and all(isinstance(each, int | float) for each in value)
     if not isinstance(value, list) or not numeric or len(value) != count:
-        raise InputError(f"{record.where}: {key!r} is {short(value)}, expected {count} numbers, one an image")
+        raise InputError(f"{record.where}: {key!r} is {short(value)}, expected {count} numbers, one per image")
     return [float(each) for each in value]
 
 

@@ -26,7 +26,7 @@ def prompts(settings: PickAPicPrompts) -> Stream[PromptRow]:
 
 
 def pairs(settings: PickAPicPairs, catalogue: Catalogue) -> Stream[Offer]:
-    """One pair a row, with the images by their `uid`; label_0 is 1, 0 or 0.5, rows without a label are not judged.
+    """One pair per row, with the images by their `uid`; label_0 is 1, 0 or 0.5, rows without a label are not judged.
 
     Raises InputError for files without images: those sets are published too, and serve for prompts alone.
     """

@@ -49,7 +49,9 @@ class CollectionSettings(TrajectorySettings):
     """Rollouts that serve several optimizer steps, and which of their steps are learnt from."""
 
     updates: int = Field(
-        default=1, ge=1, description="optimizer steps a collection of rollouts; each learns from an equal share of them"
+        default=1,
+        ge=1,
+        description="optimizer steps per collection of rollouts, each on an equal share of them",
     )
     epochs: int = Field(default=1, ge=1, description="passes over a collection, of `updates` optimizer steps each")
     steps_per_trajectory: int | None = Field(
@@ -188,7 +190,7 @@ class SoftQSettings(Section):
     buffer: BufferSettings | None = Field(
         default_factory=BufferSettings, description="replay buffer; null learns from fresh trajectories only"
     )
-    replay: int = Field(default=1, ge=1, description="optimizer steps a collection of rollouts")
+    replay: int = Field(default=1, ge=1, description="optimizer steps per collection of rollouts")
     as_released: SoftQAsReleased = Field(default_factory=SoftQAsReleased)
 
     def discount(self, steps: int) -> float:
@@ -231,7 +233,7 @@ class SurrogateSettings(Section):
 class RoundsSettings(TrajectorySettings):
     """Rounds of queries; there are as many as optimizer steps by `round_steps`, rounded up."""
 
-    round_steps: int = Field(default=25, ge=1, description="optimizer steps a round")
+    round_steps: int = Field(default=25, ge=1, description="optimizer steps per round")
     queries: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         default=(64,), min_length=1, description="images asked about at the start of each round; the last one stays"
     )

@@ -2,7 +2,7 @@
 
 A module says what it is a metric of and defines one function `metric`:
 
-- `SCOPE = "image"`: `metric(images: Judged) -> Mapping[str, np.ndarray]`, one value an image of a batch;
+- `SCOPE = "image"`: `metric(images: Judged) -> Mapping[str, np.ndarray]`, one value per image of a batch;
 - `SCOPE = "prompt"`: `metric(images: Judged) -> Mapping[str, float]`, from all images of one prompt under one setting;
 - `SCOPE = "set"`: `metric(features, reference) -> Callable[[rows], float]`, from the features [n, D] of all images of
   one setting and those of real images. It computes the statistics once; the function it returns gives the value for

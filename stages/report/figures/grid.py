@@ -178,7 +178,7 @@ def _cell(data: bytes, path: Path) -> Image:
 
 
 def _prompts_per_band(prompts: int, samples: int) -> int:
-    """Prompts side by side: about twelve images a line, bands of nearly equal length."""
+    """Prompts side by side: about twelve images per line, bands of nearly equal length."""
     most = max(1, 12 // samples)
     bands = -(-prompts // most)
     return -(-prompts // bands)
