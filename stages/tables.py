@@ -89,8 +89,8 @@ JUDGED = _schema(
     "judged", 1, batch=INT, array=STRING, dtype=STRING, shape=pa.list_(INT), data=pa.large_binary(),
 )  # fmt: skip
 """One array of a batch of images per row: what a model, or a metric of an image, says of each. `array` is
-`values/proxy`, `patches/dino`, `rewards/proxy`, ...; `dtype` and `shape` are numpy's, `data` its bytes in C order. Between the jobs
-that measure a run together.
+`values/proxy`, `patches/dino`, `rewards/proxy`, ...; `dtype` and `shape` are numpy's, `data` its bytes in C order.
+Between the jobs that measure a run together.
 """
 
 MEASURES = _schema(
