@@ -33,6 +33,7 @@ def test_exponents() -> None:
     assert exponents([cost(10, 1)]) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["prompts", "pairs"])
 def test_the_stage_runs(what: str, tmp_path: Path) -> None:
     cost = measure(what, 2000, tmp_path)

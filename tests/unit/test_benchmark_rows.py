@@ -30,6 +30,7 @@ def test_measures_are_as_many_as_stated(tmp_path: Path) -> None:
     assert not found.duplicated(["setting", "metric", "prompt_id", "sample"]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "size"), [("measure", 400), ("report", 1200), ("sets", 200)])
 def test_the_stages_run(what: str, size: int, tmp_path: Path) -> None:
     cost = rows.measure(what, size, tmp_path)

@@ -70,6 +70,7 @@ def test_same_numbers_before_and_after_a_change_of_weights(kind: Trainable) -> N
     compare(Small(), kind)
 
 
+@pytest.mark.slow
 @needs_a_compiler
 def test_same_numbers_of_a_unet() -> None:
     compare(tiny.unet(), "lora")

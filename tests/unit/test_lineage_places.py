@@ -75,6 +75,7 @@ def test_a_moved_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [shown(new, monkeypatch, run) for run in (first, second)] == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_copied_clone_leaves_the_other_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
@@ -86,6 +87,7 @@ def test_a_copied_clone_leaves_the_other_alone(tmp_path: Path, monkeypatch: pyte
     assert [shown(new, monkeypatch, run) for run in (first, second)] == ["first", "second"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_artifacts", [True, False])
 def test_a_store_with_absolute_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_artifacts: bool) -> None:
     """As stores of before have them, copied with or without the folder `mlruns`."""

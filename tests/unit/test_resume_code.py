@@ -51,12 +51,12 @@ def interrupted(root: Path) -> str:
     ("edited", "expected"),
     [
         ("stages/curate/settings.py", "found"),
-        ("stages/finetune/methods/foo.py", "found"),
+        pytest.param("stages/finetune/methods/foo.py", "found", marks=pytest.mark.slow),
         ("stages/finetune/methods/ddpo.py", "found"),
-        ("stages/rewards/jpeg.py", "found"),
+        pytest.param("stages/rewards/jpeg.py", "found", marks=pytest.mark.slow),
         ("stages/finetune/methods/refl.py", "nothing"),
-        ("stages/rewards/open_clip.py", "nothing"),
-        ("stages/finetune/settings.py", "nothing"),
+        pytest.param("stages/rewards/open_clip.py", "nothing", marks=pytest.mark.slow),
+        pytest.param("stages/finetune/settings.py", "nothing", marks=pytest.mark.slow),
     ],
 )
 def test_an_edit_of_code_that_the_job_executes(clone: Path, edited: str, expected: str) -> None:

@@ -103,6 +103,7 @@ def two() -> list[dict[str, Ran]]:
     return together(2, train_all)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_two_processes_are_one(name: str, one: dict[str, Ran], two: list[dict[str, Ran]]) -> None:
     """Weights and log up to rounding, evaluations and queries to the number."""
@@ -139,6 +140,7 @@ def interrupted(folder: Path, name: str, processes: Processes) -> tuple[Tensor, 
     return weights(second), weights(straight), first.step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sqdf"])
 def test_two_processes_go_on_from_a_state(name: str, tmp_path: Path) -> None:
     """To the bit in both of them; and one process goes on from what two have left."""

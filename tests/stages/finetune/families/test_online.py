@@ -293,6 +293,7 @@ def test_the_loss_in_one_graph(prompts: Data):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_only_asked(prompts: Data):
     """Images become brighter though no gradient of the reward is ever seen."""
     judge = Judge()

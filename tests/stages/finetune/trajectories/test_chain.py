@@ -117,6 +117,7 @@ def test_no_gradient_reaches_what_is_frozen(name: str):
     assert not seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_going_on_from_a_state_is_going_straight_on(name: str, tmp_path: Path):
     straight = trainer(*EVERY[name], optimizer={"lr": 1e-3}, ema=0.5)
