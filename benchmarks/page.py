@@ -113,6 +113,29 @@ def over_bare(row: Content) -> str:
     return "" if row.get("over_bare") is None else f"{100 * (row['over_bare'] - 1):+.0f} %"
 
 
+def released(content: Content) -> Iterator[str]:
+    """Training steps and the sweep against the released trainers themselves, which are not part of this project."""
+    yield "## Beside the released code\n"
+    code = " and ".join(f"{name} {at}" for name, at in content["releases"].items())
+    yield (
+        f"The released trainers themselves, {code}, with stubs for trackers, data sets and weights, against this project "
+        f"at {content['commit']}, in one process and in turns ({content['measured']}; one thread, float32, random networks "
+        "of Stable Diffusion 1.5's shape, 32 channels and latents of 16 x 16, or 8 and 8 x 8 for the column `narrow`; "
+        f"processor seconds, {content['repetitions']} repetitions; two rows where it was measured twice). Losses agree to "
+        f"{content['loss']:g}, gradients to {content['gradient']:g}, images of the sweep are the same. The code of the "
+        "released trainers is not in this repository: `make bench` does not measure this section anew.\n"
+    )
+    yield from table(
+        ("work", "released", "ours", "times as fast", "narrow", "evaluations, released", "ours"),
+        [
+            (row["work"], f"{theirs:.2f} s", f"{ours:.2f} s", f"**{theirs / ours:.2f}**", row["narrow"] or "",
+             *row["evaluations"])
+            for row in content["rows"]
+            for theirs, ours in zip(row["released"], row["ours"], strict=True)
+        ],
+    )  # fmt: skip
+
+
 def studies(content: Content) -> Iterator[str]:
     """Whole studies from nothing."""
     yield "## Whole studies\n"
@@ -224,7 +247,7 @@ def slurm(content: Content) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "steps": steps, "studies": studies, "curation": curation, "rows": rows, "planning": planning, "slurm": slurm,
+    "steps": steps, "released": released, "studies": studies, "curation": curation, "rows": rows, "planning": planning, "slurm": slurm,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 
