@@ -118,12 +118,12 @@ def released(content: Content) -> Iterator[str]:
     yield "## Beside the released code\n"
     code = " and ".join(f"{name} {at}" for name, at in content["releases"].items())
     yield (
-        f"The released trainers themselves, {code}, with stubs for trackers, data sets and weights, against this project "
-        f"at {content['commit']}, in one process and in turns ({content['measured']}; one thread, float32, random networks "
-        "of Stable Diffusion 1.5's shape, 32 channels and latents of 16 x 16, or 8 and 8 x 8 for the column `narrow`; "
-        f"processor seconds, {content['repetitions']} repetitions; two rows where it was measured twice). Losses agree to "
-        f"{content['loss']:g}, gradients to {content['gradient']:g}, images of the sweep are the same. The code of the "
-        "released trainers is not in this repository: `make bench` does not measure this section anew.\n"
+        f"The released trainers themselves, {code}, with stubs for trackers, data sets and weights, against this "
+        f"project at {content['commit']}, in one process and in turns ({content['measured']}; one thread, float32, random "
+        "networks of Stable Diffusion 1.5's shape, 32 channels and latents of 16 x 16, or 8 and 8 x 8 for the column "
+        f"`narrow`; processor seconds, {content['repetitions']} repetitions; ImageReFL was measured twice). Losses agree "
+        f"to {content['loss']:g}, gradients to {content['gradient']:g}, images of the sweep are the same for k above 0. "
+        "The code of the released trainers is not in this repository: `make bench` does not measure this section anew.\n"
     )
     yield from table(
         ("work", "released", "ours", "times as fast", "narrow", "evaluations, released", "ours"),
@@ -247,7 +247,8 @@ def slurm(content: Content) -> Iterator[str]:
 
 
 SECTIONS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "steps": steps, "released": released, "studies": studies, "curation": curation, "rows": rows, "planning": planning, "slurm": slurm,
+    "steps": steps, "released": released, "studies": studies, "curation": curation, "rows": rows,
+    "planning": planning, "slurm": slurm,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 
