@@ -119,11 +119,11 @@ def released(content: Content) -> Iterator[str]:
     code = " and ".join(f"{name} {at}" for name, at in content["releases"].items())
     yield (
         f"The released trainers themselves, {code}, with stubs for trackers, data sets and weights, against this "
-        f"project at {content['commit']}, in one process and in turns ({content['measured']}; one thread, float32, random "
-        "networks of Stable Diffusion 1.5's shape, 32 channels and latents of 16 x 16, or 8 and 8 x 8 for the column "
-        f"`narrow`; processor seconds, {content['repetitions']} repetitions; ImageReFL was measured twice). Losses agree "
-        f"to {content['loss']:g}, gradients to {content['gradient']:g}, images of the sweep are the same for k above 0. "
-        "The code of the released trainers is not in this repository: `make bench` does not measure this section anew.\n"
+        f"project at {content['commit']}, in one process and in turns ({content['measured']}; one thread, float32, "
+        "random networks of Stable Diffusion 1.5's shape, 32 channels and latents of 16 x 16, or 8 and 8 x 8 for the "
+        f"column `narrow`; processor seconds, {content['repetitions']} repetitions; ImageReFL was measured twice). "
+        f"Losses agree to {content['loss']:g}, gradients to {content['gradient']:g}, images of the sweep are the same "
+        "for k above 0. The released trainers are not in this repository: `make bench` does not measure this anew.\n"
     )
     yield from table(
         ("work", "released", "ours", "times as fast", "narrow", "evaluations, released", "ours"),
