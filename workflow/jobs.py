@@ -155,7 +155,7 @@ CURATE = Stage(
     "curate", "curate", "Raw prompts, images with captions and preference pairs, filtered and split",
     reads={},
     writes={"prompts": PROMPTS, "images": IMAGES, "pairs": PAIRS, "manifest": "data/manifest.json"},
-    keys=("study.seed", "world", "curate"), outside=("data",), priority=90, resources=_asks(4000, 60),
+    keys=("study.seed", "world", "curate"), outside=("data", "shipped"), priority=90, resources=_asks(4000, 60),
 )  # fmt: skip
 
 PREPARE = (

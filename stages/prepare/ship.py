@@ -31,6 +31,8 @@ from stages.runtime import sha256, whole_file
 
 DIGESTS = "digests.json"
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.0)
+FEW_GUIDANCES = (1.0, 2.0, 3.0)
+"""Those of a world of real images, where only the ancestral sampler is tried."""
 SAMPLES = 8
 BATCH = 500
 
@@ -65,7 +67,7 @@ def ship(
     scores: dict[str, Any] = {}
     for name, settings in trained["base"].items():
         pictures = held_out.of(settings.get("source", ""), str(images))
-        scores[name] = base_scores(out / name, pictures, judge(world, pictures), device)
+        scores[name] = base_scores(out / name, pictures, judge(world), device, whole=world is None)
     for name, settings in trained["clip"].items():
         judged = settings.get("pair_source", "") if world is not None else ""
         scores[name] = clip_scores(out / name, held_out, settings.get("source", ""), pairs, device, judged)
@@ -114,7 +116,7 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
     return pipeline.to(device)
 
 
-def judge(world: World | None, pictures: Pictures) -> quality.Judge:
+def judge(world: World | None) -> quality.Judge:
     """Who judges the base's images, and on which prompts."""
     if world is None:
         return quality.SHAPES
@@ -130,13 +132,16 @@ def write_images(images: Path, out: Path) -> None:
     tables.write(out, (part for part in kept if len(part)), tables.IMAGES)
 
 
-def base_scores(folder: Path, pictures: Pictures, judged: quality.Judge, device: torch.device) -> dict[str, Any]:
-    """Scores of the base by sampler and guidance scale, and of its VAE."""
+def base_scores(
+    folder: Path, pictures: Pictures, judged: quality.Judge, device: torch.device, whole: bool
+) -> dict[str, Any]:
+    """Scores of the base by sampler and guidance scale, and of its VAE; not `whole`: of one sampler, at few scales."""
     pipeline = load_pipeline(folder, device)
     found: dict[str, Any] = {"vae": quality.vae_scores(pipeline.vae, pictures, judged, device)}
-    found["ddim"] = quality.base_scores(pipeline, judged, GUIDANCES, SAMPLES)
+    if whole:
+        found["ddim"] = quality.base_scores(pipeline, judged, GUIDANCES, SAMPLES)
     pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    found["ddpm"] = quality.base_scores(pipeline, judged, GUIDANCES, SAMPLES)
+    found["ddpm"] = quality.base_scores(pipeline, judged, GUIDANCES if whole else FEW_GUIDANCES, SAMPLES)
     return found
 
 
