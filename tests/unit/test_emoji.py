@@ -18,6 +18,7 @@ from stages.emoji.oracle import Oracle, Seen, entropy
 from stages.emoji.packages import Wanted, entries
 from stages.errors import InputError
 from stages.models.record import ModelRecord, describe
+from stages.prepare import quality
 from stages.rewards.base import load_reward, require_oracle
 from tests import emoji_packages
 from tests.emoji_packages import FOOD, PEOPLE
@@ -220,6 +221,20 @@ def test_annotators_are_shown_no_evaluation_prompt_and_mostly_what_is_asked(orac
     assert shown.a.shape == (300, 64, 64, 3)
     wrong = [~oracle.see(side, shown.prompts).right for side in (shown.a, shown.b)]
     assert 0.05 < (wrong[0] | wrong[1]).mean() < 0.5
+
+
+def test_a_base_is_judged_by_the_oracle(record: ModelRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base that draws women for every pilot, each time in another tone, and pears."""
+    model = require_oracle(load_reward(record))
+    real = Oracle.load(record.path + "/images.parquet")
+    women = rows(real, caption="woman pilot", vendor="google")
+    shown = [*women, *rows(real, caption="pear")[:1] * len(women)]
+    monkeypatch.setattr(quality, "draw", lambda pipeline, prompts, guidance, steps, seed: real.images[shown])
+    judge = quality.by_oracle(model, ["pilot", "raised hand"])
+    found = quality.base_scores(None, judge, [1.0], len(women))["1"]  # type: ignore[arg-type]
+    assert found["caption_accuracy"] == 0.5
+    assert found["tone_entropy"] == pytest.approx(math.log(len(women)) / 2)
+    assert found["gender_entropy"] == 0
 
 
 # --- the reward -----------------------------------------------------------------------------------------------------
