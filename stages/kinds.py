@@ -26,7 +26,8 @@ def unfit(annotation: Any, value: Any) -> str:
     if annotation is Any or (value is None and type(None) in _members(annotation)):
         return ""
     members = _members(annotation)
-    faults = [_unfit(member, value) for member in members if member is not type(None)]
+    kinds = [member for member in members if member is not type(None)]
+    faults = [_unfit(kind, value) if len(kinds) == 1 else _of_several(kind, value) for kind in kinds]
     if not faults or not all(faults):
         return ""
     inner = [fault for fault in faults if not fault.startswith("expected")]
@@ -57,6 +58,16 @@ def _unfit(kind: Any, value: Any) -> str:
         faults = ((key, unfit(inner[1], item)) for key, item in value.items())
         return next((f"{key}: {fault}" for key, fault in faults if fault), "")
     return ""
+
+
+def _of_several(kind: Any, value: Any) -> str:
+    """The fault of `value` for one of several kinds that a key may have, where pydantic would name them all."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return "" if value in inner else f"expected {_names(kind)[0]}"
+    if origin in (tuple, list) and not isinstance(value, list | tuple):
+        return "expected a list"
+    return _unfit(kind, value)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

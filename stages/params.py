@@ -50,6 +50,10 @@ PLAIN = {
 """What some of pydantic's errors are called in terms of a study file, by their type."""
 
 
+KINDS = ("tuple[", "list[", "literal[", "constrained-")
+"""How pydantic begins the names of the kinds of a key that may have several."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a message: `; did you mean 'refl'?`, or the list of what is known when nothing is near."""
     names = sorted(known)
@@ -127,10 +131,13 @@ def _spot(where: str, keys: list[str]) -> str:
 def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
     """The keys of `loc` as the user wrote them, and the field names known at its end.
 
-    Pydantic puts the tag of a union's member into `loc` as well; no such key stands in the file, so it is left out.
+    Pydantic puts the tag of a union's member into `loc` as well, or its kind; no such key stands in the file, so it is
+    left out.
     """
     members, keys = [model], []
     for part in loc:
+        if isinstance(part, str) and part.startswith(KINDS):
+            continue
         tagged = [member for member in members if part in _kinds(member)] if len(members) > 1 else []
         if tagged:
             members = tagged

@@ -28,6 +28,12 @@ class Sight(Protocol):
         """Metrics of two or more images of one prompt, in what it leaves open; at least `attribute_diversity`."""
         ...
 
+    def open_attributes(self) -> Mapping[str, np.ndarray]:
+        """What may be open while an image is made, by name, [n] or [n, D] float64, words as one-hot; `stages/decided`
+        asks when each of them is settled.
+        """
+        ...
+
 
 S = TypeVar("S", bound=Sight)
 

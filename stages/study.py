@@ -19,17 +19,19 @@ from pydantic import Field, StringConstraints
 
 from stages import demands, names, plugins
 from stages.curate.settings import CurateSettings, source_name
+from stages.decided.settings import DecidedSettings
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
 from stages.finetune import method
 from stages.finetune import resolve as methods
 from stages.finetune.settings import FinetuneSettings, RunSettings
-from stages.measure.settings import MeasureSettings
+from stages.measure.settings import PASSED, MeasureSettings
 from stages.params import Settings, nearest, read_study, validate
 from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.prepare.source import ImportSettings
+from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
 from stages.rewards import base as rewards
 from stages.runtime import run_stage, whole_file
@@ -98,6 +100,7 @@ class Study(Settings):
     prepare: PrepareSettings
     score: ScoreSettings
     encode: EncodeSettings
+    decided: DecidedSettings | None = Field(None, description="what is settled when; without it, not looked at")
     finetune: FinetuneSettings
     methods: dict[Name, dict[str, Any]] = Field(min_length=1)
     runs: dict[str, RunSettings] = Field(min_length=1)
@@ -118,6 +121,7 @@ def load(path: str | Path) -> Study:
     runs, sampling = _check_runs(study, path, raw), strategies.resolve(path, raw)
     _check_strategies(study, sampling, f"{path}: ")
     demands.check(study, runs, sampling, f"{path}: ")
+    _check_decided(study, sampling, f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
     _check_files(study, f"{path}: ")
@@ -148,6 +152,12 @@ def _check_models(study: Study, where: str) -> None:
     for key, entries in (named | lists).items():
         if twice := [name for name, count in Counter([*entries]).items() if count > 1]:
             raise InputError(f"{where}{key}: {twice[0]!r} stands twice, expected every name once")
+    passing = study.measure.passing
+    if passing is not None and passing.metric == study.study.reward:
+        raise InputError(
+            f"{where}measure.passing.metric: {passing.metric!r} is the training reward; expected a judge that nothing"
+            " was trained on"
+        )
     if study.study.heldout == study.study.reward:
         raise InputError(f"{where}study.heldout: {study.study.heldout!r} is the training reward; expected another one")
     for key, models in named.items():
@@ -205,15 +215,46 @@ def _check_strategies(study: Study, plan: strategies.Plan, where: str) -> None:
                 strategies.run_of(network, run, study.runs, spot)
 
 
+def _check_decided(study: Study, sampling: strategies.Plan, where: str) -> None:
+    """What is taken from `decided` is decided, over indices that there are and a diversity that is measured."""
+    if study.decided is None:
+        for name, settings in study.methods.items():
+            if methods.method(settings, f"{where}methods.{name}")[2].auto:
+                raise InputError(f"{where}methods.{name}: start or middle is auto, {UNDECIDED}")
+        for strategy in sampling.strategies:
+            if strategy.settings.auto:
+                raise InputError(f"{where}sample.strategies.{strategy.name}: k is auto, {UNDECIDED}")
+        return
+    try:
+        study.decided.grid(study.sample.steps)
+    except ValueError as error:
+        raise InputError(f"{where}decided.{error}") from None
+    _check_known([study.decided.diversity], _measured(study), f"{where}decided.diversity", "measured diversity")
+
+
+UNDECIDED = (
+    "but there is no section `decided` to take it from; add one, `decided: {diversity: attribute_diversity}` say"
+)
+
+
+def _measured(study: Study) -> list[str]:
+    """The measured diversities."""
+    features = (f"{name}_diversity" for name in study.measure.features)
+    found = ["attribute_diversity", *features, *study.measure.set_metrics]
+    return found + ([f"{name}{PASSED}" for name in found] if study.measure.passing is not None else [])
+
+
 def _check_report(study: Study, where: str) -> None:
     """The report shows what is measured."""
-    measured = [
-        "attribute_diversity",
-        *(f"{name}_diversity" for name in study.measure.features),
-        *study.measure.set_metrics,
-    ]
+    measured = _measured(study)
     _check_known(study.report.rewards, study.measure.rewards, f"{where}report.rewards", "measured reward")
     _check_known(study.report.diversities, measured, f"{where}report.diversities", "measured diversity")
+    for one in figure.figures(study.report.figures):
+        if one.about.needs and getattr(study, one.about.needs, None) is None:
+            raise InputError(
+                f"{where}report.figures: {one.kind!r} shows the section {one.about.needs!r}, which the study lacks; add"
+                " it, or leave the figure out"
+            )
 
 
 def _check_files(study: Study, where: str) -> None:

@@ -109,6 +109,23 @@ SUMMARY = _schema(
 images and prompts, by jackknife for set metrics, where it can be had.
 """
 
+DECIDED = _schema(
+    "decided", 1, index=INT, timestep=FLOAT, kind=STRING, quantity=STRING, prompt_id=STRING, within=FLOAT,
+    between=FLOAT,
+)  # fmt: skip
+"""One (index of the sampler's grid, prompt, quantity) a row. `within` is the variance of the quantity, or the
+diversity, between two images that share the state entering the index, `between` that between independent images of the
+prompt. `kind` is diversity, attribute or score.
+"""
+
+DECIDED_SHARES = _schema(
+    "decided_shares", 1, index=INT, steps=INT, timestep=FLOAT, kind=STRING, quantity=STRING, share=FLOAT,
+    low=optional(FLOAT), high=optional(FLOAT), n_prompts=INT, nfe=INT,
+)  # fmt: skip
+"""The share of a quantity that is still open at an index of a grid of `steps`, with an interval over prompts: sums of
+`within` over those of `between`. `nfe` counts the network evaluations of what was drawn again from the index.
+"""
+
 TUNE = _schema(
     "tune", 2, method=STRING, lr=FLOAT, steps=INT, reward=FLOAT, heldout=pa.list_(FLOAT), diversity=FLOAT,
     chosen=pa.bool_(),
@@ -124,12 +141,14 @@ RESULTS = _schema(
 """What is kept of a study's measures: the mean score of a prompt's images per row."""
 
 FINDINGS = _schema(
-    "findings", 1, about=STRING, method=STRING, strategy=STRING, against=STRING, metric=STRING,
+    "findings", 2, about=STRING, method=STRING, strategy=STRING, against=STRING, metric=STRING,
     at_equal=optional(STRING), state=STRING, mean=FLOAT, low=FLOAT, high=FLOAT, area=optional(FLOAT),
     area_low=optional(FLOAT), area_high=optional(FLOAT), per_seed=pa.list_(FLOAT), note=STRING,
+    detectable=optional(FLOAT), p=optional(FLOAT), p_adjusted=optional(FLOAT), main=pa.bool_(),
 )  # fmt: skip
 """One statistical finding a row: a difference of `metric`, or its mean gap and area between two frontiers `at_equal`
-diversity; `about` names the claim, or says `gap` or `ablation`.
+diversity; `about` names the claim, or says `gap` or `ablation`. `detectable` is the smallest effect that could have
+been seen, `p` two-sided, `p_adjusted` after Holm's correction; `main` marks the pair that was named beforehand.
 """
 
 TRAINING = _schema("training", 1, run=STRING, step=INT, term=STRING, value=FLOAT)

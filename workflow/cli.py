@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.params import nearest
+from workflow.jobs import SHARES
 from workflow.layout import Layout
 
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "doctor": Command("workflow.doctor", "say what this machine has, and what a study needs and lacks"),
     "estimate": Command("workflow.estimate", "time the networks of a study: hours, memory and disk of the rest"),
     "report": Command("stages.report", "write the page of a finished study again: imagerefl report [STUDY]"),
+    "power": Command("stages.power", "say how many seeds, prompts and images a study needs to see a gap"),
     "tune": Command("stages.tune", "try learning rates on training prompts"),
     "export": Command("stages.export", "write a fine-tuned model for diffusers and other programs"),
     "votes": Command("stages.votes", "make a blinded form for raters, and analyse their votes"),
@@ -55,7 +57,8 @@ def report_arguments(study: str) -> list[str]:
     """The command line of the report stage for the study file `study`: every folder that the stage reads."""
     layout = Layout.read(study)
     folders = {name: layout.out(name) for name in ("data", "scores", "runs", "samples", "measures")}
-    options = folders | {"out": layout.out("report")}
+    options = folders | ({"decided": layout.out(SHARES)} if "decided" in layout.needs else {})
+    options |= {"out": layout.out("report")}
     return ["--params", study, *(part for name, path in options.items() for part in (f"--{name}", path))]
 
 

@@ -39,11 +39,13 @@ PLOTS = Path(__file__).with_name("plots.yaml")
 
 def content(crosses: bool = False, report: Sequence[str] | None = None, needs: Collection[str] = ()) -> str:
     """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained, `report` what the report
-    consists of: by default that of a study without figures of its own. `needs` is what methods learn from.
+    consists of: by default that of a study without figures of its own. `needs` is that of `Layout.needs`.
     """
     files = figure.outputs() if report is None else report
     stages: dict[str, Any] = {"plan": _plan()}
     for stage in STAGES:
+        if stage.section and stage.section not in needs:
+            continue
         if _chooses(stage) and "chosen" not in stages:
             stages["chosen"] = _chosen(crosses)
         stages |= dict(_stages(_without_unneeded(stage, needs), files))
@@ -69,7 +71,7 @@ def _chosen(crosses: bool) -> dict[str, Any]:
 
 
 def _without_unneeded(stage: Stage, needs: Collection[str]) -> Stage:
-    """A stage that reads only what the study's methods need."""
+    """A stage that reads only what the study needs."""
     reads = {flag: one for flag, one in stage.reads.items() if not isinstance(one, Needed) or one.data in needs}
     return replace(stage, reads=reads)
 

@@ -34,7 +34,9 @@ class Files:
         return SHARDED[stage.name] if stage.name in SHARDED and self.layout.shards(stage.name) else (stage,)
 
     def names(self, stage: Stage) -> list[str]:
-        """Names of the jobs of a stage; the empty name where there is one job."""
+        """Names of the jobs of a stage; the empty name where there is one job, none where the study asks for none."""
+        if stage.section and stage.section not in self.layout.needs:
+            return []
         if not stage.each:
             return [""]
         return [*(["base"] if stage.base else []), *map(str, at(self.layout.study, stage.each) or ())]

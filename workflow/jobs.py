@@ -36,10 +36,10 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Needed:
-    """A file that a flag names in studies with a method that needs this `data`; in others there is no such flag."""
+    """A file that a flag names in studies that need this `data` (`Layout.needs`); in others there is no such flag."""
 
     path: str
-    data: Literal["pairs"]
+    data: Literal["pairs", "decided", "start", "k"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Stage:
     """Functions of the program's `__main__` that are executed, where it has subcommands of different jobs."""
     outside: tuple[str, ...] = ()
     """Folders whose files a job may take from outside, for DVC; the very files are those of `Layout.sources`."""
+    section: str = ""
+    """Section of the study file that asks for the job; empty where every study has it."""
     sharded: bool = False
     """Whether there are several jobs of an entry, each with its share; what they write is kept until it is joined."""
     resources: Resources = field(default_factory=dict)
@@ -135,6 +137,10 @@ MEASURED: dict[str, Place] = {
 }  # fmt: skip
 REFERENCE = "measures/reference.safetensors"
 JUDGES = Folder("models")
+
+
+AUTO = "decided/auto.json"
+SHARES = "decided/shares.parquet"
 
 
 def _asks(mem_mb: int, runtime: int, gpu: int = 0) -> Resources:
@@ -197,10 +203,17 @@ CONSISTENCY = _recipe(
     priority=75, resources=_asks(8000, 480, 1),
 )  # fmt: skip
 
+DECIDED = Stage(
+    "decided", "decided", "What is settled when: the rest of the base's trajectories drawn again from every index",
+    reads={"base": BASE} | ENCODINGS | {"models": JUDGES},
+    writes={"pairs": "decided/pairs.parquet", "shares": SHARES, "auto": AUTO}, section="decided",
+    keys=("study.seed", "decided", "sample.steps", "measure"), priority=72, resources=_asks(4000, 120, 1),
+)  # fmt: skip
+
 FINETUNE = Stage(
     "finetune", "finetune", "One run: a method with a training seed",
     reads={"base": BASE, "reward": "models/{reward}.json", "heldout": "models/{heldout}.json"}
-    | ENCODINGS | {"predictors": Folder("encodings")},
+    | ENCODINGS | {"predictors": Folder("encodings"), "auto": Needed(AUTO, "start")},
     writes={"weights": "runs/{name}/policy.safetensors", "log": f"runs/{{name}}/{LOG}"},
     each="runs", flag="run",
     keys=("study.seed", "study.reward", "study.heldout", "methods.{method}", "runs.{name}"),
@@ -209,13 +222,15 @@ FINETUNE = Stage(
 
 SAMPLE_BASE = Stage(
     "sample_base", "sample base", "Images of the base by the strategies applied to it; latents at switch steps",
-    reads={"base": BASE} | ENCODINGS | SEARCHED, writes={"samples": "samples/base.parquet", "latents": LATENTS},
+    reads={"base": BASE} | ENCODINGS | SEARCHED | {"auto": Needed(AUTO, "k")},
+    writes={"samples": "samples/base.parquet", "latents": LATENTS},
     functions=("base_images",), keys=("study.seed", "sample"), priority=70, resources=_asks(4000, 720, 1),
 )  # fmt: skip
 
 SAMPLE = Stage(
     "sample", "sample run", "Images of one run by the strategies applied to it",
-    reads={"base": BASE, "policy": "runs/{name}/policy.safetensors"} | ENCODINGS | {"latents": LATENTS} | SEARCHED,
+    reads={"base": BASE, "policy": "runs/{name}/policy.safetensors"} | ENCODINGS | {"latents": LATENTS} | SEARCHED
+    | {"auto": Needed(AUTO, "k")},
     writes={"samples": SAMPLES}, each="runs", flag="run",
     keys=("study.seed", "sample", "runs.{name}"), priority=50, resources=_asks(4000, 720, 1),
 )  # fmt: skip
@@ -237,14 +252,17 @@ REPORT = Stage(
     "report", "report", "The page, the numbers for `dvc metrics diff`, the tables for `dvc plots`",
     reads={
         "data": Folder("data"), "scores": Folder("scores"), "runs": Folder("runs"), "samples": Folder("samples"),
-        "measures": Folder("measures"), "predictors": Folder("encodings"),
+        "measures": Folder("measures"), "predictors": Folder("encodings"), "decided": Needed(SHARES, "decided"),
     },
     writes={"out": Report("report")},
-    keys=("study", "report", "methods", "runs", "score.rewards", "sample.steps", "sample.strategies", "measure"),
+    keys=("study", "report", "methods", "runs", "score.rewards", "sample.steps", "sample.strategies", "measure",
+          "finetune.sampling_steps", "decided"),
     outside=("votes",), priority=100, resources=_asks(4000, 60),
 )  # fmt: skip
 
-STAGES = (CURATE, *PREPARE, SCORE, ENCODE, CONSISTENCY, FINETUNE, SAMPLE_BASE, SAMPLE, REFERENCES, MEASURE, REPORT)
+STAGES = (
+    CURATE, *PREPARE, SCORE, ENCODE, CONSISTENCY, DECIDED, FINETUNE, SAMPLE_BASE, SAMPLE, REFERENCES, MEASURE, REPORT,
+)  # fmt: skip
 """What DVC runs, and Snakemake where one job takes all images of a run."""
 
 SHARDED = {

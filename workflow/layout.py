@@ -87,10 +87,17 @@ class Layout:
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """What the methods of the study's runs learn from: prompts, images or pairs."""
+        """What the jobs of the study need besides what every study has: what the methods of its runs learn from
+        (prompts, images or pairs), `decided` where it has that section, and `start` or `k` where a method or a sampling
+        strategy takes that from what was decided.
+        """
         names = {self.method(run) for run in self.runs}
         asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
-        return frozenset(each.needs.data for each in asked)
+        found = {str(each.needs.data) for each in asked}
+        found |= {"decided"} if self.study.get("decided") is not None else set()
+        found |= {"start"} if any(each.auto for each in asked) else set()
+        found |= {"k"} if any(each.settings.auto for each in self._sampling.strategies) else set()
+        return frozenset(found)
 
     def searched(self, target: Target) -> list[str]:
         """Records of the rewards that sampling strategies ask about images of the base, or of trained runs."""

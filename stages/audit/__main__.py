@@ -90,6 +90,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     for key in summaries[[*keys, "metric"]].itertuples(index=False, name=None):
         scores = plain.scores.get((key[1], *key[3:]))
         row = None if scores is None else scores[[plain.seeds[key[1]].index(key[2])]]
+        row = None if row is None else row[:, np.isfinite(row[0])]  # prompts that have the metric
         ends = {"mean": sets.get(key)} if row is None else plain.interval(plain.drawn(row))
         found[key] = {end: ends[end] for end in ENDS if end in ends}
     widths = summaries.set_index([*keys, "metric"])[ENDS].to_dict("index")  # of set metrics, by the jackknife
@@ -158,7 +159,7 @@ def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _headline(own: Study, findings: dict[tuple[str, ...], Finding], raw: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The content of metrics.json by path."""
-    for claim in ("raises", "trade", "above", "parts_company"):
+    for claim in ("raises", "trade", "best", "above", "parts_company"):
         mine = {
             k: f
             for k, f in findings.items()
@@ -167,6 +168,8 @@ def _headline(own: Study, findings: dict[tuple[str, ...], Finding], raw: dict[st
         if mine:
             yield f"claims/{claim}/shown", sum(found["state"] == "shown" for found in mine.values())
             yield f"claims/{claim}/of", len(mine)
+        for key, found in mine.items() if claim == "best" else ():
+            yield f"best/{key[3]}/{key[4]}", found["mean"]
         for key, found in mine.items() if claim == "above" else ():
             yield f"gap/{key[3]}/{key[4]}", found["mean"]
             yield f"area/{key[3]}/{key[4]}", found.get("area_mean")
@@ -192,7 +195,8 @@ def _page(audit: Audit, path: Path, own: dict[str, Finding]) -> None:
         found = {"seeds": [], "note": []} | own.get(key, {"mean": math.nan, "low": math.nan, "high": math.nan})
         ends = [found[end] for end in ENDS] if found["low"] == found["low"] else [found["mean"]]
         ends = [math.nan] if key.startswith(("gap", "above", "ablation")) and len(ends) < 3 else ends
-        every = [*ends, *found["seeds"], *found["note"]] if len(ends) == 3 else found["note"]
+        least = [found["least"]] if "least" in found else []
+        every = [*ends, *found["seeds"], *found["note"], *least] if len(ends) == 3 else found["note"]
         wanted = {"": ends, "all": every, "seeds": found["seeds"], "note": found["note"]}[part]
         audit.text(f"page: {key}", unescape(re.sub("<[^>]*>", " ", content)), [float(value) for value in wanted])
 

@@ -16,7 +16,7 @@ from stages.params import read_study
 if TYPE_CHECKING:
     from stages.audit.__main__ import Audit
 
-LABELS = {"alone": 1, "curve": 1, "metric": 2, "reward": 3}
+LABELS = {"alone": 1, "curve": 1, "metric": 2, "reward": 3, "best reward": 3}
 """Columns of labels of a table, by the name of its first one."""
 
 
@@ -76,6 +76,8 @@ def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...],
             rows["metric"].append([*_ends(one), *one["seeds"], *one["note"]])
         elif key[0] == "above":
             rows["reward"].append([*_ends(one, "area_"), *_ends(one), *one["seeds"], *one["note"]])
+        elif key[0] == "best":
+            rows["best reward"].append([*_ends(one), *one["seeds"], *one["note"]])
         elif key[0] in ("gap", "ablation"):
             rows["curve"] += [[]] if key[3:] == (own.report["rewards"][0], own.report["diversities"][0]) else []
             rows["curve"][-1] += _ends(one)

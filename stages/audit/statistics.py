@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,7 +68,14 @@ class Study:
         resampled, tail = drawn[1 : self.size + 1], (1 - self.report.get("interval", 0.95)) / 2
         defined = resampled[np.isfinite(resampled)]
         low, high = np.quantile(defined, [tail, 1 - tail]) if len(defined) else (math.nan, math.nan)
-        return {"mean": drawn[0], "low": low, "high": high, "seeds": drawn[self.size + 1 :]}
+        alone = drawn[self.size + 1 :]
+        own = len(alone) ** 2 if self.report.get("resample") == "prompts_and_seeds" else len(alone)
+        spread = defined.var(ddof=1) if len(defined) > 1 else math.nan
+        spread += alone.var(ddof=1) / own if len(alone) > 1 else 0.0
+        normal = NormalDist()
+        level = (1 + self.report.get("interval", 0.95)) / 2
+        least = (normal.inv_cdf(level) + normal.inv_cdf(0.8)) * math.sqrt(spread)
+        return {"mean": drawn[0], "low": low, "high": high, "seeds": alone, "least": least}
 
     def _change(self, metric: str, mine: Point, other: Point, sign: int, seeds: Any = None) -> Finding:
         sides = [self._at(point, metric, seeds) for point in (mine, other)]
@@ -97,6 +105,39 @@ class Study:
         state = "not shown" if above[0] < 0.9 and _state(made, 1) == "shown" else _state(made, 1)
         wide = {f"area_{end}": value for end, value in self.interval(area).items()}
         return made | wide | {"state": state, "note": [round(100 * above[0]), low[0], high[0]]}
+
+    def _best(self, pair: tuple[str, str], mine: Sequence[Point], other: Sequence[Point]) -> Finding:
+        """The best reward at no less diversity, of one curve less that of another, and its two-sided p-value."""
+        assert self.limit is not None
+        paths = ([*mine, self.limit], [*other, self.limit], [self.limit])
+        most = max(len(self._at(point, pair[0], None)) for point in mine)
+        sides = [
+            [np.stack([self.drawn(self._at(p, axis, None), seeds=most) for p in path], 1) for axis in pair[::-1]]
+            for path in paths
+        ]
+        (d0, r0), (d1, r1), (limit, _) = sides
+        low, high = d1.min(1, keepdims=True), limit
+        ends = np.sort(np.clip(np.concatenate([d0, d1, low, high], 1), np.minimum(low, high), high), 1)
+        places = np.concatenate([(ends[:, 1:] + ends[:, :-1]) / 2, high], 1)  # B is constant between the ends
+        b0, b1 = (
+            np.where(d[:, None] >= places[..., None], r[:, None], -math.inf).max(2) for d, r in ((d0, r0), (d1, r1))
+        )
+        width = (high - low)[:, 0]
+        inner = ((b0 - b1)[:, :-1] * np.diff(ends)).sum(1)
+        drawn = np.where(width > 0, inner / np.where(width > 0, width, 1), (b0 - b1)[:, -1])
+        made, anew = self.interval(drawn), drawn[1 : self.size + 1]
+        p = min(1.0, 2 * (1 + min((anew <= 0).sum(), (anew >= 0).sum())) / (1 + len(anew)))
+        return made | {"state": _state(made, 1), "note": [p]}
+
+    def _together(self, found: dict[tuple[str, str], Finding]) -> None:
+        """Holm's correction over all pairs but the one that was named beforehand."""
+        main = self.report.get("main") or {}
+        rest = [p for p in found if p != (main.get("reward"), main.get("diversity"))]
+        worst, level = 0.0, self.report.get("interval", 0.95)
+        for rank, pair in enumerate(sorted(rest, key=lambda p: found[p]["note"][0])):
+            worst = max(worst, min(1.0, found[pair]["note"][0] * (len(rest) - rank)))
+            found[pair]["note"].append(worst)
+            found[pair]["state"] = found[pair]["state"] if worst <= 1 - level else "not shown"
 
     def _at(self, point: Point, metric: str, seeds: Sequence[int] | None) -> np.ndarray:
         chosen = seeds if seeds and point[0] != "base" else self.seeds[point[0]]
@@ -142,6 +183,11 @@ class Study:
         curves = {point[:2]: self.curve(*point[:2]) for point in self.points}
         ahead, mine = (curves.get((method, self.leading), []) for method in (reference, candidate))
         pairs = [(r, d) for r in self.report["rewards"] for d in self.report["diversities"]]
+        if ahead and mine and reference != candidate:
+            best = {pair: self._best(pair, mine, ahead) for pair in pairs}
+            self._together(best)
+            for pair, found in best.items():
+                yield ("best", candidate, self.leading, *pair), found
         for key, path in curves.items():
             leads = key[1] == self.leading and key[0] != "base"
             for metric, sign in self.axes.items() if leads and len(path) > 2 else ():

@@ -1,7 +1,8 @@
 """Say what a study would take on this machine: hours of training and sampling, memory, disk.
 
 Networks are timed for a moment on the study's own data, so its prompts and images have to be encoded before; `make
-estimate STUDY=...` sees to that. Nothing is kept. What measuring takes, scoring and the report is not reckoned.
+estimate STUDY=...` sees to that. Nothing is kept. What measuring takes,
+scoring, `decided` and the report is not reckoned. For `auto`, what is open is taken to fall evenly from index to index.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from stages.decided.auto import stand_in
+from stages.decided.settings import GridSettings
 from stages.errors import InputError
 from stages.estimate.said import said
-from stages.params import read_study
+from stages.params import read_study, section
 from stages.runtime import run_stage
 
 
@@ -43,7 +46,9 @@ def main() -> None:
     from stages.sample.resolve import resolve as resolve_sampling
 
     paths = Paths(args.base, args.reward, None, args.tensors, args.index, args.predictors)
-    plans, every = [], [resolve(args.params, first[method]) for method in counted]
+    steps = section(args.params, "sample", GridSettings).steps
+    guess = stand_in(steps)  # `decided` need not have run
+    plans, every = [], [resolve(args.params, first[method], found=guess) for method in counted]
     for plan in every:
         student = plan.method_settings.needs.student
         distilled = None if student is None else paths.student(student)
@@ -52,7 +57,7 @@ def main() -> None:
             continue
         print(f"{plan.method}: left out, its distilled model {student!r} is not there yet")
         del counted[plan.method]
-    wanted = resolve_sampling(args.params)
+    wanted = resolve_sampling(args.params, found=guess)
     asked = dict.fromkeys([*wanted.rewards("base"), *wanted.rewards("tuned")])
     if asked and args.models is None:
         raise InputError(

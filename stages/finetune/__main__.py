@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from stages import lineage, processes
+from stages.decided.auto import Resolved
+from stages.errors import InputError
 from stages.finetune.paths import Paths
 from stages.finetune.resolve import resolve
 from stages.runtime import run_stage
@@ -23,11 +25,14 @@ def main() -> None:
     parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
     parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
+    parser.add_argument("--auto", type=Path, help="auto.json of decided, for methods with `auto`")
     parser.add_argument("--weights", type=Path, required=True, help="written: the trained part of the policy")
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
     args = parser.parse_args()
-    plan = resolve(args.params, args.run)
-    paths = Paths(args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors)
+    plan = resolve(args.params, args.run, found=None if args.auto is None else Resolved.read(args.auto))
+    if plan.method_settings.auto:
+        raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")
+    paths = Paths(args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors, args.auto)
     inputs, outputs = paths.inputs(plan.method_settings.needs), [args.weights, args.log]
     processes.spread("stages.finetune", sys.argv[1:])
 

@@ -11,7 +11,7 @@ from stages.finetune.needs import Needs
 @dataclass(frozen=True)
 class Paths:
     """Model records of the base, the training reward and the held-out reward (None where nothing is probed), the two
-    files of `encode`, and the folder of distilled models, for methods that name one.
+    files of `encode`, the folder of distilled models, for methods that name one, and what `auto` stands for.
     """
 
     base: Path
@@ -20,6 +20,7 @@ class Paths:
     tensors: Path
     index: Path
     predictors: Path | None = None
+    auto: Path | None = None
 
     def student(self, name: str) -> Path | None:
         """The record of a distilled model; None without a folder of them."""
@@ -28,5 +29,5 @@ class Paths:
     def inputs(self, needs: Needs) -> list[Path]:
         """Every file that a run with these needs reads."""
         student = None if needs.student is None else self.student(needs.student)
-        every = (self.base, self.reward, self.heldout, self.tensors, self.index, student)
+        every = (self.base, self.reward, self.heldout, self.tensors, self.index, student, self.auto)
         return [path for path in every if path is not None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.method import Method, kinds, load
 from stages.finetune.settings import FinetuneSettings, MethodSettings, RunSettings, StudySettings
@@ -30,6 +31,8 @@ class Plan:
     method_settings: MethodSettings
     train: FinetuneSettings
     study: StudySettings
+    taken: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the method that are `auto` in the study, with what they stand for."""
 
     def parameters(self) -> dict[str, object]:
         """The few parameters a reader compares runs by."""
@@ -75,10 +78,11 @@ def method(settings: Mapping[str, Any], where: str) -> tuple[Method[Any], Module
     return definition, module, validate(definition.settings, settings, where)
 
 
-def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) -> Plan:
+def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None, found: Resolved | None = None) -> Plan:
     """The plan of run `name` of the study at `path`; raises InputError for anything that does not fit together.
 
-    `study` is what stands in the file, where it was read before.
+    `study` is what stands in the file, where it was read before, and `found` what `auto` stands for, where that is
+    known; without it, what is `auto` stays so.
     """
     study = read_study(path) if study is None else study
     runs = study.get("runs") or {}
@@ -91,11 +95,14 @@ def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None) ->
     definition, module, settings = method(methods[run.method], f"{path}: methods.{run.method}")
     shared = section(path, "finetune", FinetuneSettings, study)
     train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
+    said = settings.model_dump()
     try:
+        settings = settings if found is None else settings.decided(found, train.sampling_steps)
         settings.check(train)
         if settings.source is not None and settings.needs.data not in ("images", "pairs"):
             raise ValueError(f"source {settings.source!r}: these settings train on no images and no pairs")
     except ValueError as error:
         raise InputError(f"{path}: methods.{run.method}: {error}") from None
     about = section(path, "study", StudySettings, study)
-    return Plan(name, run.method, run.seed, definition, module, settings, train, about)
+    taken = {key: value for key, value in settings.model_dump().items() if said[key] == "auto" != value}
+    return Plan(name, run.method, run.seed, definition, module, settings, train, about, taken)

@@ -47,11 +47,21 @@ def finetune(
     )  # fmt: skip
     if processes.first:
         policy.save(weights, context.model.record.digest, trainer.average)
-        rows: list[dict[str, object]] = [
-            {"step": n, "term": term, "value": value} for n, term, value in checkpoint.rows
-        ]
+        every = [*((0, term, value) for term, value in taken(plan).items()), *checkpoint.rows]
+        rows: list[dict[str, object]] = [{"step": n, "term": term, "value": value} for n, term, value in every]
         tables.write(log, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)
     processes.wait()
+
+
+def taken(plan: Plan) -> dict[str, float]:
+    """Terms of the log that say what `auto` stood for: `auto_start`; of a range `auto_middle_0` and `auto_middle_1`."""
+    found: dict[str, float] = {}
+    for key, value in plan.taken.items():
+        if isinstance(value, tuple | list):
+            found |= {f"auto_{key}_{place}": float(one) for place, one in enumerate(value)}
+        else:
+            found[f"auto_{key}"] = float(value)
+    return found
 
 
 def track(job: Job, plan: Plan, step: int, terms: Mapping[str, float]) -> None:

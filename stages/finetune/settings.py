@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from stages.finetune.needs import Needs
 from stages.params import Settings
+
+if TYPE_CHECKING:
+    from stages.decided.auto import Resolved
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -144,6 +147,15 @@ class MethodSettings(Settings):
     source: str | None = Field(
         default=None, description="name of the one source of `curate.images` whose images are trained on; null for all"
     )
+
+    @property
+    def auto(self) -> bool:
+        """Whether a key is taken from what `decided` found, and is not known yet."""
+        return False
+
+    def decided(self, found: Resolved, steps: int) -> Self:
+        """These settings with what `auto` stands for on a grid of `steps`; raises ValueError where that is nothing."""
+        return self
 
     @property
     def needs(self) -> Needs:

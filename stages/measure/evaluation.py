@@ -42,6 +42,8 @@ class Evaluation:
     formulas: int = FORMULAS
     released: Mapping[str, object] = field(default_factory=dict)
     """Habits of the released code that summaries follow."""
+    passing: Mapping[str, object] = field(default_factory=dict)
+    """Which images pass, where that is not the default."""
 
     @property
     def id(self) -> str:
@@ -55,8 +57,9 @@ class Evaluation:
 
     def _text(self) -> str:
         specification = asdict(self)
-        if not self.released:
-            del specification["released"]  # so that an evaluation without such habits keeps the id it always had
+        for name in ("released", "passing"):
+            if not specification[name]:
+                del specification[name]  # so that an evaluation without such habits keeps the id it always had
         return json.dumps(specification, sort_keys=True, default=str)
 
 

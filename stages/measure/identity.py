@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stages.measure.panel import Panel
-from stages.measure.settings import MeasureSettings
+from stages.measure.settings import PASSED, MeasureSettings
 from stages.rewards.preprocess import NORMALISATIONS
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
     first = next((name for name, kind in settings.features.items() if kind == "embedding"), None)
     found = {}
     for name in names:
-        if name in owners:
+        whole = name.removesuffix(PASSED)
+        if whole in owners and whole != name and settings.passing is not None:
+            check = settings.passing
+            found[name] = f"{name}: {owners[whole]}, images with {check.metric} of at least {check.least:g}"
+        elif name in owners:
             found[name] = f"{name}: {owners[name]}"
         elif name in OWN_SPACE and first is not None:
             found[name] = f"{name}: {models[first]}"

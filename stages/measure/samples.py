@@ -21,10 +21,11 @@ from stages.measure.identity import metric_ids
 from stages.measure.images import Batches, Row
 from stages.measure.judged import Judged, Judging, Verdict, join
 from stages.measure.panel import Panel
+from stages.measure.passing import passing
 from stages.measure.reference import for_sets, read_reference
 from stages.measure.released import mean_of_batches
 from stages.measure.setting import Ledger, Setting
-from stages.measure.settings import ALWAYS, GROUP, PACKAGE, MeasureSettings
+from stages.measure.settings import ALWAYS, GROUP, PACKAGE, MeasureSettings, PassingSettings
 from stages.measure.statistics import Reference
 from stages.resume import State
 from stages.runtime import progress
@@ -98,6 +99,7 @@ def measure(
         sets=sets | {"images": images} if real else {},
         models=panel.identities,
         spaces=settings.spaces,
+        passing={} if settings.passing in (None, PassingSettings()) else settings.passing.model_dump(),
         released={key: value for key, value in settings.as_released.model_dump().items() if value is not None},
     )
     done: list[dict[str, Any]] = []
@@ -136,7 +138,7 @@ def _finished(
             setting.left[prompt] -= len(indices)
             if not setting.left[prompt]:
                 del setting.left[prompt]
-                _finish_prompt(setting, prompt, metrics, settings.space)
+                _finish_prompt(setting, prompt, metrics, settings)
             if not setting.left:
                 ledger.close(setting)
                 yield open_settings.pop(key)
@@ -154,9 +156,13 @@ def _values(metrics: Mapping[str, Callable[[Judged], Mapping[str, V]]], images: 
     return found
 
 
-def _finish_prompt(setting: Setting, prompt: str, metrics: Metrics, space: str | None) -> None:
-    images = join(setting.waiting.pop(prompt))
-    for name, score in _values(metrics.prompt, images).items():
+def _finish_prompt(setting: Setting, prompt: str, metrics: Metrics, settings: MeasureSettings) -> None:
+    images, space = join(setting.waiting.pop(prompt)), settings.space
+    found = _values(metrics.prompt, images)
+    if settings.passing is not None:
+        own = {name: values[prompt] for name, values in setting.values.items() if prompt in values}
+        found |= passing(settings.passing, own, images, found, lambda kept: _values(metrics.prompt, kept))
+    for name, score in found.items():
         setting.add(name, prompt, None, float(score))
     if space is not None:
         setting.features.append(images.embeddings[space])

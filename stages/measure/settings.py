@@ -14,6 +14,21 @@ ALWAYS = ("rewards", "clipscore", "caption", "diversity", "attribute_diversity")
 """Metrics that are measured wherever they apply; `measure.set_metrics` adds others."""
 
 
+PASSED, PASSED_IMAGES = "_passed", "passed_images"
+"""End of the name of a metric over the images that pass, and the metric that is their number."""
+
+
+class PassingSettings(Settings):
+    """Which images pass: diversity is measured over these alone, too."""
+
+    metric: str = Field(
+        default="caption_accuracy",
+        description="value of an image that decides: whether it shows what its prompt says, where the world has an "
+        "oracle, or a measured reward that nothing was trained on",
+    )
+    least: float = Field(default=1.0, description="the least value with which an image passes")
+
+
 class AsReleased(Settings):
     """What the released ImageReFL code does and its paper does not say; off. See docs/reproduction.md."""
 
@@ -42,6 +57,9 @@ class MeasureSettings(Settings):
         3, ge=1, le=50, description="neighbour whose distance is the radius in precision and recall"
     )
     reference_images: int = Field(10_000, ge=2, description="curated images that set metrics compare with, at most")
+    passing: PassingSettings | None = Field(
+        PassingSettings(), description="diversity over images that pass, beside that over all; null: not measured"
+    )
     as_released: AsReleased = Field(AsReleased(), description="habits of the released code")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of the prompts")
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")

@@ -30,12 +30,16 @@ def main() -> None:
         "--measures", type=Path, required=True, help="folder of measure: RUN.parquet, RUN.summary.parquet"
     )
     parser.add_argument("--predictors", type=Path, help="folder of distilled models: NAME/train_log.parquet")
+    parser.add_argument("--decided", type=Path, help="shares.parquet of decided, where the study has that section")
     parser.add_argument("--out", type=Path, required=True, help="written: index.html, metrics.json, figures, tables")
     args = parser.parse_args()
     study = settings.read(args.params)
-    folders = Folders(args.data, args.scores, args.runs, args.samples, args.measures, args.out, args.predictors)
+    folders = Folders(
+        args.data, args.scores, args.runs, args.samples, args.measures, args.out, args.predictors, args.decided
+    )
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
+    inputs += [args.decided] if args.decided else []
     outputs = [folders.out / name for name in figure.outputs(study.report.figures)]
     with lineage.job(params=args.params, stage="report", inputs=inputs, outputs=outputs) as job:
         write_report(study, folders, job)
@@ -49,7 +53,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     from stages.report import data, files, page
     from stages.report.timeline import timeline
 
-    found = data.read(study, folders.measures, folders.samples, folders.runs)
+    found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
     background = data.background(study, folders)
     figures = figure.figures(study.report.figures)
     drawn = [one.draw(found) for one in figures]

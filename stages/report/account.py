@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from stages.report import style
-from stages.report.claims import Interval, State
+from stages.report import passing, style
+from stages.report.claims import POWER, Interval, State
 from stages.report.data import ReportData
 from stages.report.findings import Finding
 from stages.report.look import BASE
@@ -14,8 +14,9 @@ from stages.report.look import BASE
 TITLES = {
     "raises": "1. Tuning raises the reward, and diversity collapses",
     "trade": "2. {strategy} brings diversity back",
-    "above": "3. Above the reference at equal diversity",
-    "parts_company": "4. Training reward and true reward diverge under long training",
+    "best": "3. More reward than the reference at no less diversity",
+    "above": "4. Above the reference at equal diversity",
+    "parts_company": "5. Training reward and true reward diverge under long training",
 }
 """By the key of a claim."""
 
@@ -33,9 +34,11 @@ def account(data: ReportData) -> str:
         _alone(data),
     ]
     for claim in data.findings.claims:
-        table = _areas(data, claim.parts) if claim.pairs else _changes(data, claim.parts)
+        form = _bests if claim.key == "best" else _areas if claim.pairs else _changes
         title = TITLES[claim.key].format(strategy=strategy[:1].upper() + strategy[1:])
-        parts += [f"## {title}: {claim.state.value}", table]
+        parts += [f"## {title}: {claim.state.value}", form(data, claim.parts), _detectable(data, claim.parts)]
+    if lines := passing.warnings(data):
+        parts += ["## Diversity among images that pass says something else", "\n".join(f"- {line}" for line in lines)]
     if rivals := data.findings.curves("gap"):
         parts += [f"## Mean reward gap to {reference}'s {strategy}, at equal diversity", _curves(data, rivals)]
     if ablations := data.findings.curves("ablation"):
@@ -60,6 +63,26 @@ def _alone(data: ReportData) -> str:
 def _changes(data: ReportData, parts: Iterable[Finding]) -> str:
     rows = [[data.look.metric(f.metric), f.state, _interval(f.interval), _seeds(f.per_seed), f.note] for f in parts]
     return _table(["metric", "verdict", "change", "seeds", "on the way"], rows)
+
+
+def _bests(data: ReportData, parts: Iterable[Finding]) -> str:
+    rows = [
+        [*(data.look.metric(axis) for axis in f.axes), f"{f.state}{' (main)' if f.main else ''}", _interval(f.interval),
+         _seeds(f.per_seed), f.note] for f in parts
+    ]  # fmt: skip
+    return _table(["best reward", "at no less", "verdict", "gap", "seeds", "p"], rows)
+
+
+def _detectable(data: ReportData, parts: Sequence[Finding]) -> str:
+    """The smallest effects that the study could have shown."""
+    found = (
+        f"{' / '.join(data.look.metric(axis) for axis in f.axes)} {f.detectable:.2g}"
+        for f in parts if math.isfinite(f.detectable)
+    )  # fmt: skip
+    words = ", ".join(found)
+    return (
+        f"Smallest effects that would have been seen with a power of {POWER:.0%}: {words}." if words else "No effects."
+    )
 
 
 def _areas(data: ReportData, parts: Iterable[Finding]) -> str:

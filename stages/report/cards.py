@@ -68,6 +68,12 @@ def _words(data: ReportData) -> dict[str, tuple[str, str]]:
             f"neighbouring {letter} goes clearly the other way, and steps back make up at most {BACKTRACK:.0%} of the "
             "change.",
         ),
+        "best": (
+            f"{candidate} with {strategy} has more reward than {reference} with {strategy} at no less diversity.",
+            "The number is the best reward among points of at least a diversity d, less the same of the reference, "
+            f"averaged over d from the least diversity of {reference}'s points to the base's: defined for any two "
+            f"curves. {_main(data)} Shown where the {level} interval lies above zero and every training seed agrees.",
+        ),
         "above": (
             f"{candidate} with {strategy} lies above {reference} with {strategy} at equal diversity.",
             f"The number is the mean reward gap between the two frontiers. Shown where its {level} interval lies above "
@@ -83,8 +89,25 @@ def _words(data: ReportData) -> dict[str, tuple[str, str]]:
     }
 
 
+def _main(data: ReportData) -> str:
+    """Which pair counts alone, and how the others are counted."""
+    pair = data.study.report.main_pair
+    if pair is None:
+        return "The study names no main pair beforehand: all pairs are counted together by Holm's correction."
+    reward, diversity = (data.look.metric(name) for name in pair)
+    return (
+        f"The main pair, named beforehand, is {reward} at no less {diversity} and decides the claim; all other pairs "
+        "are counted together by Holm's correction."
+    )
+
+
 def _count(claim: Claim, look: Look) -> str:
     """How many parts are shown, which are not, and which go the other way."""
+    if main := claim.main:
+        others = [part for part in claim.parts if part is not main]
+        shown = sum(part.state == State.SHOWN for part in others)
+        text = f"Main pair, {look.metric(main.metric)} at no less {look.metric(main.at_equal or '')}: {main.state}."
+        return f"{text} Of the other pairs, {shown} of {len(others)} are shown." if others else text
     total, kind = len(claim.parts), "pairs of reward and diversity" if claim.pairs else "metrics"
     if claim.shown == total:
         return f"Shown on all {total} {kind}."
@@ -106,9 +129,9 @@ def _list(claim: Claim, look: Look) -> Table:
     rows = []
     for part in claim.parts:
         change, seeds = signed(part), Cell(_seeds(part), kind="seeds", number=f"{part.key}#seeds")
-        cells = [_state(part), Cell(change.text, change.sub, "number", number=part.key), seeds]
+        cells = [_state(part), Cell(change.text, change.sub, "number", number=part.key), seeds, Cell(_least(part))]
         rows.append([Cell(look.metric(part.metric)), *cells])
-    return Table(["", "verdict", "change", "single seeds"], rows)
+    return Table(["", "verdict", "change", "single seeds", "could have seen"], rows)
 
 
 def _matrix(data: ReportData, claim: Claim) -> Table:
@@ -118,22 +141,31 @@ def _matrix(data: ReportData, claim: Claim) -> Table:
     for reward in report.rewards:
         found = [by_axes[reward, diversity] for diversity in report.diversities]
         rows.append([Cell(look.metric(reward), look.role(reward)), *(_pair(part) for part in found)])
-    return Table(["", *(f"at equal {look.metric(diversity)}" for diversity in report.diversities)], rows)
+    words = "at no less" if claim.key == "best" else "at equal"
+    return Table(["", *(f"{words} {look.metric(diversity)}" for diversity in report.diversities)], rows)
 
 
 def _pair(finding: Finding) -> Cell:
-    """A gap and what it says; below, its interval, the single seeds, and over which diversities it is taken."""
+    """A gap and what it says; below, its interval, the single seeds, over which diversities it is taken or its p-value,
+    and the smallest gap that could have been seen.
+    """
     cell, state = gap(finding), _state(finding)
     if not finding.per_seed:
         return Cell(state.text, finding.note, kind=state.kind, number=f"{finding.key}#all")
-    sub = f"{cell.sub}; seeds {_seeds(finding)}; {finding.note}"
-    return Cell(f"{cell.text}  {state.text}", sub, kind=state.kind, number=f"{finding.key}#all")
+    sub = f"{cell.sub}; seeds {_seeds(finding)}; {finding.note}; could have seen {_least(finding)}"
+    main = "  (main)" if finding.main else ""
+    return Cell(f"{cell.text}  {state.text}{main}", sub, kind=state.kind, number=f"{finding.key}#all")
 
 
 def _state(finding: Finding) -> Cell:
     text = f"{MARKS[State(finding.state)]} {finding.state}"
     note = finding.note if len(finding.axes) == 1 else ""
     return Cell(text, note, kind=style.plain(finding.state), number=f"{finding.key}#note" if note else "")
+
+
+def _least(finding: Finding) -> str:
+    """The smallest effect that the data could have shown."""
+    return style.number(finding.detectable, style.digits(finding.detectable / 10, finding.detectable))
 
 
 def _seeds(finding: Finding) -> str:

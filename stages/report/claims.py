@@ -11,8 +11,9 @@ besides, every training seed alone points the same way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -23,6 +24,10 @@ from stages.runtime import seed_from
 
 BACKTRACK = 0.1
 """A trade may go back by this share of its whole change and still count as monotone."""
+
+
+POWER = 0.8
+"""Chance of being seen that the smallest detectable effect has."""
 
 
 class State(StrEnum):
@@ -86,7 +91,8 @@ class Judgement:
     """What the data say about one effect.
 
     `interval` is of a difference or a mean gap; `per_seed` are the values of the single training seeds; `area` is of
-    the area between two frontiers, where they were compared.
+    the area between two frontiers, where they were compared. `detectable` is the smallest effect that the data could
+    have shown, `p` a two-sided p-value and `p_adjusted` the same counted together with others, where there are any.
     """
 
     state: State
@@ -94,6 +100,9 @@ class Judgement:
     per_seed: tuple[float, ...]
     note: str = ""
     area: Interval | None = None
+    detectable: float = math.nan
+    p: float = math.nan
+    p_adjusted: float = math.nan
 
 
 def prompt_weights(prompts: int, resamples: int, seed: int) -> np.ndarray:
@@ -156,9 +165,30 @@ def paired_seeds(scores: np.ndarray, against: np.ndarray) -> list[tuple[np.ndarr
 
 def changes(draws: Draws, level: float, scores: np.ndarray, against: np.ndarray, sign: int) -> Judgement:
     """Whether a metric moved in the direction `sign` (1 up, -1 down): interval beyond zero, every seed alone agrees."""
-    interval = Interval.of(difference(draws, scores, against), level)
+    statistic = difference(draws, scores, against)
+    interval = Interval.of(statistic, level)
     per_seed = tuple(float(np.nanmean(mine - other)) for mine, other in paired_seeds(scores, against))
-    return Judgement(judge(interval, per_seed, sign), interval, per_seed)
+    least = detectable(statistic, per_seed, draws.seed is not None, level)
+    return Judgement(judge(interval, per_seed, sign), interval, per_seed, detectable=least)
+
+
+def detectable(statistic: np.ndarray, per_seed: Sequence[float], seeds_drawn: bool, level: float) -> float:
+    """The smallest effect that is seen with a probability of POWER: (z of (1 + level) / 2 + z of POWER) times the
+    standard error.
+
+    The squared standard error is the variance of the resamples, of a statistic (1 + resamples,), and that between the
+    S training seeds: their variance s^2 / S where the resamples keep all seeds, and the s^2 / S^2 that S seeds drawn
+    with replacement fall short by where they are drawn. Of a single seed nothing is known of the latter.
+    """
+    from scipy.special import ndtri  # the normal quantile; scipy.stats would take a second to import
+
+    resampled = statistic[1:][np.isfinite(statistic[1:])]
+    if len(resampled) < 2:
+        return math.nan
+    variance, count = float(resampled.var(ddof=1)), len(per_seed)
+    if count > 1:
+        variance += float(np.var(per_seed, ddof=1)) / (count**2 if seeds_drawn else count)
+    return float(ndtri((1 + level) / 2) + ndtri(POWER)) * math.sqrt(variance)
 
 
 def monotone(draws: Draws, level: float, path: Sequence[np.ndarray], sign: int) -> Judgement:
@@ -184,7 +214,7 @@ def monotone(draws: Draws, level: float, path: Sequence[np.ndarray], sign: int) 
     state = whole.state
     if state is State.SHOWN and (wrong or share > BACKTRACK):
         state = State.NOT_SHOWN
-    return Judgement(state, whole.interval, whole.per_seed, note)
+    return replace(whole, state=state, note=note)
 
 
 def judge(interval: Interval, per_seed: Sequence[float], sign: int) -> State:

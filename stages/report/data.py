@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.report import curation, load, people, students
+from stages.decided.shares import Share
+from stages.report import curation, decided, load, people, students
 from stages.report.findings import Findings
 from stages.report.load import Evaluation, Log
 from stages.report.look import Look
@@ -27,12 +28,15 @@ class Folders:
     measures: Path
     out: Path
     predictors: Path | None = None
+    decided: Path | None = None
+    """The table of shares."""
 
 
 @dataclass(frozen=True)
 class ReportData:
     """What figures draw from: settings, names and colours, measurements, findings, training logs, and the folder of the
-    sample tables (`RUN.parquet`).
+    sample tables (`RUN.parquet`); of a study with a section `decided`, its shares. `starts` are the indices at which
+    methods start, by method.
     """
 
     study: ReportStudy
@@ -41,6 +45,8 @@ class ReportData:
     findings: Findings
     log: Log
     samples: Path
+    decided: Sequence[Share] = ()
+    starts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,14 @@ class Background:
     students: Sequence[Student]
 
 
-def read(study: ReportStudy, measures: Path, samples: Path, runs: Path) -> ReportData:
+def read(study: ReportStudy, measures: Path, samples: Path, runs: Path, shares: Path | None = None) -> ReportData:
     """Read the measurements of a study and compute its findings; raises InputError for anything missing or foreign."""
     look = Look.of(study)
     evaluation = load.evaluation(study, look, measures, samples)
     log = load.training(study, runs)
-    return ReportData(study, look, evaluation, find(study, look, evaluation), log, samples)
+    findings = find(study, look, evaluation)
+    starts = decided.starts(study, log)
+    return ReportData(study, look, evaluation, findings, log, samples, decided.read(study, shares), starts)
 
 
 def background(study: ReportStudy, folders: Folders) -> Background:

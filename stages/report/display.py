@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from stages.measure.settings import PASSED, PASSED_IMAGES
 from stages.report import curves, style
 from stages.report.claims import Interval
 from stages.report.data import ReportData
@@ -15,8 +16,12 @@ from stages.report.table import NOTHING, Cell, Table
 
 
 def metric_order(data: ReportData) -> list[str]:
-    """Rewards, diversities, then every other metric in the order of the tables."""
-    first = [*data.study.report.rewards, *data.study.report.diversities]
+    """Rewards, diversities, each beside that of passing images, then every other metric in the order of the tables."""
+    known = set(data.evaluation.metrics)
+    pairs = ((name, f"{name}{PASSED}") for name in data.study.report.diversities)
+    shown = [name for pair in pairs for name in pair if name in known or name in data.study.report.diversities]
+    counted = [PASSED_IMAGES] if PASSED_IMAGES in known else []
+    first = list(dict.fromkeys([*data.study.report.rewards, *shown, *counted]))
     return [*first, *(metric for metric in data.evaluation.metrics if metric not in first)]
 
 

@@ -35,7 +35,7 @@ class FigureAbout(About):
     `section` is a section of the page (`frontier`, `strategies`, `training`, `samples`, ...), or the name of a new one.
     `place` orders the figures. `alt` says in words what the figure shows, for readers who cannot see it. `table` is the
     CSV file of the numbers behind it. A `standard` figure is drawn in every study, others where `report.figures` names
-    them.
+    them. `needs` is a section of the study file without which there is nothing to draw.
     """
 
     files: tuple[str, ...] = ()
@@ -44,6 +44,7 @@ class FigureAbout(About):
     alt: str = ""
     table: str = ""
     standard: bool = False
+    needs: str = ""
 
 
 @dataclass(frozen=True)

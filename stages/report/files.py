@@ -47,7 +47,8 @@ def headline(data: ReportData) -> dict[str, Any]:
     """The few numbers that `dvc metrics diff` compares between two revisions of a study, nested by what they are about.
 
     `claims`: parts shown, and parts, of each claim. `gap`: mean reward gap of the candidate's leading curve to the
-    reference's at equal diversity, `area` the area between the two frontiers. `base`, and `runs`: rewards and
+    reference's at equal diversity, `area` the area between the two frontiers, `best` the gap of the best reward at no
+    less diversity. `base`, and `runs`: rewards and
     diversities of the base and of every run, tuned only and in the middle of its leading curve.
     """
     claims = {claim.key: claim for claim in data.findings.claims}
@@ -60,6 +61,10 @@ def headline(data: ReportData) -> dict[str, Any]:
         for part in claims["above"].parts:
             found["gap"][part.metric][part.at_equal] = _number(part.mean)
             found["area"][part.metric][part.at_equal] = _number(part.area)
+    if "best" in claims:
+        found["best"] = {reward: {} for reward in data.study.report.rewards}
+        for part in claims["best"].parts:
+            found["best"][part.metric][part.at_equal] = _number(part.mean)
     found["base"] = _scores(data, data.evaluation.base, 0)
     found["runs"] = {run: _run(data, run) for run in data.study.runs}
     return found

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAN = math.nan
-CLAIMS = ("raises", "trade", "above", "parts_company")
-"""The claims in their order; the other kinds of findings are `estimate`, `difference`, `gap` and `ablation`."""
+CLAIMS = ("raises", "trade", "best", "above", "parts_company")
+"""The claims in their order; the other kinds of findings are `estimate`, `difference`, `gap`, `ablation` and
+`best_passed` (`best` over diversity among images that pass)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Finding:
 
     `about` is a claim, or `estimate` (the metric itself), `difference` (paired, to `against`), `gap` (mean reward gap
     of a curve to the reference method's leading one) or `ablation` (the same to the candidate's). `metric` at equal
-    `at_equal`, where that is a diversity. `value` is the strategy's free setting where the finding is about one point,
+    `at_equal` (of `best`: at no less), where that is a diversity. `detectable` is the smallest effect that a claim
+    could have shown, `p` a two-sided p-value, `p_adjusted` the same after Holm's correction; `main` marks the pair of a
+    claim that was named beforehand. `value` is the strategy's free setting where the finding is about one point,
     NaN where it is about a curve. `area` is the integral whose mean is the gap. `per_seed` are the values of the single
     training seeds. `nfe` and `seconds` are means per image.
     """
@@ -47,6 +50,10 @@ class Finding:
     area_high: float = NAN
     per_seed: tuple[float, ...] = ()
     note: str = ""
+    detectable: float = NAN
+    p: float = NAN
+    p_adjusted: float = NAN
+    main: bool = False
     seeds: int = 0
     n_prompts: int = 0
     nfe: float = NAN
@@ -96,11 +103,20 @@ class Claim:
 
     @property
     def state(self) -> State:
-        """The common state of all parts; else partly shown where some part is shown, and not shown where none is."""
+        """That of the main part, where one was named beforehand; else the common state of all parts, partly shown where
+        some part is shown, and not shown where none is.
+        """
+        if main := self.main:
+            return State(main.state)
         states = {State(part.state) for part in self.parts}
         if len(states) == 1:
             return states.pop()
         return State.PARTLY if State.SHOWN in states else State.NOT_SHOWN
+
+    @property
+    def main(self) -> Finding | None:
+        """The part that was named beforehand."""
+        return next((part for part in self.parts if part.main), None)
 
     @property
     def shown(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.report.claims import Draws, Interval, Judgement, State, judge, means, seed_mean
+from stages.report.claims import Draws, Interval, Judgement, State, detectable, judge, means, seed_mean
 
 ABOVE = 0.9
 """A frontier lies above another when it does so over at least this share of the diversities that both reach."""
@@ -73,7 +73,7 @@ def gaps(
 
     `mine` and `other` list (diversity, reward) scores of shape (seeds, prompts), one pair per point of the frontier.
     """
-    sides = (*_stack(draws, mine), *_stack(draws, other))
+    sides = (*stacked(draws, mine), *stacked(draws, other))
     return [gap(*drawn) for drawn in zip(*sides, strict=True)]
 
 
@@ -102,7 +102,8 @@ def lies_above(
         state = State.NOT_SHOWN
     note = f"above over {plain.above:.0%} of the common diversities {plain.low:.3g} to {plain.high:.3g}"
     area = Interval.of(np.array([one.area for one in found]), level)
-    return Judgement(state, interval, per_seed, note, area)
+    least = detectable(statistic, per_seed, draws.seed is not None, level)
+    return Judgement(state, interval, per_seed, note, area, detectable=least)
 
 
 def _seed_gaps(
@@ -116,13 +117,17 @@ def _seed_gaps(
     same = seeds == max(len(np.atleast_2d(diversity)) for diversity, _ in other)
     found = []
     for seed in range(seeds):
-        a, b = _of_seed(mine, seed)
-        c, d = _of_seed(other, seed if same else None)
+        a, b = of_seed(mine, seed)
+        c, d = of_seed(other, seed if same else None)
         found.append(float(gap(a, b, c, d).gap))
     return tuple(found)
 
 
-def _of_seed(points: Sequence[tuple[np.ndarray, np.ndarray]], seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+def of_seed(points: Sequence[tuple[np.ndarray, np.ndarray]], seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Diversity and reward [points] of one training seed, of all where `seed` is None; a point with one seed serves for
+    every seed.
+    """
+
     def one(scores: np.ndarray) -> float:
         scores = np.atleast_2d(scores)
         row = scores if seed is None or len(scores) == 1 else scores[seed : seed + 1]
@@ -131,7 +136,7 @@ def _of_seed(points: Sequence[tuple[np.ndarray, np.ndarray]], seed: int | None) 
     return np.array([one(d) for d, _ in points]), np.array([one(r) for _, r in points])
 
 
-def _stack(draws: Draws, points: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def stacked(draws: Draws, points: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Diversity and reward of every point under all draws, each of shape (1 + resamples, points)."""
     diversity = np.stack([means(draws, d) for d, _ in points], axis=1)
     reward = np.stack([means(draws, r) for _, r in points], axis=1)

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from stages import about, plugins
 from stages.about import About, LineStyle, MethodAbout, MetricAbout, StrategyAbout
-from stages.measure.settings import ALWAYS
+from stages.measure.settings import ALWAYS, PASSED, PASSED_IMAGES
 from stages.report.settings import ReportStudy, StrategyView
 
 A = TypeVar("A", bound=About)
@@ -129,6 +129,10 @@ class Look:
         """A metric in words: `proxy reward`, `attribute diversity`, `FID`."""
         if name in self.rewards:
             return f"{about.spelled(name)} reward"
+        if name == PASSED_IMAGES:
+            return "images that pass"
+        if name.endswith(PASSED):
+            return f"{self.metric(name.removesuffix(PASSED))} of passing images"
         found = (metric.label(name) for metric in self.metrics)
         return next((label for label in found if label), about.spelled(name))
 
@@ -140,8 +144,10 @@ class Look:
         """A metric as the label of an axis: a reward with its role, others with what a larger value means."""
         if metric in self.rewards:
             return f"{self.metric(metric)} ({self.role(metric)})"
+        label = self.metric(metric)
+        metric = metric.removesuffix(PASSED)
         rising = next((one.rising for one in self.metrics if one.label(metric)), "")
-        return f"{self.metric(metric)}  ({rising} →)" if rising else self.metric(metric)
+        return f"{label}  ({rising} →)" if rising else label
 
 
 def _method_labels(study: ReportStudy) -> dict[str, str]:

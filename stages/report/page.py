@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import cards, curation, display, probes, students, style
-from stages.report.claims import State
+from stages.report import cards, curation, display, passing, probes, students, style
+from stages.report.claims import POWER, State
 from stages.report.data import Background, ReportData
 from stages.report.figure import Figure
 from stages.report.findings import Finding
@@ -72,6 +72,7 @@ def write(
         "style": (HERE / "page.css").read_text(encoding="utf-8"),
         "cards": made,
         "alarm": alarm(data),
+        "disagreements": passing.warnings(data),
         "timeline": timeline,
         "people": background.people,
         "students": background.students,
@@ -132,6 +133,7 @@ def _about(data: ReportData) -> dict[str, object]:
         "level": f"{report.interval:.0%}",
         "seeds_drawn": report.resample == "prompts_and_seeds",
         "resamples": report.bootstrap,
+        "power": f"{POWER:.0%}",
         "comparisons": next((len(c.parts) for c in data.findings.claims if c.key == "above"), 0),
     }
 

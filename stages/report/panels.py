@@ -35,12 +35,17 @@ class Panel:
     labels: list[Label] = field(default_factory=list)
 
 
-def draw(data: ReportData, curves: Sequence[Curve], handles: Sequence[Line2D], text: Text) -> Figure:
-    """The grid of panels with these curves, the base's own curves and the base (star) beneath, and a legend."""
+def draw(
+    data: ReportData, curves: Sequence[Curve], handles: Sequence[Line2D], text: Text,
+    diversities: Sequence[str] | None = None,
+) -> Figure:  # fmt: skip
+    """The grid of panels with these curves, the base's own curves and the base (star) beneath, and a legend; over the
+    report's diversities, or others.
+    """
     style.use()
     import matplotlib.pyplot as plt
 
-    rewards, diversities = data.study.report.rewards, data.study.report.diversities
+    rewards, diversities = data.study.report.rewards, diversities or data.study.report.diversities
     size = (4.3 * len(diversities) + 0.6, 3.7 * len(rewards) + 0.4)
     figure, grid = plt.subplots(len(rewards), len(diversities), figsize=size, squeeze=False, sharex="col", sharey="row")
     every = (*reversed(curves), *base_curves(data.look, data.evaluation))

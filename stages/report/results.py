@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stages.report.load import Log
     from stages.report.settings import ReportStudy
 
-TERMS = ("reward", "loss_diffusion", "forward", "backward", "queries")
+TERMS = ("reward", "loss_diffusion", "forward", "backward", "queries", "auto_start")
 """Terms of a training log that are kept, beside all probes."""
 
 
@@ -65,7 +65,9 @@ def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> N
     from stages.report import data
     from stages.report.account import account
 
-    found = data.read(study, results / "measures", results / "samples", results / "runs")
+    found = data.read(
+        study, results / "measures", results / "samples", results / "runs", results / "decided/shares.parquet"
+    )
     written = [("findings", tables.FINDINGS, findings(found.findings))]
     if not alone:
         written.append(("scores", tables.RESULTS, scores(found)))
@@ -107,8 +109,9 @@ def findings(found: Findings) -> Iterator[dict[str, object]]:
 
 def _row(finding: Finding) -> dict[str, object]:
     wanted: dict[str, object] = {name: getattr(finding, name) for name in tables.FINDINGS.names}
-    areas = {name: value if value == value else None for name, value in wanted.items() if name.startswith("area")}
-    return wanted | areas | {"per_seed": list(finding.per_seed)}
+    nullable = [name for name in wanted if name.startswith(("area", "p_")) or name in ("p", "detectable")]
+    known = {name: wanted[name] if wanted[name] == wanted[name] else None for name in nullable}
+    return wanted | known | {"per_seed": list(finding.per_seed)}
 
 
 def training(log: Log) -> Iterator[dict[str, object]]:

@@ -22,6 +22,13 @@ class GridSettings(Settings):
     samples: int = Field(default=4, ge=1, le=16, description="images per prompt in the sample grid")
 
 
+class MainSettings(Settings):
+    """The pair that decides whether the candidate is better, named before anything is measured."""
+
+    reward: str = Field(description="one of report.rewards")
+    diversity: str = Field(description="one of report.diversities")
+
+
 class ReportSettings(Settings):
     """Section `report` of a study."""
 
@@ -32,6 +39,11 @@ class ReportSettings(Settings):
     rewards: tuple[str, ...] = Field(min_length=1, description="measured rewards, one row of panels each")
     diversities: tuple[str, ...] = Field(min_length=1, description="measured diversities, one column of panels each")
     candidate: str = Field("imagerefl", description="the method whose frontier is compared with the reference method's")
+    main: MainSettings | None = Field(
+        None,
+        description="the pair of reward and diversity that the claim about the candidate is judged on alone, the other "
+        "pairs together (Holm); null: all of them together",
+    )
     long: str | None = Field(None, description="the reference method trained longer, looked at for over-optimisation")
     truth: str | None = Field(
         None, description="the reward that long training must not lower; null: the held-out reward of the study"
@@ -45,6 +57,20 @@ class ReportSettings(Settings):
         "prompts", description="what the resamples of the claims draw anew; a single training seed is always kept"
     )
     interval: float = Field(0.95, gt=0.5, lt=1, description="share of the resamples that an interval covers")
+
+    @model_validator(mode="after")
+    def _main_pair_is_shown(self) -> ReportSettings:
+        main = self.main
+        shown = {"reward": self.rewards, "diversity": self.diversities} if main else {}
+        for key, names in shown.items():
+            if (name := getattr(main, key)) not in names:
+                raise ValueError(f"main.{key}: {name!r} is not shown{nearest(name, names)}")
+        return self
+
+    @property
+    def main_pair(self) -> tuple[str, str] | None:
+        """The pair named beforehand, reward and diversity."""
+        return (self.main.reward, self.main.diversity) if self.main else None
 
     @field_validator("figures")
     @classmethod
@@ -106,6 +132,11 @@ class _Scored(_View):
 
 class _Measured(_View):
     set_metrics: tuple[str, ...] = ()
+    interval: float = 0.95
+
+
+class _Trained(_View):
+    sampling_steps: int = Field(default=20, ge=1)
 
 
 class _Sampling(_View):
@@ -123,6 +154,8 @@ class ReportStudy(_View):
     score: _Scored = _Scored()
     sample: _Sampling
     measure: _Measured = _Measured()
+    finetune: _Trained = _Trained()
+    decided: Mapping[str, Any] | None = None
 
     @model_validator(mode="after")
     def _methods_exist(self) -> ReportStudy:

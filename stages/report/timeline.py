@@ -11,7 +11,7 @@ from stages.lineage import Record, read_records
 IDLE = 30.0
 """Pauses in which no job ran are cut to at most this many seconds: stages are built on different days."""
 
-STAGES = ("curate", "prepare", "score", "encode", "finetune", "sample", "measure", "report")
+STAGES = ("curate", "prepare", "score", "encode", "decided", "finetune", "sample", "measure", "report")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from stages.report import claims, curves, gaps
+from stages.measure.settings import PASSED
+from stages.report import best, claims, curves, gaps
 from stages.report.claims import Draws, Interval, Judgement
 from stages.report.curves import Curve
 from stages.report.findings import Finding, Findings
@@ -39,8 +40,8 @@ def find(study: ReportStudy, look: Look, evaluation: Evaluation) -> Findings:
     """Every finding that the study has data for."""
     asked = _Asked(study, look, evaluation, Bootstrap.of(study, evaluation))
     rows = (
-        *asked.estimates(), *asked.differences(), *asked.raises(), *asked.trades(), *asked.above(),
-        *asked.parts_company(), *asked.gaps, *asked.ablations(),
+        *asked.estimates(), *asked.differences(), *asked.raises(), *asked.trades(), *asked.best(),
+        *asked.above(), *asked.parts_company(), *asked.gaps, *asked.ablations(),
     )  # fmt: skip
     return Findings(rows, study.study.reference)
 
@@ -99,6 +100,42 @@ class _Asked:
                 path = [self.evaluation.scores(point, axis) for point in curve.points]
                 judged = claims.monotone(self.bootstrap.draws, self.bootstrap.level, path, -sign)
                 yield _judged("trade", method, curve.strategy.name, method, (axis,), judged)
+
+    def best(self) -> Iterator[Finding]:
+        """The candidate's leading curve has more reward than the reference's at no less diversity.
+
+        The main pair is judged alone, all others together; where none is named, all of them together.
+        """
+        mine, other = (self._leading(name) for name in (self.study.report.candidate, self.study.study.reference))
+        if mine is None or other is None or mine == other:
+            return
+        report = self.study.report
+        pairs = [(reward, diversity) for reward in report.rewards for diversity in report.diversities]
+        judged = {pair: self._best(mine, other, *pair) for pair in pairs}
+        others = [pair for pair in pairs if pair != report.main_pair]
+        counted = best.together([judged[pair] for pair in others], self.bootstrap.level)
+        judged |= dict(zip(others, counted, strict=True))
+        for pair in pairs:
+            passed = (pair[0], f"{pair[1]}{PASSED}")
+            if self._measured(passed[1], [*mine.points, *other.points, self.evaluation.base]):
+                among = self._best(mine, other, *passed)
+                yield _judged("best_passed", mine.method, mine.strategy.name, other.method, passed, among)
+            found = _judged("best", mine.method, mine.strategy.name, other.method, pair, judged[pair])
+            p = "" if pair == report.main_pair else f", {found.p_adjusted:.2g} counted together with the others (Holm)"
+            yield replace(found, main=pair == report.main_pair, note=f"p = {found.p:.2g}{p}")
+
+    def _measured(self, metric: str, points: Iterable[Point]) -> bool:
+        """Whether every one of the points has scores of a metric."""
+        return all((point, metric) in self.evaluation.arrays for point in points)
+
+    def _best(self, mine: Curve, other: Curve, reward: str, diversity: str) -> Judgement:
+        base = self.evaluation.base
+        sides = (
+            [(self.evaluation.scores(p, diversity), self.evaluation.scores(p, reward)) for p in points]
+            for points in (mine.points, other.points, [base])
+        )
+        one, two, (limit,) = sides
+        return best.more_at_no_less(self.bootstrap.draws, self.bootstrap.level, one, two, limit)
 
     def above(self) -> Iterator[Finding]:
         """The candidate's leading curve lies above the reference's at equal diversity."""
@@ -209,5 +246,6 @@ def _judged(about: str, method: str, strategy: str, against: str, axes: tuple[st
     return Finding(
         about, method, strategy, axes[0], interval.mean, interval.low, interval.high, against=against,
         at_equal=axes[1] if len(axes) > 1 else None, state=judged.state.value, per_seed=judged.per_seed,
-        note=judged.note, area=area.mean, area_low=area.low, area_high=area.high,
+        note=judged.note, area=area.mean, area_low=area.low, area_high=area.high, detectable=judged.detectable,
+        p=judged.p, p_adjusted=judged.p_adjusted,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import lineage, processes, resume
+from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.params import read_study, section
 from stages.runtime import device, run_stage
@@ -38,6 +39,7 @@ def main() -> None:
         kind.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
         kind.add_argument("--models", type=Path, help="folder with the model records, for strategies with a reward")
         kind.add_argument("--runs", type=Path, help="folder of trained runs, for strategies with a further network")
+        kind.add_argument("--auto", type=Path, help="auto.json of decided, for strategies with `auto`")
         kind.add_argument("--samples", type=Path, required=True, help="written: samples.parquet")
     base.add_argument("--latents", type=Path, required=True, help="written: latents of the base at every switch step")
     run.add_argument("--latents", type=Path, required=True, help="the latents that `base` wrote")
@@ -50,10 +52,13 @@ def main() -> None:
     parts.add_argument("--parts", type=Path, nargs="+", required=True, help="the files of all shards, in order")
     parts.add_argument("--samples", type=Path, required=True, help="written: samples.parquet")
     args = parser.parse_args()
-    plan = resolve(args.params)
     if args.what == "join":
         joined_images(args)
         return
+    plan = resolve(args.params, found=None if args.auto is None else Resolved.read(args.auto))
+    for strategy in plan.strategies:
+        if strategy.settings.auto:
+            raise InputError(f"--auto: strategy {strategy.name!r} has auto; expected auto.json of `decided`")
     processes.spread("stages.sample", sys.argv[1:])
     if args.what == "base":
         base_images(args, plan)
@@ -74,6 +79,7 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
     asked = [_record(args, name) for name in plan.rewards("base")]
     others = _networks(args, plan, "base")
     inputs, outputs = [args.base, args.tensors, args.index, *asked, *others.values()], [args.samples, args.latents]
+    inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name="base", inputs=inputs, outputs=outputs) as job:
         from stages.sample.run import sample_base
 
@@ -92,6 +98,7 @@ def run_images(args: argparse.Namespace, plan: Plan) -> None:
     asked = [_record(args, reward) for reward in plan.rewards("tuned")]
     others = _networks(args, plan, args.run)
     inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *asked, *others.values()]
+    inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:
         from stages.sample.run import Identity, sample_run
 

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from stages import plugins
+from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.params import nearest, section, validate
 from stages.runtime import sha256
@@ -88,13 +89,21 @@ def parsed(values: Mapping[str, Any], where: str) -> StrategySettings:
     return _parse(values, where)[1]
 
 
-def strategy(name: str, values: Mapping[str, Any], sample: SampleSettings, where: str) -> Strategy:
-    """One strategy, checked against the section; raises InputError that starts with `where`."""
+def strategy(
+    name: str, values: Mapping[str, Any], sample: SampleSettings, where: str, found: Resolved | None = None
+) -> Strategy:
+    """One strategy, checked against the section; raises InputError that starts with `where`.
+
+    Without `found`, what is `auto` stays so.
+    """
     module, settings = _parse(values, where)
     try:
         if unfit := [target for target in settings.apply_to if target not in settings.suits]:
             raise ValueError(f"apply_to: kind {settings.kind} cannot be applied to {unfit[0]}")
+        settings = settings if found is None else settings.decided(found, sample.steps)
         settings.check(sample)
+        if settings.auto:
+            return Strategy(name, module, settings)
         labels = [label for label, _ in settings.points()]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"setting {twice[0]} stands twice, expected every setting once")
@@ -103,13 +112,16 @@ def strategy(name: str, values: Mapping[str, Any], sample: SampleSettings, where
     return Strategy(name, module, settings)
 
 
-def resolve(path: str | Path, study: dict[str, Any] | None = None) -> Plan:
-    """The plan of the study at `path`; `study` is what stands in the file, where it was read before."""
+def resolve(path: str | Path, study: dict[str, Any] | None = None, found: Resolved | None = None) -> Plan:
+    """The plan of the study at `path`; `study` is what stands in the file, where it was read before, and `found` what
+    `auto` stands for, where that is known.
+    """
     sample = section(path, "sample", SampleSettings, study)
-    found = [
-        strategy(name, values, sample, f"{path}: sample.strategies.{name}") for name, values in sample.entries().items()
+    made = [
+        strategy(name, values, sample, f"{path}: sample.strategies.{name}", found)
+        for name, values in sample.entries().items()
     ]
-    return Plan(section(path, "study", StudySeed, study).seed, sample, found)
+    return Plan(section(path, "study", StudySeed, study).seed, sample, made)
 
 
 def _parse(values: Mapping[str, Any], where: str) -> tuple[ModuleType, StrategySettings]:

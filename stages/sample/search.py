@@ -98,6 +98,8 @@ class Search(StrategySettings):
         if mixing is None:
             return
         mixing.check(sample)
+        if mixing.auto:
+            raise ValueError("prediction: expected a setting of its own, found auto")
         if len(mixing.points()) != 1:
             raise ValueError(f"prediction has {len(mixing.points())} settings, expected one")
         prefix = mixing.shared_prefix(mixing.points()[0].value)

@@ -10,8 +10,11 @@ from pydantic import ConfigDict, Field, model_validator
 from stages.params import Settings
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import Tensor
 
+    from stages.decided.auto import Resolved
     from stages.sample.context import Context
 
 Target = Literal["base", "tuned"]
@@ -50,9 +53,18 @@ class StrategySettings(Settings, ABC):
         default=("tuned",), min_length=1, description="base: the base model alone; tuned: every trained run"
     )
 
+    @property
+    def auto(self) -> bool:
+        """Whether the points are taken from what `decided` found, and are not known yet."""
+        return False
+
+    def decided(self, found: Resolved, steps: int) -> Self:
+        """These settings with what `auto` stands for on a grid of `steps`; raises ValueError where that is nothing."""
+        return self
+
     @abstractmethod
     def points(self) -> list[Point]:
-        """The settings to sample at."""
+        """The settings to sample at; not asked for where `auto` is not resolved."""
 
     @abstractmethod
     def sample(self, ctx: Context, value: float) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import tables
+from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.paths import Paths
 from stages.finetune.resolve import Plan, resolve
@@ -34,11 +35,12 @@ def main() -> None:
     parser.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
     parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
+    parser.add_argument("--auto", type=Path, help="auto.json of decided, for methods with `auto`")
     parser.add_argument("--methods", nargs="+", help="methods to tune (default: every one that has a run)")
     parser.add_argument("--table", type=Path, required=True, help="written: one row a (method, rate), Parquet")
     args = parser.parse_args()
     tune = section(args.params, "study", TunedStudy).tune
-    found = plans(args.params, args.methods)
+    found = plans(args.params, args.methods, args.auto)
 
     from stages.tune.sweep import sweep
 
@@ -52,14 +54,20 @@ def main() -> None:
         print(f"{trial.method:<20}{trial.lr:<10g}{trial.steps:<8}{means}{mark}")
 
 
-def plans(path: Path, wanted: Sequence[str] | None) -> list[Plan]:
-    """A plan a method, from any of its runs."""
+def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) -> list[Plan]:
+    """A plan a method, from any of its runs; `auto` is what `decided` wrote, for methods that take a key from it."""
     runs = read_study(path).get("runs") or {}
     methods = {str(run.get("method")): name for name, run in runs.items() if isinstance(run, dict)}
     for name in wanted or ():
         if name not in methods:
             raise InputError(f"{path}: --methods: no run of method {name!r}{nearest(name, methods)}")
-    return [replace(resolve(path, run), name=name) for name, run in methods.items() if not wanted or name in wanted]
+    known = None if auto is None else Resolved.read(auto)
+    chosen = {name: run for name, run in methods.items() if not wanted or name in wanted}
+    found = [replace(resolve(path, run, found=known), name=name) for name, run in chosen.items()]
+    for plan in found:
+        if plan.method_settings.auto:
+            raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")
+    return found
 
 
 def table_rows(trials: Sequence[Trial], min_diversity: float) -> list[dict[str, object]]:

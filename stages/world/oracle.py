@@ -78,6 +78,17 @@ class Parsed:
         """Mean pairwise distance of parsed attributes, in standard deviations of the world."""
         return {"attribute_diversity": attribute_diversity(self)}
 
+    def open_attributes(self) -> dict[str, np.ndarray]:
+        """What a picture shows, by name, [n] or [n, D] float64; words are one-hot. `stages/decided` asks when each of
+        them is settled.
+        """
+        words = {"colour": (self.colour, len(COLOUR_NAMES)), "shape": (self.shape, len(SHAPES))}
+        return {name: (seen[:, None] == np.arange(count)).astype(float) for name, (seen, count) in words.items()} | {
+            "position": np.column_stack([self.x, self.y]), "size": self.log_size, "background": self.background,
+            "background texture": self.background_std, "chroma": self.chroma, "contrast": self.contrast,
+            "sharpness": self.sharpness,
+        }  # fmt: skip
+
 
 def parse(images: np.ndarray) -> Parsed:
     """Parse uint8 [n, h, w, 3] pictures."""

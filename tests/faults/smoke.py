@@ -34,7 +34,7 @@ class Job:
 
 WRITTEN = {
     "prepare": ("--out", "--record"), "score": ("--scores", "--accuracy"), "encode": ("--tensors", "--index"),
-    "finetune": ("--weights", "--log"), "sample": ("--samples",),
+    "decided": ("--pairs", "--shares", "--auto"), "finetune": ("--weights", "--log"), "sample": ("--samples",),
     "measure": ("--features", "--measures", "--summary"),
 }  # fmt: skip
 """The flags that name what a stage writes."""
@@ -46,6 +46,7 @@ def study() -> dict[str, Any]:
     content["encode"]["batch_size"] = content["score"]["batch_size"] = 32
     content["sample"]["batch_size"] = 4
     content["measure"]["batch_size"] = 16
+    content["decided"]["batch_size"] = 2
     content["finetune"] |= {"steps": 6, "ema": 0.9}
     content["prepare"]["train"]["base"]["base"]["polish"] = {"steps": 3}
     return content
@@ -55,6 +56,7 @@ def jobs() -> list[Job]:
     """Every job of the study up to the measures, in an order in which they can run."""
     data, models, encodings = f"{OUT}/data", f"{OUT}/models", f"{OUT}/encodings"
     encoded = ("--tensors", f"{encodings}/encodings.safetensors", "--index", f"{encodings}/index.parquet")
+    auto = ("--auto", f"{OUT}/decided/auto.json")
     images, pairs, prompts = (f"{data}/{name}.parquet" for name in ("images", "pairs", "prompts"))
     base, latents = ("--base", f"{models}/base.json"), ("--latents", f"{OUT}/samples/base_latents.safetensors")
 
@@ -84,15 +86,17 @@ def jobs() -> list[Job]:
         job("score proxy", "score", "--reward", "proxy", "--model", f"{models}/proxy.json", "--images", images,
             "--pairs", pairs, "--scores", f"{OUT}/scores/proxy.parquet", "--accuracy", f"{OUT}/scores/proxy.json"),
         job("encode", "encode", *base, "--prompts", prompts, "--images", images, *encoded),
+        job("decided", "decided", *base, *encoded, "--models", models, "--pairs", f"{OUT}/decided/pairs.parquet",
+            "--shares", f"{OUT}/decided/shares.parquet", *auto),
         *(
             job(f"finetune {run}", "finetune", "--run", run, *base, "--reward", f"{models}/proxy.json", "--heldout",
-                f"{models}/heldout.json", *encoded, "--weights", f"{OUT}/runs/{run}/policy.safetensors",
+                f"{models}/heldout.json", *encoded, *auto, "--weights", f"{OUT}/runs/{run}/policy.safetensors",
                 "--log", f"{OUT}/runs/{run}/train_log.parquet")
             for run in RUNS
         ),
-        job("sample base", "sample", "base", *base, *encoded, "--models", models,
+        job("sample base", "sample", "base", *base, *encoded, *auto, "--models", models,
             "--samples", f"{OUT}/samples/base.parquet", *latents),
-        job(f"sample {RUNS[0]}", "sample", "run", "--run", RUNS[0], *base, *encoded, *latents,
+        job(f"sample {RUNS[0]}", "sample", "run", "--run", RUNS[0], *base, *encoded, *auto, *latents,
             "--policy", f"{OUT}/runs/{RUNS[0]}/policy.safetensors",
             "--samples", f"{OUT}/samples/{RUNS[0]}.parquet"),
         job("measure reference", "measure", "reference", "--images", images, "--models", models,

@@ -22,6 +22,7 @@ from stages.measure.bootstrap import interval
 from stages.measure.evaluation import evaluation_of
 from stages.measure.expected import expected
 from stages.measure.metrics.diversity import pairwise_diversity
+from stages.measure.settings import PASSED, PASSED_IMAGES
 from stages.models.record import ModelRecord, load, save
 from stages.pictures import encode, tensor
 from stages.rewards.base import load_reward
@@ -167,9 +168,41 @@ def test_values_of_every_prompt_come_from_its_images_alone(world: Path, models: 
             }
         mine = rows[(rows["setting"] == setting) & (rows["prompt_id"] == prompt) & rows["sample"].isna()]
         found = dict(zip(mine["metric"], mine["score"], strict=True))
-        assert found.keys() == {*wanted, "proxy_diversity", "vendi"}
+        passed = {name for name in found if name.endswith(PASSED)}
+        assert found.keys() - passed == {*wanted, "proxy_diversity", "vendi", PASSED_IMAGES}
         for name, value in wanted.items():
             assert found[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_diversity_of_images_that_pass_is_that_of_these_alone(world: Path, models: Path) -> None:
+    """A floor at the median of a reward, so that prompts keep none to all of their three images."""
+    make_reference(world, models)
+    rows, _ = measure(world, models)
+    floor = float(rows.loc[rows["metric"] == "proxy", "score"].median())
+    write_study(world, passing={"metric": "proxy", "least": floor})
+    rows, _ = measure(world, models)
+    clip: Any = load_reward(load(models / "clip.json"))
+    counts = []
+    for (setting, prompt), group in samples_of(world).groupby(["setting", "prompt_id"]):
+        mine = rows[(rows["setting"] == setting) & (rows["prompt_id"] == prompt)]
+        scores = mine[mine["metric"] == "proxy"].set_index("sample")["score"]
+        kept = group[[scores[sample] >= floor for sample in group["sample"]]]
+        found = mine[mine["sample"].isna()].set_index("metric")["score"]
+        assert found[PASSED_IMAGES] == len(kept)
+        counts.append(len(kept))
+        if len(kept) < 2:
+            assert f"clip_diversity{PASSED}" not in found
+            continue
+        with torch.no_grad():
+            wanted = pairwise_diversity(clip.embed(tensor(kept["image"], "samples"))[:, None].numpy())
+        assert found[f"clip_diversity{PASSED}"] == pytest.approx(wanted, abs=1e-6)
+    assert min(counts) < 2 <= max(counts)
+    write_study(world, passing=None)
+    assert not [name for name in measure(world, models)[0]["metric"].unique() if "passed" in name]
+    write_study(world, passing={"metric": "sharpness"})
+    with pytest.raises(InputError, match=r"measure.passing.metric: 'sharpness' is no measured value of an image"):
+        measure(world, models)
+    write_study(world)
 
 
 def test_summary_is_the_mean_over_prompts_with_its_interval(world: Path, models: Path) -> None:
@@ -185,7 +218,7 @@ def test_summary_is_the_mean_over_prompts_with_its_interval(world: Path, models:
         else:
             wanted = interval({p: g["score"].tolist() for p, g in mine.groupby("prompt_id")}, 200, 0.95, seed=3)
             assert (row.mean, row.low, row.high) == pytest.approx((wanted.mean, wanted.low, wanted.high))
-        assert row.n_prompts == len(PROMPTS)
+        assert row.n_prompts == len(PROMPTS) or row.metric.endswith(PASSED)
     order = list(summary.loc[summary["setting"] == "tuned", "metric"])
     assert order[:4] == ["proxy", "oracle", "clip", "clipscore"] and order[-5:] == [
         "fid", "kid", "precision", "recall", "coverage",

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workflow import dvc_file
+from workflow.plan import Plan
+
 CHECK = "python -m stages.names params.yaml"
 """What DVC runs before the command of any stage."""
 CHOSEN = "chosen"
@@ -46,6 +49,10 @@ def of_dvc(root: Path) -> Graph:
     """What `dvc repro` would run in the project at `root`."""
     from dvc.repo import Repo
 
+    with _inside(root):
+        plan = Plan.read("params.yaml")  # as its first stage does: stages that not every study has are in the file
+        made = dvc_file.content(plan.crosses, plan.layout.report_files, plan.layout.needs)
+        (root / "dvc.yaml").write_text(made, encoding="utf-8")
     with _inside(root), Repo(str(root)) as repo:
         index = repo.index
         jobs = {}

@@ -17,16 +17,17 @@ import yaml
 from project import small_study
 
 from stages import lineage, plugins, resume
+from stages.decided.auto import stand_in
 from stages.errors import InputError
 from stages.finetune.method import PACKAGE as METHODS
 from stages.sample.resolve import STRATEGIES
 from tests.settings_classes import every_class
 from workflow.files import Files, fill
-from workflow.jobs import Stage
+from workflow.jobs import AUTO, Stage
 from workflow.plan import Plan
 
 MORE: dict[str, dict[str, Any]] = {
-    "aig": {"p": [1, 3]}, "combined": {"k": [4, 6]}, "rlg": {"w": [0.5]}, "fusion": {"k": [2]},
+    "aig": {"p": [1, 3]}, "combined": {"k": [4, 6]}, "rlg": {"w": [0.5]}, "fusion": {"k": "auto"},
     "best_of_n": {"reward": "proxy", "n": [2]}, "fk": {"reward": "proxy", "n": [2]}, "guidance": {"scales": [1.5]},
 }  # fmt: skip
 """Keys that an entry of these kinds must have."""
@@ -43,6 +44,8 @@ def full_study() -> dict[str, Any]:
     study["sample"]["strategies"] |= {
         f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in plugins.names(STRATEGIES, "")
     }
+    study["decided"] = {"diversity": "patch_diversity"}
+    study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
     return study
 
@@ -129,6 +132,10 @@ def known(plan: Plan, stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch) 
         seen.update(settings=repr(words[4]), kept=tuple(map(str, words[5])))
         raise Begun
 
+    if "decided" in plan.layout.needs:
+        found = stand_in(plan.study.sample.steps)
+        Path(plan.layout.out(AUTO)).parent.mkdir(parents=True, exist_ok=True)
+        found.write(Path(plan.layout.out(AUTO)))
     with monkeypatch.context() as patch:
         patch.setattr(lineage, "job", record)
         patch.setattr(resume, "keep", keep)

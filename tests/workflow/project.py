@@ -20,7 +20,7 @@ import yaml
 from stages.curate.settings import CurateSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("curate", "prepare", "score", "encode", "finetune", "sample", "measure", "report")
+STAGES = ("curate", "prepare", "score", "encode", "decided", "finetune", "sample", "measure", "report")
 
 STAND_IN = '''
 """Stand-in of a stage."""
@@ -228,6 +228,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "prepare consistency": {"out": models["consistency"], "record": []},
         "score": {"scores": [], "accuracy": []},
         "encode": {"tensors": [], "index": []},
+        "decided": {"pairs": [], "shares": [], "auto": []},
         "finetune": {"weights": [], "log": []},
         "sample base": {"samples": [], "latents": []},
         "sample run": {"samples": []},
@@ -249,6 +250,7 @@ READ = {
     "prepare consistency": ["prepare.train.consistency.{name}"],
     "score": ["score.batch_size"],
     "encode": ["encode"],
+    "decided": ["study.seed", "decided", "sample.steps", "measure"],
     "finetune": ["study.seed", "study.reward", "finetune", "methods.{method}", "runs.{name}"],
     "sample base": ["study.seed", "sample"],
     "sample run": ["study.seed", "sample", "runs.{name}"],

@@ -20,6 +20,7 @@ from project import ROOT, make
 
 from stages import tables
 from stages.measure.evaluation import Evaluation
+from stages.measure.settings import PassingSettings
 from stages.models import record
 from stages.pictures import encode
 from stages.prepare.source import import_model
@@ -30,13 +31,14 @@ from workflow.jobs import STAGES, Chosen, Folder, Needed, Stage
 from workflow.plan import Plan
 
 CONCERNS = {
-    "study.seed": ("curate", "finetune", "sample_base", "sample", "measure", "report"),
+    "study.seed": ("curate", "decided", "finetune", "sample_base", "sample", "measure", "report"),
     "study.reward": ("finetune", "report"), "study.heldout": ("finetune", "report"), "study": ("report",),
     "world": ("curate",), "curate": ("curate",), "score.batch_size": ("score",), "score": ("report",),
     "encode": ("encode",), "finetune": ("finetune",), "methods": ("finetune", "report"),
-    "runs": ("finetune", "sample", "report"), "sample.steps": ("sample_base", "sample", "measure", "report"),
+    "runs": ("finetune", "sample", "report"), "sample.steps": ("decided", "sample_base", "sample", "measure", "report"),
     "sample.sampler": ("sample_base", "sample", "measure"), "sample.strategies": ("sample_base", "sample", "report"),
-    "sample": ("sample_base", "sample"), "measure": ("measure_reference", "measure", "report"), "report": ("report",),
+    "sample": ("sample_base", "sample"), "measure": ("decided", "measure_reference", "measure", "report"),
+    "report": ("report",), "decided": ("decided", "report"),
 }  # fmt: skip
 """Jobs whose result a key decides, by the beginning of the key; the longest counts. Models have jobs of their own."""
 
@@ -66,7 +68,9 @@ SWEPT = (
     "methods.imagerefl.train.reward_scale", "prepare.train.clip.more.seed", "prepare.train.vae.code.widths",
     "prepare.train.consistency.student.guidance", "sample.steps", "sample.samples_per_prompt",
     "sample.strategies.combined.k", "sample.strategies.fk_.n", "measure.neighbours", "measure.directions",
-    "measure.features.clip", "measure.as_released.bfloat16_means", "report.bootstrap",
+    "measure.features.clip", "measure.as_released.bfloat16_means", "measure.passing.metric", "measure.passing.least",
+    "report.bootstrap", "report.main", "decided.samples", "decided.indices", "decided.diversity", "decided.open",
+    "methods.refl.middle", "sample.strategies.fusion_.k",
 )  # fmt: skip
 """Keys of every section that must have been changed."""
 
@@ -100,6 +104,8 @@ GIVEN: dict[str, list[Any]] = {
     "methods.imagerefl.train.probe.oracle": [None], "measure.set_space": ["proxy"],
     "measure.features.clip": ["distance"],
     "measure.features.patch": ["embedding"], "methods.sqdf.buffer": [None],
+    "decided.diversity": ["clip_diversity"], "methods.refl.middle": [[14, 20]], "sample.strategies.fusion_.k": [[3]],
+    "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
 }  # fmt: skip
 """Values for keys whose other value does not follow from the one they have."""
 
@@ -207,7 +213,7 @@ def test_every_key_changes_the_stamps_of_the_jobs_that_it_decides(plan: Plan, pl
     assert not missed
 
 
-KEEPS = ("score", "encode", "finetune", "sample_base", "sample", "measure_reference", "measure")
+KEEPS = ("score", "encode", "decided", "finetune", "sample_base", "sample", "measure_reference", "measure")
 """Stages, besides training of models, whose jobs go on where they were interrupted."""
 
 
@@ -289,8 +295,9 @@ def test_every_key_of_measure_changes_which_numbers_may_be_compared(plan: Plan, 
         sampling = {"steps": sample.steps, "sampler": sample.sampler}
         models = dict.fromkeys(measure.models)
         released = measure.as_released.model_dump(exclude_none=True)
+        passing = {} if measure.passing == PassingSettings() else (measure.passing or PassingSettings()).model_dump()
         return Evaluation("x", 2, 2, (32, 32), made.study.study.seed, sampling, models, sets, measure.spaces,
-                          released=released).id  # fmt: skip
+                          released=released, passing=passing).id  # fmt: skip
 
     before = evaluation(plan)
     others = ("sample.steps", "sample.sampler", "study.seed")

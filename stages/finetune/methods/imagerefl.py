@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from stages.about import MethodAbout
+from stages.decided.auto import Auto
 from stages.finetune.family import reward_gradient
 from stages.finetune.methods import refl
 from stages.finetune.needs import Needs
-from stages.finetune.settings import FinetuneSettings, MethodSettings, check_window
+from stages.finetune.settings import FinetuneSettings, check_window
+from stages.finetune.window import Window, Windowed
 
 if TYPE_CHECKING:
+    from stages.decided.auto import Resolved
     from stages.finetune.batch import Batch
     from stages.finetune.families.reward_gradient import Step
     from stages.finetune.networks import Networks
@@ -21,12 +24,17 @@ if TYPE_CHECKING:
 ABOUT = MethodAbout("ImageReFL", "Sorokin et al. 2025, arXiv 2505.22569", family="reward gradient")
 
 
-class Settings(MethodSettings):
-    """ImageReFL's own keys."""
+class Settings(Windowed):
+    """ImageReFL's own keys, and the window."""
 
-    start: int = Field(default=10, ge=0, description="real images are noised to this index")
-    middle: tuple[int, int] = Field(
-        default=(10, 20), description="the judged index m is drawn from middle[0] <= m < middle[1]"
+    start: Annotated[int, Field(ge=0)] | Auto = Field(
+        default=10,
+        description="real images are noised to this index; auto: the first one where what `decided` names is settled",
+    )
+    middle: Window = Field(
+        default=(10, 20),
+        description="the judged index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
+        "`decided` names is settled, to T",
     )
     diffusion_weight: float = Field(default=0.1, ge=0, description="weight of the diffusion loss at the start index")
     refl_every: int | None = Field(
@@ -41,9 +49,29 @@ class Settings(MethodSettings):
         """Always captioned real images; features for the similarity to them."""
         return Needs(data="images", features=self.likeness_weight > 0)
 
+    @property
+    def auto(self) -> bool:
+        """Whether start or window is."""
+        return "auto" in (self.start, self.middle)
+
+    def decided(self, found: Resolved, steps: int) -> Settings:
+        """The start and the window [start, T) that `auto` stands for."""
+        own = self._with(start=found.start_of(steps)) if self.start == "auto" else self
+        return own._with(middle=(found.start_of(steps), steps)) if own.middle == "auto" else own
+
+    @property
+    def noised_to(self) -> int:
+        """The start; raises ValueError while it is auto."""
+        if isinstance(self.start, str):
+            raise ValueError("start is auto, which is known when `decided` has run")
+        return self.start
+
     def check(self, train: FinetuneSettings) -> None:
         """The window lies on the grid and begins at or after the start."""
-        check_window("middle", self.middle, train.sampling_steps, low=self.start)
+        if self.start == "auto" and self.middle != "auto":
+            raise ValueError("start is auto, and so has to be middle: the window begins at or after the start")
+        if not self.auto:
+            check_window("middle", self.window, train.sampling_steps, low=self.noised_to)
 
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
@@ -54,11 +82,11 @@ def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """
     from stages.finetune.reward import Similarity
 
-    m = batch.draw(settings.middle)
+    m = batch.draw(settings.window)
     if refl_turn(batch.micro, settings.refl_every):
         judged = yield from refl.judge(networks, batch, m, settings.diffusion_weight)
     else:
-        judged = yield from judge(networks, batch, settings.start, m, settings.diffusion_weight)
+        judged = yield from judge(networks, batch, settings.noised_to, m, settings.diffusion_weight)
     if settings.likeness_weight:
         return replace(judged, similarity=Similarity(settings.likeness_weight, batch.real()))
     return judged

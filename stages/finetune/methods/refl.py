@@ -9,7 +9,8 @@ from pydantic import Field
 from stages.about import MethodAbout
 from stages.finetune.family import reward_gradient
 from stages.finetune.needs import Needs
-from stages.finetune.settings import FinetuneSettings, MethodSettings, check_stochastic, check_window
+from stages.finetune.settings import FinetuneSettings, check_stochastic, check_window
+from stages.finetune.window import Windowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,16 +22,12 @@ if TYPE_CHECKING:
 ABOUT = MethodAbout("ReFL", "Xu et al. 2023 (ImageReward), arXiv 2304.05977", family="reward gradient")
 
 
-class Settings(MethodSettings):
-    """ReFL's own keys."""
+class Settings(Windowed):
+    """ReFL's own keys, and the window."""
 
-    middle: tuple[int, int] = Field(
-        default=(15, 20), description="the judged index m is drawn from middle[0] <= m < middle[1]"
-    )
     diffusion_weight: float = Field(
         default=0.0, ge=0, description="weight of the diffusion loss on real images at index m"
     )
-
     kl_weight: float = Field(
         default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
     )
@@ -43,12 +40,13 @@ class Settings(MethodSettings):
     def check(self, train: FinetuneSettings) -> None:
         """The window lies on the grid, whose steps are stochastic where their divergence is asked for."""
         check_stochastic(self.kl_weight, train)
-        check_window("middle", self.middle, train.sampling_steps)
+        if not self.auto:
+            check_window("middle", self.window, train.sampling_steps)
 
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch of ReFL."""
-    return judge(networks, batch, batch.draw(settings.middle), settings.diffusion_weight, settings.kl_weight)
+    return judge(networks, batch, batch.draw(settings.window), settings.diffusion_weight, settings.kl_weight)
 
 
 def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_weight: float = 0.0) -> Step:

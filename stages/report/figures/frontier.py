@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stages.report.figure import FigureAbout
@@ -50,6 +51,11 @@ def _curves(data: ReportData) -> str:
 
 
 def draw(data: ReportData) -> Figure:
+    """One curve per method over the diversities of the report."""
+    return draw_over(data, data.study.report.diversities)
+
+
+def draw_over(data: ReportData, diversities: Sequence[str]) -> Figure:
     """One curve per method; the labels of the featured methods find a place first."""
     from stages.report import panels
     from stages.report.curves import leading
@@ -59,7 +65,9 @@ def draw(data: ReportData) -> Figure:
     drawn = [curve for curve in found if curve is not None]
     entries = sorted(drawn, key=lambda curve: curve.method not in look.featured)
     handles = [panels.handle(look, curve, look.method(curve.method)) for curve in entries]
-    return panels.draw(data, sorted(drawn, key=lambda curve: curve.method in look.featured), handles, _text)
+    return panels.draw(
+        data, sorted(drawn, key=lambda curve: curve.method in look.featured), handles, _text, diversities
+    )
 
 
 def _text(curve: Curve, stop: Stop) -> str:

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.mixing import Mixing
-from stages.sample.settings import Point, Prefix, SampleSettings
+from stages.sample.settings import Prefix, SampleSettings
+from stages.sample.switching import Switching
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,15 +43,10 @@ class AsReleased(Section):
     )
 
 
-class Settings(Mixing):
+class Settings(Switching):
     """The switch steps."""
 
-    k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
     as_released: AsReleased = Field(default_factory=AsReleased)
-
-    def points(self) -> list[Point]:
-        """One point per switch step."""
-        return [Point(f"k={k}", float(k)) for k in self.k]
 
     def shared_prefix(self, value: float) -> Prefix:
         """The base's own k steps."""
@@ -61,9 +56,7 @@ class Settings(Mixing):
         """Every k leaves the base and the tuned network a step (k=0 is `tuned`, k=T is the base)."""
         steps = sample.steps
         low, high = (0, steps) if self.as_released.extra_step else (1, steps - 1)
-        wrong = [k for k in self.k if not low <= k <= high]
-        if wrong:
-            raise ValueError(f"k {wrong[0]} is not between {low} and {high} (k=0 is kind tuned, k={steps} is the base)")
+        self.require(low, high, f"(k=0 is kind tuned, k={steps} is the base)")
 
     def predict(self, networks: Networks, value: float) -> Predict:
         """The base's prediction before index k, the tuned network's from k on."""

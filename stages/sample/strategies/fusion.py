@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.mixing import Mixing
-from stages.sample.settings import Point, Prefix, SampleSettings
+from stages.sample.settings import Prefix, SampleSettings
+from stages.sample.switching import Switching
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,19 +37,14 @@ ABOUT = StrategyAbout(
 )
 
 
-class Settings(Mixing):
+class Settings(Switching):
     """The switch steps, and how much of the base's guidance direction is added after them."""
 
-    k: tuple[int, ...] = Field(min_length=1, description="numbers of first steps that the base makes")
     base_direction: float = Field(
         default=0.0,
         ge=0,
         description="weight of eps(prompt) - eps(no prompt) of the base, added to the tuned network's prediction",
     )
-
-    def points(self) -> list[Point]:
-        """One point per switch step."""
-        return [Point(f"k={k}", float(k)) for k in self.k]
 
     def shared_prefix(self, value: float) -> Prefix | None:
         """The base's own k steps, where there are any."""
@@ -57,10 +52,7 @@ class Settings(Mixing):
 
     def check(self, sample: SampleSettings) -> None:
         """Every k leaves the tuned network a step."""
-        wrong = [k for k in self.k if not 0 <= k < sample.steps]
-        if wrong:
-            last = sample.steps - 1
-            raise ValueError(f"k {wrong[0]} is not between 0 and {last} (k={sample.steps} is the base)")
+        self.require(0, sample.steps - 1, f"(k={sample.steps} is the base)")
 
     def predict(self, networks: Networks, value: float) -> Predict:
         """The base's prediction before index k; from k on the tuned network's, and the base's direction where it has a

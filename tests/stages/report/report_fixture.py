@@ -115,7 +115,7 @@ def _study(runs: tuple[str, ...] | None) -> dict:
         },
         "report": {
             "grid": {"prompts": 3, "samples": 3}, "rewards": list(REWARDS), "diversities": list(DIVERSITIES),
-            "bootstrap": 200,
+            "bootstrap": 200, "main": {"reward": "oracle", "diversity": "attribute_diversity"},
         },
     }  # fmt: skip
 
