@@ -1,6 +1,6 @@
 """What a source file of the project imports, and which plug-ins it loads: read from its syntax, nothing is run.
 
-Parsing 200 files takes a second, and every planning needs it, so what was read is remembered in `out/.imports.json`
+Parsing 200 files takes a second, and every planning needs it, so what was read is remembered in `.cache/imports.json`
 until a file has another size or time. Torch-free.
 """
 
@@ -18,7 +18,7 @@ from stages.errors import InputError
 from stages.runtime import whole_file
 
 PROJECT = "stages"
-MEMORY = "out/.imports.json"
+MEMORY = ".cache/imports.json"
 """Where contents are remembered, below the root of the project."""
 VERSION = 1
 """Of the memory; goes up when `Contents` or the way they are read changes."""

@@ -83,6 +83,7 @@ def test_unreachable_server_costs_one_line_and_the_record_stands(store: MlflowCl
     assert history(runs()["finetune refl-s0"], "reward") == [(1, 0.5)]
 
 
+@pytest.mark.slow
 def test_a_server_loses_nothing_of_four_jobs_at_once(workspace: Path, empty_store: Path) -> None:
     """Runs, every point, artifacts and final measures."""
     shutil.copy(empty_store, workspace / "server.db")

@@ -256,5 +256,5 @@ def test_a_memory_that_cannot_be_read_is_none(root: Path, text: str) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_no_fault(root: Path) -> None:
-    (root / "out").write_text("a file")
+    (root / ".cache").write_text("a file")
     assert "stages/a/__main__.py" in fresh(root)

@@ -70,7 +70,7 @@ METHOD = '"""A method that no study names."""\n'
 @pytest.mark.parametrize(
     ("file", "executed", "following"),
     [
-        ("stages/finetune/methods/foo.py", set(), set()),
+        pytest.param("stages/finetune/methods/foo.py", set(), set(), marks=pytest.mark.slow),
         (
             "stages/finetune/methods/imagerefl.py",
             {"finetune imagerefl-s0", "report"},

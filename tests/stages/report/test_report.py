@@ -133,6 +133,7 @@ def test_a_study_of_one_run_reports_what_it_can(tmp_path: Path) -> None:
     assert list(numbers["runs"]["refl-s0"]) == ["tuned"]
 
 
+@pytest.mark.slow
 def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_path: Path) -> None:
     made = write_study(tmp_path, runs=("refl-s0", "refl-s1", "imagerefl-s0", "imagerefl-s1", "draftlv-s1", "draft1-s1"))
     study = yaml.safe_load(made.read_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from report_fixture import Silent, folders, write_study
 
 from stages import tables
@@ -38,6 +39,7 @@ def test_a_student_is_accepted_or_not_as_its_log_says(tmp_path: Path) -> None:
     assert students.read(None) == []
 
 
+@pytest.mark.slow
 def test_the_page_has_a_section_where_there_is_one(tmp_path: Path) -> None:
     params = write_study(tmp_path, runs=("refl-s0", "imagerefl-s0"))
     root = tmp_path / "out/madeup"

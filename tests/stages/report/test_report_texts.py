@@ -79,6 +79,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return Page((where.out / "index.html").read_text())
 
 
+@pytest.mark.slow
 def test_nothing_that_was_named_is_markup(page: Page) -> None:
     assert not {"script", "marquee"} & page.tags.keys()
     known = {"alt", "charset", "class", "content", "data-number", "href", "id", "lang", "name", "scope", "src", "style"}
