@@ -152,12 +152,12 @@ def page(study: Path) -> Iterator[str]:
     )
     counted = [(name, *training(study, run)) for name, run in methods.items()]
     yield from table(
-        ("training, an image", "evaluations", "with gradient", "images of a run"),
+        ("training, per image", "evaluations", "with gradient", "images of a run"),
         [(name, f"{forward:.1f}", f"{backward:.1f}", f"{images:,}") for name, forward, backward, images in counted],
     )
     everything = sum(strategies.values())
     yield from table(
-        ("sampling, an image of each setting", "evaluations", "share of a run"),
+        ("sampling, one image of each setting", "evaluations", "share of a run"),
         [("the base's own job", base, ""), *((n, v, f"{100 * v / everything:.0f} %") for n, v in strategies.items())],
     )
     yield SAMPLING
@@ -218,22 +218,22 @@ five models 0.83. The limit is {peak:.0f} TFLOP/s, one H200 in dense bfloat16; t
 """
 
 SAMPLING = """\
-The two annealed arms are most of a run's sampling: the base takes part in every one of their steps, at latents that no
-other setting visits, so nothing of theirs can be shared. A study that wants the frontier only of combined generation
-leaves them out, or gives them fewer powers. The sweep k = 0, 20, 25, 32, 35, 38 of 40 steps takes 166 evaluations an
+The two AIG strategies are most of a run's sampling: they evaluate the base in every step, at latents that no other
+setting visits, so nothing of theirs can be shared. A study of combined generation alone leaves them out, or gives them
+fewer powers. The sweep k = 0, 20, 25, 32, 35, 38 of 40 steps takes 166 evaluations an
 image for one method, 392 in the released way. Four methods take 76 for the guided steps that all share and 90 each, 436
-(1568 released), and not fewer: behind the prefix every latent is visited by one setting of one method.
+(1568 released), and not fewer: after the prefix every latent is visited by one setting of one method.
 """
 
 TAIL = """\
-The critical path is encode, the longest training, one run's sampling and measuring; with a GPU a run (the third column)
-nothing waits. `sample.shards` and `measure.shards` cut both further. Policies are whole networks in float32
-(LoRA: a few MB a run); samples are PNGs of 512 x 512 at an assumed 0.45 MB; latents are those at switch steps;
+The critical path is encode, the longest training, one run's sampling and measuring; with a GPU per run (the third
+column) no job waits. `sample.shards` and `measure.shards` shorten both further. Policies are whole networks in float32
+(LoRA: a few MB per run); samples are PNGs of 512 x 512 at an assumed 0.45 MB; latents are those at switch steps;
 encodings are in float16, of 113,287 pictures with one caption each. DVC's cache holds all of it a second time.
-What a run keeps of itself to go on after an interruption (weights and Adam's moments, three times the policy) is
-deleted when it ends.
+The saved state of a run, from which it resumes after an interruption (weights and Adam's moments, three times the
+policy), is deleted when it ends.
 
-How long runners plan a study of many jobs is measured in [benchmarks](benchmarks.md).
+The time that the runners take to plan a study of many jobs is in [benchmarks](benchmarks.md).
 """
 
 

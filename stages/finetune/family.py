@@ -71,7 +71,7 @@ def policy_gradient(
 
 
 def matching(settings: type[A], loss: Callable[[Matched, A], Loss]) -> Method[A]:
-    """A method that learns from the denoising error on images of its own: `loss` is the mean loss of some of them."""
+    """A method that learns from the denoising error on images that it sampled: `loss` is the mean loss of a batch."""
 
     def objective(own: A, run: Run) -> Objective:
         from stages.finetune.families.matching import Matching

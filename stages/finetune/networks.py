@@ -68,7 +68,7 @@ class Networks:
     def rollout(self, batch: Batch, x: Tensor, start: int, stop: int, first: Tensor | None = None) -> Tensor:
         """Latents entering index `stop` from those entering `start`, by the policy, without gradient.
 
-        `first` is the prediction at `start`, where it is already at hand.
+        `first` [B, C, h, w] is the prediction at `start`, where it is already computed.
         """
         if first is not None and start < stop:
             x = step(self.grid, x, first, start, batch.noise, self.sampler)

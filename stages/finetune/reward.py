@@ -23,7 +23,7 @@ RewardFunction = Callable[[Tensor, Sequence[str]], Tensor]
 
 @dataclass
 class CountedReward:
-    """A reward that counts the images it was asked about in `queries`."""
+    """A reward that counts the images that it scored in `queries`."""
 
     reward: RewardFunction
     queries: int = 0
@@ -82,7 +82,7 @@ class LatentReward:
 
     @property
     def queries(self) -> int:
-        """Images that the reward was asked about so far."""
+        """Images that the reward has scored so far."""
         return self.reward.queries
 
     def values(self, x0: Tensor, prompts: Sequence[str]) -> Tensor:

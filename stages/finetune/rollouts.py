@@ -22,7 +22,7 @@ from stages.models.noise import Noise
 @dataclass(frozen=True)
 class Rollout:
     """A rollout of the policy without gradient: `x` [B, C, h, w], which enter index `start`, go on to index `stop`,
-    `guided` as the study says or not at all. `first` is the prediction at `start`, where it is already at hand.
+    `guided` as the study says or not at all. `first` is the prediction at `start`, where it is already computed.
 
     `penalties` are terms of the loss that are known before it: name to (weight, scalar). Their gradient is taken before
     the rollout is made, so that their graph is gone before the next one begins.

@@ -59,7 +59,7 @@ class Oracle(Reward, Protocol):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """One vector an image."""
+    """One vector per image."""
 
     def embed(self, images: Tensor) -> Tensor:
         """Features [B, D] float32, not normalised, of images [B, 3, H, W] in [0, 1]."""
@@ -77,7 +77,7 @@ class TextEmbedder(Protocol):
 
 @runtime_checkable
 class PatchEmbedder(Protocol):
-    """One vector a place of an image."""
+    """One vector per place of an image."""
 
     def patches(self, images: Tensor) -> Tensor:
         """Features [B, N, D] float32, not normalised, of images [B, 3, H, W] in [0, 1]; N places in reading order."""

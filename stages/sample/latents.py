@@ -1,4 +1,4 @@
-"""Latents of the shared pass of the base, kept at every switch step for every run to go on from."""
+"""Latents of the shared pass of the base, kept at every switch step, from which every run continues."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 import stages.rewards
-from stages import plugins
+from stages import gives, plugins
 from stages.errors import InputError
 from stages.models.record import ModelRecord, describe
 from stages.rewards.base import (
@@ -357,6 +357,7 @@ def test_documented_reward_works_as_a_file(tmp_path: Path, monkeypatch: pytest.M
     assert stages.rewards.__spec__ is not None
     monkeypatch.setattr(stages.rewards.__spec__, "submodule_search_locations", stages.rewards.__path__)
     assert "colourfulness" in known_kinds()
+    assert gives.declared("colourfulness") == gives.Gives(files="none")
     made = require_gradient(load_reward(ModelRecord(name="colourful", kind="colourfulness")))
     grey = torch.full((1, 3, 8, 8), 0.5)
     halves = torch.zeros(1, 3, 8, 8)

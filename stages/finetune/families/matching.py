@@ -1,9 +1,9 @@
-"""Matching: the denoising error on own images in place of a log density.
+"""Matching: the denoising error on images that the policy sampled, in place of a log density.
 
-    e = mean (target - prediction(x_t, t))^2  on  x_t noised anew from the end of a rollout,
+    e = mean (target - prediction(x_t, t))^2  on  x_t, the end of a rollout noised again,
 
 so that no trajectory is needed, and e_old of the policy that made the images in place of the old density (advantage
-weighted matching, Xue et al. 2025). A method is the loss of some images, from both errors and
+weighted matching, Xue et al. 2025). A method is the loss of a batch of images, from both errors and
 the advantages.
 """
 
@@ -116,7 +116,7 @@ class Matching(CollectionObjective[A]):
         return Loss(loss.root, {"reward": held.rewards.mean(), **loss.terms})
 
     def state_dict(self) -> dict[str, Any]:
-        """The collection at hand with its noisings, and the history of every prompt."""
+        """The current collection with its noisings, and the history of every prompt."""
         own = {"noisings": [[vars(n) for n in each] for each in self.noisings], "history": self.history.state_dict()}
         return super().state_dict() | own
 

@@ -1,4 +1,4 @@
-"""Rounds of query, fit and fine-tuning: a black box is asked about some images, and a surrogate of it is maximised.
+"""Rounds of query, fit and fine-tuning: a black box is queried for some images, and a surrogate of it is maximised.
 
 A round begins with images of the policy as it is, whose rewards join the data of all rounds; the surrogate is fitted on
 them; for the steps of the round an inner objective sees the surrogate, with its uncertainty, in place of the reward.
@@ -105,7 +105,7 @@ class OnlineRounds(Objective):
         return value.to(exact(images).dtype)
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
-        """The inner objective on the surrogate, logged as `proxy`; `reward` is that of the images asked about."""
+        """The inner objective on the surrogate, logged as `proxy`; `reward` is that of the queried images."""
         for loss in self.inner.losses(batches):
             terms = dict(loss.terms)
             value = terms.pop("reward")

@@ -97,7 +97,7 @@ class PolicyGradient(StatesObjective[A]):
                 yield loss.share(1.0, place)
 
     def state_dict(self) -> dict[str, Any]:
-        """The collection at hand and the history of every prompt."""
+        """The current collection and the history of every prompt."""
         return super().state_dict() | {"history": self.history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The reward's gradient through the last part of a sampling chain: the family of ReFL, DRaFT and ImageReFL.
 
-A method is a generator per micro-batch. It asks for rollouts, which are made without gradient and for several
-micro-batches together, and for predictions with gradient, and returns the clean latents to judge:
+A method is a generator per micro-batch. It yields requests for rollouts, which are computed without gradient and for
+several micro-batches together, and for predictions with gradient, and returns the clean latents that the reward scores:
 
     def step(networks, batch, settings):
         m = batch.draw(settings.middle)
@@ -26,7 +26,7 @@ from stages.finetune.rollouts import Prediction, Rollout, predict, roll_out
 
 @dataclass(frozen=True)
 class Judged:
-    """The clean latents that a method wants judged, [N, C, h, w] with a graph to the policy, and the prompt of each.
+    """The clean latents that the reward scores, [N, C, h, w] with a graph to the policy, and the prompt of each.
 
     `penalties` are further terms of the loss: name to (weight, scalar). `similarity` is one on the images.
     """
@@ -52,8 +52,8 @@ class RewardGradient(Objective):
         self.run, self.start = run, start
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
-        """Go through the micro-batches up to what each asks for next; make that together; and so on until all are
-        judged.
+        """Advance every micro-batch to its next request and serve the requests together, until all have returned what
+        the reward scores.
         """
         steps = {place: self.start(batch) for place, batch in enumerate(batches)}
         answers: Iterator[Mapping[int, Tensor | None]] = iter([{place: None} for place in steps])
@@ -77,7 +77,7 @@ class RewardGradient(Objective):
     def advance(
         self, steps: dict[int, Step], asked: dict[int, Rollout | Prediction], place: int, answer: Tensor | None
     ) -> Loss | None:
-        """Let micro-batch `place` go on with its answer, up to what it asks for next or to its end; returns the part of
+        """Let micro-batch `place` go on with its answer, up to its next request or to its end; returns the part of
         its loss that is known then, if any.
         """
         step = steps[place]

@@ -55,11 +55,11 @@ class CollectionSettings(TrajectorySettings):
     )
     epochs: int = Field(default=1, ge=1, description="passes over a collection, of `updates` optimizer steps each")
     steps_per_trajectory: int | None = Field(
-        default=None, ge=1, description="sampling steps of a trajectory that are learnt from, drawn anew; null: all"
+        default=None, ge=1, description="sampling steps of a trajectory in the loss, drawn for each update; null: all"
     )
-    state_batch: int = Field(default=64, ge=1, description="states a network evaluation; bounds memory")
+    state_batch: int = Field(default=64, ge=1, description="states per network evaluation; bounds memory")
     kl_weight: float = Field(
-        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats per latent element and step"
     )
 
     @property
@@ -136,7 +136,7 @@ class BranchSettings(PreferenceSettings):
     """Rollouts that branch: `steps_per_trajectory` says at how many steps pairs are drawn and judged; null: all."""
 
     follow: Literal["better", "random"] = Field(
-        default="better", description="the next state that a rollout goes on from"
+        default="better", description="the next state from which a rollout continues"
     )
     guidance: float = Field(
         default=0.0, ge=0, description="preferred states are moved by this times the reward's gradient (TailorPO-G)"
@@ -163,7 +163,7 @@ class SoftQAsReleased(Section):
 
     denormalise_twice: bool = Field(default=False, description="the reward sees images moved from [0, 1] to [0.5, 1]")
     positive_only: bool = Field(
-        default=False, description="images whose reward is not positive are left out, divergence and all"
+        default=False, description="images whose reward is not positive are left out, their divergence too"
     )
     discount_twice: bool = Field(default=False, description="prioritised draws are discounted in the loss as well")
 
@@ -172,7 +172,9 @@ class SoftQSettings(Section):
     """The objective of SQDF, whatever the reward is: also of the proxy of a reward (method `online`)."""
 
     alpha: float = Field(
-        default=4.0, ge=0, description="weight of the KL divergence from the base, in nats a number; twice the paper's"
+        default=4.0,
+        ge=0,
+        description="weight of the KL divergence from the base, in nats per latent element; twice the paper's",
     )
     gamma: float = Field(
         default=0.9, ge=0, le=1, description="discount of the reward for a sampling step before the end"
@@ -180,7 +182,7 @@ class SoftQSettings(Section):
     gamma_steps: int | None = Field(
         default=50,
         ge=1,
-        description="sampling steps that gamma is meant for: with T it becomes gamma^(this / T); null: as it is",
+        description="sampling steps that gamma is given for: it becomes gamma^(gamma_steps / T); null: unchanged",
     )
     predictor: Literal["tweedie", "ddim2", "consistency"] = Field(
         default="tweedie",
@@ -211,10 +213,10 @@ class AscentSettings(Section):
         default=(1, 11), description="K, the last steps with gradient, from truncate[0] <= K < truncate[1]"
     )
     base_weight: float = Field(
-        default=1.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+        default=1.0, ge=0, description="weight of the KL divergence from the base, in nats per latent element and step"
     )
     previous_weight: float = Field(
-        default=1.0, ge=0, description="weight of that from the policy that was asked about at the start of the round"
+        default=1.0, ge=0, description="weight of that from the policy at the start of the round"
     )
 
 
@@ -235,21 +237,23 @@ class RoundsSettings(TrajectorySettings):
 
     round_steps: int = Field(default=25, ge=1, description="optimizer steps per round")
     queries: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        default=(64,), min_length=1, description="images asked about at the start of each round; the last one stays"
+        default=(64,),
+        min_length=1,
+        description="images queried at the start of each round; the last is for later rounds too",
     )
     proxy: SurrogateSettings = Field(default_factory=SurrogateSettings)
     optimism: Literal["bootstrap", "ucb", "none"] = Field(
-        default="ucb", description="what is doubt: deviation of bootstrap heads, or that of a linear model; or nothing"
+        default="ucb", description="uncertainty d: deviation of bootstrap heads, or that of a linear model; none: d = 0"
     )
     optimism_weight: float = Field(
-        default=1.0, description="deviations added to the expected reward; below 0 they are taken off (pessimism)"
+        default=1.0, description="weight of d, added to the expected reward; below 0 it is subtracted (pessimism)"
     )
 
     @property
     def needs(self) -> Needs:
-        """Image features for the surrogate, and one process: each of several would ask about the same images."""
+        """Image features for the surrogate, and one process: each of several would query the same images."""
         return replace(super().needs, features=True, texts=self.proxy.prompts, reference=True, several_processes=False)
 
     def asked(self, number: int) -> int:
-        """Images asked about at the start of round `number` (from 0)."""
+        """Images queried at the start of round `number` (from 0)."""
         return self.queries[min(number, len(self.queries) - 1)]

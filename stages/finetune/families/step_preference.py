@@ -173,7 +173,7 @@ class BranchedRollouts(Objective):
     def widened(self, pair: tuple[Tensor, Tensor], first: Tensor, i: int, batch: Batch) -> tuple[Tensor, Tensor]:
         """The pair of states entering step i with the better one moved up the reward of what is predicted from it.
 
-        `first` [B, 1, 1, 1] says which one that is. The rollout itself goes on from states that were not moved.
+        `first` [B, 1, 1, 1] says which one that is. The rollout itself continues from states that were not moved.
         """
         if not self.settings.guidance:
             return pair
@@ -219,7 +219,7 @@ class BranchedRollouts(Objective):
         return Loss(loss.root, {"reward": kl.new_tensor(self.reward), **loss.terms})
 
     def state_dict(self) -> dict[str, Any]:
-        """The branches at hand."""
+        """The branches of the current collection."""
         return {"held": [branches.state_dict() for branches in self.held], "reward": self.reward}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ class Settings(MethodSettings):
 
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
-    """One micro-batch: DRaFT-K with K drawn anew (predictions before a random step carry no gradient)."""
+    """One micro-batch: DRaFT-K with K drawn for it (predictions before a random step carry no gradient)."""
     return draft_k.judge(networks, batch, batch.draw(settings.truncate))
 
 

@@ -24,7 +24,7 @@ class Settings(AdvantageSettings):
     """DPOK's own keys. Its value network is replaced by the mean reward of the prompt so far."""
 
     kl_weight: float = Field(
-        default=0.01, gt=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+        default=0.01, gt=0, description="weight of the KL divergence from the base, in nats per latent element and step"
     )
     reward_weight: float = Field(default=100.0, gt=0, description="factor of the advantage, which is not normalised")
 

@@ -22,9 +22,9 @@ ABOUT = MethodAbout("DRaFT-K", "Clark et al. 2024, arXiv 2309.17400", family="re
 class Settings(MethodSettings):
     """DRaFT-K's own keys."""
 
-    k: int = Field(default=1, ge=1, description="last steps that carry gradient")
+    k: int = Field(default=1, ge=1, description="number K of last sampling steps that carry gradient")
     kl_weight: float = Field(
-        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats per latent element and step"
     )
 
     @property
@@ -40,7 +40,7 @@ class Settings(MethodSettings):
 
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
-    """One micro-batch of DRaFT-K."""
+    """One micro-batch of DRaFT-K: the reward scores the end of the rollout."""
     return judge(networks, batch, settings.k, settings.kl_weight)
 
 

@@ -20,7 +20,7 @@ ABOUT = MethodAbout("SEIKO", "Uehara et al. 2024, arXiv 2402.16359", family="onl
 
 
 class SqdfSettings(SoftQSettings):
-    """SQDF's objective on the surrogate; its buffer starts anew every round."""
+    """SQDF's objective on the surrogate; its buffer is emptied every round."""
 
     kind: Literal["sqdf"] = Field(description="SQDF's objective on the surrogate, near the base")
 

@@ -29,7 +29,7 @@ class Settings(Windowed):
         default=0.0, ge=0, description="weight of the diffusion loss on real images at index m"
     )
     kl_weight: float = Field(
-        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats a number and sampling step"
+        default=0.0, ge=0, description="weight of the KL divergence from the base, in nats per latent element and step"
     )
 
     @property
@@ -45,12 +45,12 @@ class Settings(Windowed):
 
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
-    """One micro-batch of ReFL."""
+    """One micro-batch of ReFL: the reward scores one prediction of the rollout."""
     return judge(networks, batch, batch.draw(settings.window), settings.diffusion_weight, settings.kl_weight)
 
 
 def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_weight: float = 0.0) -> Step:
-    """Roll out to index m without gradient, predict x0 there with gradient.
+    """Roll out to index m without gradient, predict x0 [B, C, h, w] there with gradient.
 
     With weights: the diffusion loss on real images at m, and the divergence from the base at one of the indices up to
     m, drawn evenly (ReFL+KL). Both are known before the end of the rollout.

@@ -53,7 +53,7 @@ class History:
         return mean, spread
 
     def expected(self, rewards: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Mean reward [B] of each prompt so far; of the batch at hand where a prompt has fewer than `least`."""
+        """Mean reward [B] of each prompt so far; of the current batch where a prompt has fewer than `least`."""
         whole = float(rewards.mean())
         kept = [self.rewards.get(prompt, ()) for prompt in prompts]
         return rewards.new_tensor([sum(r) / len(r) if len(r) >= self.least else whole for r in kept])

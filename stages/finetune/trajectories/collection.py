@@ -48,9 +48,9 @@ class Experience:
 
 @dataclass(frozen=True)
 class States:
-    """N states of an experience that are learnt from together.
+    """N states of an experience, which are one batch of the loss.
 
-    `x` [N, C, h, w] enter the steps `i` [N], `next` is where they went, `old_log_prob` [N] the log density of that
+    `x` [N, C, h, w] enter the steps `i` [N], `next` [N, C, h, w] enter i + 1, `old_log_prob` [N] is their log density
     under the policy of the rollout, `advantage` [N] that of the whole image.
     """
 
@@ -73,7 +73,7 @@ S = TypeVar("S", bound=CollectionSettings)
 
 
 class CollectionObjective(Objective, Generic[S]):
-    """Rolls out, judges, and goes through the states of its rollouts; `held` is the collection at hand.
+    """Rolls out, scores, and learns from the states of its rollouts; `held` is the current collection.
 
     Memory: one collection, `Trajectory.bytes` per micro-batch, logged as `memory_mb`.
     """
@@ -107,7 +107,7 @@ class CollectionObjective(Objective, Generic[S]):
         return {"memory_mb": sum(t.bytes for t in made) / MEGABYTE} | terms
 
     def state_dict(self) -> dict[str, Any]:
-        """The collection at hand."""
+        """The current collection."""
         return {"held": [experience.state_dict() for experience in self.held]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,5 +1,5 @@
 """Fusion sampling (ProFusion, Zhou et al. 2023, arXiv 2305.13579) as ImageReFL's code has it (profusion_inference.py):
-the base for the first k of T steps, then every step of the tuned network begins with noise drawn anew.
+the base for the first k of T steps, then every step of the tuned network begins with part of the noise redrawn.
 
 No configuration of the released code names it, and whether the paper reports it is not known. The one that did, deleted
 before the release, samples with DDIM. There the last step is one more of the sampler; here it predicts the clean
@@ -33,7 +33,7 @@ ABOUT = StrategyAbout(
     base=End(math.inf, "k = T"),
     lines=((0, (7, 2, 1, 2)),),
     markers=("v", ">"),
-    caption="Fusion is combined generation with noise drawn anew before every step of the tuned network.",
+    caption="Fusion is combined generation with part of the noise redrawn before every step of the tuned network.",
 )
 
 
@@ -84,7 +84,7 @@ class Settings(Switching):
 
 
 def fused(grid: NoiseGrid, x: Tensor, eps: Tensor, i: int, noise: Tensor) -> Tensor:
-    """Latents at index i with a part of their noise drawn anew, as noisy as before; all [B, C, h, w].
+    """Latents at index i with a part of their noise redrawn, at the same noise level; all [B, C, h, w].
 
     With a and a' the cumulative products at the timestep and the next one (timestep 0 after the last), and
     s^2 = (1 - a') / (1 - a) (1 - a / a') the variance of a step between them:
