@@ -3,7 +3,7 @@
 The rule: the open share of one named diversity is measured at indices 0 <= i < T (`stages/decided/shares.py`).
 `settled(share)` is the smallest measured index at which, and at every later measured one, at most `share` of it is
 open. `start: auto` is settled(decided.open), `k: auto` the indices settled(s) for every s of `decided.k_open`, each
-once, from 1 to T - 1. Torch-free.
+once, 1 in place of 0. Torch-free.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def resolve(shares: Mapping[int, float], steps: int, diversity: str, open: float
     """What `auto` stands for, from the open share of the named diversity at every measured index."""
     start = settled(shares, open)
     found = [settled(shares, share) for share in k_open]
-    k = sorted({index for index in found if index is not None and 1 <= index < steps})
+    k = sorted({max(1, index) for index in found if index is not None and steps > 1})
     return Resolved(steps, diversity, open, start, tuple(k))
 
 

@@ -96,6 +96,13 @@ def test_what_auto_stands_for(tmp_path: Path) -> None:
         made.k_of(50)
 
 
+def test_what_is_settled_from_the_first_step_on() -> None:
+    """The base makes one step at least, and k = 0 is no setting of combined generation."""
+    made = resolve({0: 0.05, 1: 0.04, 2: 0.0}, 3, "clip_diversity", 0.1, (0.5, 0.02))
+    assert made.start == 0 and made.k == (1, 2)
+    assert resolve({0: 0.0}, 1, "clip_diversity", 0.1, (0.5,)).k == ()
+
+
 def test_what_is_never_settled_is_refused(tmp_path: Path) -> None:
     made = resolve({0: 0.9, 10: 0.4}, 20, "clip_diversity", 0.1, (0.2,))
     assert made.start is None and made.k == ()
