@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stages import gives, plugins
+from stages import gives, model_options, own_code, plugins
 from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
 from stages.params import nearest
+from stages.prepare import source
 
 if TYPE_CHECKING:
     from stages.finetune.resolve import Plan
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 TRAINED = "open_clip"
 """The kind of a model trained under prepare.train.clip."""
+BASE, TRAINED_STEPS = "base", 1000
+"""The base model, and the timesteps of one that is trained here."""
 SPANNED_BY = {"embedding": "embedding", "patches": "patches", "distance": "embedding"}
 """What the spaces in measure.features are spanned by."""
 
@@ -49,22 +52,28 @@ def check(study: Study, runs: Mapping[str, Plan], sampling: Sampling, where: str
             lacking = f"expected {gives.WORDS[demand.what]}, but model {demand.name!r} gives none{demand.why}"
             raise InputError(f"{where}{demand.key}: {lacking}")
     _check_sets(study.measure, where)
-    for key, what, source in _data(study, runs):
+    _check_steps(study, runs, where)
+    for key, what, named in _data(study, runs):
         sources = [source_name(each) for each in getattr(study.curate, what)]
         if not sources:
             raise InputError(f"{where}{key}: takes the {what} of the study, but curate.{what} names none")
-        if source and source not in sources:
-            raise InputError(f"{where}{key}: unknown source of curate.{what} {source!r}{nearest(source, sources)}")
+        if named and named not in sources:
+            raise InputError(f"{where}{key}: unknown source of curate.{what} {named!r}{nearest(named, sources)}")
 
 
 def known(study: Study, where: str) -> dict[str, Gives | None]:
     """What each model that can judge gives, by its name; None where that is not known."""
     found = dict.fromkeys(study.prepare.train.clip, gives.declared(TRAINED))
+    for dotted, part in study.prepare.everything:
+        model_options.check(part, f"{where}prepare.import.{dotted}")
+        own_code.of_model(part.kind, part.options, f"{where}prepare.import.{dotted}")
     for name, model in study.prepare.import_.items():
         if name in study.prepare.rewards:
             found[name] = gives.of_model(model, f"{where}prepare.import.{name}")
         elif not (model.folder or model.file or model.hub):
             raise InputError(f"{where}prepare.import.{name}: a base model has files; name them in folder, file or hub")
+        else:
+            source.check_base_options(model, f"{where}prepare.import.{name}")
     return found
 
 
@@ -110,13 +119,25 @@ def _data(study: Study, runs: Mapping[str, Plan]) -> Iterator[tuple[str, str, st
         for name, settings in models.items():
             yield f"prepare.train.{kind}.{name}", "images", settings.source
     for name, settings in train.clip.items():
-        if settings.preference_steps:
-            yield f"prepare.train.clip.{name}.preference_steps", "pairs", settings.pair_source
+        if settings.preference_steps or settings.pair_source:
+            key = "preference_steps" if settings.preference_steps else "pair_source"
+            yield f"prepare.train.clip.{name}.{key}", "pairs", settings.pair_source
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "images":
             yield f"methods.{method}", "images", ""
     if study.measure.space is not None:
         yield "measure.features", "images", ""
+
+
+def _check_steps(study: Study, runs: Mapping[str, Plan], where: str) -> None:
+    """No more sampling steps than the noise schedule of the base has timesteps."""
+    base = study.prepare.import_.get(BASE)
+    most = TRAINED_STEPS if base is None else source.timesteps(base)
+    asked = {"sample.steps": study.sample.steps}
+    asked |= {f"methods.{name}: sampling_steps": plan.train.sampling_steps for name, plan in runs.items()}
+    for key, steps in asked.items():
+        if most is not None and steps > most:
+            raise InputError(f"{where}{key}: {steps}, but the noise schedule of the base has {most} timesteps")
 
 
 def _check_sets(measure: MeasureSettings, where: str) -> None:

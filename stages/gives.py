@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stages.prepare.source import ImportSettings
 
 PACKAGE, GROUP, NAME = "stages.rewards", "imagerefl.rewards", "GIVES"
+PLACES = ("folder", "file", "hub", "sha256")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Gives:
     """`files`: whether a model of this kind has files, named by `folder`, `file` or `hub`. `of`: which models stand
     under `of`: none, one, several, or a `reward` and its `features`; `inner` is what each of them (of a pair the
     features) must give.
+
+    `holds`: names of files that are among them.
 
     `score`: a number per image. `gradient`: the number has one by the image; None: where all models under `of` have
     one. `embedding`, `patches`: features of images. `text`: it compares images with texts. `words`: features of texts,
@@ -36,6 +39,7 @@ class Gives:
     files: Literal["needed", "none", "optional"] = "needed"
     of: Literal["none", "one", "several", "pair"] = "none"
     inner: Literal["", "embedding", "text"] = ""
+    holds: tuple[str, ...] = ()
     score: bool = True
     gradient: bool | None = True
     embedding: bool = False
@@ -74,6 +78,8 @@ def of_model(model: ImportSettings, where: str) -> Gives | None:
         return None
     if about.files == "needed" and not (model.folder or model.file or model.hub):
         raise InputError(f"{where}: kind {model.kind} has files; name them in folder, file, or hub with its revision")
+    if about.files == "none" and (place := next((key for key in PLACES if getattr(model, key) is not None), "")):
+        raise InputError(f"{where}.{place}: kind {model.kind} has no files; leave it out")
     _check_parts(model, about, inner, where)
     parts = [found for found in inner.values() if found is not None]
     if len(parts) < len(inner):

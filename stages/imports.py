@@ -110,7 +110,7 @@ def _contents(file: Path, stamp: tuple[int, int], module: str, functions: tuple[
     for node in _executed(_body(_tree(file, stamp), functions)):
         match node:
             case ast.Import() | ast.ImportFrom():
-                found.imports.update(_imported(node, module, file.name == "__init__.py"))
+                found.imports.update(imported(node, module, file.name == "__init__.py"))
             case ast.Constant(value=str(text)) if text.startswith(f"{PROJECT}."):
                 found.packages.add(text)
             case ast.Assign(targets=[ast.Name(id="ALWAYS")]) | ast.AnnAssign(target=ast.Name(id="ALWAYS")):
@@ -138,7 +138,7 @@ def parents(module: str) -> Iterator[str]:
     yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
-def _imported(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[str]:
+def imported(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[str]:
     """Dotted names that a node of `module` imports; a name in `from x import name` may be a module or not."""
     if isinstance(node, ast.Import):
         for alias in node.names:

@@ -100,6 +100,7 @@ def shown(value: object) -> str:
         keys = ", ".join(map(str, value))
         return f"a mapping of {keys[:_LONGEST]}" if value else "an empty mapping"
     if isinstance(value, list | tuple):
-        text = f"[{', '.join(shown(item) for item in value)}]"
-        return f"the list {text}" if len(text) <= _LONGEST else f"a list of {len(value)}"
+        plain = len(value) <= _LONGEST and not any(isinstance(item, Mapping | list | tuple) for item in value)
+        text = f"[{', '.join(map(shown, value))}]" if plain else ""
+        return f"the list {text}" if plain and len(text) <= _LONGEST else f"a list of {len(value)}"
     return f"{type(value).__name__} {str(value)[:_LONGEST]}"

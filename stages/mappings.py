@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import yaml
+from yaml.reader import ReaderError
 
 from stages.errors import InputError
 
@@ -131,6 +132,10 @@ def read_yaml(text: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}" if mark else "somewhere"
         raise InputError(f"{where}: not valid YAML at {place}: {error.problem or error.context}") from None
+    except ReaderError as error:
+        odd = chr(error.character) if isinstance(error.character, int) else str(error.character)
+        line = text.count("\n", 0, max(text.find(odd), 0)) + 1
+        raise InputError(f"{where}, line {line}: the character U+{ord(odd[0]):04X} is not allowed in YAML") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
     finally:
@@ -151,10 +156,14 @@ def _loader() -> Any:
     return core
 
 
-def _faults(root: yaml.Node | None, above: tuple[int, ...] = ()) -> Iterator[tuple[int, str]]:
-    """(line, what is wrong there) of a tree of YAML nodes, from the top."""
-    if root is None:
+def _faults(
+    root: yaml.Node | None, above: tuple[int, ...] = (), looked: set[int] | None = None
+) -> Iterator[tuple[int, str]]:
+    """(line, what is wrong there) of a tree of YAML nodes, from the top; what aliases repeat is looked at once."""
+    looked = set() if looked is None else looked
+    if root is None or (id(root) in looked and id(root) not in above):
         return
+    looked.add(id(root))
     line = root.start_mark.line + 1
     if id(root) in above:
         yield line, "an alias stands for what it is a part of"
@@ -166,7 +175,7 @@ def _faults(root: yaml.Node | None, above: tuple[int, ...] = ()) -> Iterator[tup
             yield from _faults_of_keys(root)
             inner = [value for _, value in root.value]
         for node in inner:
-            yield from _faults(node, (*above, id(root)))
+            yield from _faults(node, (*above, id(root)), looked)
 
 
 def _faults_of_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:

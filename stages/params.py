@@ -57,6 +57,8 @@ KINDS = ("tuple[", "list[", "literal[", "constrained-")
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a message: `; did you mean 'refl'?`, or the list of what is known when nothing is near."""
     names = sorted(known)
+    if not names:
+        return "; there is none here"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
 
@@ -103,7 +105,10 @@ def section(path: str | Path, name: str, model: type[S], study: dict[str, Any] |
 
 def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """The first failure of a validation in one line: the dotted key, what is wrong, the nearest known key or kind."""
-    first = error.errors()[0]
+    every = error.errors()
+    first = every[0]
+    if first["type"] == "missing":  # a key that is misspelt is missing, too
+        first = next((each for each in every if each["type"] == "extra_forbidden"), first)
     if first["type"] == "extra_forbidden":
         above, known = _follow(model, first["loc"][:-1])
         key = str(first["loc"][-1])
@@ -125,7 +130,8 @@ def _spot(where: str, keys: list[str]) -> str:
     """`params.yaml: finetune.steps`, from `params.yaml: finetune` as well as from `params.yaml:`."""
     if not keys:
         return where.removesuffix(":")
-    return f"{where} {'.'.join(keys)}" if where.endswith(":") else ".".join([where, *keys])
+    shown = ".".join(key if key.isprintable() else ascii(key)[1:-1] for key in keys)  # an invisible letter is a fault
+    return f"{where} {shown}" if where.endswith(":") else f"{where}.{shown}"
 
 
 def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[list[str], list[str]]:

@@ -41,6 +41,8 @@ from stages.score.settings import ScoreSettings
 from stages.tune.settings import TuneSettings
 from stages.world.settings import WorldSettings
 
+BASE = "base"
+"""What the base model is called where methods are named."""
 Name = Annotated[str, StringConstraints(pattern=names.PATTERN)]
 """Name of a study, model or method; `stages.names` says why it is so plain, and checks the others too."""
 
@@ -66,6 +68,11 @@ class TrainSettings(Settings):
     consistency: dict[Name, ConsistencySettings] = Field(
         {}, description="distilled from the base, for predictor consistency of sqdf"
     )
+
+    @property
+    def learns(self) -> bool:
+        """Whether a model is trained on images."""
+        return bool(self.vae or self.base or self.clip)
 
 
 class PrepareSettings(Settings):
@@ -143,6 +150,9 @@ def _check_models(study: Study, where: str) -> None:
         raise InputError(f"{where}prepare: there is no model 'base' to fine-tune, expected one of kind diffusers")
     if prepare.train.base and "vae" not in prepare.train.vae:
         raise InputError(f"{where}prepare.train.vae: there is no 'vae' for the base that is trained here")
+    if prepare.train.learns and not study.curate.val_share:
+        raise InputError(f"{where}curate.val_share: 0 leaves no images to check models on that are trained here")
+    _check_sizes(study, where)
     named = {"study.reward": [study.study.reward], "study.heldout": [study.study.heldout]}
     named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
     named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
@@ -164,6 +174,19 @@ def _check_models(study: Study, where: str) -> None:
         _check_known(models, prepare.rewards, f"{where}{key}", "model")
 
 
+def _check_sizes(study: Study, where: str) -> None:
+    """Images, where their side is known, divide into the latents of an autoencoder that is trained here."""
+    train, curate = study.prepare.train, study.curate
+    drawn = study.world.image_size if all(source.kind == "shapes" for source in curate.images) else None
+    side, key = (curate.side, "curate.side") if curate.side else (drawn, "world.image_size")
+    if side is None or not curate.images:
+        return
+    for name, vae in train.vae.items():
+        if side % vae.factor:
+            spot = f"{where}prepare.train.vae.{name}.widths"
+            raise InputError(f"{spot}: make latents of {vae.factor} pixels, which {key} {side} is no multiple of")
+
+
 def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str, methods.Plan]:
     """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together; returns a
     plan of each method that is trained.
@@ -178,6 +201,8 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
         plans[run.method] = methods.resolve(path, name, raw)
         _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
+    if BASE in study.methods:
+        raise InputError(f"{path}: methods.{BASE}: tables call the base model so; call the method something else")
     for name, settings in study.methods.items():
         _, _, checked = methods.method(settings, f"{path}: methods.{name}")
         table = "pairs" if checked.needs.data == "pairs" else "images"

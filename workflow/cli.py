@@ -6,13 +6,14 @@ No torch is imported here; a sub-command imports what its module imports.
 from __future__ import annotations
 
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stages.errors import InputError
 from stages.params import nearest
-from workflow.jobs import SHARES
-from workflow.layout import Layout
+from stages.runtime import run_stage
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,6 @@ COMMANDS = {
     "doctor": Command("workflow.doctor", "say what this machine has, and what a study needs and lacks"),
     "estimate": Command("workflow.estimate", "time the networks of a study: hours, memory and disk of the rest"),
     "report": Command("stages.report", "write the page of a finished study again: imagerefl report [STUDY]"),
-    "power": Command("stages.power", "say how many seeds, prompts and images a study needs to see a gap"),
     "tune": Command("stages.tune", "try learning rates on training prompts"),
     "export": Command("stages.export", "write a fine-tuned model for diffusers and other programs"),
     "votes": Command("stages.votes", "make a blinded form for raters, and analyse their votes"),
@@ -54,22 +54,32 @@ def usage() -> str:
 
 
 def report_arguments(study: str) -> list[str]:
-    """The command line of the report stage for the study file `study`: every folder that the stage reads."""
-    layout = Layout.read(study)
-    folders = {name: layout.out(name) for name in ("data", "scores", "runs", "samples", "measures")}
-    options = folders | ({"decided": layout.out(SHARES)} if "decided" in layout.needs else {})
-    options |= {"out": layout.out("report")}
-    return ["--params", study, *(part for name, path in options.items() for part in (f"--{name}", path))]
+    """The command line of the report stage for the study file `study`, as both runners call it.
+
+    Raises InputError for a study that is not right.
+    """
+    from stages.study import load
+    from workflow.files import Files, P
+    from workflow.jobs import REPORT
+    from workflow.layout import Layout
+
+    load(study)
+    _, _, _, *words = shlex.split(Files(Layout.read(study)).command(REPORT))  # after `python -m stages.report`
+    return [study if word == P else word for word in words]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Hand over to the module of the sub-command; exit code 2 for an unknown one."""
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    """Hand over to the module of the sub-command; bad input is one line and exit code 2."""
+    run_stage(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> None:
+    name, *rest = arguments or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
         return
     if name not in COMMANDS:
-        raise SystemExit(f"error: imagerefl: unknown command {name!r}{nearest(name, COMMANDS)}")
+        raise InputError(f"imagerefl: unknown command {name!r}{nearest(name, COMMANDS)}")
     if name == "report" and all(not part.startswith("-") for part in rest) and len(rest) < 2:
         rest = report_arguments(*(rest or ["params.yaml"]))
     sys.path.insert(0, "")  # the checkout that the command is typed in

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 
-from stages.errors import InputError
+from stages.runtime import run_stage
+from stages.study import load
 from workflow.layout import Layout
 
 
@@ -16,10 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.estimate", description=__doc__)
     parser.add_argument("study", nargs="?", default="params.yaml", help="study file (default: %(default)s)")
     args = parser.parse_args()
-    try:
-        layout = Layout.read(args.study)
-    except InputError as error:
-        raise SystemExit(f"error: {error}") from None
+    load(args.study)
+    layout = Layout.read(args.study)
     inputs = {
         "base": layout.model("base"), "reward": layout.model(layout.reward),
         "tensors": layout.out("encodings/encodings.safetensors"), "index": layout.out("encodings/index.parquet"),
@@ -41,4 +40,4 @@ def _run(module: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

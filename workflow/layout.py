@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,8 @@ class Layout:
         if not Path(other).exists():
             return False
         study = read_study(other)
-        return study != self.study and study.get("study", {}).get("name") == self.name
+        about = study.get("study")
+        return study != self.study and isinstance(about, Mapping) and about.get("name") == self.name
 
     def out(self, path: str) -> str:
         """A result of the study; wildcards in `path` are kept."""

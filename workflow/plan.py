@@ -18,16 +18,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stages import code
+from stages import code, own_code
 from stages.errors import InputError
 from stages.finetune import resolve as methods
-from stages.runtime import run_stage
+from stages.runtime import run_stage, sha256
 from stages.sample import resolve as strategies
 from stages.study import Study, load
 from workflow.files import Files, at, fill
 from workflow.jobs import STAGES, Stage
 from workflow.layout import Layout
 
+ACTIVE = "params.yaml"
+"""The study that DVC runs."""
+IMPORTED = "prepare.import"
 MODELS = {"clip": "open_clip", "base": "diffusers"}
 """The kind in the record of a model trained here, by its recipe."""
 
@@ -85,12 +88,21 @@ class Plan:
         reads = [fill(place, name) for place in stage.reads.values() if isinstance(place, str)]
         records = {Path(path).stem for path in reads if path.startswith("models/")}
         texts = code.texts_of(settings) | self._kinds(code.texts_of(settings) | records | {name})
-        return code.digests(stage.module, stage.functions, texts, Path.cwd())  # which is what `python -m` runs
+        executed = code.digests(stage.module, stage.functions, texts, Path.cwd())  # which is what `python -m` runs
+        return {**executed, **(self._own_code(name) if stage.each == IMPORTED else {})}
+
+    def _own_code(self, name: str) -> Mapping[str, str]:
+        """Digests of the functions of one's own that an imported model calls."""
+        found = {}
+        for dotted, model in self.study.prepare.import_[name].everything(name):
+            own = own_code.of_model(model.kind, model.options, f"{self.layout.file}: {IMPORTED}.{dotted}")
+            found |= {file: sha256(own.folder / file)[:16] for file in own.names} if own else {}
+        return found
 
     def _kinds(self, names: frozenset[str]) -> frozenset[str]:
         """Texts of what is said of the models among `names`: their kinds, and those that they are made of."""
         trained = {name: kind for recipe, kind in MODELS.items() for name in self.layout.trained(recipe)}
-        imported = at(self.values, "prepare.import")
+        imported = at(self.values, IMPORTED)
         found = [imported[name] for name in names if name in imported]
         return code.texts_of([*found, *(trained[name] for name in names if name in trained)])
 
@@ -126,7 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.plan", description="Check a study, write its stamps.")
     parser.add_argument("study", nargs="?", default="params.yaml", help="study file (default: %(default)s)")
     plan = Plan.read(parser.parse_args().study)
-    _check_dvc_file(plan)
+    if plan.layout.file == ACTIVE:
+        _check_dvc_file(plan)
     for job, stage, name in plan.jobs():
         for stamp, content in plan.stamps(stage, name).items():
             path = folder(plan.layout.name, job) / f"{stamp}.json"

@@ -243,7 +243,10 @@ def main() -> None:
     audit = Audit()
     if args.params:
         raw = read_study(args.params)
-        study(audit, raw, args.study or Path("out") / raw["study"]["name"], not args.without_images, args.store)
+        about = raw.get("study")
+        if not isinstance(about, dict) or not isinstance(about.get("name"), str):
+            raise InputError(f"{args.params}: study.name: there is none, expected the name of a finished study")
+        study(audit, raw, args.study or Path("out") / about["name"], not args.without_images, args.store)
     elif not args.results:
         raise InputError("nothing to audit; expected --params STUDY.yaml or --results docs/results/NAME")
     for folder in args.results:

@@ -13,15 +13,15 @@ from stages.curate.near import HashIndex, perceptual_hash
 from stages.curate.near_text import NearTexts, near_earlier
 from stages.curate.quality import quality as own_quality
 from stages.curate.rows import Filter, ImageRow, PairRow, PromptRow, TextRow
-from stages.curate.text import has_text, words
+from stages.curate.text import no_text, words
 from stages.errors import InputError
 
 LIMIT = "limit"
 
 
 def text() -> Filter[TextRow]:
-    """Removes rows whose text has no letter, digit or symbol."""
-    return Filter("text", lambda row: "" if has_text(row.text) else "no text")
+    """Removes rows whose text has no letter, digit or symbol, and those with characters that steer a terminal."""
+    return Filter("text", lambda row: no_text(row.text))
 
 
 def caption_words(fewest: int, most: int) -> Filter[TextRow]:

@@ -165,7 +165,7 @@ class Curation:
                 "attributes": row.attributes,
             }  # fmt: skip
         if self.settings.images or self.settings.pairs:
-            tally.require_rows("curate.images")
+            tally.require_rows("curate.images" if self.settings.images else "curate.pairs")
         if self.settings.images and not tally.splits.get("train"):
             raise InputError(f"curate.images: all {tally.left} images fell to validation; expected some for training")
 

@@ -44,9 +44,16 @@ class _Kept(dict[int, str]):
 _KEPT = _Kept()
 
 
-def has_text(text: str) -> bool:
-    """Whether anything but blanks, punctuation and control characters stands in `text`."""
-    return any(unicodedata.category(letter)[0] in "LNS" for letter in text)
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+
+
+def no_text(text: str) -> str:
+    """Why `text` is none: nothing but blanks, punctuation and control characters, or a control character that is no
+    blank, as colours of a terminal and binary data have. Empty for a text.
+    """
+    if found := _CONTROL.search(text):
+        return f"a control character, U+{ord(found[0]):04X}"
+    return "" if any(unicodedata.category(letter)[0] in "LNS" for letter in text) else "no text"
 
 
 def prompt_id(text: str) -> str:

@@ -12,6 +12,7 @@ from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.method import Method, kinds, load
 from stages.finetune.settings import FinetuneSettings, MethodSettings, RunSettings, StudySettings
+from stages.kinds import shown
 from stages.params import nearest, read_study, section, validate
 from stages.runtime import sha256
 
@@ -74,7 +75,9 @@ def method(settings: Mapping[str, Any], where: str) -> tuple[Method[Any], Module
     """
     if not isinstance(settings, Mapping) or "kind" not in settings:
         raise InputError(f"{where}: expected a mapping with a key 'kind' ({', '.join(kinds())})")
-    definition, module = load(str(settings["kind"]), where)
+    if not isinstance(settings["kind"], str):
+        raise InputError(f"{where}.kind: expected text, found {shown(settings['kind'])}")
+    definition, module = load(settings["kind"], where)
     return definition, module, validate(definition.settings, settings, where)
 
 

@@ -31,7 +31,7 @@ class LoraSettings(Settings):
 
     rank: int = Field(default=8, ge=1, description="rank of the updates")
     alpha: float = Field(default=8.0, gt=0, description="updates are scaled by alpha / rank")
-    targets: tuple[str, ...] = Field(
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="ends of the names of updated layers"
     )
 
@@ -135,8 +135,11 @@ class FinetuneSettings(Settings):
         return self
 
     def overridden(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """These settings as a dictionary with `changes` laid over them, sections merged key by key."""
-        return _merged(self.model_dump(), changes)
+        """These settings as a dictionary with `changes` laid over them, sections merged key by key; a budget, which is
+        either in steps or in compute, is replaced.
+        """
+        own = self.model_dump(exclude={"budget"} if "budget" in changes else None)
+        return _merged(own, changes)
 
 
 class MethodSettings(Settings):

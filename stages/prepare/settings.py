@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.params import Settings
 
 Positive = Annotated[int, Field(ge=1)]
+SIGNAL = 8
+"""Channels of the linear path through an autoencoder at its start: +RGB, -RGB, +PILOT, -PILOT (`vae.py`)."""
+
+
+def _require_multiple(what: str, value: int, of: str, count: int) -> None:
+    if value % count:
+        raise ValueError(f"{what}: {value} is not a multiple of {of} ({count})")
 
 
 class Training(Settings):
@@ -52,6 +59,17 @@ class VaeSettings(Training):
     kl: float = Field(default=5e-7, ge=0, description="weight of the KL divergence of a whole image")
     bf16: bool = Field(default=True, description="train in bfloat16 autocast")
 
+    @model_validator(mode="after")
+    def _wide_enough(self) -> VaeSettings:
+        if min(self.widths) < SIGNAL:
+            raise ValueError(f"widths: {min(self.widths)} is too narrow, expected at least {SIGNAL} channels each")
+        return self
+
+    @property
+    def factor(self) -> int:
+        """Pixels of an image per latent, along one side."""
+        return 2 ** (len(self.widths) - 1)
+
 
 class TextSettings(Settings):
     """A CLIP text encoder trained together with the denoiser."""
@@ -65,13 +83,18 @@ class TextSettings(Settings):
         default=0.2, gt=0, description="standard deviation of the token embeddings at the start"
     )
 
+    @model_validator(mode="after")
+    def _whole_heads(self) -> TextSettings:
+        _require_multiple("width", self.width, "heads", self.heads)
+        return self
+
 
 class PolishSettings(Settings):
     """A second, shorter run of the base from its averaged weights, which sees what is hard to draw more often."""
 
     steps: int = Field(default=0, ge=0, description="further optimizer steps; 0 leaves it out")
     lr: float = Field(default=8e-4, gt=0, description="highest learning rate; it falls linearly from the start")
-    words: dict[str, float] = Field(
+    words: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="weight of training images whose caption has this word; others have 1"
     )
 
@@ -101,6 +124,12 @@ class BaseSettings(Training):
         description="steps between two probes of what the base draws; more than `steps` probes never",
     )
 
+    @model_validator(mode="after")
+    def _whole_groups(self) -> BaseSettings:
+        for width in self.widths:
+            _require_multiple("widths", width, "groups", self.groups)
+        return self
+
 
 class ClipSettings(Training):
     """An open_clip model: contrastive on captions, then optionally the preference loss of HPSv2 on pairs."""
@@ -128,3 +157,21 @@ class ClipSettings(Training):
     text_layers: int = Field(default=2, ge=1, description="layers of the text tower")
     text_width: int = Field(default=64, ge=8, description="width of the text tower")
     context: int = Field(default=16, ge=4, description="tokens of a caption, padding included")
+
+    @model_validator(mode="after")
+    def _a_network(self) -> ClipSettings:
+        _require_multiple("text_width", self.text_width, "two heads", 2)
+        if self.vision == "vit":
+            _require_multiple("width of a ViT", self.width, "heads", self.width // (self.width // 4))
+            if self.patch > self.image_size:
+                raise ValueError(f"patch {self.patch} is larger than image_size {self.image_size}")
+            return self
+        if self.image_size < 32 or self.image_size % 32 == 31:  # its places are counted by 32, and made by halving
+            raise ValueError(
+                f"image_size {self.image_size}: expected 32 or more for a ResNet, and not 63, 95, 127, ..."
+            )
+        if len(self.vision_layers) != 4:
+            raise ValueError(
+                f"vision_layers: expected the blocks of a ResNet's four stages, found {len(self.vision_layers)}"
+            )
+        return self

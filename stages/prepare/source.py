@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from stages import contents, walk
+from stages import contents, gives, own_code, walk
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.models import record
-from stages.models.bases.layout import Layout
+from stages.models.bases.layout import SCHEDULER, Layout, read_json
 from stages.models.bases.single import require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.params import Settings, nearest
@@ -92,12 +93,19 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
         place = _fetched(settings, where, {"allow_patterns": [*settings.only]} if settings.only else {})
         about |= {"source": settings.hub, "revision": str(settings.revision)}
     elif place is None:
-        return record.ModelRecord(name=name, kind=settings.kind, **about)
+        if (code := own_code.of_model(settings.kind, settings.options, where)) is None:
+            return record.ModelRecord(name=name, kind=settings.kind, **about)
+        folder = Path(os.path.relpath(code.folder)) if code.folder == Path.cwd() else code.folder
+        return record.describe_files(name, settings.kind, folder, code.names, **about)
     elif not Path(place).exists():
         raise InputError(f"{where}: {place}: no such {'folder' if settings.folder else 'file'}")
     else:
         about["source"] = place
     files = _files(Path(place), settings.only, where)
+    declared = gives.declared(settings.kind)
+    for wanted in declared.holds if declared is not None else ():
+        if not any(file.name == wanted for file in files):
+            raise InputError(f"{where}: {place}: has no {wanted}, which a model of kind {settings.kind} has")
     _require_fetched(files)
     for file in files:
         if file.suffix == ".safetensors":
@@ -142,14 +150,36 @@ def _check_digest(made: record.ModelRecord, wanted: str | None, where: str) -> N
         raise InputError(f"{where}: {name} is another file: its sha256 is {digest}, expected {wanted}")
 
 
-def _base(name: str, settings: ImportSettings, place: Path, where: str, **about: str) -> record.ModelRecord:
-    """The record of a base model: of the files that are read, all of which must be there and whole."""
+def check_base_options(settings: ImportSettings, where: str) -> None:
+    """Raise InputError that starts with `where` for options that a base model does not take."""
     options = settings.options
     if odd := [key for key in options if key not in BASE_OPTIONS]:
         raise InputError(f"{where}.options.{odd[0]}: unknown key{nearest(odd[0], BASE_OPTIONS)}")
-    variant, config = options.get("variant"), options.get("config")
+    for key in ("variant", "config"):
+        if not isinstance(options.get(key), str | None):
+            raise InputError(f"{where}.options.{key}: expected text or null, found {shown(options[key])}")
     if options.get("empty", "model") not in ("model", "encoded"):
         raise InputError(f"{where}.options.empty: expected model or encoded, found {options['empty']!r}")
+
+
+def timesteps(settings: ImportSettings) -> int | None:
+    """Timesteps of a base model's noise schedule, the most sampling steps that it can make; None where that is not
+    known: for flow matching, and for a model that is not on this machine.
+    """
+    place = settings.options.get("config") or settings.folder
+    file = Path(str(place)) / SCHEDULER
+    if place is None or not file.is_file():
+        return None
+    config = read_json(file)
+    count = config.get("num_train_timesteps", 1000)
+    return count if isinstance(count, int) and not str(config.get("_class_name", "")).startswith("FlowMatch") else None
+
+
+def _base(name: str, settings: ImportSettings, place: Path, where: str, **about: str) -> record.ModelRecord:
+    """The record of a base model: of the files that are read, all of which must be there and whole."""
+    check_base_options(settings, where)
+    options = settings.options
+    variant, config = options.get("variant"), options.get("config")
     if place.is_file() and not config:
         raise InputError(
             f"{where}: {place}: a single file holds weights only; name in options.config the diffusers folder of the "

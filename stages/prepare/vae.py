@@ -23,7 +23,7 @@ from stages.models.diffusion import Autoencoder
 from stages.prepare import quality
 from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator, place
 from stages.prepare.pictures import Pictures
-from stages.prepare.settings import VaeSettings
+from stages.prepare.settings import SIGNAL, VaeSettings
 from stages.resume import State
 from stages.runtime import seed_from, whole_files
 
@@ -31,8 +31,6 @@ PILOT = 3.0
 """Constant carried by channels 6 and 7: it dominates the variance, so that the group norms hardly rescale the image."""
 LOG_VARIANCE = -6.0
 """Of the posterior at the start."""
-SIGNAL = 8
-"""Channels of the linear path: +RGB, -RGB, +PILOT, -PILOT."""
 
 
 def build(settings: VaeSettings, image_size: int) -> AutoencoderKL:

@@ -167,6 +167,15 @@ class ReportStudy(_View):
             for name in names:
                 if name and methods and name not in methods:
                     raise ValueError(f"report.{key} {name!r} is not a method that has a run{nearest(name, methods)}")
+        candidate = self.report.candidate
+        if "candidate" in self.report.model_fields_set and methods and candidate not in methods:
+            raise ValueError(
+                f"report.candidate {candidate!r} is not a method that has a run{nearest(candidate, methods)}"
+            )
+        if self.report.long == self.study.reference:
+            raise ValueError(f"report.long {self.report.long!r} is study.reference itself, expected it trained longer")
+        if candidate in self.report.ablations:
+            raise ValueError(f"report.ablations {candidate!r} is report.candidate itself, expected variants of it")
         truth = self.report.truth or self.truth
         if truth and truth not in self.report.rewards:
             raise ValueError(f"report.truth {truth!r} is none of report.rewards{nearest(truth, self.report.rewards)}")

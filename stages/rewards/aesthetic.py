@@ -19,13 +19,13 @@ from torch.nn import functional
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.base import Reward, about, load_one, require_embedding
 from stages.rewards.networks import checkpoint
 from stages.rewards.networks.contrastive import exact, plain
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import NoOptions, options
 
 GIVES = Gives(of="one", inner="embedding", embedding=True)
+OPTIONS = NoOptions
 
 LAYERS = (0, 2, 4, 6, 7)
 """Places of the linear layers; between them stand dropouts and, in this version of the head, no activation."""
@@ -58,7 +58,7 @@ class Aesthetic:
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Aesthetic:
     """The score; raises InputError for a file that is not this head, or one of another width than the embedding."""
-    options(record, Settings)
+    options(record, NoOptions)
     path = checkpoint.only_file(record)
     weight, bias = affine(checkpoint.read(path), path)
     inner = load_one(record, device)

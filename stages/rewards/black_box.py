@@ -16,9 +16,11 @@ from torch import Tensor
 from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.rewards.base import Reward, require_text
+from stages.rewards.networks.options import NoOptions
 from stages.rewards.with_features import WithFeatures, pair
 
 GIVES = Gives(files="none", of="pair", gradient=False, embedding=True, words=None)
+OPTIONS = NoOptions
 
 
 class BlackBox(WithFeatures):

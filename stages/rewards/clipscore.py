@@ -15,7 +15,7 @@ from stages.models.record import ModelRecord
 from stages.rewards.networks.options import Options, options
 from stages.rewards.networks.transformers_clip import TransformersClip, load_clip
 
-GIVES = Gives(embedding=True, patches=True, text=True, words=True)
+GIVES = Gives(holds=("config.json",), embedding=True, patches=True, text=True, words=True)
 
 
 class ClipScoreOptions(Options):
@@ -23,6 +23,9 @@ class ClipScoreOptions(Options):
 
     factor: float = Field(1.0, gt=0, description="factor of the cosine; 2.5 in the paper, 100 in torchmetrics")
     clamp: bool = Field(False, description="negative cosines count as 0, where there is no gradient either")
+
+
+OPTIONS = ClipScoreOptions
 
 
 class ClipScore(TransformersClip):

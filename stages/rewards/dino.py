@@ -18,7 +18,8 @@ from stages.rewards.networks.folder import pretrained
 from stages.rewards.networks.options import Options, options
 from stages.rewards.preprocess import NORMALISATIONS, Preprocess
 
-GIVES = Gives(score=False, gradient=False, embedding=True, patches=True)
+GIVES = Gives(holds=("config.json",), score=False, gradient=False, embedding=True, patches=True)
+OPTIONS = Options
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> TokenFeatures:

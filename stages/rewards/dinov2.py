@@ -15,13 +15,16 @@ from stages.rewards.networks.folder import pretrained
 from stages.rewards.networks.options import Options, options
 from stages.rewards.preprocess import NORMALISATIONS, Preprocess
 
-GIVES = Gives(score=False, gradient=False, embedding=True, patches=True)
+GIVES = Gives(holds=("config.json",), score=False, gradient=False, embedding=True, patches=True)
 
 
 class Dinov2Options(Options):
     """Options of kind `dinov2`."""
 
     size: int = Field(224, ge=14, description="side in pixels that images are scaled to, a multiple of the patch size")
+
+
+OPTIONS = Dinov2Options
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> TokenFeatures:

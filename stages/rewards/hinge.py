@@ -14,17 +14,19 @@ from torch import Tensor
 
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.base import Reward, about, load_one
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", of="one", gradient=None)
 
 
-class HingeOptions(Settings):
+class HingeOptions(KindOptions):
     """Options of kind `hinge`."""
 
     limit: float = Field(description="reward beyond which more counts for nothing, on the scale of what is wrapped")
+
+
+OPTIONS = HingeOptions
 
 
 class Hinge:

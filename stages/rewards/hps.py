@@ -43,6 +43,9 @@ class HpsOptions(Options):
     factor: float = Field(1.0, gt=0, description="factor of the cosine; 100 gives the numbers of published tables")
 
 
+OPTIONS = HpsOptions
+
+
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     """The reward; an `open_clip_config.json` beside the checkpoint goes before the option `model`.
 

@@ -22,7 +22,7 @@ from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.options import Options, options
 from stages.rewards.preprocess import Preprocess
 
-GIVES = Gives(embedding=True)
+GIVES = Gives(holds=("vocab.txt",), embedding=True)
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the authors' validation data: the reward is (output - MEAN) / STD."""
@@ -34,6 +34,9 @@ class ImageRewardOptions(Options):
     """Options of kind `image_reward`."""
 
     raw: bool = Field(False, description="the head's output as it is; otherwise it is normalised as in the paper")
+
+
+OPTIONS = ImageRewardOptions
 
 
 class ImageReward:

@@ -17,11 +17,10 @@ from torchvision.models import inception as blocks
 
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.networks import checkpoint
 from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.features import Features
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 from stages.rewards.preprocess import Preprocess
 
 GIVES = Gives(score=False, gradient=False, embedding=True)
@@ -29,13 +28,16 @@ GIVES = Gives(score=False, gradient=False, embedding=True)
 SIDE, CLASSES = 299, 1008
 
 
-class InceptionOptions(Settings):
+class InceptionOptions(KindOptions):
     """Options of kind `inception`."""
 
     resize: Literal["clean", "legacy"] = Field(
         "clean",
         description="clean: bicubic, antialiased, as clean-fid; legacy: bilinear, aliased, as torch-fidelity",
     )
+
+
+OPTIONS = InceptionOptions
 
 
 class InceptionFeatures(Features):

@@ -10,16 +10,24 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
-from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import nearest
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", gradient=False)
 
-OPTIONS = {"quality": 95, "large": False}
+
+class JpegOptions(KindOptions):
+    """Options of kind `jpeg`."""
+
+    quality: int = Field(95, ge=1, le=95, description="of the JPEG file")
+    large: bool = Field(False, description="large files are good, instead of small ones")
+
+
+OPTIONS = JpegOptions
 
 
 class Jpeg:
@@ -43,13 +51,5 @@ class Jpeg:
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Jpeg:
     """From the options `quality` (1 to 95, 95) and `large` (false); raises InputError for others."""
-    where = f"model {record.name!r}: options"
-    if unknown := [key for key in record.options if key not in OPTIONS]:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], OPTIONS)}")
-    given = OPTIONS | dict(record.options)
-    quality, large = given["quality"], given["large"]
-    if not (isinstance(quality, int) and 1 <= quality <= 95):
-        raise InputError(f"{where}.quality: {quality!r}, expected a number from 1 to 95")
-    if not isinstance(large, bool):
-        raise InputError(f"{where}.large: {large!r}, expected true or false")
-    return Jpeg(record.name, quality, large)
+    asked = options(record, JpegOptions)
+    return Jpeg(record.name, asked.quality, asked.large)

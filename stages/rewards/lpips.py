@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.networks import checkpoint
 from stages.rewards.networks.contrastive import exact, plain
 from stages.rewards.networks.features import Features
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 from stages.rewards.preprocess import Preprocess
 
 GIVES = Gives(score=False, gradient=False, embedding=True)
@@ -33,10 +32,13 @@ HEADS = tuple(f"lin{number}.model.1.weight" for number in range(len(TAPS)))
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
-class LpipsOptions(Settings):
+class LpipsOptions(KindOptions):
     """Options of kind `lpips`."""
 
     size: int = Field(256, ge=32, description="side in pixels that images are scaled to; vectors grow with its square")
+
+
+OPTIONS = LpipsOptions
 
 
 class Lpips(Features):

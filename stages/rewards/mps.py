@@ -51,6 +51,9 @@ class MpsOptions(Options):
     condition: str = Field(CONDITION, min_length=1, description="text that says what the preference is about")
 
 
+OPTIONS = MpsOptions
+
+
 class Text(NamedTuple):
     """A prompt, encoded: its tokens [L, W], which of them count [L], and its feature [W] of unit length."""
 

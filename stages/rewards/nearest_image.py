@@ -17,16 +17,18 @@ from stages.emoji.oracle import Oracle, Seen
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="needed", gradient=False, sees="stages.emoji.oracle:Seen")
 
 
-class Options(Settings):
+class NearestImageOptions(KindOptions):
     """What a study may say under `options`."""
 
     taste: Literal["both", "coarse", "fine"] = Field("both", description="terms of the utility")
+
+
+OPTIONS = NearestImageOptions
 
 
 class NearestImage:
@@ -35,7 +37,7 @@ class NearestImage:
     differentiable = False
     kind = "nearest_image"
 
-    def __init__(self, name: str, oracle: Oracle, options: Options) -> None:
+    def __init__(self, name: str, oracle: Oracle, options: NearestImageOptions) -> None:
         self.name, self.oracle, self.options = name, oracle, options
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -63,5 +65,5 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> NearestImag
     """
     if len(record.files) != 1:
         raise InputError(f"model {record.name!r}: {len(record.files)} files, expected one, Parquet of the real images")
-    chosen = options(record, Options)
+    chosen = options(record, NearestImageOptions)
     return NearestImage(record.name, Oracle.load(record.file(*record.files)), chosen)

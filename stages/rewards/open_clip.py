@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from open_clip.model import CLIP
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,12 +23,25 @@ from stages.errors import InputError
 from stages.gives import Gives
 from stages.mappings import DECODER
 from stages.models.record import ModelRecord
-from stages.params import nearest
 from stages.rewards.networks.checkpoint import one_line
 from stages.rewards.networks.contrastive import Contrastive, exact, plain
+from stages.rewards.networks.options import KindOptions, options
 from stages.rewards.preprocess import Preprocess, from_config
 
-GIVES = Gives(embedding=True, patches=True, text=True, words=True)
+GIVES = Gives(
+    holds=("open_clip_config.json", "open_clip_model.safetensors"), embedding=True, patches=True, text=True, words=True
+)
+
+
+class OpenClipOptions(KindOptions):
+    """Options of kind `open_clip`."""
+
+    normalise: Literal["clip", "imagenet", "half"] | None = Field(
+        None, description="mean and deviation of the pixels; null: those in the folder's configuration"
+    )
+
+
+OPTIONS = OpenClipOptions
 
 CONFIG, WEIGHTS, TOKENIZER = "open_clip_config.json", "open_clip_model.safetensors", "tokenizer"
 CLIP_VOCABULARY = 49408
@@ -91,7 +105,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     The record's option `normalise` (clip, imagenet, half) replaces the mean and deviation of the configuration. Raises
     InputError for missing or changed files, a configuration that open_clip does not know, or other weights.
     """
-    folder = record.folder()
+    asked, folder = options(record, OpenClipOptions), record.folder()
     for name in (CONFIG, WEIGHTS):
         if name not in record.files:
             raise InputError(f"model {record.name!r}: {folder} has no {name}; expected the layout of open_clip")
@@ -106,12 +120,8 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     preprocess = from_config(
         {"size": model.visual.image_size} | (config.get("preprocess_cfg") or {}), f"{folder / CONFIG}: preprocess_cfg"
     )
-    where = f"model {record.name!r}: options"
-    for key in record.options:
-        if key != "normalise":
-            raise InputError(f"{where}: unknown key {key!r}{nearest(key, ['normalise'])}")
-    if "normalise" in record.options:
-        preprocess = preprocess.normalised(record.options["normalise"], where)
+    if asked.normalise is not None:
+        preprocess = preprocess.normalised(asked.normalise, "options.normalise")
     return OpenClip(record.name, model.to(device), preprocess, tokenizer(folder, model))
 
 

@@ -8,7 +8,7 @@ Otherwise the mean is over the lines of a file of prompts, named as this model's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -19,20 +19,27 @@ from torch.nn import functional
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.base import about, load_one
 from stages.rewards.networks.checkpoint import only_file
 from stages.rewards.networks.contrastive import Contrastive
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="optional", of="one", inner="text", embedding=True, text=True, words=True)
 
 
-class OrthogonalOptions(Settings):
+class OrthogonalOptions(KindOptions):
     """Options of kind `orthogonal`."""
 
     keep: float = Field(0.3, ge=0, le=1, description="share that is kept of what all prompts have in common")
     mean: Literal["file", "batch"] = Field("file", description="where the common part is taken from")
+
+    def check(self, parts: Collection[str], files: bool) -> None:
+        """Raise ValueError where prompts of a file are asked for and there is none."""
+        if self.mean == "file" and not files:
+            raise ValueError("mean: no file of prompts; name one as `file`, or say mean: batch")
+
+
+OPTIONS = OrthogonalOptions
 
 
 class Orthogonal:
@@ -81,8 +88,6 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Orthogonal:
         raise InputError(f"model {record.name!r}: {inner.name!r} has no text features; expected a CLIP-like reward")
     common = None
     if asked.mean == "file":
-        if not record.files:
-            raise InputError(f"model {record.name!r}: no file of prompts; name one as `file`, or say mean: batch")
         path = only_file(record, (".txt",))
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not lines:

@@ -14,13 +14,16 @@ from stages.models.record import ModelRecord
 from stages.rewards.networks.options import Options, options
 from stages.rewards.networks.transformers_clip import TransformersClip, load_clip
 
-GIVES = Gives(embedding=True, patches=True, text=True, words=True)
+GIVES = Gives(holds=("config.json",), embedding=True, patches=True, text=True, words=True)
 
 
 class PickScoreOptions(Options):
     """Options of kind `pickscore`."""
 
     divide: float = Field(1.0, gt=0, description="the reward is divided by this; Flow-GRPO takes 26, to come near 1")
+
+
+OPTIONS = PickScoreOptions
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> TransformersClip:

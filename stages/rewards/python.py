@@ -1,7 +1,8 @@
 """A reward from outside as a Python function: a service, a program, a rule; whatever gives an image a number.
 
 The option `function` names it, `package.module:function`. It is called with images as uint8 arrays [B, H, W, 3] and the
-list of their prompts, and returns B numbers. It gives no gradient.
+list of their prompts, and returns B numbers. It gives no gradient. The record of the model holds the digests of the
+function's code (`stages/own_code.py`), so that a change of it makes another model.
 """
 
 from __future__ import annotations
@@ -12,14 +13,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import nearest
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", gradient=False)
+CODE = "function"
+"""The option that names code of one's own."""
+
+
+class PythonOptions(KindOptions):
+    """Options of kind `python`."""
+
+    function: str = Field(description="the function, `package.module:function`")
+
+    @field_validator("function")
+    @classmethod
+    def _module_and_name(cls, place: str) -> str:
+        module, _, name = place.partition(":")
+        if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            raise ValueError(f"expected package.module:function, found {place!r}")
+        return place
+
+
+OPTIONS = PythonOptions
 
 
 class Python:
@@ -51,14 +72,13 @@ class Python:
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Python:
     """The function that the option `function` names; raises InputError where there is none."""
     where = f"model {record.name!r}: options"
-    if unknown := [key for key in record.options if key != "function"]:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], ['function'])}")
-    place = str(record.options.get("function", ""))
+    place = options(record, PythonOptions).function
+    record.check(record.files)
     module, _, name = place.partition(":")
     try:
-        function = getattr(import_module(module), name) if module and name else None
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{where}.function: {place!r} cannot be imported: {error}") from None
+        function = getattr(import_module(module), name)
+    except Exception as error:  # whatever the code raises when it is imported
+        raise InputError(f"{where}.function: {place!r} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(function):
         raise InputError(f"{where}.function: {place!r}, expected package.module:function")
     return Python(record.name, function)

@@ -15,19 +15,21 @@ from torch import Tensor
 
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.base import Reward, TextImage, about, load_one
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", of="one", gradient=None)
 
 
-class RelativeOptions(Settings):
+class RelativeOptions(KindOptions):
     """Options of kind `relative`."""
 
     more: str = Field("", description="words before the prompt for what is wanted, `Realistic photo. ` say")
     less: str = Field(description="words before the prompt for what is not wanted, `Oil painting. ` say")
     k: float = Field(0.0, ge=0, description="how much more the wanted side weighs")
+
+
+OPTIONS = RelativeOptions
 
 
 class Relative:

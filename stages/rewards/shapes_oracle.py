@@ -10,12 +10,14 @@ from torch import Tensor
 
 from stages.gives import Gives
 from stages.models.record import ModelRecord
+from stages.rewards.networks.options import NoOptions, options
 from stages.world import oracle
 
 if TYPE_CHECKING:
     from stages.world.oracle import Parsed
 
 GIVES = Gives(files="none", gradient=False, sees="stages.world.oracle:Parsed")
+OPTIONS = NoOptions
 
 
 class ShapesOracle:
@@ -43,4 +45,5 @@ class ShapesOracle:
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> ShapesOracle:
     """The oracle; it has no files, and works on the CPU whatever the device."""
+    options(record, NoOptions)
     return ShapesOracle(record.name)

@@ -6,26 +6,35 @@ mixed: {kind: weighted_sum, of: {hps: {kind: hps, ...}, pick: {kind: pickscore, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings, nearest
+from stages.params import nearest
 from stages.rewards.base import Reward, about, load_parts
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", of="several", gradient=None)
 
 
-class WeightedSumOptions(Settings):
+class WeightedSumOptions(KindOptions):
     """Options of kind `weighted_sum`."""
 
     weights: dict[str, float] = Field(description="factor of every model under `of`, on its own scale")
+
+    def check(self, parts: Collection[str], files: bool) -> None:
+        """Raise ValueError unless every part has a weight and every weight a part."""
+        for name in self.weights.keys() - parts:
+            raise ValueError(f"weights: unknown model {name!r}{nearest(name, parts)}")
+        for name in set(parts) - self.weights.keys():
+            raise ValueError(f"weights: {name!r} has none; expected one for every model")
+
+
+OPTIONS = WeightedSumOptions
 
 
 class WeightedSum:
@@ -48,8 +57,4 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> WeightedSum
     """The sum; raises InputError where the weights are not those of the models under `of`."""
     weights = options(record, WeightedSumOptions).weights
     parts = load_parts(record, device)
-    for name in weights.keys() - parts.keys():
-        raise InputError(f"model {record.name!r}: options.weights: unknown model {name!r}{nearest(name, parts)}")
-    for name in parts.keys() - weights.keys():
-        raise InputError(f"model {record.name!r}: options.weights: {name!r} has none; expected one for every model")
     return WeightedSum(record.name, parts, weights)

@@ -16,17 +16,13 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.params import Settings
 from stages.rewards.base import Embedder, Reward, about, load_parts, require_embedding
-from stages.rewards.networks.options import options
+from stages.rewards.networks.options import NoOptions, options
 
 GIVES = Gives(files="none", of="pair", gradient=None, embedding=True)
+OPTIONS = NoOptions
 
 PARTS = ("reward", "features")
-
-
-class NoOptions(Settings):
-    """Pairs have none."""
 
 
 class WithFeatures:

@@ -11,6 +11,7 @@ from typing import Any
 from stages import plugins
 from stages.decided.auto import Resolved
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.params import nearest, section, validate
 from stages.runtime import sha256
 from stages.sample.settings import SampleSettings, StrategySettings, StudySeed, Target
@@ -127,5 +128,7 @@ def resolve(path: str | Path, study: dict[str, Any] | None = None, found: Resolv
 def _parse(values: Mapping[str, Any], where: str) -> tuple[ModuleType, StrategySettings]:
     if "kind" not in values:
         raise InputError(f"{where}: expected a key 'kind' ({', '.join(plugins.names(STRATEGIES, GROUP))})")
-    module = plugins.load(STRATEGIES, GROUP, str(values["kind"]), where)
+    if not isinstance(values["kind"], str):
+        raise InputError(f"{where}.kind: expected text, found {shown(values['kind'])}")
+    module = plugins.load(STRATEGIES, GROUP, values["kind"], where)
     return module, validate(module.Settings, dict(values), where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -110,7 +110,7 @@ class SampleSettings(Settings):
     shards: int = Field(
         default=1, ge=1, le=1000, description="jobs that share out the images of a run, under Snakemake; same images"
     )
-    guidance: tuple[float, ...] = Field(
+    guidance: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         default=(1.0,),
         min_length=1,
         description="guidance scales of the base alone: short for a strategy `guidance` of kind guidance",

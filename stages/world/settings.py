@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stages.params import Settings, nearest
 
@@ -52,6 +52,14 @@ class WorldSettings(Settings):
     @classmethod
     def _known_colours(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return _known(names, tuple(COLOURS))
+
+    @model_validator(mode="after")
+    def _drawable(self) -> WorldSettings:
+        if self.radius_low > self.radius_high:
+            raise ValueError(f"radius_low {self.radius_low:g} is above radius_high {self.radius_high:g}")
+        if self.shaded + self.striped > 1:
+            raise ValueError(f"shaded {self.shaded:g} and striped {self.striped:g} are more than all scenes together")
+        return self
 
 
 def _known(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:

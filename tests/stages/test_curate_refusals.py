@@ -172,6 +172,34 @@ BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
         pairs_of("p.csv", folder="f"),
         "line 2: 'preference' is nan",
     ),
+    "preference with an underscore": (
+        {"p.csv": PAIR + b"a bee,a.png,b.png,0_1\n", "f/a.png": png(0), "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f"),
+        "line 2: 'preference' is str '0_1', expected 0",
+    ),
+    "preference that is a boolean": (
+        {
+            "p.jsonl": b'{"prompt": "a bee", "image_a": "a.png", "image_b": "b.png", "preference": true}',
+            "f/a.png": png(0),
+            "f/b.png": png(1),
+        },
+        pairs_of("p.jsonl", folder="f"),
+        "line 1: 'preference' is bool True, expected 0",
+    ),
+    "pairs without rows": ({"p.csv": PAIR, "f/a.png": png(0)}, pairs_of("p.csv", folder="f"), "curate.pairs: the sou"),
+    "an address in capitals": (
+        {"p.csv": PAIR + b"a bee,HTTPS://x/a.png,b.png,1\n", "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f"),
+        "line 2: 'image_a' is str 'HTTPS://x/a.png'; images are not fetched",
+    ),
+    "a selection of rows": (
+        {
+            "s/data.arrow": b"",
+            "s/state.json": b'{"_data_files": [{"filename": "data.arrow"}], "_indices_files": [{"filename": "i"}]}',
+        },
+        prompts_of("s"),
+        "s/state.json: _indices_files: a selection of rows",
+    ),
     "negative votes": (
         {
             "p.json": b'[{"prompt": "a bee", "image_a": "a.png", "image_b": "b.png", "u": -1, "d": 3}]',

@@ -70,10 +70,10 @@ def test_a_function_is_a_reward():
         ("python", {"function": "nowhere:f"}, "cannot be imported"),
         ("python", {"function": "math:nothing"}, "cannot be imported"),
         ("python", {"function": "math:pi"}, "expected package.module:function"),
-        ("python", {}, "expected package.module:function"),
+        ("python", {}, "options.function: field required"),
         ("python", {"funktion": "math:pi"}, "did you mean 'function'"),
         ("jpeg", {"qualitty": 3}, "did you mean 'quality'"),
-        ("jpeg", {"quality": 100}, "from 1 to 95"),
+        ("jpeg", {"quality": 100}, "options.quality: input should be less than or equal to 95"),
     ],
 )
 def test_refuses_options(kind: str, options: dict[str, Any], message: str):

@@ -10,7 +10,7 @@ from stages.curate import filters
 from stages.curate.catalogue import Catalogue
 from stages.curate.rows import PairRow, PromptRow, Tally, sift
 from stages.curate.split import split_of
-from stages.curate.text import has_text, normalised, prompt_id, words
+from stages.curate.text import no_text, normalised, prompt_id, words
 from stages.errors import InputError
 from tests.unit.picture_rows import row
 
@@ -53,7 +53,7 @@ def test_prompt_id_is_the_digest_of_the_normalised_text() -> None:
     [("", False), (" \n\t", False), ("... --", False), ("\u200b", False), ("7", True), ("🚀", True)],
 )
 def test_text(text: str, expected: bool) -> None:
-    assert has_text(text) is expected
+    assert (not no_text(text)) is expected
     assert (filters.text().fault(PromptRow("here", text, "test")) == "") is expected
 
 

@@ -125,3 +125,15 @@ def test_a_key_twice_in_a_study_and_in_a_configuration(tmp_path: Path) -> None:
     config.write_text('{"a": 1,\n"a": 2}')
     with pytest.raises(InputError, match=r"config\.json: the key 'a' stands twice, first in line 1, then in line 2"):
         read_config(config)
+
+
+def test_aliases_of_aliases_take_no_longer_than_their_text() -> None:
+    text = "a: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    text += "".join(f"b{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
+    assert read_yaml(text, "f")["a"] == ["x"] * 9
+
+
+def test_a_character_that_yaml_does_not_allow_is_named_with_its_line() -> None:
+    for odd in ("\a", "\0", "\x1b"):
+        with pytest.raises(InputError, match=rf"f, line 2: the character U\+{ord(odd):04X} is not allowed"):
+            read_yaml(f"study: é\nname: a{odd}b\n", "f")

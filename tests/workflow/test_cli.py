@@ -47,13 +47,28 @@ def test_check_says_what_the_module_says_and_passes_its_exit_code_on() -> None:
 
 
 def test_an_unknown_command_is_one_line_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="unknown command 'chekc'; did you mean 'check'"):
+    with pytest.raises(SystemExit) as ended:
         cli.main(["chekc"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: imagerefl: unknown command 'chekc'; did you mean 'check'?\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "text"), [("report", "study: x\n"), ("report", "- a\n"), ("estimate", "study: {name: s}\n"),
+                          ("doctor", "study: x\nprepare: {import: {a: {folder: 5}}}\n")],
+)  # fmt: skip
+def test_a_file_that_is_no_study_is_one_line(tmp_path: Path, command: str, text: str) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    done = typed(command, str(tmp_path / "odd.yaml"))
+    said = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "odd.yaml: " in line]
+    assert done.returncode == (1 if command == "doctor" else 2) and len(said) == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_report_takes_a_study_and_finds_its_folders() -> None:
     line = cli.report_arguments("studies/smoke.yaml")
     assert line[:4] == ["--params", "studies/smoke.yaml", "--data", "out/smoke/data"]
     assert line[-2:] == ["--out", "out/smoke/report"]
+    assert line[line.index("--predictors") + 1] == "out/smoke/encodings"  # as the runners have it
     with pytest.raises(InputError, match="no such study file"):
         cli.report_arguments("studies/nowhere.yaml")

@@ -14,6 +14,8 @@ from project import ROOT, Project, make, small_study
 
 from stages import study
 from stages.errors import InputError
+from stages.finetune.resolve import resolve
+from stages.finetune.settings import BudgetSettings
 from stages.params import read_study
 
 BAD = {
@@ -109,6 +111,23 @@ LACKING: list[tuple[str, Any, str]] = [
     ("report.ablations", ["nothing"], "params.yaml: report.ablations 'nothing' is not a method that has a run"),
     ("report.long", "refl_long", "report.long 'refl_long' is not a method that has a run; did you mean 'refl'?"),
     ("report.truth", "orcale", "report.truth 'orcale' is none of report.rewards; did you mean 'oracle'?"),
+    ("world", {"shaded": 0.8, "striped": 0.7}, "world: shaded 0.8 and striped 0.7 are more than all scenes together"),
+    ("world", {"radius_low": 0.9}, "world: radius_low 0.9 is above radius_high 0.72"),
+    ("prepare.train.vae", {"code": {"widths": [8] * 7}}, "vae.code.widths: make latents of 64 pixels, which world.im"),
+    ("prepare.train.clip.more", {"pair_source": "nobody"}, "pair_source: unknown source of curate.pairs 'nobody'"),
+    ("prepare.import.proxy.options", {"normalize": "clip"}, "normalize: unknown key; did you mean 'normalise'?"),
+    ("prepare.import.base.options", {"varient": "fp16"}, "options.varient: unknown key; did you mean 'variant'?"),
+    ("prepare.import.base.options", {"variant": 16}, "options.variant: expected text or null, found 16"),
+    ("prepare.import.oracle.folder", "shipped", "oracle.folder: kind shapes_oracle has no files; leave it out"),
+    ("methods.base", {"kind": "refl"}, "methods.base: tables call the base model so; call the method something else"),
+    ("methods.refl", {"kind": None}, "methods.refl.kind: expected text, found null"),
+    ("sample.strategies.combined", {"kind": 5}, "sample.strategies.combined.kind: expected text, found 5"),
+    ("report.candidate", "imagrefl", "report.candidate 'imagrefl' is not a method that has a run; did you mean"),
+    ("report.long", "refl", "report.long 'refl' is study.reference itself, expected it trained longer"),
+    ("report.ablations", ["imagerefl"], "report.ablations 'imagerefl' is report.candidate itself"),
+    ("finetune.\u200bsteps", 3, "finetune.\\u200bsteps: unknown key; did you mean 'steps'?"),
+    ("finetune.lora", {"targets": [""]}, "finetune.lora.targets.0: string should have at least 1 character"),
+    ("sample.guidance", [1.0, -2.0], "sample.guidance.1: input should be greater than or equal to 0"),
 ]  # fmt: skip
 """What a job would refuse when it loads a model or its data, known from the study."""
 
@@ -124,6 +143,45 @@ def test_what_models_and_data_lack_is_known_before_the_first_job(
     assert message in str(error.value)
     assert str(error.value).startswith("params.yaml: ")
     assert "\n" not in str(error.value)
+
+
+def test_models_that_are_trained_here_need_images_to_be_checked_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    for recipe, refused in (({}, False), ({"clip": {"more": {}}}, True), ({"consistency": {"student": {}}}, False)):
+        wanted = changed("curate.val_share", 0)
+        wanted["prepare"]["train"] |= recipe
+        Path("params.yaml").write_text(yaml.safe_dump(wanted))
+        with pytest.raises(InputError, match=r"curate\.val_share: 0 leaves no images") if refused else nullcontext():
+            study.load("params.yaml")
+
+
+STEPS = [("sample.steps", 1001, "sample.steps: 1001"), ("methods.refl.train", {"sampling_steps": 2000}, "2000")]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), STEPS)
+def test_more_sampling_steps_than_the_base_has_timesteps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: Any, message: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "study.yaml"
+    for trained in (False, True):
+        wanted = changed(key, value)
+        if trained:
+            del wanted["prepare"]["import"]["base"]
+            wanted["prepare"]["train"] |= {"vae": {"vae": {}}, "base": {"base": {}}}
+        file.write_text(yaml.safe_dump(wanted))
+        with pytest.raises(InputError, match=f"{message}, but the noise schedule of the base has 1000 timesteps"):
+            study.load(file)
+
+
+def test_a_budget_of_a_method_replaces_that_of_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    wanted = changed("finetune.budget", {"compute": 5000})
+    wanted["methods"]["refl"]["train"] = {"budget": {"steps": 7}}
+    Path("params.yaml").write_text(yaml.safe_dump(wanted))
+    study.load("params.yaml")
+    budgets = {name: resolve("params.yaml", f"{name}-s0").train.budget for name in ("refl", "imagerefl")}
+    assert budgets == {"refl": BudgetSettings(steps=7), "imagerefl": BudgetSettings(compute=5000)}
 
 
 @pytest.mark.parametrize("key", BAD)

@@ -91,7 +91,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Finding:
     """Whether an imported model is on this machine, and how large it is."""
     what = f"model {name}"
     place = model.get("folder") or model.get("file")
-    if place:
+    if isinstance(place, str):  # the check of the whole study says what else it may not be
         if not Path(place).exists():
             return Finding("missing", what, f"{place}: not there")
         return Finding("ok", what, f"{place}, {_size(Path(place)) / 2**20:.1f} MB")

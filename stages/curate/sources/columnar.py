@@ -115,7 +115,9 @@ def rows(file: Path, keys: Sequence[str]) -> Iterator[tuple[int, Mapping[str, An
             for values in batch.to_pylist():
                 number += 1
                 yield number, values
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a date that Python has none for, say
         raise InputError(f"{file}, after row {number}: cannot be read on: {error}") from None
 
 

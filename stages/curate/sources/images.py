@@ -77,6 +77,10 @@ def read_cell(record: Record, key: str, left_out: LeftOut) -> bytes:
     """
     cell = record.get(key)
     if isinstance(cell, dict):
+        if not {"bytes", "path"} & cell.keys():
+            raise InputError(
+                f"{record.where}: {key!r} is a struct of {', '.join(cell)}, expected one with bytes or path"
+            )
         cell = cell.get("bytes") or cell.get("path")
     if cell is None or isinstance(cell, bytes):
         return cell or b""
@@ -111,7 +115,7 @@ def from_base64(text: str, where: str) -> bytes | None:
 
 def refuse_address(text: str, where: str) -> None:
     """Raise InputError for an address of the web: nothing is fetched."""
-    if re.match(r"(https?|ftp|s3|gs|hf)://", text):
+    if re.match(r"(https?|ftp|s3|gs|hf)://", text, re.IGNORECASE):
         raise InputError(f"{where} is {short(text)}; images are not fetched: download them and name the files")
 
 

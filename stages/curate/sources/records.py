@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import math
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from stages.params import nearest
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", *columnar.SUFFIXES)
 csv.field_size_limit(2**24)
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?(inf|infinity|nan)", re.IGNORECASE)
+"""A number in a text; Python would take `1_0` and digits of other scripts too."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,17 @@ class Record:
         return "" if key is None else self.text(key)
 
     def number(self, key: str | None, wanted: str = "expected a number") -> float | None:
-        """The number at `key`; None without a key, for null and an empty cell. Raises InputError for other things."""
+        """The number at `key`; None without a key, for null, NaN in place of it, and an empty cell.
+
+        Raises InputError for other things, booleans among them.
+        """
         value = None if key is None else self.get(key)
-        if value is None or value == "":
+        if value is None or value == "" or (isinstance(value, float | Decimal) and math.isnan(value)):
             return None
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{self.where}: {key!r} is {short(value)}, {wanted}") from None
+        plain = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        if not plain and not (isinstance(value, str) and _NUMBER.fullmatch(value.strip())):
+            raise InputError(f"{self.where}: {key!r} is {short(value)}, {wanted}")
+        return float(value)
 
     def score(self, key: str | None) -> float | None:
         """The number at `key`; None without a key; an empty cell is NaN, which satisfies no bound."""
@@ -217,7 +223,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
             for data in block.splitlines(keepends=True) if b"\r" in block else (block,):
                 number += 1
                 try:
-                    yield number, data.decode("utf-8-sig" if number == 1 else "utf-8")
+                    yield number, data.decode("utf-8-sig")  # lists that were put together have a mark in between too
                 except UnicodeDecodeError as error:
                     byte = f"byte 0x{data[error.start]:02x}"
                     raise InputError(f"{file}, line {number}: {byte} is not UTF-8, expected UTF-8 text") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
@@ -66,16 +67,23 @@ def split_folder(root: Path, split: str) -> Path:
 def data_files(root: Path) -> list[Path]:
     """The files of a saved data set. Raises InputError where one is missing."""
     files = [root / name for name in _strings(root / STATE, "_data_files", "filename")]
+    for key in ("_indices_files", "_indices_data_files"):  # older versions of datasets wrote them
+        if _object(root / STATE).get(key):
+            raise InputError(f"{root / STATE}: {key}: a selection of rows; save it again after `flatten_indices()`")
     for file in files:
         if not file.is_file():
             raise InputError(f"{file}: no such file, though {root / STATE} names it")
     return files
 
 
+def _object(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def _strings(file: Path, key: str, inner: str = "") -> list[str]:
     """The texts of a list in a JSON object."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))[key]
+        found = _object(file)[key]
         texts = [each[inner] if inner else each for each in found]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{file}: not readable as what save_to_disk writes: {error}") from None

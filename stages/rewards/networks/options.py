@@ -1,11 +1,17 @@
-"""Options of a model in the study file (`prepare.import.<name>.options`): one settings model a kind."""
+"""Options of a model in the study file (`prepare.import.<name>.options`): one settings model a kind.
+
+A kind says which: `OPTIONS = HpsOptions`. The planner reads that class off the source file (`stages/model_options.py`),
+so it refers to nothing but `typing`, `pydantic`, `stages.params`, this module and constants of its own module.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field
 
+from stages.errors import InputError
 from stages.params import Settings, validate
 
 if TYPE_CHECKING:
@@ -15,7 +21,20 @@ if TYPE_CHECKING:
     from stages.rewards.preprocess import Preprocess
 
 
-class Options(Settings):
+class KindOptions(Settings):
+    """What a kind takes; base of all classes that an `OPTIONS` names."""
+
+    def check(self, parts: Collection[str], files: bool) -> None:
+        """Raise ValueError where they do not go with what else a study says of the model: the names of the models that
+        it is made of, and whether it has `files`.
+        """
+
+
+class NoOptions(KindOptions):
+    """Of a kind that takes none."""
+
+
+class Options(KindOptions):
     """What every network takes."""
 
     precision: Literal["float32", "bfloat16", "float16"] = Field(
@@ -37,9 +56,19 @@ class Options(Settings):
         return preprocess if self.normalise is None else preprocess.normalised(self.normalise, "options.normalise")
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=KindOptions)
 
 
 def options(record: ModelRecord, model: type[S]) -> S:
     """The options of `record`; raises InputError, one line, for a key or value that this kind does not take."""
-    return validate(model, dict(record.options), f"model {record.name!r}: options")
+    return checked(model, record.options, record.parts, bool(record.files), f"model {record.name!r}: options")
+
+
+def checked(model: type[S], values: Mapping[str, object], parts: Collection[str], files: bool, where: str) -> S:
+    """The options of a model of the study; raises InputError that starts with `where`."""
+    found = validate(model, dict(values), where)
+    try:
+        found.check(parts, files)
+    except ValueError as error:
+        raise InputError(f"{where}.{error}") from None
+    return found

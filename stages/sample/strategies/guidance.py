@@ -4,7 +4,7 @@ or of the tuned network alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ class Settings(Predicting):
     """The scales."""
 
     apply_to: tuple[Target, ...] = Field(default=("base",), min_length=1, description="base, tuned, or both")
-    scales: tuple[float, ...] = Field(min_length=1, description="guidance scales; 1 is none")
+    scales: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1, description="guidance scales; 1 is none")
 
     def points(self) -> list[Point]:
         """One point per scale."""

@@ -1,0 +1,69 @@
+"""Odd values of tables and lists: read for what they are, counted with their reason, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.errors import InputError
+from tests.stages.curating import SHAPES_PROMPTS, curate, png
+
+
+def listed(path: Path) -> dict[str, Any]:
+    """A section with the list at `path` as training prompts."""
+    return {"prompts": {"train": {"kind": "file", "path": str(path)}, "eval": SHAPES_PROMPTS["eval"]}}
+
+
+def texts(folder: Path) -> list[str]:
+    rows = pq.read_table(folder / "prompts.parquet").to_pylist()
+    return [row["prompt"] for row in rows if row["split"] == "train"]
+
+
+def test_a_byte_order_mark_inside_lists_that_were_put_together(tmp_path: Path) -> None:
+    mark, (first, second) = b"\xef\xbb\xbf", (b"a bee\n", b"a wasp\n")
+    (tmp_path / "list.txt").write_bytes(mark + first + mark + second)
+    curate(tmp_path / "out", listed(tmp_path / "list.txt"))
+    assert texts(tmp_path / "out") == ["a bee", "a wasp"]
+
+
+@pytest.mark.parametrize("text", ["\x1b[31ma red bee\x1b[0m", "a \0 bee", "a\x7f bee"])
+def test_texts_with_control_characters_are_counted(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps({"prompt": each}) for each in (text, "a\tbee\nflies")))
+    made = curate(tmp_path / "out", listed(tmp_path / "list.jsonl"))
+    assert made.removed("prompts_train")["text"] == 1
+    assert texts(tmp_path / "out") == ["a\tbee\nflies"]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.date64()])
+def test_a_date_that_python_has_none_for(tmp_path: Path, kind: pa.DataType) -> None:
+    far = pa.array([10**17 if kind == pa.date64() else 10**13], pa.int64()).cast(kind, safe=False)
+    pq.write_table(pa.table({"prompt": ["a bee"], "when": far}), tmp_path / "list.parquet")
+    section = listed(tmp_path / "list.parquet")
+    section["prompts"]["train"]["group"] = "when"
+    with pytest.raises(InputError, match=r"list\.parquet, after row 0: cannot be read on") as refused:
+        curate(tmp_path / "out", section)
+    assert "\n" not in str(refused.value)
+
+
+def test_nan_in_place_of_a_judgement_is_none(tmp_path: Path) -> None:
+    """Tables with gaps come from pandas so."""
+    images = [png(seed) for seed in range(4)]
+    pairs = pa.table({
+        "prompt": ["a bee", "a wasp"], "image_a": images[:2], "image_b": images[2:], "preference": [float("nan"), 0.0],
+    })  # fmt: skip
+    pq.write_table(pairs, tmp_path / "pairs.parquet")
+    source = {"kind": "file", "path": str(tmp_path / "pairs.parquet")}
+    made = curate(tmp_path / "out", {"prompts": SHAPES_PROMPTS, "pairs": source})
+    assert made.removed("pairs") == {"judged": 1}
+
+
+def test_a_struct_that_holds_no_image(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [{"data": png(0)}], "caption": ["a bee"]}), tmp_path / "images.parquet")
+    source = {"kind": "parquet", "path": str(tmp_path / "images.parquet")}
+    with pytest.raises(InputError, match="row 1: 'image' is a struct of data, expected one with bytes or path"):
+        curate(tmp_path / "out", {"prompts": SHAPES_PROMPTS, "images": source})
