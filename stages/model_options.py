@@ -54,11 +54,11 @@ def _harmless(module: ast.Module) -> Iterator[ast.stmt]:
     settings = {"Settings", "KindOptions", "NoOptions", "Options"}
     for node in module.body:
         known = isinstance(node, ast.ImportFrom) and node.module in LIBRARIES and not node.level
-        asked = isinstance(node, ast.ClassDef) and not settings.isdisjoint(map(ast.unparse, node.bases))
-        if known or asked or _written_out(node):
-            yield node
-        if asked:
+        if isinstance(node, ast.ClassDef) and not settings.isdisjoint(map(ast.unparse, node.bases)):
             settings.add(node.name)
+            yield node
+        elif known or _written_out(node):
+            yield node
 
 
 def _written_out(node: ast.stmt) -> bool:
