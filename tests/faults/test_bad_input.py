@@ -299,7 +299,7 @@ def test_single_odd_pictures_are_turned_to_rgb_or_counted_and_left_out(world: Wo
 ODD_PROMPTS = {
     "a shell command": "a red circle; rm -rf $HOME `touch executed` $(touch executed) && touch executed",
     "a path": "../../../../etc/passwd and ~/.ssh/id_rsa",
-    "control characters": "a red\x07 circle \x1b[31m and \u202e blue",
+    "the other direction of writing": "a red circle and \u202e blue",
     "markup": "<script>alert('executed')</script> <img src=x onerror=alert(1)>",
     "a format string": "%s %n {0.__class__} {{wildcards.run}} ${study.name}",
     "over the token limit": "a red circle and " * 14,

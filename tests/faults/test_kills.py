@@ -107,9 +107,8 @@ EVERYTHING = [job.title for job in jobs() if job.tried]
 FEW = ["prepare base", "prepare proxy", "encode", "finetune imagerefl-s0", "sample refl-s0", "score proxy"]
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM], ids=["kill", "term"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_a_few_interruptions_change_nothing(quiet: Quiet, tmp_path: Path, number: int) -> None:
     check(quiet, tmp_path, FEW, 6, number)
 

@@ -42,6 +42,7 @@ def run_script(body: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_four_processes_at_once_on_a_fresh_store_lose_nothing() -> None:
     body = """
         with lineage.job("params.yaml", "finetune", "{name}", outputs=["out/toy/runs/{name}/w"]) as job:

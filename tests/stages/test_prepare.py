@@ -91,6 +91,7 @@ def run(root: Path, kind: str, name: str, *more: str) -> None:
     args.run(args)
 
 
+@pytest.mark.slow
 def test_plain_diffusers_loads_the_vae(folder):
     made = AutoencoderKL.from_pretrained(folder / "models/vae")
     assert made.config["latent_channels"] == 6

@@ -60,6 +60,7 @@ def counted(folder: Path, guidance: tuple[float, ...], methods: int) -> tuple[in
     return base, runs, alone
 
 
+@pytest.mark.slow
 def test_one_method_takes_166_evaluations_an_image_and_four_take_436(tmp_path: Path):
     base, runs, alone = counted(tmp_path, guidance=(1.0,), methods=4)
     base -= STEPS  # the base without guidance, which every study shows, is no part of the sweep

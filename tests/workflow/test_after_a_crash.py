@@ -58,6 +58,7 @@ def kill_in_encode(project: Project, *command: str) -> None:
     (project.root / "hold.txt").unlink()
 
 
+@pytest.mark.slow
 def test_snakemake(tmp_path: Path, quiet: dict[str, bytes]) -> None:
     project = project_of(tmp_path / "clone")
     kill_in_encode(project, "snakemake", "--cores", "2")

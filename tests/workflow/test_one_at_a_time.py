@@ -73,6 +73,7 @@ def test_two_studies_one_after_the_other(tmp_path: Path) -> None:
     assert contents(first) == small
 
 
+@pytest.mark.slow
 def test_a_second_snakemake_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     """Though the study was edited meanwhile: what is being made with the old settings must not pass for current."""
     project = make(tmp_path, study())

@@ -146,6 +146,7 @@ def test_penalties_are_taken_before_the_rollout_and_the_reward_need_memory():
     assert next(losses, None) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagerefl without ReFL", "refl with images", "refl near the base"])
 def test_one_graph_of_the_network_at_a_time(name: str):
     """The most that autograd keeps in a step: of one prediction and a decoding, where it would be of two and that."""
