@@ -105,7 +105,8 @@ GIVEN: dict[str, list[Any]] = {
     "measure.features.clip": ["distance"],
     "measure.features.patch": ["embedding"], "methods.sqdf.buffer": [None],
     "decided.diversity": ["clip_diversity"], "methods.refl.middle": [[14, 20]], "sample.strategies.fusion_.k": [[3]],
-    "report.long": ["draft_k"], "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
+    "report.long": ["draft_k"],
+    "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
 }  # fmt: skip
 """Values for keys whose other value does not follow from the one they have."""
 
