@@ -36,14 +36,15 @@ class Run:
 class Loss:
     """A part of the loss of micro-batch `place` of an optimizer step (from 0).
 
-    `root` is a scalar whose gradient is taken at once, so that the graph behind it is free when the next part is made;
-    None for a part whose gradient comes with that of a later one.
+    `root` is a scalar whose gradient is taken at once, so that the graph behind it is free when the next part is made.
+    With `later` it is not taken: it is part of the root of a later part, with whose graph it is connected.
     `terms` are its shares of the logged terms, `loss` among them. Parts of a micro-batch add up, and so do their terms.
     """
 
-    root: Tensor | None
+    root: Tensor
     terms: Mapping[str, Tensor]
     place: int = 0
+    later: bool = False
 
     @classmethod
     def of(cls, value: Tensor, **terms: Tensor) -> Loss:
@@ -54,13 +55,11 @@ class Loss:
         """With `weight` times a further scalar in it, and further terms."""
         more = {name: term.detach() for name, term in terms.items()}
         loss = self.terms["loss"] + weight * value.detach()
-        root = weight * value if self.root is None else self.root + weight * value
-        return Loss(root, {**self.terms, **more, "loss": loss}, self.place)
+        return Loss(self.root + weight * value, {**self.terms, **more, "loss": loss}, self.place)
 
     def share(self, share: float, place: int) -> Loss:
         """As a part of micro-batch `place` that has the weight `share` in it."""
-        root = None if self.root is None else share * self.root
-        return Loss(root, {name: share * value for name, value in self.terms.items()}, place)
+        return Loss(share * self.root, {name: share * value for name, value in self.terms.items()}, place)
 
 
 class Objective(ABC):

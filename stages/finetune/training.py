@@ -187,7 +187,7 @@ class Trainer:
                 loss = next(losses, None)
             if loss is None:
                 break
-            if loss.root is not None:
+            if not loss.later:
                 (share * loss.root).backward()
             terms = each[loss.place]
             for name, value in loss.terms.items():

@@ -257,7 +257,7 @@ def test_images_are_taken_and_joined_row_by_row() -> None:
     assert turned.clipscore.tolist() == [v / 10 for v in order]
     for found, wanted in (
         (turned.pixels, pixels), (turned.embeddings["clip"], whole.embeddings["clip"]),
-        (turned.patches["patch"], whole.patches["patch"]), (turned.seen.x, whole.seen.x),
+        (turned.patches["patch"], whole.patches["patch"]), (vars(turned.seen)["x"], vars(whole.seen)["x"]),
     ):  # fmt: skip
         np.testing.assert_array_equal(found, wanted[order])
 

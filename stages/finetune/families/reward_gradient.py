@@ -98,7 +98,7 @@ class RewardGradient(Objective):
         root = (found.gradient * judged.x0).sum()
         if judged.penalties:
             others = penalised(judged.penalties, place)
-            root, loss = root + (0 if others.root is None else others.root), loss + others.terms["loss"]
+            root, loss = root + others.root, loss + others.terms["loss"]
             terms |= {name: value for name, value in others.terms.items() if name != "loss"}
         if judged.similarity is not None and found.distances is not None:
             terms["loss_likeness"] = found.distances.mean()
@@ -110,10 +110,9 @@ def joined(losses: Sequence[Loss | None]) -> Iterator[Loss]:
     """Parts that may share a graph, whose gradient is taken once: all of it with the last part."""
     parts = [loss for loss in losses if loss is not None]
     for part in parts[:-1]:
-        yield replace(part, root=None)
+        yield replace(part, later=True)
     if parts:
-        roots = [part.root for part in parts if part.root is not None]
-        yield replace(parts[-1], root=sum(roots[1:], roots[0]))
+        yield replace(parts[-1], root=sum((part.root for part in parts[:-1]), parts[-1].root))
 
 
 def penalised(penalties: Mapping[str, tuple[float, Tensor]], place: int) -> Loss:
