@@ -53,8 +53,9 @@ def load(package: str, group: str, kind: str, what: str, besides: Collection[str
 def source(package: str, group: str, kind: str) -> str | None:
     """The source file of the module of `kind`, which is not imported; None where it has none, or cannot be found."""
     if kind in _files(package, frozenset()):
-        name = f"{package}.{kind}"
-    elif kind in _entry_points(group):
+        files = (Path(folder, f"{kind}.py") for folder in _folders(package))  # find_spec would import the package
+        return next((str(file) for file in files if file.is_file()), None)
+    if kind in _entry_points(group):
         name = _entry_points(group)[kind].module
     else:
         return None
@@ -80,11 +81,14 @@ def constant(package: str, group: str, kind: str, name: str) -> object:
     return found.value if isinstance(found, ast.Constant) else None
 
 
+def _folders(package: str) -> list[str]:
+    spec = find_spec(package)
+    return list((spec.submodule_search_locations if spec else None) or ())
+
+
 @lru_cache
 def _files(package: str, besides: frozenset[str]) -> frozenset[str]:
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    found = pkgutil.iter_modules(folders or [])
+    found = pkgutil.iter_modules(_folders(package))
     return frozenset(module.name for module in found if not module.ispkg) - besides
 
 
