@@ -80,10 +80,11 @@ class Sources:
         """Keep what was read for the next process, where the disk allows it."""
         if not self._new:
             return
+        there = set(self.files.values())
         rows = {
             key: [now, *(sorted(value) if isinstance(value := getattr(found, each.name), set) else value
                          for each in fields(Contents))]
-            for key, (now, found) in self._memory.items()
+            for key, (now, found) in self._memory.items() if (self.root / key) in there
         }  # fmt: skip
         with suppress(OSError, InputError), whole_file(self.root / MEMORY) as partial:
             partial.write_text(json.dumps({"version": VERSION, "files": rows}), encoding="utf-8")

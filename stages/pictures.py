@@ -67,7 +67,11 @@ def tensor(images: Iterable[bytes], where: str) -> Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 
+def levels(images: Tensor) -> np.ndarray:
+    """uint8 [B, H, W, 3] of images [B, 3, H, W] in [0, 1], rounded to 8 bits as in a file."""
+    return (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def png(images: Tensor) -> list[bytes]:
     """PNG bytes of each image of a tensor [B, 3, H, W] in [0, 1], rounded to 8 bits."""
-    arrays = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [encode(array) for array in arrays]
+    return [encode(array) for array in levels(images)]

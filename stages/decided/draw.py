@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from stages.encode.store import Encodings, Item
 from stages.models.diffusion import Denoiser, DiffusionModel
 from stages.models.noise import KeyedNoise
 from stages.models.sampler import Seen
+from stages.pictures import levels
 from stages.sample.context import Context
 from stages.sample.networks import Networks, Rows
 
@@ -27,7 +29,7 @@ class Drawn:
     """Images uint8 [B, H, W, 3] at one index, and their network evaluations; the first ones have index None."""
 
     index: int | None
-    pixels: Tensor
+    pixels: np.ndarray
     evaluations: int
 
 
@@ -65,11 +67,11 @@ class Drawing:
 
         ctx = self._context(prompts, keep)
         images = ctx.decode(ctx.finish(ctx.networks.base(self.settings.guidance)))
-        yield Drawn(None, _pixels(images), _evaluations(ctx))
+        yield Drawn(None, levels(images), _evaluations(ctx))
         for index in indices:
             again = self._context(prompts).candidate(1)
             clean = again.finish(again.networks.base(self.settings.guidance), begin=(index, kept[index]))
-            yield Drawn(index, _pixels(again.decode(clean)), _evaluations(again))
+            yield Drawn(index, levels(again.decode(clean)), _evaluations(again))
 
     def _context(self, prompts: Sequence[Item], seen: Seen | None = None) -> Context:
         items = [item for item in prompts for _ in range(self.settings.samples)]
@@ -86,8 +88,3 @@ class Drawing:
 
 def _evaluations(ctx: Context) -> int:
     return sum(cost.nfe for cost in ctx.rows.meter.costs())
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3], rounded as image files are."""
-    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
@@ -66,12 +67,11 @@ class Decision:
                 ]  # fmt: skip
         return found, spent
 
-    def _seen(self, pixels: torch.Tensor, prompts: Sequence[Item], size: int) -> list[Seen]:
+    def _seen(self, pixels: np.ndarray, prompts: Sequence[Item], size: int) -> list[Seen]:
         """The images of each prompt, judged."""
         batch, texts = self.judges.settings.batch_size, [item.text for item in prompts for _ in range(size)]
-        arrays = pixels.numpy()
         judged = [
-            self.judges.judge(arrays[at : at + batch], texts[at : at + batch]) for at in range(0, len(texts), batch)
+            self.judges.judge(pixels[at : at + batch], texts[at : at + batch]) for at in range(0, len(texts), batch)
         ]
         images = join(judged)
         return [self._of(images.take(range(at, at + size))) for at in range(0, len(texts), size)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,11 +55,12 @@ class Loss:
         """With `weight` times a further scalar in it, and further terms."""
         more = {name: term.detach() for name, term in terms.items()}
         loss = self.terms["loss"] + weight * value.detach()
-        return Loss(self.root + weight * value, {**self.terms, **more, "loss": loss}, self.place)
+        return replace(self, root=self.root + weight * value, terms={**self.terms, **more, "loss": loss})
 
     def share(self, share: float, place: int) -> Loss:
         """As a part of micro-batch `place` that has the weight `share` in it."""
-        return Loss(share * self.root, {name: share * value for name, value in self.terms.items()}, place)
+        terms = {name: share * value for name, value in self.terms.items()}
+        return replace(self, root=share * self.root, terms=terms, place=place)
 
 
 class Objective(ABC):

@@ -15,6 +15,7 @@ from torch import Tensor
 from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import Autoencoder
+from stages.pictures import levels
 from stages.prepare.pictures import Pictures
 from stages.rewards.base import Oracle
 from stages.runtime import seed_from
@@ -117,7 +118,7 @@ def reconstruct(vae: AutoencoderKL, images: np.ndarray, device: torch.device) ->
     for start in range(0, len(images), BATCH):
         mean, _ = codec.posterior(torch.as_tensor(images[start : start + BATCH]).to(device).permute(0, 3, 1, 2) / 255)
         decoded = codec.decode(mean * codec.scale)
-        made.append((decoded * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        made.append(levels(decoded))
     return np.concatenate(made)
 
 

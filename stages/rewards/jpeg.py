@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stages.gives import Gives
 from stages.models.record import ModelRecord
+from stages.pictures import levels
 from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", gradient=False)
@@ -40,8 +41,7 @@ class Jpeg:
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Reward [B] float32 of images [B, 3, H, W] in [0, 1]."""
-        levels = (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return torch.tensor([self.sign * self._size(pixels) for pixels in levels], device=images.device)
+        return torch.tensor([self.sign * self._size(pixels) for pixels in levels(images)], device=images.device)
 
     def _size(self, pixels: object) -> float:
         written = io.BytesIO()

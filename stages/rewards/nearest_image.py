@@ -17,6 +17,7 @@ from stages.emoji.oracle import Oracle, Seen
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
+from stages.pictures import levels
 from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="needed", gradient=False, sees="stages.emoji.oracle:Seen")
@@ -46,8 +47,7 @@ class NearestImage:
 
     def see(self, images: Tensor, prompts: Sequence[str]) -> Seen:
         """What is seen in images [B, 3, H, W] in [0, 1], after rounding to 8 bits as in a file."""
-        levels = (images.detach().float().clamp(0, 1) * 255).round().byte()
-        return self.oracle.see(levels.permute(0, 2, 3, 1).cpu().numpy(), prompts)
+        return self.oracle.see(levels(images), prompts)
 
     def utility(self, seen: Seen, prompts: Sequence[str]) -> Tensor:
         """Utility [B] float32 of what was seen."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
+from stages.pictures import levels
 from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="none", gradient=False)
@@ -56,9 +57,8 @@ class Python:
 
         Raises InputError where the function does not return B finite numbers.
         """
-        levels = (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         try:
-            found = np.asarray(self.function(levels, list(prompts)), dtype=np.float32)
+            found = np.asarray(self.function(levels(images), list(prompts)), dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise InputError(f"reward {self.name!r}: {error}") from None
         if found.shape != (len(images),) or not np.isfinite(found).all():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stages.gives import Gives
 from stages.models.record import ModelRecord
+from stages.pictures import levels
 from stages.rewards.networks.options import NoOptions, options
 from stages.world import oracle
 
@@ -35,8 +36,7 @@ class ShapesOracle:
 
     def see(self, images: Tensor, prompts: Sequence[str] = ()) -> Parsed:
         """What is seen in images [B, 3, H, W] in [0, 1] after rounding to 8 bits as in a file, whatever the prompts."""
-        levels = (images.detach().float().clamp(0, 1) * 255).round().byte()
-        return oracle.parse(levels.permute(0, 2, 3, 1).cpu().numpy())
+        return oracle.parse(levels(images))
 
     def utility(self, seen: Parsed, prompts: Sequence[str]) -> Tensor:
         """Utility [B] float32 of parsed images."""
