@@ -110,7 +110,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     audit.table("differences.csv", [*POINT, "metric", "against"], pd.read_csv(report / "differences.csv"), rowed)
     findings, places, probes = dict(own.findings()), {}, {}
     for key in dict.fromkeys(point[:2] for point in own.points):
-        if own.role(key[1]) == ("base" if key[0] == "base" else "curve"):
+        if own.role(key[1]) in ("curve", "base" if key[0] == "base" else "curve"):
             for place, point in enumerate(own.curve(*key)):
                 axes = {*own.axes, raw["study"]["reward"], raw["study"].get("heldout")} & {k[3] for k in own.scores}
                 places[*key, place] = {axis: own.drawn(own.scores[*point, axis])[0] for axis in axes}

@@ -144,9 +144,9 @@ class Study:
         chosen = seeds if seeds and point[0] != "base" else self.seeds[point[0]]
         return self.scores[*point, metric][[self.seeds[point[0]].index(seed) for seed in chosen]]
 
-    def base(self, strategy: str) -> Point | None:
-        """The base at the guidance that a strategy gives its base part."""
-        guidance = self.given.get(strategy, {}).get("base_guidance", 1.0)
+    def base(self, strategy: str, key: str = "base_guidance") -> Point | None:
+        """The base at the guidance that a strategy gives its base part, or by `guidance` what it samples."""
+        guidance = self.given.get(strategy, {}).get(key, 1.0)
         alone = (p for p in self.points if p[0] == "base" and self.role(p[1]) == "base")
         return next((point for point in alone if setting(point) == guidance), None)
 
@@ -162,8 +162,10 @@ class Study:
     def curve(self, method: str, name: str) -> list[Point]:
         """A method's points under a strategy with the ends that it reaches, in the order of the free setting."""
         placed = [(setting(point), point) for point in self.points if point[:2] == (method, name)]
-        if placed and method != "base" and self.role(name) == "curve":
-            ends = (self.about[name].plain, self.tuned(method)), (self.about[name].base, self.base(name))
+        if placed and self.role(name) == "curve":
+            said, of_base = self.about[name], method == "base"
+            plain = self.base(name, "guidance") if of_base else self.tuned(method)
+            ends = (said.plain, plain), (None if of_base else said.base, self.base(name))
             placed += [(end.at, point) for end, point in ends if end and point]
         return [point for _, point in sorted(placed)]
 

@@ -70,6 +70,7 @@ STUDY: dict[str, Any] = {
             "tuned": {"kind": "tuned", "guidance": 1.7},
             "combined": {"kind": "combined", "k": [2, 4], "base_guidance": 2.5, "guidance": 1.7},
             "aig": {"kind": "aig", "p": [1, 2], "base_guidance": 1.7},
+            "best": {"kind": "best_of_n", "n": [2, 3], "reward": "judge", "guidance": 1.7, "apply_to": ["base"]},
         },
     },
     "measure": {
@@ -159,6 +160,8 @@ def run(mini: Mini) -> None:
         "base",
         *base,
         *encoded,
+        "--models",
+        ":models",
         "--samples",
         ":samples/base.parquet",
         "--latents",
