@@ -25,6 +25,8 @@ class Card:
     outcome: str
     table: Table
     rule: str
+    wide: bool = False
+    """Whether the table has a column per diversity, and needs the width of the page."""
 
     @property
     def kind(self) -> str:
@@ -45,7 +47,7 @@ def cards(data: ReportData) -> list[Card]:
 def _card(data: ReportData, claim: Claim) -> Card:
     text, rule = _words(data)[claim.key]
     table = _matrix(data, claim) if claim.pairs else _list(claim, data.look)
-    return Card(text, claim.state, _count(claim, data.look), table, rule)
+    return Card(text, claim.state, _count(claim, data.look), table, rule, wide=bool(claim.pairs))
 
 
 def _words(data: ReportData) -> dict[str, tuple[str, str]]:
