@@ -16,7 +16,7 @@ import local_slurm
 import pytest
 import yaml
 from local_slurm import LocalSlurm
-from project import ROOT, Project, make, small_study
+from project import FUTURE, ROOT, Project, make, small_study
 
 from benchmarks.study import copy_files
 
@@ -137,10 +137,12 @@ def die_once(project: Project, stage: str) -> None:
     """Let a stand-in cancel its own Slurm job the first time, as preemption or a time limit would end it."""
     path = project.root / "stages" / stage / "__main__.py"
     dying = (
-        "import os, subprocess, time\nfrom pathlib import Path\n"
+        f"{FUTURE}import os, subprocess, time\nfrom pathlib import Path\n"
         "if not Path('died').exists():\n"
         "    Path('died').touch()\n"
         "    subprocess.run(['scancel', os.environ['SLURM_JOB_ID']])\n"
         "    time.sleep(60)\n"
     )
-    path.write_text(dying + path.read_text())
+    text = path.read_text()
+    assert text.count(FUTURE) == 1
+    path.write_text(text.replace(FUTURE, dying))
