@@ -120,6 +120,7 @@ def test_twenty_interruptions_change_nothing(quiet: Quiet, tmp_path: Path, numbe
     check(quiet, tmp_path, EVERYTHING, 20, number)
 
 
+@pytest.mark.slow
 def test_states_of_other_settings_are_thrown_away(quiet: Quiet, tmp_path: Path) -> None:
     """A run that was interrupted and got another learning rate ends as one that had it from the start."""
     job = next(job for job in jobs() if job.title == "finetune refl-s0")

@@ -11,7 +11,15 @@ from project import ROOT, make
 
 from workflow import dvc_file
 
-STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")])
+FAST = ("params.yaml", "studies/emoji.yaml", "studies/sd15-hps.yaml", "studies/shapes-from-scratch.yaml",
+        "studies/shapes-rl.yaml", "studies/smoke.yaml")  # fmt: skip
+"""Studies that together have every kind of job; the others are slow."""
+STUDIES = [
+    pytest.param(study, marks=[] if study in FAST else [pytest.mark.slow])
+    for study in sorted(
+        str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]
+    )
+]
 
 
 @pytest.fixture(scope="module", params=STUDIES)
