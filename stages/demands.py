@@ -89,6 +89,8 @@ def _sections(study: Study) -> Iterator[Demand]:
         yield Demand("measure.text_image", measure.text_image, "text")
     for name, kind in measure.features.items():
         yield Demand(f"measure.features.{name}", name, SPANNED_BY[kind])
+    if oracle := study.finetune.probe.oracle:
+        yield Demand("finetune.probe.oracle", oracle, "sees", "; take an oracle, as shapes_oracle or nearest_image")
 
 
 def _methods(study: Study, runs: Mapping[str, Plan]) -> Iterator[Demand]:

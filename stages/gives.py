@@ -114,6 +114,6 @@ def _check_parts(model: ImportSettings, about: Gives, inner: dict[str, Gives | N
 WORDS = {
     "score": "a score per image", "gradient": "a gradient of the score by the image",
     "embedding": "features of images", "patches": "features of patches", "text": "a comparison of images with texts",
-    "words": "features of texts",
+    "words": "features of texts", "sees": "a reading of what images show",
 }  # fmt: skip
 """What a model can give, in words."""

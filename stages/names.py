@@ -20,7 +20,15 @@ PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9_-]{{0,{LONGEST - 1}}}$"
 """No dot: names are parts of dotted keys, as in `runs.refl-s0`."""
 ALLOWED = f"1 to {LONGEST} letters, digits, _ and -, the first a letter or digit"
 
-ONE = ("study.name", "study.reward", "study.heldout", "study.reference", "measure.text_image", "measure.set_space")
+ONE = (
+    "study.name",
+    "study.reward",
+    "study.heldout",
+    "study.reference",
+    "measure.text_image",
+    "measure.set_space",
+    "finetune.probe.oracle",
+)
 """Keys whose value is a name; null where a study does without."""
 SEVERAL = ("score.rewards", "measure.rewards")
 """Keys whose value is a list of names."""

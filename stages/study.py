@@ -157,6 +157,7 @@ def _check_models(study: Study, where: str) -> None:
     named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
     named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
     named |= {"measure.features": study.measure.features}
+    named |= {"finetune.probe.oracle": [study.finetune.probe.oracle] if study.finetune.probe.oracle else []}
     lists = {"measure.set_metrics": study.measure.set_metrics, "report.ablations": study.report.ablations}
     lists |= {"report.rewards": study.report.rewards, "report.diversities": study.report.diversities}
     for key, entries in (named | lists).items():
@@ -201,6 +202,10 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
         plans[run.method] = methods.resolve(path, name, raw)
         _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
+        own, common = plans[run.method].train.probe.oracle, study.finetune.probe.oracle
+        if own not in (None, common):
+            spot = f"{path}: methods.{run.method}.train.probe.oracle"
+            raise InputError(f"{spot}: {own!r}; expected that of finetune.probe, which is {common or 'null'}")
     if BASE in study.methods:
         raise InputError(f"{path}: methods.{BASE}: tables call the base model so; call the method something else")
     for name, settings in study.methods.items():

@@ -93,7 +93,10 @@ def _stages(stage: Stage, report: Sequence[str]) -> Iterator[tuple[str, dict[str
 
 def _job(stage: Stage, name: str, report: Sequence[str]) -> dict[str, Any]:
     def path(place: str) -> str:
-        named = {"{name}": name, "{reward}": "${study.reward}", "{heldout}": "${study.heldout}"}
+        named = {
+            "{name}": name, "{reward}": "${study.reward}", "{heldout}": "${study.heldout}",
+            "{oracle}": "${finetune.probe.oracle}",
+        }  # fmt: skip
         for placeholder, value in named.items():
             place = place.replace(placeholder, value)
         return f"{OUT}/{place}"

@@ -125,7 +125,8 @@ class Files:
         return " ".join(self._read(stage, place)) if joins else self._pattern(place)
 
     def _pattern(self, path: str) -> str:
-        named = {"{reward}": self.layout.reward, "{heldout}": self.layout.heldout}
+        layout = self.layout
+        named = {"{reward}": layout.reward, "{heldout}": layout.heldout, "{oracle}": layout.oracle}
         for placeholder, name in named.items():
             path = path.replace(placeholder, name)
         return self.layout.out(path)

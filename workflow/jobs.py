@@ -3,7 +3,8 @@
 A job runs `python -m stages.<program> --params STUDY`, with one flag per entry of `reads` and `writes`: `{"base":
 "models/base.json"}` becomes `--base out/<study>/models/base.json`. Paths are relative to `out/<study>/`. In paths and
 keys, `{name}` stands for the job's entry of the study (a run, a model), `{reward}` and `{heldout}` for the models that
-`study` calls so, `{method}` for the method of a run and `{shard}` for one part of several (`2-of-4`).
+`study` calls so, `{oracle}` for the one that probes ask, `{method}` for the method of a run and `{shard}` for one part
+of several (`2-of-4`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Needed:
     """A file that a flag names in studies that need this `data` (`Layout.needs`); in others there is no such flag."""
 
     path: str
-    data: Literal["pairs", "decided", "start", "k"]
+    data: Literal["pairs", "decided", "start", "k", "oracle"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ JUDGES = Folder("models")
 
 AUTO = "decided/auto.json"
 SHARES = "decided/shares.parquet"
+ORACLE = Needed("models/{oracle}.json", "oracle")
 
 
 def _asks(mem_mb: int, runtime: int, gpu: int = 0) -> Resources:
@@ -213,7 +215,7 @@ DECIDED = Stage(
 FINETUNE = Stage(
     "finetune", "finetune", "One run: a method with a training seed",
     reads={"base": BASE, "reward": "models/{reward}.json", "heldout": "models/{heldout}.json"}
-    | ENCODINGS | {"predictors": Folder("encodings"), "auto": Needed(AUTO, "start")},
+    | ENCODINGS | {"predictors": Folder("encodings"), "auto": Needed(AUTO, "start"), "oracle": ORACLE},
     writes={"weights": "runs/{name}/policy.safetensors", "log": f"runs/{{name}}/{LOG}"},
     each="runs", flag="run",
     keys=("study.seed", "study.reward", "study.heldout", "methods.{method}", "runs.{name}"),

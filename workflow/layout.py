@@ -86,15 +86,22 @@ class Layout:
         """The reward that no method sees."""
         return str(self.study["study"]["heldout"])
 
+    @property
+    def oracle(self) -> str:
+        """The model that probes ask what images show; empty where they ask none."""
+        probe = (self.study.get("finetune") or {}).get("probe") or {}
+        return str(probe.get("oracle") or "")
+
     @cached_property
     def needs(self) -> frozenset[str]:
         """What the jobs of the study need besides what every study has: what the methods of its runs learn from
         (prompts, images or pairs), `decided` where it has that section, and `start` or `k` where a method or a sampling
-        strategy takes that from what was decided.
+        strategy takes that from what was decided, and `oracle` where probes ask one.
         """
         names = {self.method(run) for run in self.runs}
         asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
         found = {str(each.needs.data) for each in asked}
+        found |= {"oracle"} if self.oracle else set()
         found |= {"decided"} if self.study.get("decided") is not None else set()
         found |= {"start"} if any(each.auto for each in asked) else set()
         found |= {"k"} if any(each.settings.auto for each in self._sampling.strategies) else set()

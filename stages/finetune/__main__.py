@@ -26,13 +26,16 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
     parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
     parser.add_argument("--auto", type=Path, help="auto.json of decided, for methods with `auto`")
+    parser.add_argument("--oracle", type=Path, help="model record of the oracle that probes ask, where they ask one")
     parser.add_argument("--weights", type=Path, required=True, help="written: the trained part of the policy")
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
     args = parser.parse_args()
     plan = resolve(args.params, args.run, found=None if args.auto is None else Resolved.read(args.auto))
     if plan.method_settings.auto:
         raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")
-    paths = Paths(args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors, args.auto)
+    paths = Paths(
+        args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors, args.auto, args.oracle
+    )
     inputs, outputs = paths.inputs(plan.method_settings.needs), [args.weights, args.log]
     processes.spread("stages.finetune", sys.argv[1:])
 

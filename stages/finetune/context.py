@@ -22,7 +22,7 @@ from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
 from stages.processes import ALONE, Processes
-from stages.rewards.base import Reward, load_reward, require_embedding
+from stages.rewards.base import Reward, load_reward, require_embedding, require_oracle
 from stages.runtime import device
 
 
@@ -39,7 +39,7 @@ class TrainingContext:
     def load(cls, paths: Paths, plans: Sequence[Plan]) -> TrainingContext:
         """Everything that the plans need; raises InputError where their methods need more than the reward has.
 
-        The held-out reward is loaded where the paths name one, and the oracle where a probe asks for it.
+        The held-out reward and the oracle are loaded where the paths name them.
         """
         where, study = device(), plans[0].study
         model = load_diffusion(record.load(paths.base), where, parts=("unet", "vae"))
@@ -48,8 +48,9 @@ class TrainingContext:
             require_enough(plan, rewards[study.reward])
         if paths.heldout is not None:
             rewards[study.heldout] = load_reward(record.load(paths.heldout), where)
-        for kind in {plan.train.probe.oracle for plan in plans} - {None}:
-            rewards["oracle"] = load_reward(record.ModelRecord(name="oracle", kind=str(kind)), where)
+        if paths.oracle is not None:
+            oracle = record.load(paths.oracle)
+            rewards[oracle.name] = load_reward(oracle, where)
         return cls(paths, model, Encodings(paths.tensors, paths.index, where), rewards)
 
     def policy(self, plan: Plan) -> Policy:
@@ -118,4 +119,7 @@ class TrainingContext:
         noise = KeyedNoise(plan.study.seed, keys, self.encodings.latent_shape(), self.model.device)
         embed = require_embedding(self.rewards[plan.study.heldout]).embed
         texts = [item.text for item in items]
-        return Probe(texts, self.encodings.text(items), noise, size.samples, dict(self.rewards), embed)
+        if size.oracle is not None and size.oracle not in self.rewards:
+            raise InputError(f"finetune.probe.oracle: {size.oracle} is asked for, expected --oracle")
+        oracle = None if size.oracle is None else require_oracle(self.rewards[size.oracle])
+        return Probe(texts, self.encodings.text(items), noise, size.samples, dict(self.rewards), embed, oracle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,12 +17,14 @@ from stages.models.policy import unchanged
 from stages.models.process import Grid
 from stages.models.sampler import Sampler, finish
 from stages.models.similarity import pairwise_diversity
+from stages.rewards.base import Oracle
+from stages.sight import take
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Prompts [N] (each repeated `samples` times, adjacent), the conditioning on them, `text` [N], and the rewards that
-    judge.
+    """Prompts [N] (each repeated `samples` times, adjacent), the conditioning on them, `text` [N], the rewards that
+    judge, and the oracle that says how much the images of a prompt differ in what it leaves open.
     """
 
     prompts: list[str]
@@ -30,23 +33,38 @@ class Probe:
     samples: int
     rewards: Mapping[str, RewardFunction]
     embed: Callable[[Tensor], Tensor]
+    oracle: Oracle | None = None
 
     def measure(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> dict[str, float]:
         """`probe_<reward>`: mean reward; `probe_diversity`: mean over prompts of 1 - cosine between images of one
-        prompt.
+        prompt; with an oracle `probe_attribute_diversity`, the mean over prompts of what it sees.
         """
-        scores, diversity = self.judge(policy, grid, decode, sampler)
+        images = self.images(policy, grid, decode, sampler)
+        scores, diversity = self.judge(images)
         terms = {f"probe_{name}": float(values.mean()) for name, values in scores.items()}
-        return terms | {"probe_diversity": float(diversity.mean())}
+        terms["probe_diversity"] = float(diversity.mean())
+        if self.oracle is not None:
+            terms["probe_attribute_diversity"] = float(self.attributes(self.oracle, images).mean())
+        return terms
 
     @torch.no_grad()
-    def judge(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> tuple[dict[str, Tensor], Tensor]:
-        """Scores [N] by every reward, and the diversity of every prompt [N / samples]."""
+    def images(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> Tensor:
+        """Images [N, 3, H, W] in [0, 1], without guidance."""
         predict = policy.predict(grid, self.text)
         with unchanged(*policy.eager):
             clean = finish(grid, predict, self.noise.initial(), 0, self.noise, sampler)
-        images = decode(clean)
+        return decode(clean)
+
+    @torch.no_grad()
+    def judge(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Scores [N] of images by every reward, and the diversity of every prompt [N / samples]."""
         scores = {name: reward(images, self.prompts) for name, reward in self.rewards.items()}
         features = self.embed(images)
         groups = features.reshape(-1, self.samples, features.shape[-1])
         return scores, torch.stack([pairwise_diversity(group) for group in groups])
+
+    def attributes(self, oracle: Oracle, images: Tensor) -> Tensor:
+        """The attribute diversity [N / samples] of the images of every prompt, as the oracle sees them."""
+        seen = oracle.see(images, self.prompts)
+        groups = np.arange(len(self.prompts)).reshape(-1, self.samples)
+        return torch.tensor([take(seen, rows).diversity()["attribute_diversity"] for rows in groups])

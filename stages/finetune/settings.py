@@ -42,8 +42,9 @@ class ProbeSettings(Settings):
     every: int = Field(default=20, ge=1, description="optimizer steps between two probes")
     prompts: int = Field(default=8, ge=1, description="training prompts in the probe")
     samples: int = Field(default=4, ge=2, description="images per prompt")
-    oracle: Literal["shapes_oracle"] | None = Field(
-        default=None, description="kind of a reward without files to probe too"
+    oracle: str | None = Field(
+        default=None,
+        description="model that reads images back: probed too, with the attribute diversity that it sees; null: none",
     )
 
 

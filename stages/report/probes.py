@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROBE = "probe_"
 QUERIES = "queries"
+DIVERSITIES = (f"{PROBE}attribute_diversity", f"{PROBE}diversity")
+"""Terms that are no rewards."""
 DASHES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 FALL = 0.1
 """A fall from the best probe counts as over-optimisation from this share of the gain on."""
@@ -61,18 +63,18 @@ class QueryCurve:
 
 
 def terms(study: ReportStudy, log: Log) -> tuple[str, ...]:
-    """The probe terms in the order of the panels: training reward, held-out reward, other rewards, diversity."""
+    """The probe terms in the order of the panels: training reward, held-out reward, other rewards, diversities."""
     found = {term for terms in log.values() for term in terms if term.startswith(PROBE)}
     wished = dict.fromkeys([study.study.reward, study.study.heldout, *study.report.rewards])
     first = [f"{PROBE}{name}" for name in wished if f"{PROBE}{name}" in found]
-    last = [f"{PROBE}diversity"] if f"{PROBE}diversity" in found else []
+    last = [term for term in DIVERSITIES if term in found]
     return (*first, *sorted(found - set(first) - set(last)), *last)
 
 
 def turns(study: ReportStudy, log: Log) -> list[Turn]:
     """Every run's rewards that it was not trained on, in the order of the panels."""
     trained = f"{PROBE}{study.study.reward}"
-    others = [term for term in terms(study, log) if term not in (trained, f"{PROBE}diversity")]
+    others = [term for term in terms(study, log) if term not in (trained, *DIVERSITIES)]
     found = []
     for run, mine in log.items():
         if trained not in mine:

@@ -55,7 +55,7 @@ def _trial(plan: Plan, rate: float, probe: Probe, context: TrainingContext) -> T
 
 def _judged(plan: Plan, rate: float, probe: Probe, context: TrainingContext, policy: Denoiser) -> Trial:
     grid = context.model.process.grid(plan.train.sampling_steps)
-    scores, diversity = probe.judge(policy, grid, context.model.vae.decode, plan.train.sampler)
+    scores, diversity = probe.judge(probe.images(policy, grid, context.model.vae.decode, plan.train.sampler))
     reward, heldout = (scores[name].double() for name in (plan.study.reward, plan.study.heldout))
     by_prompt = heldout.reshape(-1, probe.samples).mean(1).tolist()
     return Trial(BASE, rate, 0, float(reward.mean()), tuple(by_prompt), float(diversity.mean()))

@@ -138,6 +138,18 @@ def test_a_compiled_network_makes_what_needs_no_gradient(place: Path, tmp_path: 
     assert sum(network.images for network in made) == nfe - quick[2, "backward"] > 0
 
 
+def test_a_probe_without_its_oracle_is_refused(place: Path, tmp_path: Path):
+    text = (place / "params.yaml").read_text()
+    changed = yaml.safe_load(text)
+    changed["finetune"]["probe"]["oracle"] = "oracle"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+    for file in ("base", "proxy", "heldout"):
+        (tmp_path / f"{file}.json").write_bytes((place / f"{file}.json").read_bytes())
+    tiny.encodings(tmp_path)
+    with pytest.raises(InputError, match=r"finetune\.probe\.oracle: oracle is asked for, expected --oracle"):
+        run(tmp_path, "imagerefl", tmp_path)
+
+
 def test_refuses_a_reward_without_gradient(place: Path, tmp_path: Path):
     record.save(record.ModelRecord(name="oracle", kind="shapes_oracle"), place / "oracle.json")
     with pytest.raises(InputError, match="gives images no gradient"):

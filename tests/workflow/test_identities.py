@@ -258,7 +258,8 @@ def files_of(plan: Plan, stage: Stage, name: str) -> set[str]:
             named = place.replace("{reward}", plan.layout.reward).replace("{heldout}", plan.layout.heldout)
             found.add(out(fill(named, name)))
         elif isinstance(place, Needed):
-            found |= {out(place.path)} if place.data in plan.layout.needs else set()
+            path = place.path.replace("{oracle}", plan.layout.oracle)
+            found |= {out(path)} if place.data in plan.layout.needs else set()
         elif flag == "models":
             measure = plan.study.measure
             models = [measure.space] if stage.name == "measure_reference" else measure.models
