@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
+HANDED_ON = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ARGS", "STUDY", "QUICK", "PYTHON")
 SAYS = '#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\necho\n'
 
 
@@ -40,7 +41,7 @@ def test_any_file_name(tmp_path: Path, study: str, goal: str) -> None:
 
 def outside() -> dict[str, str]:
     """The environment without what a `make` around the tests hands on to those below it."""
-    return {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return {name: value for name, value in os.environ.items() if name not in HANDED_ON}
 
 
 def test_every_goal_stands_once() -> None:
