@@ -16,13 +16,15 @@ from stages.models.noise import Noise
 class LatentPairs:
     """Two images for each row: scaled latents of the preferred one, `winner`, and of the other, `loser` [B, C, h, w].
 
-    `label` [B] is the probability that the winner is preferred, `weight` [B] that of the pair in the loss.
+    `label` [B] is the probability that the winner is preferred, `weight` [B] that of the pair in the loss. `loser_text`
+    [B] conditions the losers where their text is another one than that of the row.
     """
 
     winner: Tensor
     loser: Tensor
     label: Tensor
     weight: Tensor
+    loser_text: Conditioning | None = None
 
 
 @dataclass(frozen=True)

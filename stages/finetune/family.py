@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings, PairSettings
+from stages.finetune.families.pair_settings import PairSettings, PreferenceDataSettings, UnpairedSettings
+from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings
 from stages.finetune.method import Method
 from stages.finetune.settings import MethodSettings
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
     from stages.finetune.batch import Batch
     from stages.finetune.families.matching import Matched
+    from stages.finetune.families.pair_errors import PairErrors
     from stages.finetune.families.policy_gradient import Collected, StepDensities
-    from stages.finetune.families.preference import PairErrors
     from stages.finetune.families.reward_gradient import Step
     from stages.finetune.families.step_preference import StepPairs
+    from stages.finetune.families.unpaired import ImageErrors
     from stages.finetune.networks import Networks
     from stages.finetune.objective import Loss, Objective, Run
 
@@ -30,6 +32,8 @@ A = TypeVar("A", bound=AdvantageSettings)
 C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
 P = TypeVar("P", bound=PairSettings)
+D = TypeVar("D", bound=PreferenceDataSettings)
+U = TypeVar("U", bound=UnpairedSettings)
 
 
 def reward_gradient(settings: type[M], step: Callable[[Networks, Batch, M], Step]) -> Method[M]:
@@ -90,6 +94,32 @@ def paired_preference(settings: type[P], loss: Callable[[PairErrors, P], Loss]) 
         from stages.finetune.families.preference import PairedPreference
 
         return PairedPreference(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def unpaired_preference(
+    settings: type[U], loss: Callable[[ImageErrors, U], Loss], *, mismatched: Callable[[U], bool] | None = None
+) -> Method[U]:
+    """A method that learns from images that are liked or disliked: `loss` is the mean loss of some of them, from the
+    denoising errors of policy and reference; where `mismatched(settings)`, also from those with other prompts.
+    """
+
+    def objective(own: U, run: Run) -> Objective:
+        from stages.finetune.families.unpaired import UnpairedPreference
+
+        return UnpairedPreference(own, run, loss, mismatched is not None and mismatched(own))
+
+    return Method(settings, objective)
+
+
+def liked_images(settings: type[D], loss: Callable[[ImageErrors, D], Loss]) -> Method[D]:
+    """A method that learns from the preferred images of pairs alone: `loss` is the mean loss of some of them."""
+
+    def objective(own: D, run: Run) -> Objective:
+        from stages.finetune.families.unpaired import LikedImages
+
+        return LikedImages(own, run, loss)
 
     return Method(settings, objective)
 

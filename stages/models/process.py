@@ -94,6 +94,10 @@ class DiffusionProcess(ABC):
         """The clean latents that a prediction at x_t implies."""
 
     @abstractmethod
+    def training_timesteps(self) -> Tensor:
+        """Every training timestep, from the cleanest to the noisiest, as the network takes them."""
+
+    @abstractmethod
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """`count` training timesteps [count], drawn uniformly and independently, as the network takes them."""
 

@@ -71,6 +71,12 @@ class FlowMatching(DiffusionProcess):
         """x - s v."""
         return _x0(x, prediction, self._level(t, x))
 
+    def training_timesteps(self) -> Tensor:
+        """float32, the levels 1 / train_steps, ..., 1, shifted, times train_steps."""
+        return self.train_steps * self._shifted(
+            torch.arange(1, self.train_steps + 1, device=self.device) / self.train_steps
+        )
+
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """float32 [count], uniform on the `train_steps` levels 1 / train_steps, ..., 1, which are then shifted."""
         levels = [self._shifted((rng.randrange(self.train_steps) + 1) / self.train_steps) for _ in range(count)]

@@ -93,6 +93,10 @@ class NoiseSchedule(DiffusionProcess):
         """(x - sqrt(1 - abar_t) n) / sqrt(abar_t)."""
         return _x0(x, prediction, at(self.alphas_cumprod, t, x))
 
+    def training_timesteps(self) -> Tensor:
+        """0 to train steps - 1."""
+        return torch.arange(len(self.alphas_cumprod), device=self.device)
+
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """int64 [count], uniform on 0 to train steps - 1."""
         return torch.tensor([rng.randrange(len(self.alphas_cumprod)) for _ in range(count)], device=self.device)

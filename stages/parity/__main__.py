@@ -18,30 +18,42 @@ def main() -> None:
     """Command line of the comparison."""
     parser = argparse.ArgumentParser(prog="python -m stages.parity", description=__doc__)
     parser.add_argument("--set", type=Path, required=True, help="folder with weights, inputs and expected values")
+    parser.add_argument("--base", type=Path, help="the set whose networks and inputs a set without networks takes")
     args = parser.parse_args()
 
     from stages.parity.reference import load
     from stages.runtime import device
 
     device()  # grants the threads of the job to torch
-    reference = load(args.set)
+    reference = load(args.set, args.base)
     count = failed = 0
     for check in checks(reference):
         print(check, flush=True)
         count, failed = count + 1, failed + (not check.passed)
     unread = reference.expected.unread()
     for name in unread:
-        print(f"{name:<76} not compared")
+        print(f"{name:<76} not compared{reason(name)}")
     print(f"{count} compared, {count - failed} passed, {failed} failed, {len(unread)} not compared")
     raise SystemExit(1 if failed or not count else 0)
 
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the set."""
-    from stages.parity import losses, parts, rollouts, training
+    from stages.parity import losses, parts, preference, rollouts, training
 
+    if reference.expected.tags("items"):
+        yield from preference.checks(reference)
+        return
     for module in (parts, rollouts, training, losses):
         yield from module.checks(reference)
+
+
+def reason(name: str) -> str:
+    """Why nothing compares the entry `name` of a set, where that is known: `: <reason>`."""
+    from stages.parity import preference
+
+    found = preference.reason(name)
+    return f": {found}" if found else ""
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.finetune.batch import LatentPairs
-from stages.finetune.families.preference import pair_errors
+from stages.finetune.families.pair_errors import pair_errors
 from stages.finetune.losses.ddpo import clipped_loss
 from stages.finetune.losses.sqdf import soft_q_loss
 from stages.finetune.methods import diffusion_dpo
@@ -48,7 +48,7 @@ def _preferences(reference: ParitySet, tag: str) -> Iterator[Check]:
     pairs = LatentPairs(*clean.chunk(2), label=ones, weight=ones)
     noise, t = inputs["dpo_forward_noise"], inputs["dpo_timesteps"]
     policy, parameters = _policy(reference)
-    found = pair_errors(policy, Denoiser(reference.base, reference.schedule), pairs, noise, t, text)
+    found = pair_errors(policy, Denoiser(reference.base, reference.schedule).prediction, pairs, noise, t, text)
     errors = torch.cat([found.winner.policy, found.loser.policy])
     others = torch.cat([found.winner.base, found.loser.base])
     settings = diffusion_dpo.Settings(kind="diffusion_dpo", beta=float(expected.value(tag, "beta")))

@@ -22,7 +22,9 @@ from stages.models.record import describe
 from stages.parity import pixelwise
 from stages.rewards import open_clip
 
-NOT_NUMBERS = ("config", "environment", "upstream_commit", "full_grad_names")
+NOT_NUMBERS = (
+    "config", "environment", "upstream_commit", "full_grad_names", "source", "weights", "param_names",
+)  # fmt: skip
 
 
 @dataclass
@@ -107,11 +109,18 @@ class ParitySet:
             return Conditioning(self.text.hidden(ids[0])), Conditioning(self.text.hidden(ids[1]))
 
 
-def load(folder: Path) -> ParitySet:
-    """The set in `folder`; raises InputError naming the file that is missing or unreadable."""
+def load(folder: Path, base: Path | None = None) -> ParitySet:
+    """The set in `folder`; raises InputError naming the file that is missing or unreadable.
+
+    A set without networks of its own takes those of another set, and the inputs that it lacks: of the one in `base`, or
+    of the one that its expected.json names as `weights`, a folder relative to it.
+    """
     scalars = _json(folder / "expected.json")
     arrays, inputs = (_tensors(folder / f"{name}.safetensors") for name in ("expected", "inputs"))
     weights = folder / "weights"
+    if not weights.is_dir() and (base is not None or "weights" in scalars):
+        weights = base / "weights" if base is not None else (folder / str(scalars["weights"])).resolve()
+        inputs = _tensors(weights.parent / "inputs.safetensors") | inputs
     schedule = NoiseSchedule.from_config(_json(weights / "scheduler" / "scheduler_config.json"), torch.device("cpu"))
     ids = inputs["reward_ids"]
 
@@ -119,9 +128,9 @@ def load(folder: Path) -> ParitySet:
         return ids[[int(prompt) for prompt in prompts]]
 
     networks = _pixelwise(weights) if (weights / pixelwise.WEIGHTS).is_file() else _real(weights)
-    base, tuned, vae, text, judge = networks
+    frozen, tuned, vae, text, judge = networks
     reward = open_clip.OpenClip("reward", judge.model, judge.preprocess, tokens)
-    return ParitySet(scalars["config"], inputs, Expected(arrays, scalars), schedule, base, tuned, vae, text, reward)
+    return ParitySet(scalars["config"], inputs, Expected(arrays, scalars), schedule, frozen, tuned, vae, text, reward)
 
 
 Networks = tuple[nn.Module, nn.Module, Autoencoder, TextEncoder, open_clip.OpenClip]

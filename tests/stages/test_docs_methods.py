@@ -15,7 +15,7 @@ import torch
 import stages.finetune.methods
 from stages import plugins
 from stages.finetune.batch import LatentPairs
-from stages.finetune.methods import draft_k
+from stages.finetune.methods import draft_k, ipo
 from stages.finetune.resolve import Plan, resolve
 from stages.finetune.training import Trainer
 from stages.models.diffusion import Denoiser
@@ -80,6 +80,10 @@ def trained_on_pairs(plan: Plan) -> tuple[Trainer, list[dict[str, float]]]:
     winner, loser = batch.real(), batch.real().flip(0)
     pairs = LatentPairs(winner, loser, torch.ones(2), torch.ones(2))
     return trainer, [trainer.step([replace(batch, rng=random.Random(0), pairs=pairs)]) for _ in range(2)]
+
+
+def test_the_page_s_preference_loss_is_that_of_the_tree() -> None:
+    assert shown("ipo")[0] == Path(ipo.__file__).read_text()
 
 
 @pytest.mark.parametrize("study", ["ipo"], indirect=True)

@@ -1,117 +1,101 @@
-"""Preference between two images of a prompt, by their denoising errors against those of the frozen base.
+"""Preference between two images of a prompt, by their denoising errors against those of a reference.
 
-    e(x) = mean (target - policy(x_t, t))^2,  r(x) the same of the base,  log ratio(x) = r(x) - e(x)
-
-Up to a factor, the log ratio estimates how much more likely than the base the policy makes image x (Diffusion-DPO,
-Wallace et al. 2024, arXiv 2311.12908, equation 14). Both images of a pair have one noise and one timestep, so that
-their errors differ by what the images differ in. Errors are means over C, h, w, as in the released code.
-
-A method is the loss of some pairs.
+A method is the loss of some pairs, from these errors (`pair_errors.py`). What every method of the family may choose has
+a file each: the reference, the timesteps, how images are noised, and the safeguard of the winner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from stages.finetune.batch import Batch, LatentPairs
-from stages.finetune.families.settings import PairSettings
+from stages.finetune.batch import Batch, LatentPairs, optimizer_step
+from stages.finetune.families.noising import noising_of
+from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors, both
+from stages.finetune.families.pair_settings import PairSettings
+from stages.finetune.families.reference import Reference
+from stages.finetune.families.safeguard import safeguarded
+from stages.finetune.families.timesteps import Timesteps
 from stages.finetune.objective import Loss, Objective, Run
 from stages.models.conditioning import Conditioning
-from stages.models.diffusion import Denoiser
 
 P = TypeVar("P", bound=PairSettings)
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Denoising errors [N] of images under the policy, with gradient, and under the base, without."""
-
-    policy: Tensor
-    base: Tensor
-
-    @property
-    def log_ratio(self) -> Tensor:
-        """base - policy [N]: positive where the policy denoises the image better than the base does."""
-        return self.base - self.policy
-
-
-@dataclass(frozen=True)
-class PairErrors:
-    """N pairs: errors of the preferred image of each and of the other one.
-
-    `label` [N] is the probability that the winner is preferred, `weight` [N] that of the pair in the loss.
-    """
-
-    winner: Errors
-    loser: Errors
-    label: Tensor
-    weight: Tensor
-
-    @property
-    def margin(self) -> Tensor:
-        """Log ratio of the winner less that of the loser [N]: 0 at the start, and positive where the policy has learnt
-        the preference.
-        """
-        return self.winner.log_ratio - self.loser.log_ratio
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean [] of values [N], each times the weight of its pair."""
-        return (self.weight * values).mean()
-
-
 class PairedPreference(Objective, Generic[P]):
-    """The objective; nothing changes from step to step but the policy."""
+    """The objective; nothing changes from step to step but the policy and, in some settings, the reference."""
 
     def __init__(self, settings: P, run: Run, loss: Callable[[PairErrors, P], Loss]) -> None:
         self.settings, self.run, self.loss = settings, run, loss
+        self.reference = Reference(settings.reference, run.networks)
+        self.timesteps = Timesteps(settings.timesteps, run.networks.policy.process)
+        self.noising = noising_of(settings.noising, run.networks.policy)
+
+    def collect(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """The reference as it is in this step."""
+        self.reference.advance(optimizer_step(batches))
+        return {}
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
         """The mean loss of the pairs of each micro-batch."""
         for place, batch in enumerate(batches):
             pairs = self.errors(batch)
-            yield self.logged(self.loss(pairs, self.settings), pairs).share(1.0, place)
+            held = pairs if self.settings.safeguard is None else safeguarded(pairs, self.settings.safeguard)
+            yield self.logged(self.loss(held, self.settings), pairs).share(1.0, place)
+
+    def pairs(self, batch: Batch) -> LatentPairs:
+        """The pairs of a micro-batch: those of the data."""
+        return batch.preferences()
 
     def errors(self, batch: Batch) -> PairErrors:
-        """Errors of the pairs of a micro-batch, whose timesteps all processes draw alike."""
-        networks, processes = self.run.networks, self.run.processes
-        count = len(batch.prompts) * processes.count
-        t = networks.grid.process.random_timesteps(batch.rng, count)[processes.part(count)]
-        noise, text = batch.noise.extra("forward"), Conditioning.of(batch.text)
-        return pair_errors(networks.policy, networks.base, batch.preferences(), noise, t, text)
+        """Errors of the pairs of a micro-batch."""
+        pairs = self.pairs(batch)
+        winner, loser = self.outputs(self.noisy(batch, pairs)).halves()
+        return PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
+
+    def outputs(self, noisy: Noisy) -> Outputs:
+        """What the networks make of noisy latents."""
+        return Outputs.of(self.run.networks.policy.prediction, self.reference.prediction, noisy)
+
+    def noisy(self, batch: Batch, pairs: LatentPairs) -> Noisy:
+        """Both images of the N pairs noised, winners first: 2 N rows. The timesteps, one per pair, are drawn alike in
+        all processes.
+        """
+        count = len(batch.prompts) * self.run.processes.count
+        t = self.timesteps.draw(batch.rng, count)[self.run.processes.part(count)]
+        noise = batch.noise.extra("forward")
+        clean, texts = both(pairs, Conditioning.of(batch.text))
+        noises, times = torch.cat([noise, noise]), torch.cat([t, t])
+        found = self.noising(clean, noises, times, texts, lambda s: _inversion_noise(batch, s))
+        return Noisy(found.x, found.t, found.text, found.target, self.timesteps.weight(times))
 
     def logged(self, loss: Loss, pairs: PairErrors) -> Loss:
         """The loss with the family's terms: the share of pairs with a positive margin (`accuracy`), the mean `margin`,
-        and how much larger the errors of winners and losers are than the base's (`winner_drift`, `loser_drift`: with
-        the known failure of these losses both rise).
+        and how much larger the errors of winners and losers are than the reference's (`winner_drift`, `loser_drift`:
+        with the known failure of these losses both rise). Without a reference they are the errors themselves
+        (`winner_error`, `loser_error`).
         """
+        what = "drift" if self.reference.there else "error"
         terms = {
             "accuracy": (pairs.margin > 0).float().mean(),
             "margin": pairs.margin.mean(),
-            "winner_drift": -pairs.winner.log_ratio.mean(),
-            "loser_drift": -pairs.loser.log_ratio.mean(),
+            f"winner_{what}": -pairs.winner.log_ratio.mean(),
+            f"loser_{what}": -pairs.loser.log_ratio.mean(),
         }
         return Loss(loss.root, {**{name: term.detach() for name, term in terms.items()}, **loss.terms})
 
+    def state_dict(self) -> dict[str, Any]:
+        """The reference's weights, where they change."""
+        return self.reference.state_dict()
 
-def pair_errors(
-    policy: Denoiser, base: Denoiser, pairs: LatentPairs, noise: Tensor, t: Tensor, text: Conditioning
-) -> PairErrors:
-    """Errors of N pairs, each noised by its `noise` [N, C, h, w] to its timestep t [N] and given its text [N]; one
-    evaluation of each network serves both images.
-    """
-    both, noises, times = torch.cat([pairs.winner, pairs.loser]), torch.cat([noise, noise]), torch.cat([t, t])
-    texts, process = Conditioning.cat([text, text]), policy.process
-    x, target = process.noised(both, noises, times), process.target(both, noises)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was saved."""
+        self.reference.load_state_dict(state)
 
-    def errors(network: Denoiser) -> tuple[Tensor, ...]:
-        return (network.prediction(x, times, texts) - target).square().mean((1, 2, 3)).chunk(2)
 
-    own = errors(policy)
-    with torch.no_grad():
-        frozen = errors(base)
-    return PairErrors(Errors(own[0], frozen[0]), Errors(own[1], frozen[1]), pairs.label, pairs.weight)
+def _inversion_noise(batch: Batch, s: int) -> Tensor:
+    """The noise of inversion step s for the winners and the losers, which differ in it."""
+    return torch.cat([batch.noise.extra(f"inversion {s}"), batch.noise.extra(f"inversion {s} loser")])

@@ -32,19 +32,6 @@ class TrajectorySettings(MethodSettings):
             raise ValueError(f"a micro-batch of {size} images does not hold whole groups of {group} per prompt")
 
 
-class PairSettings(MethodSettings):
-    """What every method that learns from pairs of images with a preference may say; `batch_size` counts pairs."""
-
-    @property
-    def needs(self) -> Needs:
-        """Pairs, and the frozen base that the policy is compared with; no reward."""
-        return Needs(data="pairs", reward="none", reference=True)
-
-    def shares(self, train: FinetuneSettings) -> dict[str, int]:
-        """Pairs stay together."""
-        return {"pairs": train.batch_size // train.accumulate}
-
-
 class CollectionSettings(TrajectorySettings):
     """Rollouts that serve several optimizer steps, and which of their steps are learnt from."""
 

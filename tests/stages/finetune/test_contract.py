@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stages import about, plugins
 from stages.errors import InputError
-from stages.finetune import method
+from stages.finetune import method, stop
 from stages.finetune.budget import costs
 from stages.finetune.cost import Cost
 from stages.finetune.networks import Networks
@@ -91,6 +91,7 @@ def test_the_gradient_is_that_of_the_logged_loss(kind: str, monkeypatch: pytest.
 
     monkeypatch.setattr(Denoiser, "prediction", predicted)
     monkeypatch.setattr(Networks, "rollout", lambda *args, **more: memory.again(rollout, *args, **more))
+    monkeypatch.setattr(stop, "gradient", lambda values: memory.again(Tensor.detach, values))
     monkeypatch.setattr(NoiseGrid, "noised", lambda *args, **more: memory.again(noised, *args, **more))
 
     def loss() -> float:

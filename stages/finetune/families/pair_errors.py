@@ -1,0 +1,151 @@
+"""Denoising errors of images under the policy and under a reference: all that losses on preferences see of networks.
+
+    e(x) = mean (target - policy(x_t, t))^2,  r(x) the same of the reference,  log ratio(x) = r(x) - e(x)
+
+Up to a factor, the log ratio estimates how much more likely than the reference the policy makes image x (Diffusion-DPO,
+Wallace et al. 2024, arXiv 2311.12908, equation 14). Both images of a pair have one noise and one timestep, so that
+their errors differ by what the images differ in. Errors are means over C, h, w, as in the released code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from stages.finetune import stop
+from stages.finetune.batch import LatentPairs
+from stages.models.conditioning import Conditioning
+from stages.models.diffusion import Denoiser
+from stages.processes import ALONE, Processes
+
+Evaluate = Callable[[Tensor, Tensor, Conditioning], Tensor | None]
+"""A prediction [B, C, h, w] for noisy latents [B, C, h, w] at timesteps [B], given their text [B]; or None."""
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Noisy latents `x` [B, C, h, w] at timesteps `t` [B], their `text` [B], and the right prediction, `target`.
+
+    `weight` [B] is that of squared errors; None: 1.
+    """
+
+    x: Tensor
+    t: Tensor
+    text: Conditioning
+    target: Tensor
+    weight: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Predictions [B, C, h, w] of the policy with gradient and of the reference without (None where there is none), and
+    what is right. Each is times the square root of its image's weight, so that mean squared differences are weighted.
+    """
+
+    prediction: Tensor
+    reference: Tensor | None
+    target: Tensor
+
+    @classmethod
+    def of(cls, policy: Evaluate, reference: Evaluate | None, noisy: Noisy) -> Outputs:
+        """One evaluation of each network on noisy latents."""
+        prediction = policy(noisy.x, noisy.t, noisy.text)
+        assert prediction is not None
+        with torch.no_grad():
+            frozen = None if reference is None else reference(noisy.x, noisy.t, noisy.text)
+        if noisy.weight is None:
+            return cls(prediction, frozen, noisy.target)
+        root = noisy.weight.to(prediction).sqrt().reshape(-1, 1, 1, 1)
+        return cls(root * prediction, None if frozen is None else root * frozen, root * noisy.target)
+
+    def halves(self) -> tuple[Outputs, Outputs]:
+        """The first and the second half of the rows."""
+        parts = [(None, None) if x is None else x.chunk(2) for x in (self.prediction, self.reference, self.target)]
+        first, second = zip(*parts, strict=True)
+        return Outputs(*first), Outputs(*second)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Denoising errors [N] of images under the policy, with gradient, and under the reference, without (0 where there
+    is none). `outputs` are the predictions that they come from.
+    """
+
+    policy: Tensor
+    base: Tensor
+    outputs: Outputs | None = None
+
+    @classmethod
+    def of(cls, outputs: Outputs) -> Errors:
+        """Means of squared differences over all dimensions but the first."""
+        policy = (outputs.prediction - outputs.target).square().mean((1, 2, 3))
+        if outputs.reference is None:
+            return cls(policy, torch.zeros_like(policy), outputs)
+        return cls(policy, (outputs.reference - outputs.target).square().mean((1, 2, 3)), outputs)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """base - policy [N]: positive where the policy denoises the image better than the reference does."""
+        return self.base - self.policy
+
+    def made_of(self) -> Outputs:
+        """The predictions; raises ValueError where these errors were made without any."""
+        if self.outputs is None:
+            raise ValueError("these errors have no predictions")
+        return self.outputs
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """N pairs: errors of the preferred image of each and of the other one.
+
+    `label` [N] is the probability that the winner is preferred, `weight` [N] that of the pair in the loss. The pairs
+    are those of one of `processes`.
+    """
+
+    winner: Errors
+    loser: Errors
+    label: Tensor
+    weight: Tensor
+    processes: Processes = ALONE
+
+    @property
+    def margin(self) -> Tensor:
+        """Log ratio of the winner less that of the loser [N]: 0 at the start, and positive where the policy has learnt
+        the preference.
+        """
+        return self.winner.log_ratio - self.loser.log_ratio
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean [] of values [N], each times the weight of its pair."""
+        return (self.weight * values).mean()
+
+    def exchanged(self) -> PairErrors:
+        """The same pairs with the other image as the winner."""
+        return replace(self, winner=self.loser, loser=self.winner)
+
+    def of_all(self, values: Tensor) -> Tensor:
+        """Values [N] of these pairs as those of the pairs of all processes, without gradient."""
+        return stop.gradient(self.processes.whole([values])[0])
+
+
+def both(pairs: LatentPairs, text: Conditioning) -> tuple[Tensor, Conditioning]:
+    """Clean latents [2 N, C, h, w] of the winners, then of the losers, and their texts."""
+    other = text if pairs.loser_text is None else pairs.loser_text
+    return torch.cat([pairs.winner, pairs.loser]), Conditioning.cat([text, other])
+
+
+def pair_errors(
+    policy: Denoiser, reference: Evaluate | None, pairs: LatentPairs, noise: Tensor, t: Tensor, text: Conditioning
+) -> PairErrors:
+    """Errors of N pairs, each noised by its `noise` [N, C, h, w] to its timestep t [N] and given its text [N]; one
+    evaluation of each network serves both images.
+    """
+    clean, texts = both(pairs, text)
+    noises, times, process = torch.cat([noise, noise]), torch.cat([t, t]), policy.process
+    noisy = Noisy(process.noised(clean, noises, times), times, texts, process.target(clean, noises))
+    winner, loser = Outputs.of(policy.prediction, reference, noisy).halves()
+    return PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight)

@@ -1,0 +1,23 @@
+"""Comparison with numbers of preference fine-tuning: losses, their gradients, inversions, merged weights.
+
+A module for every group of items; each takes the settings of its items from the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stages.parity.checks import Check
+from stages.parity.preference import inversion, kto, mapo, negative, pairs
+from stages.parity.preference.given import Given
+from stages.parity.preference.reasons import reason
+from stages.parity.reference import ParitySet
+
+__all__ = ["checks", "reason"]
+
+
+def checks(reference: ParitySet) -> Iterator[Check]:
+    """Every comparison with the items of the set that some module knows."""
+    given = Given(reference)
+    for module in (pairs, kto, mapo, negative, inversion):
+        yield from module.checks(given)

@@ -1,0 +1,28 @@
+"""Why entries of a set of preference numbers are not compared."""
+
+from __future__ import annotations
+
+REASONS = {
+    "inpo.notes": "words, not numbers",
+    "kto.sampling_weights": "images are drawn pair by pair here, the preferred one with probability `likes`",
+    "adaptive": "not a method here yet",
+    "dro": "not a method here yet",
+    "ncp": "not a method here yet",
+    "self_npo": "not a method here yet",
+    "spin": "not a method here yet",
+    "tdpo": "not a method here yet",
+    "tkto": "not a method here yet",
+    "npo.merged": "weights are not merged here yet",
+    "npo.roll": "guidance by a further network is not a sampling strategy here yet",
+    "chats": "trains two networks at once, the trainer has one policy",
+    "hps_v1": "a selection of images for curation, not a loss",
+    "softrepa": "trains tokens of the text, which no kind of trainable part has",
+    "inversion_dpo": "not a method here: its loss is even in the difference from the reference, see docs/methods.md",
+}
+"""By the beginning of an entry's name."""
+
+
+def reason(name: str) -> str:
+    """The reason for the entry `name`, such as `items.chats.a_prompt.loss`; empty where none is known."""
+    name = name.removeprefix("items.")
+    return next((text for start, text in REASONS.items() if name.startswith(start)), "")
