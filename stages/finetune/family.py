@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from stages.finetune.families.pair_settings import PairSettings, PreferenceDataSettings, UnpairedSettings
+from stages.finetune.families.pair_settings import (
+    AdaptiveSettings,
+    ImagePairSettings,
+    PairSettings,
+    PreferenceDataSettings,
+    UnpairedSettings,
+)
 from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings
 from stages.finetune.method import Method
 from stages.finetune.settings import MethodSettings
@@ -32,6 +38,8 @@ A = TypeVar("A", bound=AdvantageSettings)
 C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
 P = TypeVar("P", bound=PairSettings)
+T = TypeVar("T", bound=ImagePairSettings)
+W = TypeVar("W", bound=AdaptiveSettings)
 D = TypeVar("D", bound=PreferenceDataSettings)
 U = TypeVar("U", bound=UnpairedSettings)
 
@@ -98,6 +106,39 @@ def paired_preference(settings: type[P], loss: Callable[[PairErrors, P], Loss]) 
     return Method(settings, objective)
 
 
+def self_play(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Method[T]:
+    """As `paired_preference`, on real images against those that the reference samples for their captions."""
+
+    def objective(own: T, run: Run) -> Objective:
+        from stages.finetune.families.self_play import SelfPlay
+
+        return SelfPlay(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def text_preference(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Method[T]:
+    """As `paired_preference`, on real images with their own caption against the same with another one."""
+
+    def objective(own: T, run: Run) -> Objective:
+        from stages.finetune.families.text_preference import TextPreference
+
+        return TextPreference(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def adaptive_preference(settings: type[W], loss: Callable[[PairErrors, W], Loss]) -> Method[W]:
+    """As `paired_preference`, with the margins of two averages of the policy in `PairErrors.further`."""
+
+    def objective(own: W, run: Run) -> Objective:
+        from stages.finetune.families.adaptive import AdaptivePreference
+
+        return AdaptivePreference(own, run, loss)
+
+    return Method(settings, objective)
+
+
 def unpaired_preference(
     settings: type[U], loss: Callable[[ImageErrors, U], Loss], *, mismatched: Callable[[U], bool] | None = None
 ) -> Method[U]:
@@ -109,6 +150,19 @@ def unpaired_preference(
         from stages.finetune.families.unpaired import UnpairedPreference
 
         return UnpairedPreference(own, run, loss, mismatched is not None and mismatched(own))
+
+    return Method(settings, objective)
+
+
+def weighted_images(
+    settings: type[U], loss: Callable[[ImageErrors, U], Loss], temperature: Callable[[U], float]
+) -> Method[U]:
+    """As `unpaired_preference`, images weighted by exp(reward / temperature)."""
+
+    def objective(own: U, run: Run) -> Objective:
+        from stages.finetune.families.unpaired import RewardWeighted
+
+        return RewardWeighted(own, run, loss, temperature(own))
 
     return Method(settings, objective)
 

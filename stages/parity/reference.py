@@ -81,7 +81,10 @@ def _leaves(found: Any, path: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class ParitySet:
-    """Everything in one folder: frozen networks `base` and `tuned`, and a `reward` that knows prompts by number."""
+    """Everything in one folder: frozen networks `base` and `tuned`, and a `reward` that knows prompts by number.
+
+    `folder` is that of the set that has the networks.
+    """
 
     config: Mapping[str, Any]
     inputs: Mapping[str, Tensor]
@@ -92,6 +95,16 @@ class ParitySet:
     vae: Autoencoder
     text: TextEncoder
     reward: open_clip.OpenClip
+    folder: Path = Path()
+
+    def of_networks(self, name: str) -> Tensor:
+        """An expected array of the set that has the networks, which may be another one; raises InputError where it has
+        none of that name.
+        """
+        found = _tensors(self.folder / "expected.safetensors")
+        if name not in found:
+            raise InputError(f"{self.folder / 'expected.safetensors'}: no array {name!r}")
+        return found[name]
 
     @property
     def prompts(self) -> list[str]:
@@ -130,7 +143,8 @@ def load(folder: Path, base: Path | None = None) -> ParitySet:
     networks = _pixelwise(weights) if (weights / pixelwise.WEIGHTS).is_file() else _real(weights)
     frozen, tuned, vae, text, judge = networks
     reward = open_clip.OpenClip("reward", judge.model, judge.preprocess, tokens)
-    return ParitySet(scalars["config"], inputs, Expected(arrays, scalars), schedule, frozen, tuned, vae, text, reward)
+    made = Expected(arrays, scalars)
+    return ParitySet(scalars["config"], inputs, made, schedule, frozen, tuned, vae, text, reward, weights.parent)
 
 
 Networks = tuple[nn.Module, nn.Module, Autoencoder, TextEncoder, open_clip.OpenClip]

@@ -103,7 +103,8 @@ class PairErrors:
     """N pairs: errors of the preferred image of each and of the other one.
 
     `label` [N] is the probability that the winner is preferred, `weight` [N] that of the pair in the loss. The pairs
-    are those of one of `processes`.
+    are those of one of `processes`. `further` are margins [N] of the pairs under further networks, without gradient,
+    where the method asks for them; None where it asks but not in this step.
     """
 
     winner: Errors
@@ -111,6 +112,7 @@ class PairErrors:
     label: Tensor
     weight: Tensor
     processes: Processes = ALONE
+    further: tuple[Tensor, ...] | None = ()
 
     @property
     def margin(self) -> Tensor:

@@ -87,6 +87,25 @@ class SafeguardSettings(Section):
     )
 
 
+class LabelSettings(Section):
+    """Which image of a pair is the preferred one, and how surely."""
+
+    kind: Literal["curated", "reward"] = Field(
+        default="curated", description="as the data says, or the one that the training reward scores higher"
+    )
+    range: float | None = Field(
+        default=None,
+        gt=0,
+        description="for kind reward: the label is sigmoid of the difference of scores over this; null: 1",
+    )
+
+    @model_validator(mode="after")
+    def _own_key(self) -> LabelSettings:
+        if self.range is not None and self.kind != "reward":
+            raise ValueError(f"range goes with kind reward, found kind {self.kind}")
+        return self
+
+
 class PreferenceDataSettings(MethodSettings):
     """What every method that learns from curated pairs may say; `batch_size` counts pairs."""
 
@@ -111,12 +130,40 @@ class PairSettings(PreferenceDataSettings):
         default=None, description="scale the gradient of the loser's error (Diffusion-SDPO); null: leave it"
     )
 
+    labels: LabelSettings = Field(default_factory=LabelSettings, description="which image is the preferred one")
+
     @property
     def needs(self) -> Needs:
-        """One process for an inversion: its evaluations depend on the timestep, so that processes would count different
-        numbers of them.
+        """The reward's number where it labels pairs. One process for an inversion: its evaluations depend on the
+        timestep, so that processes would count different numbers of them.
         """
-        return replace(super().needs, several_processes=self.noising.kind == "forward")
+        reward = "value" if self.labels.kind == "reward" else "none"
+        return replace(super().needs, reward=reward, several_processes=self.noising.kind == "forward")
+
+
+class ImagePairSettings(PairSettings):
+    """Pairs that are made of captioned real images; `batch_size` counts images."""
+
+    @property
+    def needs(self) -> Needs:
+        """Captioned images in place of pairs."""
+        return replace(super().needs, data="images")
+
+    def check(self, train: FinetuneSettings) -> None:
+        """Nobody needs to say which side of such a pair is preferred."""
+        super().check(train)
+        if self.labels.kind != "curated":
+            raise ValueError("labels: the pairs are made of real images, which are preferred by rule")
+
+
+class AdaptiveSettings(PairSettings):
+    """The averages of Adaptive-DPO."""
+
+    averages: bool = Field(default=True, description="whether the policy is compared with averages of its weights")
+    decays: tuple[Share, Share] = Field(
+        default=(0.9999, 0.5), description="of the two averages, per optimizer step, and less in the first steps"
+    )
+    warm_up: int = Field(default=0, ge=0, description="optimizer steps in which every pair counts alike")
 
 
 class UnpairedSettings(PreferenceDataSettings):

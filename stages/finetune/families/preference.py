@@ -7,12 +7,14 @@ a file each: the reference, the timesteps, how images are noised, and the safegu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from stages.finetune.batch import Batch, LatentPairs, optimizer_step
+from stages.finetune.families.labels import labelled
 from stages.finetune.families.noising import noising_of
 from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors, both
 from stages.finetune.families.pair_settings import PairSettings
@@ -47,18 +49,24 @@ class PairedPreference(Objective, Generic[P]):
             yield self.logged(self.loss(held, self.settings), pairs).share(1.0, place)
 
     def pairs(self, batch: Batch) -> LatentPairs:
-        """The pairs of a micro-batch: those of the data."""
-        return batch.preferences()
+        """The pairs of a micro-batch: those of the data, labelled as the settings say."""
+        return labelled(batch.preferences(), batch, self.settings.labels, self.run.reward)
 
     def errors(self, batch: Batch) -> PairErrors:
         """Errors of the pairs of a micro-batch."""
         pairs = self.pairs(batch)
-        winner, loser = self.outputs(self.noisy(batch, pairs)).halves()
-        return PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
+        noisy = self.noisy(batch, pairs)
+        winner, loser = self.outputs(noisy).halves()
+        found = PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
+        return replace(found, further=self.further(noisy, found))
 
     def outputs(self, noisy: Noisy) -> Outputs:
         """What the networks make of noisy latents."""
         return Outputs.of(self.run.networks.policy.prediction, self.reference.prediction, noisy)
+
+    def further(self, noisy: Noisy, pairs: PairErrors) -> tuple[Tensor, ...] | None:
+        """Margins [N] of the pairs under further networks, for methods that compare with them."""
+        return ()
 
     def noisy(self, batch: Batch, pairs: LatentPairs) -> Noisy:
         """Both images of the N pairs noised, winners first: 2 N rows. The timesteps, one per pair, are drawn alike in

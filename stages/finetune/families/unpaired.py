@@ -7,7 +7,7 @@ one is taken, the preferred image as a liked one or the other as a disliked one,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -148,3 +148,20 @@ class UnpairedPreference(LikedImages[U]):
         liked = (batch.noise.uniform("liked", 1)[:, 0] < self.settings.likes).to(pairs.winner.device)
         clean = torch.where(liked[:, None, None, None], pairs.winner, pairs.loser)
         return LabelledImages(clean, Conditioning.of(batch.text), liked, pairs.weight)
+
+
+class RewardWeighted(UnpairedPreference[U]):
+    """The same with the weight exp(reward / temperature) of each image, scaled to a mean of 1 over the micro-batch of
+    all processes (reward-weighted regression, Peters and Schaal 2007).
+    """
+
+    def __init__(self, settings: U, run: Run, loss: Callable[[ImageErrors, U], Loss], temperature: float) -> None:
+        super().__init__(settings, run, loss)
+        self.temperature = temperature
+
+    def images(self, batch: Batch) -> LabelledImages:
+        """One image of every pair with its weight by the reward, times that of the pair."""
+        images, processes = super().images(batch), self.run.processes
+        rewards = self.run.reward.of_all(images.clean, batch.prompts, processes)
+        weights = len(rewards) * (rewards / self.temperature).softmax(0)
+        return replace(images, weight=images.weight * weights[processes.part(len(rewards))].to(images.weight))

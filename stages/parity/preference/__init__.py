@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stages.parity.checks import Check
-from stages.parity.preference import inversion, kto, mapo, negative, pairs
+from stages.parity.preference import adaptive, formulas, inversion, kto, mapo, negative, pairs
 from stages.parity.preference.given import Given
 from stages.parity.preference.reasons import reason
 from stages.parity.reference import ParitySet
@@ -19,5 +19,5 @@ __all__ = ["checks", "reason"]
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the items of the set that some module knows."""
     given = Given(reference)
-    for module in (pairs, kto, mapo, negative, inversion):
+    for module in (pairs, kto, mapo, negative, inversion, adaptive, formulas):
         yield from module.checks(given)

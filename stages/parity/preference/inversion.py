@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stages.finetune.batch import LatentPairs
+from stages.finetune.families.labels import soft_label
 from stages.finetune.families.noising import Inversion
 from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors, both
 from stages.finetune.families.pair_settings import NoisingSettings
@@ -39,8 +39,8 @@ def checks(given: Given) -> Iterator[Check]:
 
 def _labels(given: Given) -> Tensor:
     """The probability that the image with the higher score is preferred, of every pair."""
-    apart = [abs(a - b) for a, b in given.config["smpo_scores"]]
-    return torch.tensor([1 / (1 + math.exp(-value / SCORES)) for value in apart])
+    scores = given.inputs["smpo_scores"]
+    return soft_label(scores.amax(1), scores.amin(1), SCORES).float()
 
 
 def _settings(item: Item, method: str, convention: str) -> Any:

@@ -5,13 +5,9 @@ from __future__ import annotations
 REASONS = {
     "inpo.notes": "words, not numbers",
     "kto.sampling_weights": "images are drawn pair by pair here, the preferred one with probability `likes`",
-    "adaptive": "not a method here yet",
     "dro": "not a method here yet",
     "ncp": "not a method here yet",
     "self_npo": "not a method here yet",
-    "spin": "not a method here yet",
-    "tdpo": "not a method here yet",
-    "tkto": "not a method here yet",
     "npo.merged": "weights are not merged here yet",
     "npo.roll": "guidance by a further network is not a sampling strategy here yet",
     "chats": "trains two networks at once, the trainer has one policy",
