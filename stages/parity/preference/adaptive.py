@@ -11,13 +11,18 @@ import torch
 from stages.finetune.families.adaptive import decay
 from stages.finetune.losses.pairs import hinge, logistic, robust
 from stages.finetune.methods import adaptive_dpo
-from stages.parity.checks import Check, compare
+from stages.parity.checks import Check, compare, same
 from stages.parity.preference.given import LOSS, Given, Item
 
 ADAPTIVE = 3e-4
 STEPS = (1, 2, 3, 5, 10, 100, 1000, 10000)
 NOMINAL = (0.9999, 0.5)
 WEIGHTS = {"linear": "linear", "quardratic": "quadratic", "sqrt": "sqrt", "sigmoid": "sigmoid"}
+SWITCHES = {
+    "weight_normalization": False, "use_weight_std_standarization": False, "flip_un_label": False,
+    "rewight_intercept": 1.0,
+}  # fmt: skip
+"""Settings of the release that are not here, at the values that leave nothing out."""
 AVERAGES = (("mix", 0.25), ("far", 0.7))
 """Networks that stand for the two averages."""
 
@@ -71,6 +76,8 @@ def _weighted(given: Given, item: Item) -> Iterator[Check]:
     pairs = replace(pairs, further=margins if active else None)
     loss = adaptive_dpo.loss(pairs, settings).root
     loss.backward()
+    for key, value in SWITCHES.items():
+        yield same(f"{item.name}.{key}", value, item.setting(key))
     u, spread = adaptive_dpo.doubt(pairs, settings)
     yield item.check("logits", pairs.margin, LOSS)
     if item.has("logits_ema1"):
