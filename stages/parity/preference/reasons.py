@@ -19,8 +19,8 @@ REASONS = {
 UNUSED = {
     "inpo": ("api",), "smpo": ("api",),
     "adaptive": (
-        "ipo_beta", "label_smoothing", "margin_type", "weight_type", "use_margin", "use_logits_normalization", "use_ema",
-        "step", "rewight_temparature", "logits_rho", "ema_warmup_steps", "weight_normalization",
+        "ipo_beta", "label_smoothing", "margin_type", "weight_type", "use_margin", "use_logits_normalization",
+        "use_ema", "step", "rewight_temparature", "logits_rho", "ema_warmup_steps", "weight_normalization",
         "use_weight_std_standarization", "rewight_intercept", "flip_un_label",
     ),
 }  # fmt: skip
