@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.data import Data
+from stages.finetune.data import Data, with_preference
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.paths import Paths
@@ -101,13 +101,15 @@ class TrainingContext:
             raise InputError(
                 f"run {plan.name!r}: the encodings hold no {needs.data}, which method {plan.method!r} needs"
             )
-        images, pairs = needs.data == "images", needs.data == "pairs"
+        images, pairs = needs.data == "images", ()
+        if needs.data == "pairs":
+            pairs = with_preference(self.encodings.pairs("train", source), needs.ties, f"run {plan.name!r}")
         items = self.encodings.images("train", source) if images else self.encodings.prompts("train")
         return Data(
             encodings=self.encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,
             accumulate=plan.train.accumulate, scale=self.model.vae.scale, device=self.model.device, posterior=images,
             repeat=needs.group, processes=processes,
-            pairs=self.encodings.pairs("train", source) if pairs else (),
+            pairs=pairs,
         )  # fmt: skip
 
     def probe(self, plan: Plan) -> Probe:

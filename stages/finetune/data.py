@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.encode.store import Item
+from stages.errors import InputError
 from stages.finetune.batch import Batch, LatentPairs
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import posterior_sample
@@ -20,6 +21,7 @@ from stages.processes import ALONE, Processes
 from stages.runtime import seed_from
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Compared")
 
 
 class Encoded(Protocol):
@@ -136,6 +138,20 @@ class Data:
             winner.new_tensor(values) for values in zip(*((p.label, p.weight) for p in pairs), strict=True)
         )
         return LatentPairs(winner, loser, label, weight)
+
+
+def with_preference(pairs: Sequence[C], ties: bool, where: str) -> list[C]:
+    """The pairs that are learnt from: all with `ties`, else those with a preference.
+
+    Raises InputError, which starts with `where`, where none is left.
+    """
+    kept = [pair for pair in pairs if ties or pair.label > 0.5]
+    if not kept:
+        raise InputError(
+            f"{where}: all {len(pairs)} training pairs are ties, expected pairs with a preference other than 0.5; "
+            "let the reward label them (labels: {kind: reward}), or take other pairs"
+        )
+    return kept
 
 
 def _order(seed: int, epoch: int, count: int) -> list[int]:

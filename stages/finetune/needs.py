@@ -18,8 +18,9 @@ class Needs:
     """What a method needs with the settings that it has.
 
     `features`, `texts`: the reward must have features of images, of texts. `reference`: the frozen base is evaluated.
-    `student`: entry of `prepare.train.consistency` whose distilled network is evaluated. `group`: images of one prompt
-    that stand side by side in a batch. `several_processes`: whether training can be shared out among processes.
+    `ties`: pairs without a preference (label 1/2) are learnt from, otherwise they are left out. `student`: entry of
+    `prepare.train.consistency` whose distilled network is evaluated. `group`: images of one prompt that stand side by
+    side in a batch. `several_processes`: whether training can be shared out among processes.
     """
 
     data: Data = "prompts"
@@ -27,6 +28,7 @@ class Needs:
     features: bool = False
     texts: bool = False
     reference: bool = False
+    ties: bool = False
     student: str | None = None
     group: int = 1
     several_processes: bool = True

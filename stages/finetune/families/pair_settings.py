@@ -134,11 +134,14 @@ class PairSettings(PreferenceDataSettings):
 
     @property
     def needs(self) -> Needs:
-        """The reward's number where it labels pairs. One process for an inversion: its evaluations depend on the
-        timestep, so that processes would count different numbers of them.
+        """The reward's number where it labels pairs, ties too. One process for an inversion: its evaluations depend on
+        the timestep, so that processes would count different numbers of them.
         """
         reward = "value" if self.labels.kind == "reward" else "none"
-        return replace(super().needs, reward=reward, several_processes=self.noising.kind == "forward")
+        return replace(
+            super().needs, reward=reward, ties=self.labels.kind == "reward",
+            several_processes=self.noising.kind == "forward",
+        )  # fmt: skip
 
 
 class ImagePairSettings(PairSettings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from stages.about import MethodAbout
 from stages.finetune.families.pair_settings import PairSettings
 from stages.finetune.family import paired_preference
+from stages.finetune.needs import Needs
 
 if TYPE_CHECKING:
     from stages.finetune.families.pair_errors import PairErrors
@@ -30,6 +32,12 @@ class Settings(PairSettings):
     soft_labels: bool = Field(
         default=False, description="the probability of each pair's preference in place of label_smoothing"
     )
+
+    @property
+    def needs(self) -> Needs:
+        """A tie is a label like others where labels are probabilities."""
+        needs = super().needs
+        return replace(needs, ties=needs.ties or self.soft_labels)
 
     @model_validator(mode="after")
     def _one_kind_of_label(self) -> Settings:

@@ -32,8 +32,8 @@ class Settings(UnpairedSettings):
 
     @property
     def needs(self) -> Needs:
-        """The reward's number."""
-        return replace(super().needs, reward="value")
+        """The reward's number, whoever prefers the image."""
+        return replace(super().needs, reward="value", ties=True)
 
 
 def loss(images: ImageErrors, settings: Settings) -> Loss:
