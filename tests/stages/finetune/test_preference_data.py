@@ -22,6 +22,7 @@ from stages.finetune.families.text_preference import TextPreference
 from stages.finetune.families.unpaired import RewardWeighted
 from stages.finetune.methods import adaptive_dpo, reward_weighted_sft
 from stages.finetune.settings import FinetuneSettings
+from stages.models.conditioning import Conditioning
 from tests import tiny, tiny_methods
 
 DOUBLE = torch.float64
@@ -94,12 +95,11 @@ def test_the_other_caption_is_another_one() -> None:
 
     def further(first: int, count: int) -> Batch:
         assert (first, count) == (0, 16)
-        return replace(batch, prompts=texts, text=tiny.text(16, 5).double())  # type: ignore[arg-type]
+        return replace(batch, prompts=texts, text=Conditioning(tiny.text(16, 5).double()))
 
     own = replace(batch, prompts=["a", "b", "c", "d"], further=further)
     found = objective.other_captions(own).text
-    drawn, kept = tiny.text(16, 5).double(), batch.text
-    kept = kept if isinstance(kept, Tensor) else kept.text
+    drawn, kept = tiny.text(16, 5).double(), Conditioning.of(batch.text).text
     assert torch.equal(found, torch.stack([drawn[1], kept[1], drawn[10], drawn[12]]))
 
 
