@@ -15,6 +15,7 @@ from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
+from stages.models.lora_targets import require_targets
 from stages.params import nearest
 from stages.prepare import source
 
@@ -53,6 +54,7 @@ def check(study: Study, runs: Mapping[str, Plan], sampling: Sampling, where: str
             raise InputError(f"{where}{demand.key}: {lacking}")
     _check_sets(study.measure, where)
     _check_steps(study, runs, where)
+    _check_targets(study, runs, where)
     for key, what, named in _data(study, runs):
         sources = [source_name(each) for each in getattr(study.curate, what)]
         if not sources:
@@ -140,6 +142,14 @@ def _check_steps(study: Study, runs: Mapping[str, Plan], where: str) -> None:
     for key, steps in asked.items():
         if most is not None and steps > most:
             raise InputError(f"{where}{key}: {steps}, but the noise schedule of the base has {most} timesteps")
+
+
+def _check_targets(study: Study, runs: Mapping[str, Plan], where: str) -> None:
+    """Every target of LoRA is the end of a layer of the base, where its layers are known."""
+    base, trained = study.prepare.import_.get(BASE), [n for n, p in runs.items() if p.train.trainable == "lora"]
+    layers = source.linear_layers(base) if base is not None and trained else None
+    for name in trained if layers is not None else ():
+        require_targets(runs[name].train.lora.targets, layers or (), f"{where}methods.{name}: lora.targets")
 
 
 def _check_sets(measure: MeasureSettings, where: str) -> None:

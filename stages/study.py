@@ -38,7 +38,7 @@ from stages.runtime import run_stage, whole_file
 from stages.sample import resolve as strategies
 from stages.sample.settings import SampleSettings
 from stages.score.settings import ScoreSettings
-from stages.tune.settings import TuneSettings
+from stages.tune.settings import TuneSettings, require_own_seed
 from stages.world.settings import WorldSettings
 
 BASE = "base"
@@ -216,6 +216,9 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
             raise InputError(f"{path}: methods.{name}: learns from pairs, but curate.pairs names no source of them")
         asked = [checked.source] if checked.source is not None else []
         _check_known(asked, sources, f"{path}: methods.{name}.source", f"source of curate.{table}")
+    tune = study.study.tune
+    if "seed" in tune.model_fields_set:
+        require_own_seed(tune, {name: run.seed for name, run in study.runs.items()}, f"{path}: study.tune.seed")
     trained = {run.method for run in study.runs.values()}
     _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
     return plans
@@ -294,8 +297,12 @@ def _check_files(study: Study, where: str) -> None:
             place = getattr(model, key)
             if place is not None and not Path(place).exists():
                 raise InputError(f"{where}prepare.import.{name}.{key}: {place}: no such {key}")
-    if study.report.votes is not None and not Path(study.report.votes).is_file():
-        raise InputError(f"{where}report.votes: {study.report.votes}: no such file")
+    if study.report.votes is not None:
+        if not Path(study.report.votes).is_file():
+            raise InputError(f"{where}report.votes: {study.report.votes}: no such file")
+        from stages.report.people import read_outcome  # its tables take seconds to import
+
+        read_outcome(study.report.votes)
     for place in study.curate.paths():
         if not Path(place).exists() and not glob.glob(place, recursive=True):
             raise InputError(f"{where}curate: {place}: no such file or folder")

@@ -238,9 +238,9 @@ SAMPLE = Stage(
 )  # fmt: skip
 
 REFERENCES = Stage(
-    "measure_reference", "measure reference", "Features of curated images",
+    "measure_reference", "measure reference", "Features of curated images; every model that judges is loaded once",
     reads={"images": IMAGES, "models": JUDGES}, writes={"features": REFERENCE},
-    keys=("measure",), priority=20, resources=_asks(4000, 120, 1),
+    keys=("measure",), priority=78, resources=_asks(4000, 120, 1),
 )  # fmt: skip
 
 MEASURE = Stage(

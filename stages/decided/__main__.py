@@ -50,7 +50,8 @@ def main() -> None:
         }  # fmt: skip
         with resume.keep(args.params, "decided", "decided", args.shares, read, inputs) as state:
             model = load_diffusion(load(args.base), device(), parts=("unet", "vae"))
-            drawing = Drawing(model, Encodings(args.tensors, args.index, device()), settings, steps, seed)
+            encodings = Encodings(args.tensors, args.index, device(), model.record.digest)
+            drawing = Drawing(model, encodings, settings, steps, seed)
             decision = Decision(drawing, judges, load_metrics(measured))
             found = decide(decision, Outputs(*outputs), measured.bootstrap, measured.interval, state)
         job.metrics({"evaluations": found.evaluations} | ({"start": found.start} if found.start is not None else {}))

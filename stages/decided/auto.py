@@ -13,9 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
 
 from stages.errors import InputError
+from stages.params import Settings, describe
 from stages.runtime import whole_file
 
 Auto = Literal["auto"]
@@ -67,10 +70,29 @@ class Resolved:
         """Read what `decided` wrote; raises InputError for another file."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**(values | {name: tuple(values[name]) for name in ("k", "prompts")}))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            return cls(**_Written.model_validate(values).model_dump())
+        except (OSError, ValueError) as error:
+            reason = describe(error, _Written, "") if isinstance(error, ValidationError) else str(error)
+            reason = " ".join(reason.split())[:200]
             raise InputError(f"{path}: not what `decided` writes as auto.json ({reason}); run that job again") from None
+
+
+class _Written(Settings):
+    """The fields of `Resolved` as they stand in the file."""
+
+    steps: int = Field(ge=1)
+    diversity: str
+    open: float
+    start: int | None = Field(ge=0)
+    k: tuple[Annotated[int, Field(ge=1)], ...]
+    evaluations: int = Field(ge=0)
+    prompts: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _on_the_grid(self) -> _Written:
+        if max([*self.k, self.start or 0]) >= max(self.steps, 2):
+            raise ValueError(f"an index is not on a grid of {self.steps} steps")
+        return self
 
 
 def resolve(shares: Mapping[int, float], steps: int, diversity: str, open: float, k_open: Sequence[float]) -> Resolved:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stages import pictures, tables
 from stages.encode.pairs import Pairs
 from stages.encode.settings import EncodeSettings
-from stages.encode.store import MEANS, STDS, columns
+from stages.encode.store import MADE_WITH, MEANS, STDS, columns
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning, sizes
 from stages.models.diffusion import DiffusionModel
@@ -68,7 +68,8 @@ def encode(
     rows += pairs.index() if pairs else ()
     with whole_file(tensors) as partial:
         dtype = getattr(torch, settings.dtype)
-        save_file({name: part.to(dtype).contiguous() for name, part in parts.items()} | judged, partial)
+        content = {name: part.to(dtype).contiguous() for name, part in parts.items()} | judged
+        save_file(content, partial, {MADE_WITH: model.record.digest})
     tables.write(index, tables.table(tables.ENCODINGS, rows), tables.ENCODINGS)
     if truncated:
         print(f"encode: {truncated} of {len(texts)} texts were cut at the text encoder's token limit")

@@ -17,6 +17,9 @@ from stages.errors import InputError
 from stages.models.conditioning import FIELDS, Conditioning
 
 TEXTS, EMPTY, MEANS, STDS = "text_embeddings", "empty_embedding", "posterior_mean", "posterior_std"
+FLOATS = ("F64", "F32", "F16", "BF16")
+MADE_WITH = "base"
+"""The one key of the file's metadata: the digest of the base's record."""
 
 
 def columns(given: Conditioning, empty: bool) -> dict[str, Tensor]:
@@ -58,14 +61,21 @@ class Pair:
 
 
 class Encodings:
-    """Read access to `encodings.safetensors` by rows of `index.parquet`; nothing is held in memory but the index."""
+    """Read access to `encodings.safetensors` by rows of `index.parquet`; nothing is held in memory but the index.
 
-    def __init__(self, tensors: str | Path, index: str | Path, device: torch.device) -> None:
+    Raises InputError where the files do not fit together, or were made with another base than `base`, the digest of
+    its record.
+    """
+
+    def __init__(self, tensors: str | Path, index: str | Path, device: torch.device, base: str = "") -> None:
         self._device = device
         try:
             self._file = safe_open(tensors, "pt")
         except Exception as error:  # safetensors raises its own untyped errors
             raise InputError(f"{tensors}: not a readable safetensors file of encodings: {error}") from None
+        made = (self._file.metadata() or {}).get(MADE_WITH)
+        if base and made and made != base:
+            raise InputError(f"{tensors}: made with base {made}, but the base here is {base}; run encode again")
         self._rows = tables.read(index, tables.ENCODINGS).to_pylist()
         self._check(tensors, index)
 
@@ -89,6 +99,10 @@ class Encodings:
             raise InputError(f"encodings: no image of split {split!r} from source {source!r}, only from {known}")
         if not rows:
             raise InputError(f"encodings: no image of split {split!r}")
+        if lost := [r["item_id"] for r in rows if r["item_id"] not in captions]:
+            raise InputError(
+                f"encodings: image {lost[0]!r} of split {split!r} has no row of its caption; run encode again"
+            )
         return [Item(r["item_id"], r["text"], captions[r["item_id"]], r["row"]) for r in rows]
 
     def pairs(self, split: str, source: str | None = None) -> list[Pair]:
@@ -136,6 +150,11 @@ class Encodings:
         rows = [item.image_row for item in items]
         return self._take(MEANS, rows), self._take(STDS, rows)
 
+    def require_channels(self, channels: int, where: str | Path) -> None:
+        """Raise InputError that starts with `where` for latents of another number of channels."""
+        if self.latent_shape()[0] != channels:
+            raise InputError(f"{where}: latents have {self.latent_shape()[0]} channels, but the base's have {channels}")
+
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of the latents."""
         _, *shape = self._file.get_slice(MEANS).get_shape()
@@ -145,6 +164,8 @@ class Encodings:
         """Raise InputError where the index names rows that the file does not have."""
         if lost := sorted({TEXTS, EMPTY, MEANS, STDS} - set(self._file.keys())):
             raise InputError(f"{tensors}: holds no {lost[0]!r}, expected the encodings that encode writes")
+        self._check_shapes(tensors)
+        tables.require_unique(index, "item_id", (f"{r['kind']} {r['item_id']}" for r in self._rows))
         stored = set(self._file.keys())
         counts = {name: self._file.get_slice(name).get_shape()[0] for name in (TEXTS, MEANS)}
         counts[LABEL] = self._file.get_slice(LABEL).get_shape()[0] if LABEL in stored else 0
@@ -157,6 +178,25 @@ class Encodings:
                 raise InputError(
                     f"{index}: {row['kind']} {row['item_id']!r} has row {row['row']}, but {tensors} {count}"
                 )
+
+    def _check_shapes(self, tensors: str | Path) -> None:
+        """Raise InputError where tensors that belong together have different shapes."""
+        shapes = {name: self._file.get_slice(name).get_shape() for name in self._file.keys()}  # noqa: SIM118
+        wanted = {STDS: shapes[MEANS]}
+        for field in self._fields():
+            if (texts := _column(field, False)) not in shapes:
+                raise InputError(f"{tensors}: holds no {texts!r}, expected the encodings that encode writes")
+            wanted[_column(field, True)] = [1, *shapes[texts][1:]]
+        for name, shape in wanted.items():
+            if shapes[name] != shape:
+                raise InputError(f"{tensors}: {name!r} has shape {shapes[name]}, expected {shape}; run encode again")
+        for name in (MEANS, STDS, TEXTS, EMPTY):
+            if (kind := self._file.get_slice(name).get_dtype()) not in FLOATS:
+                raise InputError(f"{tensors}: {name!r} is {kind}, expected floating-point numbers; run encode again")
+        if len(shapes[MEANS]) != 4:
+            raise InputError(
+                f"{tensors}: {MEANS!r} has shape {shapes[MEANS]}, expected images, channels, height, width"
+            )
 
     def _fields(self) -> list[str]:
         stored = set(self._file.keys())

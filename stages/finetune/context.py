@@ -51,7 +51,9 @@ class TrainingContext:
         if paths.oracle is not None:
             oracle = record.load(paths.oracle)
             rewards[oracle.name] = load_reward(oracle, where)
-        return cls(paths, model, Encodings(paths.tensors, paths.index, where), rewards)
+        encodings = Encodings(paths.tensors, paths.index, where, model.record.digest)
+        encodings.require_channels(model.channels, paths.tensors)
+        return cls(paths, model, encodings, rewards)
 
     def policy(self, plan: Plan) -> Policy:
         """The policy of a plan before its first step: equal to the base."""

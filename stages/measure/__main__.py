@@ -53,12 +53,12 @@ def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.judges import load_judges
     from stages.measure.reference import write_reference
 
-    only = [] if settings.space is None else [settings.space]
-    inputs = [args.images, *_records(args, only)]
+    # all of them, though only one is asked: a model that cannot be loaded is found out before anything is trained
+    inputs = [args.images, *_records(args, settings.models)]
     with lineage.job(
         params=args.params, stage="measure", name="reference", inputs=inputs, outputs=[args.features]
     ) as job:
-        judges = load_judges(settings, args.models, device(), only)
+        judges = load_judges(settings, args.models, device())
         read = _read(settings, judges.panel)
         with resume.keep(args.params, "measure", "reference", args.features, read, inputs) as state:
             job.metrics(write_reference(settings, judges, args.images, args.features, state))

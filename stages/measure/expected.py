@@ -6,7 +6,7 @@ Columns, not rows: a table of a million images takes seconds and little memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -33,7 +33,9 @@ def expected(path: Path, run: str) -> tuple[Expected, set[tuple[str, str]]]:
     for found in rows["run"].unique().to_pylist():
         if found != run:
             raise InputError(f"{path}: holds images of run {found!r}, expected only {run!r}")
-    _refuse_twice(rows, path)
+    if pc.any(pc.is_nan(rows["value"])).as_py():
+        raise InputError(f"{path}: 'value' is NaN for an image, expected the value of a setting; run sample again")
+    refuse_twice(rows, [*KEY, "prompt_id", "sample"], path)
     counts: dict[tuple[object, ...], Counter[str]] = {}
     groups = rows.group_by([*KEY, "prompt_id"], use_threads=False).aggregate([("sample", "count")])
     for row in groups.to_pylist():
@@ -43,12 +45,16 @@ def expected(path: Path, run: str) -> tuple[Expected, set[tuple[str, str]]]:
     return counts, {(pair["prompt_id"], pair["prompt"]) for pair in pairs}
 
 
-def _refuse_twice(rows: pa.Table, path: Path) -> None:
-    items = rows.select([*KEY, "prompt_id", "sample"]).append_column("one", pa.repeat(1, rows.num_rows))
-    times = items.group_by([*KEY, "prompt_id", "sample"], use_threads=False).aggregate([("one", "sum")])
+def refuse_twice(rows: pa.Table, keys: Sequence[str], path: Path) -> None:
+    """Raise InputError where two rows have the same values in all `keys`."""
+    items = rows.select([*keys]).append_column("one", pa.repeat(1, rows.num_rows))
+    times = items.group_by([*keys], use_threads=False).aggregate([("one", "sum")])
     if times.num_rows == rows.num_rows:
         return
     row = times.filter(pc.field("one_sum") > 1).slice(0, 1).to_pylist()[0]
-    raise InputError(
-        f"{path}: sample {row['sample']} of prompt {row['prompt_id']} stands twice under {row['setting']!r}"
-    )
+    what = [f"{words} {row[key]}" for key, words in NAMED.items() if row.get(key) is not None]
+    raise InputError(f"{path}: {' of '.join(what)} stands twice under {row['setting']!r}")
+
+
+NAMED = {"metric": "metric", "sample": "sample", "prompt_id": "prompt"}
+"""What messages call the columns that tell rows of one setting apart."""

@@ -88,15 +88,12 @@ class Judges:
         return tuple(name for name, found in self.settings.features.items() if found == kind)
 
 
-def load_judges(
-    settings: MeasureSettings, folder: Path, device: torch.device, only: Sequence[str] | None = None
-) -> Judges:
-    """The models that `settings` names (or those in `only`), from the records in `folder`.
+def load_judges(settings: MeasureSettings, folder: Path, device: torch.device) -> Judges:
+    """The models that `settings` names, from the records in `folder`.
 
     Raises InputError where a record is missing or a model cannot do what the settings ask of it.
     """
-    names = settings.models if only is None else tuple(only)
-    records = {name: load_record(folder / f"{name}.json") for name in names}
+    records = {name: load_record(folder / f"{name}.json") for name in settings.models}
     models = {name: load_reward(record, device) for name, record in records.items()}
     if settings.text_image in models:
         require_text(models[settings.text_image])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,14 +75,27 @@ def read_reference(settings: MeasureSettings, panel: Panel, path: Path) -> tuple
         with safe_open(path, "numpy") as file:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: not readable as reference features ({error}); run measure reference") from None
-    if about.get("reference") != _identity(settings, panel) or set(found) != set(_TENSORS):
+    known = isinstance(about, dict) and isinstance(about.get("images"), str) and set(found) == set(_TENSORS)
+    if not known or about.get("reference") != _identity(settings, panel):
         raise InputError(f"{path}: features of another model or other settings of measure; run measure reference again")
+    _check_tensors(found, path)
     spread = Gaussian(found["mean"], found["covariance"])
     kernel_mean = float(found["kernel_mean"][0])
     made = Reference(found["features"], spread, found["radii"], kernel_mean, settings.neighbours)
     return made, about["images"]
+
+
+def _check_tensors(found: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise InputError where a tensor is not finite, or does not have the shape that the features ask for."""
+    count, width = found["features"].shape if found["features"].ndim == 2 else (0, 0)
+    shapes = {"features": (count, width), "mean": (width,), "covariance": (width, width), "radii": (count,)}
+    for name, shape in (shapes | {"kernel_mean": (1,)}).items():
+        if found[name].shape != shape or not count:
+            raise InputError(f"{path}: {name!r} has shape {found[name].shape}, expected another; run measure reference")
+        if not np.isfinite(found[name]).all():
+            raise InputError(f"{path}: {name!r} is not finite; run measure reference again")
 
 
 def _identity(settings: MeasureSettings, panel: Panel) -> str:

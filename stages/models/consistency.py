@@ -36,12 +36,11 @@ class Student:
 
 def load_student(folder: Path, device: torch.device) -> nn.Module:
     """The network of a distilled model, in float32, frozen. Raises InputError where the folder holds none."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from stages.models.bases.loading import load_part
 
-    try:
-        network: Any = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: not a distilled UNet: {' '.join(str(error).split())[:300]}") from None
+    network: Any = load_part(folder.parent, folder.name)
+    if type(network).__name__ != "UNet2DConditionModel":
+        raise InputError(f"{folder}: holds a {type(network).__name__}, expected a distilled UNet2DConditionModel")
     return network.to(device).eval().requires_grad_(False)
 
 

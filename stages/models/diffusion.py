@@ -178,6 +178,11 @@ class DiffusionModel:
         return self.process.device
 
     @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        return int(self.layout.config(self.layout.family.network).get("in_channels", 4))
+
+    @property
     def unet(self) -> UNet2DConditionModel:
         """The denoising network, frozen; a transformer in some families."""
         return self._part("unet")  # type: ignore[return-value]

@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from stages.errors import InputError
+from stages.models.lora_targets import require_targets
 from stages.models.text_once import text_once
+from stages.params import Settings, validate
 from stages.runtime import whole_file
 
 Trainable = Literal["norm_affine", "lora", "full"]
@@ -112,30 +115,44 @@ def make_policy(
             parameter.requires_grad_(True)
         return Policy(network, kind)
     generator = torch.Generator().manual_seed(seed)
-    layers = [m for n, m in network.named_modules() if isinstance(m, nn.Linear) and n.endswith(tuple(targets))]
-    if not layers:
-        raise InputError(f"lora: no linear layer of this network ends in {', '.join(targets)}")
-    for layer in layers:
+    linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    require_targets(targets, linear, "lora.targets")
+    for layer in (module for name, module in linear.items() if name.endswith(tuple(targets))):
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha, generator))
     return Policy(network, kind, rank, alpha, targets)
 
 
+class _Lora(Settings):
+    rank: int = Field(ge=1)
+    alpha: float
+    targets: tuple[str, ...] = Field(min_length=1)
+
+
+class _About(Settings):
+    """What a saved policy says of itself; entries for diffusers stand beside."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: Trainable
+    lora: _Lora | None = None
+
+
 def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
-    """The policy saved at `path` on `base`; raises InputError for a checkpoint of another base or a damaged file."""
+    """The policy saved at `path` on `base`; raises InputError for a checkpoint of another base, a damaged file, and
+    weights that are not finite.
+    """
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            said = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except Exception as error:  # safetensors raises its own untyped errors
         raise InputError(f"{path}: not a readable safetensors file: {error}") from None
-    if about.get("base") != base_digest:
-        raise InputError(f"{path}: trained on base {about.get('base', 'unknown')}, but the base here is {base_digest}")
-    lora = about.get("lora", {})
-    if lora:
-        lora["targets"] = tuple(lora["targets"])
-    policy = make_policy(base, about["kind"], **lora)
+    if isinstance(said, dict) and said.get("base") != base_digest:
+        raise InputError(f"{path}: trained on base {said.get('base', 'unknown')}, but the base here is {base_digest}")
+    about = validate(_About, said, f"{path}: metadata: {METADATA}")
+    policy = make_policy(base, about.kind, **(about.lora.model_dump() if about.lora else {}))
     wanted = dict(policy.parameters())
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
     found = {name: value.shape for name, value in tensors.items()}
@@ -144,7 +161,10 @@ def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
         raise InputError(f"{path}: does not fit this network, for one at {odd!r}")
     with torch.no_grad():
         for name, parameter in wanted.items():
-            parameter.copy_(tensors[name])
+            value = tensors[name]
+            if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+                raise InputError(f"{path}: {name!r} is not finite numbers; train again")
+            parameter.copy_(value)
     return policy
 
 

@@ -25,11 +25,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from stages.errors import InputError
+from stages.kinds import shown
 
 
 @dataclass(frozen=True)
@@ -149,3 +154,11 @@ def at(table: Tensor, i: int | Tensor, like: Tensor) -> Tensor:
     """Entries of a table [T] at `i`, int or [] or [B], in a shape that broadcasts against `like` [B, ...]."""
     found = table[i]
     return found.reshape(-1, *[1] * (like.ndim - 1)) if found.ndim else found
+
+
+def number(config: Mapping[str, Any], key: str, default: float, least: float = 0.0) -> float:
+    """A number of a scheduler configuration; raises InputError for another kind of value, or one below `least`."""
+    value = config.get(key, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value < math.inf:
+        raise InputError(f"scheduler config: {key} is {shown(value)}, expected a number from {least:g}")
+    return value

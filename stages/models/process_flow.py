@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.models.process import DiffusionProcess, Gaussian, Grid, at
+from stages.models.process import DiffusionProcess, Gaussian, Grid, at, number
 
 NOT_KNOWN = ("use_dynamic_shifting", "invert_sigmas", "shift_terminal", "use_karras_sigmas", "use_exponential_sigmas",
              "use_beta_sigmas")  # fmt: skip
@@ -38,7 +38,10 @@ class FlowMatching(DiffusionProcess):
         """
         if other := [key for key in NOT_KNOWN if config.get(key)]:
             raise InputError(f"scheduler config: {other[0]} {config[other[0]]!r} of flow matching is not known here")
-        return cls(float(config.get("shift", 1.0)), int(config.get("num_train_timesteps", 1000)), device)
+        shift = number(config, "shift", 1.0)
+        if shift <= 0:
+            raise InputError(f"scheduler config: shift {shift:g}, expected a number over 0")
+        return cls(shift, int(number(config, "num_train_timesteps", 1000, least=1)), device)
 
     @property
     def device(self) -> torch.device:

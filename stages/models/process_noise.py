@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stages.errors import InputError
-from stages.models.process import DiffusionProcess, Gaussian, Grid, at
+from stages.models.process import DiffusionProcess, Gaussian, Grid, at, number
+
+Spacing = Literal["leading", "trailing", "linspace"]
+OLD_CLASSES = ("DDPM", "DDIM", "PNDM")
+"""How schedulers are called that may leave out every key."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class NoiseSchedule(DiffusionProcess):
 
     alphas_cumprod: Tensor
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    spacing: Spacing = "leading"
     offset: int = 1
 
     @classmethod
@@ -32,10 +36,17 @@ class NoiseSchedule(DiffusionProcess):
         """From a diffusers scheduler configuration (`scheduler/scheduler_config.json`).
 
         Keys that an old configuration lacks take the library's defaults (epsilon, leading). Raises InputError for a
-        beta schedule or a prediction type that is not known.
+        value that is not known, or not of the kind or size that a noise schedule has.
         """
-        count = int(config.get("num_train_timesteps", 1000))
-        start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+        name = str(config.get("_class_name", OLD_CLASSES[0]))
+        if "beta_schedule" not in config and not name.startswith(OLD_CLASSES):
+            raise InputError(f"scheduler config: {name} without beta_schedule is not known; expected a noise schedule")
+        count = int(number(config, "num_train_timesteps", 1000, least=1))
+        start, end = number(config, "beta_start", 0.0001), number(config, "beta_end", 0.02)
+        if not 0 < start <= end < 1:
+            raise InputError(
+                f"scheduler config: beta_start {start:g} and beta_end {end:g}; expected 0 < start <= end < 1"
+            )
         kind = config.get("beta_schedule", "linear")
         if kind == "scaled_linear":
             betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
@@ -48,11 +59,15 @@ class NoiseSchedule(DiffusionProcess):
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction"):
             raise InputError(f"scheduler config: prediction_type {prediction!r}; known: epsilon, v_prediction")
+        spacing = config.get("timestep_spacing", "leading")
+        if spacing not in get_args(Spacing):
+            known = ", ".join(get_args(Spacing))
+            raise InputError(f"scheduler config: timestep_spacing {spacing!r} is not known; known: {known}")
         return cls(
             alphas_cumprod=torch.cumprod(1.0 - betas, dim=0).to(device),
             prediction_type=prediction,
-            spacing=config.get("timestep_spacing", "leading"),
-            offset=int(config.get("steps_offset", 0)),
+            spacing=spacing,
+            offset=int(number(config, "steps_offset", 0)),
         )
 
     @property

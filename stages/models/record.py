@@ -10,6 +10,7 @@ from typing import Any
 
 from stages import walk
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.runtime import sha256, whole_file
 
 
@@ -91,15 +92,20 @@ def save(record: ModelRecord, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> ModelRecord:
-    """Read a record; raises InputError when the file is missing or is not a record."""
+    """Read a record; raises InputError when the file is missing, is not a record, or is not as it was written."""
     try:
-        values = json.loads(Path(path).read_text())
-        values.pop("digest")
-        return _from_plain(values)
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        digest = values.pop("digest")
+        record = _from_plain(values)
     except FileNotFoundError:
         raise InputError(f"{path}: no such model record (expected the JSON that prepare writes)") from None
+    except OSError as error:
+        raise InputError(f"{path}: not a model record: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a model record: {error}") from None
+    if digest != record.digest:
+        raise InputError(f"{path}: its digest is not that of its content; was it edited by hand? run prepare again")
+    return record
 
 
 def _plain(record: ModelRecord) -> dict[str, Any]:
@@ -110,4 +116,10 @@ def _plain(record: ModelRecord) -> dict[str, Any]:
 
 def _from_plain(values: Mapping[str, Any]) -> ModelRecord:
     parts = {name: _from_plain(part) for name, part in values.get("parts", {}).items()}
+    for name in ("name", "kind", "path", "source", "revision"):
+        if not isinstance(values.get(name, ""), str):
+            raise TypeError(f"{name}: expected text, found {shown(values[name])}")
+    for name in ("files", "options"):
+        if not isinstance(values.get(name, {}), dict):
+            raise TypeError(f"{name}: expected a mapping, found {shown(values[name])}")
     return ModelRecord(**{**values, "parts": parts})

@@ -104,6 +104,7 @@ def _base(args: argparse.Namespace) -> None:
 
         codec = vae.load(args.vae)
         pictures, held_out = _pictures(args, settings)
+        base.require_words(settings, pictures.captions, f"{args.params}: prepare.train.base.{args.name}")
         log = base.train(settings, pictures, held_out, codec, args.out, device(), state)
         _finish(args, job, log, "diffusers")
 
@@ -133,7 +134,7 @@ def _consistency(args: argparse.Namespace) -> None:
         from stages.runtime import device
 
         model = load_diffusion(record.load(args.base), device(), parts=("unet", "vae"))
-        encodings = Encodings(args.tensors, args.index, device())
+        encodings = Encodings(args.tensors, args.index, device(), model.record.digest)
         _finish(args, job, consistency.train(settings, model, encodings, args.out, state), "consistency")
 
 

@@ -9,6 +9,7 @@ of the schedule leaves nothing to see of so few latents.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from stages.errors import InputError
 from stages.models.diffusion import Autoencoder
+from stages.params import nearest
 from stages.prepare import quality
 from stages.prepare import tokenizer as tokens
 from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator, place
@@ -210,6 +213,18 @@ class Lesson:
 def word_weights(captions: list[str], words: dict[str, float]) -> Tensor:
     """[n] product of the weights of a caption's words."""
     return torch.tensor([math.prod(words.get(word, 1.0) for word in text.split()) for text in captions])
+
+
+def require_words(settings: BaseSettings, captions: Sequence[str], where: str) -> None:
+    """Raise InputError that starts with `where` where a weighted word is in no caption, or every weight is 0."""
+    words, known = settings.polish.words, {word for text in captions for word in text.split()}
+    if not settings.polish.steps:
+        return
+    for word in words:
+        if word not in known:
+            raise InputError(f"{where}.polish.words: no training caption has the word {word!r}{nearest(word, known)}")
+    if not word_weights([*captions], words).any():
+        raise InputError(f"{where}.polish.words: every training image has weight 0, expected one with more")
 
 
 def in_world(pictures: Pictures) -> bool:

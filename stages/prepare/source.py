@@ -17,6 +17,7 @@ from stages.models import record
 from stages.models.bases.layout import SCHEDULER, Layout, read_json
 from stages.models.bases.single import require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
+from stages.models.bases.weights import linear_layers as base_layers
 from stages.params import Settings, nearest
 from stages.plugins import names
 
@@ -173,6 +174,20 @@ def timesteps(settings: ImportSettings) -> int | None:
     config = read_json(file)
     count = config.get("num_train_timesteps", 1000)
     return count if isinstance(count, int) and not str(config.get("_class_name", "")).startswith("FlowMatch") else None
+
+
+def linear_layers(settings: ImportSettings) -> list[str] | None:
+    """Names of the linear layers of a base model's denoising network; None where headers on this machine do not say."""
+    if settings.folder is None or not Path(settings.folder).is_dir():
+        return None
+    variant = settings.options.get("variant")
+    layout = Layout(Path(settings.folder), str(variant) if variant else None)
+    if not (layout.folder / layout.family.network).is_dir():
+        return None
+    weights = layout.weights(layout.family.network)
+    if not weights.files or weights.missing or not weights.safetensors:
+        return None
+    return [name for path in weights.files if path.suffix == ".safetensors" for name in base_layers(path)]
 
 
 def _base(name: str, settings: ImportSettings, place: Path, where: str, **about: str) -> record.ModelRecord:

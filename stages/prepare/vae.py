@@ -19,6 +19,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from stages.errors import InputError
+from stages.models.bases.loading import load_part
 from stages.models.diffusion import Autoencoder
 from stages.prepare import quality
 from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator, place
@@ -172,10 +173,10 @@ def load(folder: Path) -> AutoencoderKL:
     """The AutoencoderKL of a diffusers folder, in float32. Raises InputError where there is none."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json, expected the folder of a trained AutoencoderKL")
-    try:
-        return AutoencoderKL.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: not an AutoencoderKL: {' '.join(str(error).split())[:300]}") from None
+    network = load_part(folder.parent, folder.name)
+    if not isinstance(network, AutoencoderKL):
+        raise InputError(f"{folder}: holds a {type(network).__name__}, expected an AutoencoderKL")
+    return network
 
 
 def to_model(images: np.ndarray, device: torch.device) -> Tensor:

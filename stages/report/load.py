@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stages import tables
 from stages.errors import InputError
 from stages.measure.evaluation import evaluation_of, ids_of
+from stages.measure.expected import refuse_twice
 from stages.params import nearest
 from stages.report.claims import Interval
 from stages.report.look import BASE, GUIDANCE, Look
@@ -155,8 +157,9 @@ def _series(path: Path) -> dict[str, Series]:
 
 def _by_prompt(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
     """Rows with the mean score per prompt."""
-    rows = tables.read(path, tables.MEASURES, ["run", *KEYS, "prompt_id", "metric", "score"])
+    rows = tables.read(path, tables.MEASURES)
     _refuse_foreign(path, rows, run, method, seed)
+    _refuse_unsound(path, rows, ["prompt_id", "sample"], "score")
     rows = rows.filter(rows["prompt_id"].is_valid())
     keys = [*KEYS, "prompt_id", "metric"]
     return rows.group_by(keys, use_threads=False).aggregate([("score", "mean")]).to_pylist()
@@ -165,6 +168,7 @@ def _by_prompt(path: Path, run: str, method: str, seed: int) -> list[dict[str, A
 def _summary(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
     rows = tables.read(path, tables.SUMMARY)
     _refuse_foreign(path, rows, run, method, seed)
+    _refuse_unsound(path, rows, [], "mean")
     return rows.to_pylist()
 
 
@@ -240,6 +244,16 @@ def _refuse_foreign(path: Path, rows: pa.Table, run: str, method: str, seed: int
     if found != {(run, method, seed)}:
         held = "; ".join(f"{r!r} of {m!r} with seed {s}" for r, m, s in sorted(found)) or "no rows"
         raise InputError(f"{path}: holds {held}, expected only {run!r} of {method!r} with seed {seed}")
+
+
+def _refuse_unsound(path: Path, rows: pa.Table, items: Sequence[str], values: str) -> None:
+    """Refuse a table with a row twice, which would count twice, or with a value that is not finite."""
+    refuse_twice(rows, [*KEYS, *items, "metric"], path)
+    sound = pc.is_finite(rows[values])
+    if not pc.all(sound).as_py():
+        row = rows.filter(pc.invert(sound)).slice(0, 1).to_pylist()[0]
+        where = f"{row['metric']!r} under {row['setting']!r}"
+        raise InputError(f"{path}: {values} of {where} is {row[values]}, expected a finite number; run measure again")
 
 
 def _need(study: ReportStudy, known: Iterable[str], measures: Path) -> None:

@@ -84,9 +84,14 @@ def read(study: ReportStudy, samples: Path) -> People | None:
     if study.report.votes is None:
         return None
     path = Path(study.report.votes)
-    outcome = validate(Outcome, read_json(path, "what stages.votes analyse writes"), f"{path}:")
-    changed = [name for name, side in outcome.sides.items() if not _same(path, name, side, outcome, study, samples)]
-    return People(about(outcome), rates(outcome), agreement(outcome), sides(outcome), changed)
+    found = read_outcome(path)
+    changed = [name for name, side in found.sides.items() if not _same(path, name, side, found, study, samples)]
+    return People(about(found), rates(found), agreement(found), sides(found), changed)
+
+
+def read_outcome(path: str | Path) -> Outcome:
+    """The outcome in a file; raises InputError for one that is something else."""
+    return validate(Outcome, read_json(Path(path), "what stages.votes analyse writes"), f"{path}:")
 
 
 def about(outcome: Outcome) -> str:

@@ -105,7 +105,7 @@ def _tokenizer(path: Path, words: int) -> Any:
 
     try:
         made = BertTokenizer.from_pretrained(path.parent, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes transformers raise anything
         raise InputError(f"{path}: not BERT's vocabulary: {checkpoint.one_line(error)}") from None
     if len(made) > words:
         raise InputError(f"{path}: {len(made)} words, but the model has only {words}")

@@ -143,7 +143,7 @@ def tokenizer(folder: Path, model: CLIP) -> Callable[[Sequence[str]], Tensor] | 
 
         try:
             words = CLIPTokenizer.from_pretrained(folder / TOKENIZER, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged file makes transformers raise anything
             raise InputError(f"{folder / TOKENIZER}: not a CLIPTokenizer: {one_line(error)}") from None
         if len(words) > model.vocab_size:
             raise InputError(f"{folder / TOKENIZER}: {len(words)} words, but the model has only {model.vocab_size}")

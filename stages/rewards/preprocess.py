@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,11 @@ def from_config(values: Mapping[str, Any], where: str) -> Preprocess:
             raise InputError(f"{where}: {name} {value!r} is not supported{nearest(str(value), choices)}")
     if any(not isinstance(value, tuple) or len(value) != 3 for value in (made.mean, made.std)):
         raise InputError(f"{where}: mean and std need three numbers each, one a channel")
+    numbers = [value for value in (*made.mean, *made.std) if isinstance(value, int | float) and math.isfinite(value)]
+    if len(numbers) != 6 or min(made.std) <= 0:
+        raise InputError(
+            f"{where}: mean {list(made.mean)} and std {list(made.std)}; expected numbers, those of std over 0"
+        )
     return made
 
 

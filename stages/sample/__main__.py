@@ -142,12 +142,14 @@ def _sampling(args: argparse.Namespace, plan: Plan, target: Target, others: Mapp
 
     where, sample = device(), plan.sample
     model = load_diffusion(load(args.base), where, parts=("unet", "vae"))
-    encodings = Encodings(args.tensors, args.index, where)
-    suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
 
     def trained(path: Path) -> nn.Module:
         return load_policy(model.unet, path, model.record.digest).network
 
+    tuned = None if target == "base" else trained(args.policy)
+    encodings = Encodings(args.tensors, args.index, where, model.record.digest)
+    encodings.require_channels(model.channels, args.tensors)
+    suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
     judges = {}
     for name in plan.rewards(target):
         record = load(_record(args, name))
@@ -155,7 +157,6 @@ def _sampling(args: argparse.Namespace, plan: Plan, target: Target, others: Mapp
     for strategy in plan.of(target):
         for name in strategy.settings.rewards() if strategy.settings.needs_gradient() else ():
             require_gradient(judges[name].reward)
-    tuned = None if target == "base" else trained(args.policy)
     return Sampling.of(model, plan, suite, tuned, {name: trained(path) for name, path in others.items()}, judges)
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.runtime import whole_file
 
+SUITE = "suite"
+"""The one key of the file's metadata."""
+
 
 def key(guidance: float, k: int) -> str:
     """Name of the latents [N, C, h, w] that enter index k of the base's pass at a guidance scale; rows as in the
@@ -20,22 +23,36 @@ def key(guidance: float, k: int) -> str:
     return f"guidance={guidance:g}/k={k}"
 
 
-def save(path: Path, kept: dict[str, Tensor]) -> None:
-    """Write the latents, whole or not at all; a study without shared steps gets a file without tensors."""
+def save(path: Path, kept: dict[str, Tensor], suite: str = "") -> None:
+    """Write the latents, whole or not at all; a study without shared steps gets a file without tensors.
+
+    `suite` identifies everything that decides them: base, prompts, noise, steps, sampler.
+    """
     with whole_file(path) as partial:
-        save_file({name: value.contiguous().cpu() for name, value in kept.items()}, partial)
+        save_file({name: value.contiguous().cpu() for name, value in kept.items()}, partial, {SUITE: suite})
 
 
-def load(path: Path, name: str, first: int, count: int, device: torch.device) -> Tensor:
-    """Rows `first` to `first` + `count` of one set of latents; raises InputError when the base's pass has not kept
-    it.
+def load(
+    path: Path, name: str, rows: slice, shape: tuple[int, ...], device: torch.device, suite: str = ""
+) -> Tensor:  # fmt: skip
+    """The rows of one set of latents, each of `shape` (C, h, w).
+
+    Raises InputError where the base's pass has not kept them, or was that of another `suite`.
     """
     try:
         with safe_open(path, "pt") as file:
+            made = (file.metadata() or {}).get(SUITE)
+            if suite and made and made != suite:
+                raise InputError(f"{path}: of another base, or other prompts, noise or steps; run sample_base again")
             if name not in file.keys():  # noqa: SIM118 (not a mapping)
                 raise InputError(f"{path}: holds no latents {name!r}; run sample_base again")
-            return file.get_slice(name)[first : first + count].to(device)
+            found = file.get_slice(name)[rows]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of the base's latents") from None
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file of the base's latents: {error}") from None
+    expected = (rows.stop - rows.start, *shape)
+    if found.shape != expected or not found.is_floating_point():
+        kind = f"{str(found.dtype).removeprefix('torch.')} {tuple(found.shape)}"
+        raise InputError(f"{path}: latents {name!r}: found {kind}, expected float32 {expected}; run sample_base again")
+    return found.to(device)

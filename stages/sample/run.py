@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -149,6 +151,14 @@ class Sampling:
         )
 
     @property
+    def identity(self) -> str:
+        """Identifies what decides the base's latents: the base, the prompts, their noise, steps and sampler."""
+        items = [(item.item_id, item.text) for item in self.suite.encodings.prompts("eval")]
+        sample, each = self.plan.sample, self.suite.samples_per_prompt
+        parts = [self.model.record.digest, self.suite.seed, sample.steps, sample.sampler, each, items]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
     def networks(self) -> list[nn.Module]:
         """Every network that is evaluated as it is; compiled ones are not."""
         if self.plan.sample.compile:
@@ -245,7 +255,7 @@ def sample_base(
 
     count = _written(samples, parts(), processes)
     if processes.first:
-        latents.save(kept, {name: torch.cat(pieces) for name, pieces in store.items()})
+        latents.save(kept, {name: torch.cat(pieces) for name, pieces in store.items()}, job.identity)
     processes.wait()
     return count
 
@@ -296,8 +306,9 @@ def _shared_start(job: Sampling, task: Task, kept: Path) -> tuple[int, Tensor] |
     prefix = task.strategy.settings.shared_prefix(task.point.value)
     if prefix is None:
         return None
-    name, group = latents.key(prefix.guidance, prefix.steps), task.group
-    return prefix.steps, latents.load(kept, name, group.first, len(group), job.suite.device)
+    name, group, suite = latents.key(prefix.guidance, prefix.steps), task.group, job.suite
+    rows, shape = slice(group.first, group.first + len(group)), suite.encodings.latent_shape()
+    return prefix.steps, latents.load(kept, name, rows, shape, suite.device, job.identity)
 
 
 def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes, shard: Shard = WHOLE) -> int:

@@ -16,10 +16,11 @@ from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.paths import Paths
 from stages.finetune.resolve import Plan, resolve
+from stages.finetune.settings import RunSettings
 from stages.params import nearest, read_study, section
 from stages.runtime import run_stage
 from stages.tune.choice import choose
-from stages.tune.settings import TunedStudy
+from stages.tune.settings import TunedStudy, require_own_seed
 
 if TYPE_CHECKING:
     from stages.tune.choice import Trial
@@ -41,6 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     tune = section(args.params, "study", TunedStudy).tune
     found = plans(args.params, args.methods, args.auto)
+    require_own_seed(tune, run_seeds(args.params), f"{args.params}: study.tune.seed")
 
     from stages.tune.sweep import sweep
 
@@ -68,6 +70,12 @@ def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) ->
         if plan.method_settings.auto:
             raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")
     return found
+
+
+def run_seeds(path: Path) -> dict[str, int]:
+    """The training seed of every run of the study."""
+    runs = read_study(path).get("runs") or {}
+    return {name: section(path, f"runs.{name}", RunSettings, {"runs": runs}).seed for name in runs}
 
 
 def table_rows(trials: Sequence[Trial], min_diversity: float) -> list[dict[str, object]]:

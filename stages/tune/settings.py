@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from stages.errors import InputError
 from stages.params import Settings
 
 Rate = Annotated[float, Field(gt=0)]
@@ -44,6 +46,15 @@ class TuneSettings(Settings):
         if self.steps and self.compute:
             raise ValueError("expected either steps or compute")
         return self
+
+
+def require_own_seed(tune: TuneSettings, seeds: Mapping[str, int], where: str) -> None:
+    """Raise InputError that starts with `where` where the seed of the sweep is that of a run (`seeds` by run): a rate
+    would be chosen on what is reported.
+    """
+    taken = next((run for run, seed in seeds.items() if seed == tune.seed), None)
+    if taken is not None:
+        raise InputError(f"{where}: {tune.seed} is the training seed of run {taken!r}; take one that no run has")
 
 
 class TunedStudy(Settings):

@@ -174,6 +174,38 @@ def edited(path: str, change: Callable[[dict[str, Any]], object]) -> Breaking:
     return broken
 
 
+def folder(path: str) -> Breaking:
+    """Put a folder in the place of a file."""
+
+    def broken(world: World) -> None:
+        (world.folder / path).unlink()
+        (world.folder / path).mkdir()
+
+    return broken
+
+
+def config(model: str, file: str, change: Callable[[dict[str, Any]], object]) -> Breaking:
+    """Edit a configuration of a model, and its record to match."""
+
+    def broken(world: World) -> None:
+        edited(f"models/{model}/{file}", change)(world)
+        old = record.load(world.folder / f"models/{model}.json")
+        record.save(record.describe(model, old.kind, f"models/{model}", options=old.options), f"models/{model}.json")
+
+    return broken
+
+
+def metadata(path: str, change: Callable[[dict[str, str]], dict[str, str]]) -> Breaking:
+    """Change what a safetensors file says of itself."""
+
+    def broken(world: World) -> None:
+        with safe_open(world.folder / path, "pt") as file:
+            about = file.metadata()
+        save_file(load_file(world.folder / path), world.folder / path, change(about))
+
+    return broken
+
+
 class Payload:
     """What a pickle of foreign origin could do: its reading makes a file."""
 

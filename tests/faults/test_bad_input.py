@@ -24,6 +24,7 @@ from stages.models.record import load
 from stages.pictures import decode
 
 HUGE = "a red circle " * 8000
+SCHEDULE, CLIP = "scheduler/scheduler_config.json", "open_clip_config.json"
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
 BAD: dict[str, tuple[str, b.Breaking, str]] = {
     # the study
@@ -136,8 +137,64 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     "record no JSON": ("sample", b.text("models/base.json", "{"), "models/base.json: not a model record"),
     "record of another kind": (
         "score",
-        b.edited("models/proxy.json", lambda r: r.update(kind="diffusers")),
+        lambda w: shutil.copy("models/base.json", "models/proxy.json"),
         "diffusers",
+    ),
+    "record a folder": ("encode", b.folder("models/base.json"), "models/base.json: not a model record: Is a directory"),
+    "record with a list of files": (
+        "score",
+        b.edited("models/proxy.json", lambda r: r.update(files=["a"])),
+        "models/proxy.json: not a model record: files: expected a mapping",
+    ),
+    "record with a number as path": (
+        "measure",
+        b.edited("models/heldout.json", lambda r: r.update(path=5)),
+        "models/heldout.json: not a model record: path: expected text, found 5",
+    ),
+    "record edited": (
+        "score",
+        b.edited("models/proxy.json", lambda r: r.update(options={"normalise": "imagenet"})),
+        "models/proxy.json: its digest is not that of its content",
+    ),
+    "record without a file edited": (
+        "measure base",
+        b.edited("models/heldout.json", lambda r: r["files"].pop("open_clip_config.json")),
+        "models/heldout.json: its digest is not that of its content",
+    ),
+    "schedule of text": (
+        "finetune",
+        b.config("base", SCHEDULE, lambda c: c.update(beta_start="x")),
+        "beta_start is text 'x', expected a number",
+    ),
+    "schedule of another spacing": (
+        "sample base",
+        b.config("base", SCHEDULE, lambda c: c.update(timestep_spacing="even")),
+        "timestep_spacing 'even' is not known; known: leading, trailing, linspace",
+    ),
+    "schedule that falls": (
+        "sample base",
+        b.config("base", SCHEDULE, lambda c: c.update(beta_start=0.5, beta_end=0.1)),
+        "beta_start 0.5 and beta_end 0.1",
+    ),
+    "schedule of another family": (
+        "finetune",
+        b.config("base", SCHEDULE, lambda c: [c.pop("beta_schedule"), c.update(_class_name="EDMEulerScheduler")]),
+        "EDMEulerScheduler without beta_schedule is not known",
+    ),
+    "pixels divided by 0": (
+        "score",
+        b.config("proxy", CLIP, lambda c: c.update(preprocess_cfg={"std": [1, 0, 1]})),
+        "preprocess_cfg: mean .* and std .*; expected numbers, those of std over 0",
+    ),
+    "tokenizer of nothing": (
+        "score",
+        b.config("proxy", "tokenizer/tokenizer.json", dict.clear),
+        "models/proxy/tokenizer: not a CLIPTokenizer",
+    ),
+    "feature network that does not fit, before any training": (
+        "reference",
+        b.config("proxy", CLIP, lambda c: c["model_cfg"].update(embed_dim=5)),
+        "models/proxy/open_clip_model.safetensors: not weights of this model_cfg",
     ),
     "weights changed": ("score", b.flipped("models/proxy/open_clip_model.safetensors"), "changed since model 'proxy'"),
     "weights missing": ("encode", b.gone(f"models/base/{VAE}"), "models/base: .*missing"),
@@ -170,6 +227,32 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     ),
     "encodings cut off": ("finetune", b.truncated("e/encodings.safetensors"), "not a readable safetensors file"),
     "encodings of other rows": ("sample base", b.cell("e/index.parquet", "row", 10**6, row=0), "e/.*row 1000000"),
+    "encodings of another base": ("sample base", b.other_base, "e/encodings.safetensors: made with base .*, but the"),
+    "encodings with two empty prompts": (
+        "finetune",
+        b.tensors("e/encodings.safetensors", "empty_embedding", lambda v: torch.cat([v, v])),
+        "'empty_embedding' has shape .*, expected",
+    ),
+    "encodings with fewer deviations": (
+        "finetune",
+        b.tensors("e/encodings.safetensors", "posterior_std", lambda v: v[:2].clone()),
+        "'posterior_std' has shape .*, expected",
+    ),
+    "encodings of whole numbers": (
+        "sample base",
+        b.tensors("e/encodings.safetensors", "text_embeddings", lambda v: v.long()),
+        "'text_embeddings' is I64, expected floating-point numbers",
+    ),
+    "encodings of other latents": (
+        "finetune",
+        b.tensors("e/encodings.safetensors", "posterior", lambda v: torch.cat([v, v], 1)),
+        "latents have 8 channels, but the base's have 4",
+    ),
+    "an encoding twice": (
+        "finetune",
+        b.rows("e/index.parquet", lambda r: r.append(r[0])),
+        "e/index.parquet: item_id 'prompt .*' stands twice",
+    ),
     "no evaluation prompts": (
         "sample base",
         b.rows("e/index.parquet", lambda r: [x.update(split="train") for x in r]),
@@ -186,6 +269,37 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     "latents missing": ("sample", b.gone("i/l.safetensors"), "no such file of the base's latents"),
     "latents cut off": ("sample", b.truncated("i/l.safetensors"), "i/l.safetensors: not a readable safetensors file"),
     "latents of other steps": ("sample", b.key("sample.strategies.combined.k", [2]), "holds no latents"),
+    "latents of other images": (
+        "sample",
+        b.tensors("i/l.safetensors", "k=1", lambda v: v[:1].clone()),
+        "found float32",
+    ),
+    "latents of other channels": (
+        "sample",
+        b.tensors("i/l.safetensors", "k=1", lambda v: torch.cat([v, v], 1)),
+        r"found float32 .*, expected float32 \(4, 4, 8, 8\)",
+    ),
+    "latents of whole numbers": ("sample", b.tensors("i/l.safetensors", "k=1", lambda v: v.long()), "found int64"),
+    "latents of another pass": (
+        "sample",
+        b.metadata("i/l.safetensors", lambda about: dict.fromkeys(about, "0")),
+        "i/l.safetensors: of another base, or other prompts, noise or steps",
+    ),
+    "latents a folder": ("sample", b.folder("i/l.safetensors"), "i/l.safetensors: not a readable safetensors file"),
+    "policy not finite": ("sample", b.tensors("r/refl-s0/policy.safetensors", "", b.nan), "is not finite numbers"),
+    "a sample without a value": ("measure", b.cell("i/refl-s0.parquet", "value", float("nan")), "'value' is NaN"),
+    "reference a folder": ("measure", b.folder("m/reference.safetensors"), "m/reference.safetensors: not readable as"),
+    "reference of no JSON": (
+        "measure",
+        b.metadata("m/reference.safetensors", lambda about: dict.fromkeys(about, "{")),
+        "m/reference.safetensors: not readable as",
+    ),
+    "reference of one number": (
+        "measure",
+        b.tensors("m/reference.safetensors", "mean", lambda v: v[:1].clone()),
+        "'(mean|kernel_mean)' has shape",
+    ),
+    "reference not finite": ("measure", b.tensors("m/reference.safetensors", "features", b.nan), "'features' is not"),
     "reference a pickle": ("measure", b.pickled("m/reference.safetensors"), "m/reference.safetensors: not readable as"),
     "reference of other settings": ("measure", b.key("measure.neighbours", 3), "features of another model or other"),
     "import of changed weights": ("import taken", b.truncated("models/proxy/open_clip_model.safetensors"), "proxy"),
@@ -194,6 +308,21 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
         "report",
         b.gone("m/refl-s0.summary.parquet"),
         "m/refl-s0.summary.parquet: no such file",
+    ),
+    "report of a score twice": (
+        "report",
+        b.rows("m/refl-s0.parquet", lambda r: r.append(r[0])),
+        "m/refl-s0.parquet: metric .* stands twice under",
+    ),
+    "report of a mean twice": (
+        "report",
+        b.rows("m/refl-s0.summary.parquet", lambda r: r.append({**r[0], "mean": 9.0})),
+        "m/refl-s0.summary.parquet: metric .* stands twice under",
+    ),
+    "report of a score that is none": (
+        "report",
+        b.cell("m/base.parquet", "score", float("nan")),
+        "m/base.parquet: score of .* is nan, expected a finite number",
     ),
     "report of a cut log": ("report", b.truncated("r/refl-s0/train_log.parquet"), "train_log.parquet: not a readable"),
 }

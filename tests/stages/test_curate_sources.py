@@ -92,6 +92,28 @@ def test_captions_by_every_name(suffix: str, tmp_path: Path) -> None:
     assert captions(from_folder(tmp_path, root)) == ["a cat"]
 
 
+@pytest.mark.parametrize("names", [("CAT.PNG", "cat.txt"), ("cat.png", "Cat.TXT"), ("Cat.png", "cat.PNG.caption")])
+def test_captions_whose_names_differ_in_case(names: tuple[str, str], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / names[0]).write_bytes(png(0))
+    (root / names[1]).write_text("a cat\n")
+    assert captions(from_folder(tmp_path, root)) == ["a cat"]
+
+
+def test_a_caption_in_another_case_belongs_to_one_image_only(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for number, name in enumerate(("cat.png", "CAT.png")):
+        (root / name).write_bytes(png(number))
+    (root / "cat.txt").write_text("a cat\n")
+    (root / "dog.png").write_bytes(png(2))
+    for name in ("DOG.txt", "Dog.txt"):
+        (root / name).write_text("which of the two?\n")
+    made = from_folder(tmp_path, root)
+    assert captions(made) == ["a cat"] and made.removed("images")["text"] == 2
+
+
 def test_every_other_file_is_counted(tmp_path: Path) -> None:
     root = photos(tmp_path / "root")
     (root / "cat.caption").write_text("another text of the cat")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from stages.errors import InputError
 from stages.prepare import base, clip, quality, tokenizer, vae
 from stages.prepare.pictures import Pictures
 from stages.prepare.settings import BaseSettings, VaeSettings
@@ -64,6 +66,35 @@ def test_weights_of_words_multiply():
     captions = ["a red star", "a small red star", "a blue ring", "an orange circle"]
     found = base.word_weights(captions, {"star": 2.0, "small": 1.5, "ring": 0.5})
     assert found.tolist() == [2, 3, 0.5, 1]
+
+
+def test_an_autoencoder_whose_weights_are_not_all_there(parts, tmp_path):
+    """The library would draw what is missing at random, and the base would be trained on such latents."""
+    file = tmp_path / "vae/diffusion_pytorch_model.safetensors"
+    parts.vae.save_pretrained(tmp_path / "vae")
+    assert vae.load(tmp_path / "vae").config["latent_channels"] == parts.vae.config["latent_channels"]
+    weights = load_file(file)
+    name = next(iter(weights))
+    for content in ({}, {key: value for key, value in weights.items() if key != name}, weights | {name: torch.ones(1)}):
+        save_file(content, file)
+        with pytest.raises(InputError, match="the weights lack|cannot be loaded"):
+            vae.load(tmp_path / "vae")
+
+
+def test_weights_of_words_that_no_caption_has():
+    captions = ["a red star", "a blue ring"]
+
+    def check(words: dict[str, float], steps: int = 5) -> None:
+        settings = BaseSettings.model_validate({"polish": {"steps": steps, "words": words}})
+        base.require_words(settings, captions, "s.yaml: base")
+
+    check({"star": 2.0, "ring": 0.5})
+    check({"stair": 2.0}, steps=0)
+    for words in ({"stair": 2.0}, {"star": 2.0, "Ring": 1.0}, {"red star": 2.0}):
+        with pytest.raises(InputError, match=r"s\.yaml: base\.polish\.words: no training caption has the word"):
+            check(words)
+    with pytest.raises(InputError, match="every training image has weight 0"):
+        check({"star": 0.0, "ring": 0.0})
 
 
 def test_weighted_rows_come_as_often_as_they_weigh(parts, pictures):

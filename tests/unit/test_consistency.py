@@ -123,5 +123,5 @@ def test_a_distilled_model_serves_sqdf_frozen(tmp_path: Path):
     record.save(base, tmp_path / "student.json")
     with pytest.raises(InputError, match="expected a distilled consistency model"):
         context.student(plan, "student")
-    with pytest.raises(InputError, match="not a distilled UNet"):
+    with pytest.raises(InputError, match="no diffusion_pytorch_model"):
         load_student(tmp_path / "nothing", tiny.CPU)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -112,6 +113,12 @@ def test_what_is_never_settled_is_refused(tmp_path: Path) -> None:
         made.k_of(20)
     for text in ("{}", "[1]", "no"):
         (tmp_path / "auto.json").write_text(text)
+        with pytest.raises(InputError, match="not what `decided` writes"):
+            Resolved.read(tmp_path / "auto.json")
+    made.write(tmp_path / "auto.json")
+    content = json.loads((tmp_path / "auto.json").read_text())
+    for key, value in (("steps", "20"), ("start", 20), ("start", -1), ("k", [0]), ("k", "12"), ("k", [1.5]), ("x", 1)):
+        (tmp_path / "auto.json").write_text(json.dumps(content | {key: value}))
         with pytest.raises(InputError, match="not what `decided` writes"):
             Resolved.read(tmp_path / "auto.json")
 

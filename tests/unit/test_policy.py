@@ -175,8 +175,32 @@ def test_refuses_missing_damaged_and_foreign_files(tmp_path: Path):
 
 
 def test_refuses_lora_targets_that_are_not_there():
-    with pytest.raises(InputError, match="no linear layer of this network ends in to_nothing"):
-        make_policy(tiny.unet(), "lora", targets=("to_nothing",))
+    for targets in (("to_nothing",), ("to_q", "to_nothing"), ("to_q", "to_nothing", "to_k")):
+        with pytest.raises(InputError, match=r"lora\.targets: no linear layer of the network ends in 'to_nothing'"):
+            make_policy(tiny.unet(), "lora", targets=targets)
+
+
+def test_refuses_what_is_no_metadata_of_a_policy_and_weights_that_are_not_finite(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "policy.safetensors"
+    values = {name: p.detach() for name, p in make_policy(tiny.unet(), "norm_affine").parameters()}
+    lora = {"rank": 2, "alpha": 1.0, "targets": ["to_q"]}
+    for about, said in (
+        ([1], "found the list"), ("x", "found text"), ({"base": "one"}, "kind: field required"),
+        ({"base": "one", "kind": "qlora"}, "kind: "), ({"base": "one", "kind": "lora", "lora": "x"}, "lora: "),
+        ({"base": "one", "kind": "lora", "lora": {**lora, "rank": "2"}}, "rank: expected a number, found text '2'"),
+        ({"base": "one", "kind": "lora", "lora": {**lora, "x": 1}}, "x: unknown key"),
+    ):  # fmt: skip
+        save_file(values, path, {METADATA: json.dumps(about)})
+        with pytest.raises(InputError, match=f"metadata.*{said}"):
+            load_policy(tiny.unet(), path, "one")
+    name = next(iter(values))
+    metadata = {METADATA: json.dumps({"kind": "norm_affine", "base": "one"})}
+    for wrong in (values[name] * float("nan"), values[name] + float("inf"), values[name].long()):
+        save_file(values | {name: wrong}, path, metadata)
+        with pytest.raises(InputError, match=f"{name!r} is not finite numbers"):
+            load_policy(tiny.unet(), path, "one")
 
 
 def test_seed_draws_the_start_of_lora():

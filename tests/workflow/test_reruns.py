@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -154,17 +155,21 @@ def test_files_from_outside(project: Project) -> None:
 
 @pytest.mark.slow
 def test_votes_make_the_report_again_and_nothing_else(project: Project) -> None:
-    (project.root / "votes/small.json").write_text("{}")
+    def vote(name: str, voters: int) -> None:
+        content = {"study": "x", "voters": voters, "votes": 0, "rates": [], "agreement": {}, "consistency": None}
+        (project.root / f"votes/{name}.json").write_text(json.dumps(content))
+
+    vote("small", 0)
     assert not project.snakemake().ran
     project.edit("report.votes", "votes/small.json")
     assert project.snakemake().ran.keys() == {"report"}
     assert not project.dvc().ran
-    (project.root / "votes/small.json").write_text('{"voters": 1}')
+    vote("small", 1)
     assert project.dvc().ran.keys() == {"report"}
     assert not project.snakemake().ran
-    (project.root / "votes/small.json").write_text('{"voters": 2}')
+    vote("small", 2)
     assert project.snakemake().ran.keys() == {"report"}
-    (project.root / "votes/other.json").write_text("{}")
+    vote("other", 0)
     assert not project.snakemake().ran
     project.edit("report.votes", None)
     assert project.snakemake().ran.keys() == {"report"}

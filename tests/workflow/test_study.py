@@ -47,6 +47,7 @@ BAD = {
     "measure.features": ({"clp": "embedding"}, "measure.features: unknown model 'clp'; did you mean 'clip'?"),
     "report.rewards": (["orcale"], "report.rewards: unknown measured reward 'orcale'; did you mean 'oracle'?"),
     "report.votes": ("votes/none.json", "report.votes: votes/none.json: no such file"),
+    "study.tune": ({"seed": 0}, "params.yaml: study.tune.seed: 0 is the training seed of run 'refl-s0'; take one that"),
     "report.diversities": (["clip_diversty"], "did you mean 'clip_diversity'?"),
     "prepare.import.proxy.kind": ("open_klip", "proxy.kind: unknown kind 'open_klip'; did you mean 'open_clip'?"),
     "prepare.import.proxy.foldr": ("x", "prepare.import.proxy.foldr: unknown key; did you mean 'folder'?"),
@@ -175,6 +176,36 @@ def test_more_sampling_steps_than_the_base_has_timesteps(
         file.write_text(yaml.safe_dump(wanted))
         with pytest.raises(InputError, match=f"{message}, but the noise schedule of the base has 1000 timesteps"):
             study.load(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("votes/README.md", "votes/README.md: not readable as JSON"),
+        ("params.json", "params.json: "),
+        ("shipped/shapes/base/model_index.json", "model_index.json: "),
+    ],
+)
+def test_a_file_of_votes_of_another_kind(
+    root: Path, monkeypatch: pytest.MonkeyPatch, file: str, message: str
+) -> None:  # fmt: skip
+    monkeypatch.chdir(root)
+    Path("params.json").write_text("[1]")
+    Path("params.yaml").write_text(yaml.safe_dump(changed("report.votes", file)))
+    with pytest.raises(InputError, match=message):
+        study.load("params.yaml")
+
+
+@pytest.mark.parametrize("targets", [["to_w"], ["to_q", "to_w"], ["to_q", "conv_in"]])
+def test_layers_that_the_base_lacks(root: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str]) -> None:
+    monkeypatch.chdir(root)
+    wanted = changed("methods.refl.train", {"trainable": "lora", "lora": {"targets": targets}})
+    Path("params.yaml").write_text(yaml.safe_dump(wanted))
+    with pytest.raises(InputError, match=rf"methods\.refl: lora\.targets: no linear layer .* '{targets[-1]}'"):
+        study.load("params.yaml")
+    wanted["methods"]["refl"]["train"]["lora"]["targets"] = ["to_q", "to_out.0"]
+    Path("params.yaml").write_text(yaml.safe_dump(wanted))
+    study.load("params.yaml")
 
 
 def test_a_budget_of_a_method_replaces_that_of_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def images(settings: FolderImages) -> Stream[ImageRow]:
     files = [file for file in below.files if file.suffix.lower() not in TEXTS and is_image(file)]
     if not files:
         raise InputError(f"{root}: no images here, expected files such as .png or .jpg{_hint(below)}")
-    captions = _Captions([file for file in below.files if file.suffix.lower() in TEXTS])
+    captions = _Captions([file for file in below.files if file.suffix.lower() in TEXTS], files)
     left_out = LeftOut()
     left_out.add_unread(below.unread)
     others = set(below.files) - set(files) - set(captions.files)
@@ -93,14 +94,25 @@ def _with_text_files(
 class _Captions:
     """The caption files of a folder, found by the image that they stand beside: `cat.txt` or `cat.png.txt`."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], images: Sequence[Path]) -> None:
         self.files = files
         ranked = sorted(files, key=lambda file: (TEXTS.index(file.suffix.lower()), file.suffix, file))
         self._by_stem: Mapping[str, Path] = {_plain(file.with_suffix("")): file for file in reversed(ranked)}
+        texts = Counter(stem.casefold() for stem in self._by_stem)
+        self._in_any_case = {
+            stem.casefold(): file for stem, file in self._by_stem.items() if texts[stem.casefold()] < 2
+        }
+        self._images = Counter(_plain(image.with_suffix("")).casefold() for image in images)
 
     def beside(self, image: Path) -> Path | None:
-        """The caption file of an image, by its full name or else by its name without the suffix."""
-        return self._by_stem.get(_plain(image)) or self._by_stem.get(_plain(image.with_suffix("")))
+        """The caption file of an image, by its full name or else by its name without the suffix; where none has the
+        name as it is written, the one that differs in upper and lower case, if no other image or text does.
+        """
+        names = _plain(image), _plain(image.with_suffix(""))
+        exact = self._by_stem.get(names[0]) or self._by_stem.get(names[1])
+        if exact is not None or self._images[names[1].casefold()] > 1:
+            return exact
+        return self._in_any_case.get(names[0].casefold()) or self._in_any_case.get(names[1].casefold())
 
 
 def _plain(path: Path) -> str:

@@ -76,6 +76,15 @@ def tensor_names(path: Path) -> list[str]:
     return [name for name in _header(path)[1] if name != "__metadata__"]
 
 
+def linear_layers(path: Path) -> list[str]:
+    """Names of the layers in a safetensors file whose weight is a matrix, from its header."""
+    entries = {name: entry for name, entry in _header(path)[1].items() if name.endswith(".weight")}
+    try:
+        return [name.removesuffix(".weight") for name, entry in entries.items() if len(entry["shape"]) == 2]
+    except (KeyError, TypeError):
+        raise _no_safetensors(path) from None
+
+
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
     """Length and content of the header of a safetensors file."""
     try:

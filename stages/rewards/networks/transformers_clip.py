@@ -74,7 +74,7 @@ def tokenizer(record: ModelRecord, vocabulary: int, length: int) -> Tokenize:
 
         try:
             words = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged file makes transformers raise anything
             raise InputError(f"{folder}: not the files of a CLIPTokenizer: {one_line(error)}") from None
         if len(words) > vocabulary:
             raise InputError(f"{folder}: {len(words)} words, but the model has only {vocabulary}")
