@@ -77,7 +77,7 @@ def test_an_autoencoder_whose_weights_are_not_all_there(parts, tmp_path):
     name = next(iter(weights))
     for content in ({}, {key: value for key, value in weights.items() if key != name}, weights | {name: torch.ones(1)}):
         save_file(content, file)
-        with pytest.raises(InputError, match="the weights lack|cannot be loaded"):
+        with pytest.raises(InputError, match=r"the weights lack|cannot be loaded"):
             vae.load(tmp_path / "vae")
 
 
