@@ -182,30 +182,34 @@ def test_more_sampling_steps_than_the_base_has_timesteps(
     ("file", "message"),
     [
         ("votes/README.md", "votes/README.md: not readable as JSON"),
-        ("params.json", "params.json: "),
+        ("TMP/list.json", "list.json: "),
         ("shipped/shapes/base/model_index.json", "model_index.json: "),
     ],
 )
 def test_a_file_of_votes_of_another_kind(
-    root: Path, monkeypatch: pytest.MonkeyPatch, file: str, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, message: str
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(root)
-    Path("params.json").write_text("[1]")
-    Path("params.yaml").write_text(yaml.safe_dump(changed("report.votes", file)))
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "list.json").write_text("[1]")
+    place = file.replace("TMP", str(tmp_path))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(changed("report.votes", place)))
     with pytest.raises(InputError, match=message):
-        study.load("params.yaml")
+        study.load(tmp_path / "study.yaml")
 
 
 @pytest.mark.parametrize("targets", [["to_w"], ["to_q", "to_w"], ["to_q", "conv_in"]])
-def test_layers_that_the_base_lacks(root: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str]) -> None:
-    monkeypatch.chdir(root)
-    wanted = changed("methods.refl.train", {"trainable": "lora", "lora": {"targets": targets}})
-    Path("params.yaml").write_text(yaml.safe_dump(wanted))
+def test_layers_that_the_base_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    wanted, file = (
+        changed("methods.refl.train", {"trainable": "lora", "lora": {"targets": targets}}),
+        tmp_path / "s.yaml",
+    )
+    file.write_text(yaml.safe_dump(wanted))
     with pytest.raises(InputError, match=rf"methods\.refl: lora\.targets: no linear layer .* '{targets[-1]}'"):
-        study.load("params.yaml")
+        study.load(file)
     wanted["methods"]["refl"]["train"]["lora"]["targets"] = ["to_q", "to_out.0"]
-    Path("params.yaml").write_text(yaml.safe_dump(wanted))
-    study.load("params.yaml")
+    file.write_text(yaml.safe_dump(wanted))
+    study.load(file)
 
 
 def test_a_budget_of_a_method_replaces_that_of_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
