@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 
 from stages.curate.settings import CurateSettings
+from workflow import dvc_file
+from workflow.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("curate", "prepare", "score", "encode", "decided", "finetune", "sample", "measure", "report")
@@ -165,8 +167,8 @@ class Project:
 
 
 def small_study() -> dict[str, Any]:
-    """The default study with two methods, three runs and one scored reward."""
-    study = yaml.safe_load((ROOT / "params.yaml").read_text())
+    """The shapes study with two methods, three runs and one scored reward."""
+    study = yaml.safe_load((ROOT / "studies/shapes.yaml").read_text())
     study["study"]["name"] = "small"
     study["score"]["rewards"] = ["proxy"]
     methods = {name: study["methods"][name] for name in ("refl", "imagerefl")}
@@ -183,7 +185,7 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     """A copy of the project's orchestration and code at `root`, with stand-ins and `study` as params.yaml."""
     for folder in ("workflow", "stages", "profiles", "slurm", "data", "votes"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*", "site.yaml"))
-    for file in ("Snakefile", "dvc.yaml", ".dvcignore"):
+    for file in ("Snakefile", ".dvcignore"):
         shutil.copy(ROOT / file, root / file)
     (root / ".dvc").mkdir()
     (root / ".dvc/config").write_text("[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n")
@@ -204,6 +206,8 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     (root / STAND_INS).write_text(STAND_IN.format(written=written(), read=READ))
     project = Project(root)
     project.write(study)
+    layout = Layout("params.yaml", study)
+    write_text(root / "dvc.yaml", dvc_file.content(report=layout.report_files, needs=layout.needs))
     return project
 
 

@@ -112,7 +112,7 @@ def test_texts_of_settings() -> None:
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     """The plan of the small study."""
-    return Plan.read(ROOT / "params.yaml")
+    return Plan.read(ROOT / "studies/shapes.yaml")
 
 
 def test_a_job_names_its_own_plug_ins(plan: Plan) -> None:

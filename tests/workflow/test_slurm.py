@@ -50,8 +50,8 @@ def slurm() -> Iterator[LocalSlurm]:
 
 
 def tiny_study() -> dict[str, Any]:
-    """The default study cut down to one run of two steps and a few images."""
-    study = yaml.safe_load((ROOT / "params.yaml").read_text())
+    """The shapes study cut down to one run of two steps and a few images."""
+    study = yaml.safe_load((ROOT / "studies/shapes.yaml").read_text())
     study["study"]["name"] = "tiny"
     study["curate"]["images"]["count"] = 64
     study["curate"]["pairs"]["count"] = 32
