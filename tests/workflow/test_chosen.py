@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from project import ROOT, Project, make, small_study
+from project import Project, make, small_study
 
 from workflow import dvc_file
 from workflow.files import Files
@@ -57,10 +57,11 @@ def test_networks_of_other_runs_are_waited_for() -> None:
 
 def test_a_dvc_file_of_other_jobs_is_noticed(project: Project) -> None:
     """It is written anew, and nothing runs with the old one."""
+    written = project.text("dvc.yaml")
     project.append("dvc.yaml", "# edited by hand\n")
     refused = project.dvc(check=False)
     assert refused.code != 0
     assert "error: dvc.yaml: was of other jobs than this study has now" in refused.text
     assert not refused.ran
-    assert project.text("dvc.yaml") == (ROOT / "dvc.yaml").read_text()
+    assert project.text("dvc.yaml") == written
     assert "curate" in project.dvc("repro", "curate").ran

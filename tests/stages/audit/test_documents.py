@@ -23,7 +23,9 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize("name", ["shapes-online", "shapes-rl", pytest.param("shapes-claims", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["emoji", "shapes-online", "shapes-rl", pytest.param("shapes-claims", marks=pytest.mark.slow)]
+)
 def test_the_numbers_of_the_documentation_are_those_of_the_results(name: str, capsys: pytest.CaptureFixture[str]):
     found = Audit()
     documents(found, Path("docs/results") / name, QUOTES)
