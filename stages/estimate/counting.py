@@ -66,7 +66,8 @@ def _cost(strategy: Strategy, value: float, plan: Plan, process: DiffusionProces
     def stub() -> Denoiser:
         return Denoiser(StandIn(), process)
 
-    others = {name: stub() for name in settings.networks()}
+    names = (*settings.networks(), *(merge.name for merge in settings.merges()))
+    others = {name: stub() for name in names}
     tuned = None if target == "base" else stub()
     networks = Networks(grid, nothing, nothing, stub(), tuned, Rows.of(1), others)
     noise = KeyedNoise(0, [("counted",)], (1, 1, 1), device)

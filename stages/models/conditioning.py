@@ -69,6 +69,12 @@ class Conditioning:
         """A single row `count` times."""
         return self.map(lambda value: value.expand(count, *value.shape[1:]))
 
+    def mixed(self, own: float, other: Conditioning, weight: float) -> Conditioning:
+        """own * embeddings + weight * those of `other`, row by row; tokens of either are no padding, sizes stay."""
+        mask = None if self.mask is None or other.mask is None else torch.maximum(self.mask, other.mask)
+        pooled = None if self.pooled is None or other.pooled is None else own * self.pooled + weight * other.pooled
+        return Conditioning(own * self.text + weight * other.text, pooled, mask, self.size)
+
     def repeat(self, times: int) -> Conditioning:
         """All rows `times` times, one copy after the other."""
         return self.map(lambda value: torch.cat([value] * times))

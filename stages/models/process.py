@@ -103,6 +103,14 @@ class DiffusionProcess(ABC):
         """Every training timestep, from the cleanest to the noisiest, as the network takes them."""
 
     @abstractmethod
+    def ode(self, x: Tensor, prediction: Tensor, t: Tensor, to: Tensor) -> Tensor:
+        """Where a deterministic step from timestep t to timestep `to` leads."""
+
+    @abstractmethod
+    def share(self, t: Tensor, part: int, parts: int) -> Tensor:
+        """The timestep at `part` of `parts` of the way from 0 to t."""
+
+    @abstractmethod
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """`count` training timesteps [count], drawn uniformly and independently, as the network takes them."""
 

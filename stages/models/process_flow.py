@@ -80,6 +80,14 @@ class FlowMatching(DiffusionProcess):
             torch.arange(1, self.train_steps + 1, device=self.device) / self.train_steps
         )
 
+    def ode(self, x: Tensor, prediction: Tensor, t: Tensor, to: Tensor) -> Tensor:
+        """An Euler step along the velocity."""
+        return x + (self._level(to, x) - self._level(t, x)) * prediction
+
+    def share(self, t: Tensor, part: int, parts: int) -> Tensor:
+        """t part / parts."""
+        return t * part / parts
+
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """float32 [count], uniform on the `train_steps` levels 1 / train_steps, ..., 1, which are then shifted."""
         levels = [self._shifted((rng.randrange(self.train_steps) + 1) / self.train_steps) for _ in range(count)]

@@ -112,6 +112,14 @@ class NoiseSchedule(DiffusionProcess):
         """0 to train steps - 1."""
         return torch.arange(len(self.alphas_cumprod), device=self.device)
 
+    def ode(self, x: Tensor, prediction: Tensor, t: Tensor, to: Tensor) -> Tensor:
+        """A DDIM step to abar at `to`."""
+        return self.noised(self.x0(x, prediction, t), prediction, to)
+
+    def share(self, t: Tensor, part: int, parts: int) -> Tensor:
+        """floor(t part / parts)."""
+        return t * part // parts
+
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """int64 [count], uniform on 0 to train steps - 1."""
         return torch.tensor([rng.randrange(len(self.alphas_cumprod)) for _ in range(count)], device=self.device)

@@ -32,15 +32,18 @@ def main() -> None:
         count, failed = count + 1, failed + (not check.passed)
     unread = reference.expected.unread()
     for name in unread:
-        print(f"{name:<76} not compared{reason(name)}")
+        print(f"{name:<76} not compared{reason(reference, name)}")
     print(f"{count} compared, {count - failed} passed, {failed} failed, {len(unread)} not compared")
     raise SystemExit(1 if failed or not count else 0)
 
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the set."""
-    from stages.parity import losses, parts, preference, rollouts, training
+    from stages.parity import losses, parts, preference, rollouts, sampling, training
 
+    if sampling.METHODS & set(reference.expected.tags("items")):
+        yield from sampling.checks(reference)
+        return
     if reference.expected.tags("items"):
         yield from preference.checks(reference)
         return
@@ -48,11 +51,12 @@ def checks(reference: ParitySet) -> Iterator[Check]:
         yield from module.checks(reference)
 
 
-def reason(name: str) -> str:
+def reason(reference: ParitySet, name: str) -> str:
     """Why nothing compares the entry `name` of a set, where that is known: `: <reason>`."""
-    from stages.parity import preference
+    from stages.parity import preference, sampling
 
-    found = preference.reason(name)
+    given = sampling if sampling.METHODS & set(reference.expected.tags("items")) else preference
+    found = reference.expected.left.get(name) or given.reason(name)
     return f": {found}" if found else ""
 
 

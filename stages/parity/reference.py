@@ -23,17 +23,20 @@ from stages.parity import pixelwise
 from stages.rewards import open_clip
 
 NOT_NUMBERS = (
-    "config", "environment", "upstream_commit", "full_grad_names", "source", "weights", "param_names",
+    "config", "environment", "upstream_commit", "full_grad_names", "source", "weights", "param_names", "provenance",
 )  # fmt: skip
 
 
 @dataclass
 class Expected:
-    """Expected arrays and the nested JSON of scalars, with a memory of what has been asked for."""
+    """Expected arrays and the nested JSON of scalars, with a memory of what has been asked for, and of parts of it that
+    were left out, with the reason.
+    """
 
     arrays: dict[str, Tensor]
     scalars: dict[str, Any]
     asked: set[str] = field(default_factory=set)
+    left: dict[str, str] = field(default_factory=dict)
 
     def array(self, name: str) -> Tensor:
         """An expected array."""
@@ -67,7 +70,7 @@ class Expected:
             *self.arrays,
             *(name for name, _ in _leaves(self.scalars, ()) if name.split(".")[0] not in NOT_NUMBERS),
         ]
-        return [name for name in every if name not in self.asked]
+        return [*(name for name in every if name not in self.asked), *self.left]
 
 
 def _leaves(found: Any, path: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -144,7 +147,8 @@ def load(folder: Path, base: Path | None = None) -> ParitySet:
     frozen, tuned, vae, text, judge = networks
     reward = open_clip.OpenClip("reward", judge.model, judge.preprocess, tokens)
     made = Expected(arrays, scalars)
-    return ParitySet(scalars["config"], inputs, made, schedule, frozen, tuned, vae, text, reward, weights.parent)
+    config = scalars.get("config", {})
+    return ParitySet(config, inputs, made, schedule, frozen, tuned, vae, text, reward, weights.parent)
 
 
 Networks = tuple[nn.Module, nn.Module, Autoencoder, TextEncoder, open_clip.OpenClip]

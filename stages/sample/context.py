@@ -56,16 +56,28 @@ class Context:
 
     def take(self, rows: Sequence[int]) -> Context:
         """The chosen rows, candidates as they are."""
-        return self._rows(rows, [self.candidates[row] for row in rows])
+        return self.place(rows, [self.candidates[row] for row in rows])
 
     def candidate(self, number: int) -> Context:
         """Every row as candidate `number` of its image."""
-        return self._rows(range(len(self)), [number] * len(self))
+        return self.place(range(len(self)), [number] * len(self))
 
     def branch(self, count: int) -> Context:
         """`count` rows in place of each, next to one another: child n of candidate c is candidate c * count + n."""
         rows = [row for row in range(len(self)) for _ in range(count)]
-        return self._rows(rows, [self.candidates[row] * count + n for row in range(len(self)) for n in range(count)])
+        return self.place(rows, [self.candidates[row] * count + n for row in range(len(self)) for n in range(count)])
+
+    def place(self, rows: Sequence[int], candidates: Sequence[int]) -> Context:
+        """The chosen rows, each with the noise of one candidate of its image."""
+        return replace(
+            self,
+            networks=self.networks.take(rows),
+            noise=self.noise.rows(rows, candidates),
+            prompts=[self.prompts[row] for row in rows],
+            candidates=candidates,
+            start=None,
+            seen=None,
+        )
 
     def finish(self, predict: Predict, enter: Enter | None = None, begin: tuple[int, Tensor] | None = None) -> Tensor:
         """Clean latents [B, C, h, w]: all steps, the last one by its x0. `begin` is an index and the latents entering
@@ -92,6 +104,17 @@ class Context:
             raise InputError(f"sampling: reward {reward!r} gave a value that is not finite")
         return scores
 
+    def judge(self, x0: Tensor, reward: str, see: Callable[[Tensor], Tensor] = lambda images: images) -> Tensor:
+        """A reward [B] float32 of the images of clean latents [B, C, h, w]; `see` makes what it is shown of images.
+
+        Images are kept only while they are scored, at most `batch_size` at a time.
+        """
+        parts = []
+        for rows in self.rows.chunks():
+            part = self.take(range(len(self))[rows])
+            parts.append(part.score(see(part.decode(x0[rows])), reward))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
     def gradient(self, x: Tensor, score: Callable[[Context, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Scores [B] of latents [B, C, h, w], and the gradient of each score by its own latents.
 
@@ -106,17 +129,6 @@ class Context:
             scores.append(found.detach())
             gradients.append(gradient)
         return torch.cat(scores), torch.cat(gradients)
-
-    def _rows(self, rows: Sequence[int], candidates: Sequence[int]) -> Context:
-        return replace(
-            self,
-            networks=self.networks.take(rows),
-            noise=self.noise.rows(rows, candidates),
-            prompts=[self.prompts[row] for row in rows],
-            candidates=candidates,
-            start=None,
-            seen=None,
-        )
 
     def _in_chunks(self, work: Callable[[slice], Tensor]) -> Tensor:
         parts = [work(rows) for rows in self.rows.chunks()]

@@ -12,6 +12,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.process import Grid
 from stages.sample.meter import Meter
+from stages.sample.settings import BASE
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Rows:
 class Networks:
     """The networks on one grid. `text` [B] is what each row is conditioned on, `empty` [1] the empty prompt.
 
-    `tuned_network` is None when the base alone is sampled; `others` are further trained networks, by name. Every
-    evaluation is charged to the image of its row.
+    `tuned_network` is None when the base alone is sampled; `others` are further trained networks, by name. `time` []
+    takes the place of the grid's timestep, for latents between two indices. Every evaluation is charged to the image of
+    its row.
     """
 
     grid: Grid
@@ -55,6 +57,7 @@ class Networks:
     tuned_network: Denoiser | None
     rows: Rows
     others: Mapping[str, Denoiser] = field(default_factory=dict)
+    time: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -80,6 +83,16 @@ class Networks:
         """The prediction of a further network."""
         return self._predict(self.others[name], guidance)
 
+    def without_prompt(self, name: str) -> Predict:
+        """The prediction of the base or of a further network for the empty prompt."""
+        return self._told(name, self.empty.expand(len(self.text)))
+
+    def told_mixture(self, name: str, prompt: float, empty: float) -> Predict:
+        """The prediction of the base or of a further network for a weighted sum of the embeddings of the prompt and of
+        the empty prompt.
+        """
+        return self._told(name, self.text.mixed(prompt, self.empty.expand(len(self.text)), empty))
+
     def base_direction(self, x: Tensor, i: int) -> Tensor:
         """The base's prediction with the prompt less that without, [B, C, h, w]: where guidance goes."""
         empty = self.empty.expand(len(self.text))
@@ -90,11 +103,19 @@ class Networks:
         """The same networks on the chosen rows."""
         return replace(self, text=self.text[list(rows)], rows=self.rows.take(rows))
 
+    def at(self, time: Tensor) -> Networks:
+        """The same networks at a timestep that need not be the grid's."""
+        return replace(self, time=time)
+
+    def _told(self, name: str, text: Conditioning) -> Predict:
+        network = self.base_network if name == BASE else self.others[name]
+        return lambda x, i: self._evaluate(network, x, i, text, 1.0)
+
     def _predict(self, network: Denoiser, guidance: float) -> Predict:
         return lambda x, i: self._evaluate(network, x, i, self.text, guidance)
 
     def _evaluate(self, network: Denoiser, x: Tensor, i: int, text: Conditioning, guidance: float) -> Tensor:
-        parts, t, meter = [], self.grid.timesteps[i], self.rows.meter
+        parts, t, meter = [], self.grid.timesteps[i] if self.time is None else self.time, self.rows.meter
         for rows in self.rows.chunks():
             forward, backward = network.evaluations, network.backward
             part = network.prediction(x[rows], t, text[rows], self.empty, guidance)

@@ -7,6 +7,7 @@ an image next to one another, as `Context.branch` makes them; weights, scores an
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,25 +18,95 @@ if TYPE_CHECKING:
     from stages.sample.search import Search, Steering
 
 
-def steer(ctx: Context, search: Search, particles: int, events: Collection[int], steering: Steering) -> Tensor:
-    """Images [B, 3, H, W] of the rows of `ctx`, each the result of `particles` particles.
+@dataclass(frozen=True)
+class Populations:
+    """B populations of N particles: `ctx` has a row for each population, `wide` one for each particle.
+
+    `runs` are the images of each population, one where every image has a search of its own; particle j is then drawn
+    with the noise of image j % len(run) and charged to it.
+    """
+
+    ctx: Context
+    wide: Context
+    particles: int
+    runs: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, ctx: Context, particles: int) -> Populations:
+        """A population for every image."""
+        return cls(ctx, ctx.branch(particles), particles)
+
+    @classmethod
+    def of_prompts(cls, ctx: Context, particles: int) -> Populations:
+        """A population for every run of neighbouring images of one prompt."""
+        runs: list[list[int]] = []
+        for row, prompt in enumerate(ctx.prompts):
+            if row and prompt == ctx.prompts[row - 1]:
+                runs[-1].append(row)
+            else:
+                runs.append([row])
+        places = [(run[j % len(run)], j // len(run)) for run in runs for j in range(particles)]
+        wide = ctx.place([row for row, _ in places], [number for _, number in places])
+        return cls(ctx.take([run[0] for run in runs]), wide, particles, runs)
+
+    def result(self, final: Final, chosen: Tensor) -> Tensor:
+        """An image for each image asked for: those of the `chosen` particles [B], or all of the run's."""
+        if not self.runs:
+            return final.pictures(self.wide, rows(chosen[:, None], self.particles))
+        first = self.particles
+        kept = [n * first + j % first for n, run in enumerate(self.runs) for j in range(len(run))]
+        return final.pictures(self.wide, torch.tensor(kept, device=chosen.device))
+
+
+@dataclass(frozen=True)
+class Final:
+    """The last particles: latents [B * N, C, h, w], rewards [B, N], and images where they are those judged."""
+
+    x: Tensor
+    scores: Tensor
+    images: Tensor | None
+
+    def pictures(self, wide: Context, kept: Tensor) -> Tensor:
+        """Images of the kept particles, in rows of `wide`."""
+        if self.images is not None:
+            return self.images[kept]
+        return wide.take(kept.tolist()).decode(self.x[kept])
+
+
+def steer(
+    ctx: Context, search: Search, particles: int, events: Collection[int], steering: Steering, one_run: bool = False
+) -> Tensor:
+    """Images [B, 3, H, W] of the rows of `ctx`, each the result of `particles` particles; with `one_run` the images of
+    a prompt are particles of one population.
 
     They are judged after the steps in `events`, among which the last one is.
     """
-    wide, last = ctx.branch(particles), len(ctx.grid) - 1
+    populations = (Populations.of_prompts if one_run else Populations.of)(ctx, particles)
+    final = evolve(populations, search, events, steering)
+    return populations.result(final, steering.result(final.scores, populations.ctx.noise.uniform("result", 1)))
+
+
+def evolve(populations: Populations, search: Search, events: Collection[int], steering: Steering) -> Final:
+    """All steps of all particles; those of the end have been resampled."""
+    wide, particles, last = populations.wide, populations.particles, len(populations.wide.grid) - 1
     steps, x = search.steps(wide), wide.noise.initial()
-    images, scores = x, x
+    scores = images = None
     for i in range(last + 1):
         x, x0 = steering.propose(steps, x, i)
         if i not in events:
             continue
-        images = wide.decode(x0)
-        scores = wide.score(images, search.reward).view(len(ctx), particles)
-        ancestors = steering.select(i, scores, ctx.noise.uniform(f"resample {i}", particles))
+        if i == last and not steps.noisy_end:
+            images = wide.decode(x0)
+            scores = wide.score(search.seen(images), search.reward)
+        else:
+            scores = search.judge(wide, x0)
+        scores = scores.view(-1, particles)
+        ancestors = steering.select(i, scores, populations.ctx.noise.uniform(f"resample {i}", particles))
         kept = rows(ancestors, particles)
-        x, images, scores = x[kept], images[kept], scores.gather(1, ancestors)
-    chosen = steering.result(scores, ctx.noise.uniform("result", 1))
-    return images[rows(chosen[:, None], particles)]
+        x, scores = x[kept], scores.gather(1, ancestors)
+        images = images if images is None else images[kept]
+    assert scores is not None, "the last step is an event"
+    return Final(x, scores, images)
 
 
 def effective_size(log_weights: Tensor) -> Tensor:

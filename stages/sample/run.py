@@ -17,6 +17,7 @@ from stages import pictures, tables
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
+from stages.models.merging import merged
 from stages.models.policy import unchanged
 from stages.models.process import Grid
 from stages.models.sampler import Seen, walk
@@ -120,12 +121,16 @@ class Sampling:
         others: Mapping[str, nn.Module] | None = None,
         judges: Mapping[str, Judge] | None = None,
     ) -> Sampling:
-        """A job with a study's sampling settings; freezes the trained networks."""
-        for network in (tuned, *(others or {}).values()):
+        """A job with a study's sampling settings; freezes trained networks and makes those that strategies merge."""
+        others = dict(others or {})
+        for network in (tuned, *others.values()):
             if network is not None:  # strategies take gradients by latents, never by weights
                 network.eval().requires_grad_(False)
+        for merge in {merge for strategy in plan.of("tuned") for merge in strategy.settings.merges()}:
+            if tuned is not None:
+                others[merge.name] = merged(others[merge.network], tuned, model.unet, merge.weight)
         grid, empty = model.process.grid(plan.sample.steps), suite.encodings.empty()
-        return cls(model, plan, suite, grid, empty, tuned, others or {}, judges or {})
+        return cls(model, plan, suite, grid, empty, tuned, others, judges or {})
 
     def context(self, group: Group, start: tuple[int, Tensor] | None = None, seen: Seen | None = None) -> Context:
         """What a strategy works with for a group, with counts of its own."""

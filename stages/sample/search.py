@@ -3,39 +3,82 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from stages.sample.mixing import Predicting
-from stages.sample.settings import SampleSettings, StrategySettings, Target
+from stages.sample.settings import Point, SampleSettings, StrategySettings, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.models.diffusion import Predict
+    from stages.models.process import Gaussian
     from stages.models.sampler import Enter
     from stages.sample.context import Context
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """Latents that enter index i and the prediction made of them, both [B, C, h, w].
+
+    A search keeps it where it needs the prediction again: to judge a candidate and, if it stays, to go on from it.
+    """
+
+    i: int
+    x: Tensor
+    prediction: Tensor
+
+    def take(self, rows: Tensor | Sequence[int]) -> Predicted:
+        """The chosen rows, each as often as it is named."""
+        return Predicted(self.i, self.x[rows], self.prediction[rows])  # type: ignore[index]
+
+
+@dataclass(frozen=True)
 class Steps:
-    """The plain sampling of every row of a context, step by step."""
+    """The plain sampling of every row of a context, step by step.
+
+    The last step leads to clean latents, or with `noisy_end` to latents at timestep 0 with noise.
+    """
 
     ctx: Context
     predict: Predict
     enter: Enter | None
+    noisy_end: bool = False
+
+    def at(self, x: Tensor, i: int) -> Predicted:
+        """The prediction for latents entering index i."""
+        x = x if self.enter is None else self.enter(x, i)
+        return Predicted(i, x, self.predict(x, i))
+
+    def x0(self, seen: Predicted) -> Tensor:
+        """The predicted clean latents."""
+        return self.ctx.grid.x0(seen.x, seen.prediction, seen.i)
+
+    def after(self, seen: Predicted) -> Tensor:
+        """Latents entering the next index, by the draws of the context's rows."""
+        if seen.i < len(self.ctx.grid) - 1:
+            return self.ctx.step(seen.x, seen.prediction, seen.i)
+        law = self.law(seen)
+        return self.x0(seen) if law is None else law.sample(self.ctx.noise.step(seen.i))
+
+    def law(self, seen: Predicted) -> Gaussian | None:
+        """What latents entering the next index are drawn from; None after the last one, where it leads to clean
+        latents.
+        """
+        if seen.i < len(self.ctx.grid) - 1:
+            return self.ctx.grid.ancestral(seen.x, seen.prediction, seen.i)
+        return self.ctx.grid.transition(seen.x, seen.prediction, seen.i) if self.noisy_end else None
 
     def __call__(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """Latents entering index i + 1 (clean latents after the last step) and the predicted clean latents that the
-        step was made from, both [B, C, h, w], from latents entering index i.
+        """Latents entering index i + 1 and the predicted clean latents that the step was made from, both
+        [B, C, h, w], from latents entering index i.
         """
-        x = x if self.enter is None else self.enter(x, i)
-        prediction = self.predict(x, i)
-        x0 = self.ctx.grid.x0(x, prediction, i)
-        last = i == len(self.ctx.grid) - 1
-        return (x0 if last else self.ctx.step(x, prediction, i)), x0
+        seen = self.at(x, i)
+        return self.after(seen), self.x0(seen)
 
     def finish(self) -> Tensor:
         """Clean latents from pure noise, all steps."""
@@ -118,6 +161,21 @@ class Search(StrategySettings):
         value = mixing.points()[0].value
         return Steps(ctx, mixing.predict(ctx.networks, value), mixing.renoise(ctx.networks, value, ctx.noise))
 
+    def at_time(self, ctx: Context, time: Tensor, i: int) -> Callable[[Tensor], Tensor]:
+        """The prediction for latents of the rows of `ctx` at a timestep that lies at or behind index i and before the
+        next one.
+        """
+        predict = self.steps(replace(ctx, networks=ctx.networks.at(time))).predict
+        return lambda x: predict(x, i)
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What the reward is shown of images [B, 3, H, W] in [0, 1]: the images themselves."""
+        return images
+
+    def judge(self, ctx: Context, x0: Tensor) -> Tensor:
+        """Rewards [B] float32 of clean latents [B, C, h, w]; no more images at a time than go through a model."""
+        return ctx.judge(x0, self.reward, self.seen)
+
     def _mixing(self) -> Predicting | None:
         """The mixing strategy of `prediction`; raises InputError for one that is wrong in itself."""
         from stages.sample.resolve import parsed
@@ -128,3 +186,40 @@ class Search(StrategySettings):
         if not isinstance(found, Predicting):
             raise ValueError(f"prediction of kind {found.kind}: expected a strategy that mixes predictions")
         return found
+
+
+class Particles(Search):
+    """A search that holds N particles per image, which part again by the noise of their steps."""
+
+    n: tuple[int, ...] = Field(min_length=1, description="numbers N of particles per image")
+    end: Literal["clean", "noisy"] = Field(
+        default="clean",
+        description="what the last step leads to: clean latents, or latents at timestep 0 with noise, as with the "
+        "DDIM scheduler of Stable Diffusion's releases (set_alpha_to_one: false)",
+    )
+    one_run: bool = Field(
+        default=False,
+        description="show what diversity is not: the images of a prompt are particles of one search, relatives of "
+        "each other",
+    )
+
+    def points(self) -> list[Point]:
+        """One point per N."""
+        return [Point(f"n={n}", float(n)) for n in self.n]
+
+    def check(self, sample: SampleSettings) -> None:
+        """Copies of a particle part only where steps are random; one search has a particle for every image."""
+        super().check(sample)
+        if min(self.n) < 1:
+            raise ValueError(f"n {min(self.n)} is below 1")
+        if sample.sampler != "ddpm":
+            raise ValueError(f"copies of a particle stay alike with sample.sampler {sample.sampler}, expected ddpm")
+        if self.one_run and min(self.n) < sample.samples_per_prompt:
+            raise ValueError(
+                f"one_run: n {min(self.n)} is below sample.samples_per_prompt {sample.samples_per_prompt}; one search "
+                "has to have a particle for every image of a prompt"
+            )
+
+    def steps(self, ctx: Context) -> Steps:
+        """The steps of the rows of `ctx`, to the chosen end."""
+        return replace(super().steps(ctx), noisy_end=self.end == "noisy")

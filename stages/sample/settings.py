@@ -21,6 +21,8 @@ Target = Literal["base", "tuned"]
 """What a strategy is applied to: the base model alone, or every trained run."""
 GUIDANCE = "guidance"
 """The strategy that `sample.guidance` stands for."""
+BASE = "base"
+"""What strategies call the base where they name a further network."""
 
 
 class Point(NamedTuple):
@@ -35,6 +37,20 @@ class Prefix(NamedTuple):
 
     guidance: float
     steps: int
+
+
+class Merge(NamedTuple):
+    """A further network made of two: network + (1 - weight) (tuned - base), of weights. `name` is what strategies call
+    it.
+    """
+
+    network: str
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """Among further networks."""
+        return f"{self.network} merged with weight {self.weight:g}"
 
 
 class StrategySettings(Settings, ABC):
@@ -96,6 +112,10 @@ class StrategySettings(Settings, ABC):
         """Further trained networks that `sample` evaluates: names of runs, or of methods for their run of the same
         training seed.
         """
+        return ()
+
+    def merges(self) -> tuple[Merge, ...]:
+        """Networks that are made of one of `networks` and the tuned one."""
         return ()
 
 

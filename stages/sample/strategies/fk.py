@@ -14,8 +14,8 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.search import Search, Steering
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.search import Particles, Steering
+from stages.sample.settings import SampleSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,12 +42,13 @@ class AsReleased(Section):
     last_potential: bool = Field(
         default=False, description="the last potential of max and add takes the remembered value, not the reward alone"
     )
+    clamp: bool = Field(default=False, description="weights are cut at 1e10")
+    eight_bit: bool = Field(default=False, description="rewards are of images rounded to 8 bits")
 
 
-class Settings(Search):
+class Settings(Particles):
     """Particles, their potential and the steps after which they are resampled."""
 
-    n: tuple[int, ...] = Field(min_length=1, description="numbers N of particles per image")
     potential: Literal["max", "add", "diff", "rt"] = Field(
         default="max",
         description="of a particle with reward r and memory m: max and add exp(lambda c), c being max(r, m) or r + m "
@@ -69,17 +70,9 @@ class Settings(Search):
     )
     as_released: AsReleased = Field(default_factory=AsReleased)
 
-    def points(self) -> list[Point]:
-        """One point per N."""
-        return [Point(f"n={n}", float(n)) for n in self.n]
-
     def check(self, sample: SampleSettings) -> None:
-        """Copies of a particle part only where steps are random, and the window lies on the grid."""
+        """The window lies on the grid."""
         super().check(sample)
-        if min(self.n) < 1:
-            raise ValueError(f"n {min(self.n)} is below 1")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"copies of a particle stay alike with sample.sampler {sample.sampler}, expected ddpm")
         if self.window is not None and not 0 <= self.window[0] <= self.window[1] < sample.steps:
             raise ValueError(f"window {list(self.window)}: expected two steps from 0 to {sample.steps - 1}, in order")
 
@@ -88,12 +81,31 @@ class Settings(Search):
         first, last = self.window or (0, steps - 1)
         return sorted({*range(first, last + 1, self.every), steps - 1})
 
+    def seen(self, images: Tensor) -> Tensor:
+        """Images as they are, or rounded to 8 bits."""
+        return (images * 255).round() / 255 if self.as_released.eight_bit else images
+
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The image of one particle of each; with N = 1 that of plain sampling."""
         from stages.sample.particles import steer
 
         events = self.events(ctx.networks.steps)
-        return steer(ctx, self, int(value), events, FK(self, last=events[-1]))
+        return steer(ctx, self, int(value), events, FK(self, last=events[-1]), self.one_run)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One weighing of particles [B, N], in float64 but for `due` [B].
+
+    `kept` are the values that a particle would remember, `potential` and `weights` logarithms, `size` [B] the effective
+    sample size, and `due` says whose particles are resampled.
+    """
+
+    kept: Tensor
+    potential: Tensor
+    weights: Tensor
+    size: Tensor
+    due: Tensor
 
 
 @dataclass
@@ -110,33 +122,49 @@ class FK(Steering):
     product: Tensor | None = None
     carried: Tensor | None = None
 
+    def weigh(self, i: int, scores: Tensor) -> Weighed:
+        """The weighing after step i, by rewards [B, N]."""
+        import torch
+
+        from stages.sample import particles
+
+        s, rewards, (memory, product, carried) = self.settings, scores.double(), self._state(scores)
+        kept = {"max": torch.maximum(rewards, memory), "add": rewards + memory}.get(s.potential, rewards)
+        potential = s.strength * (rewards - memory if s.potential == "diff" else kept)
+        if i == self.last and s.potential != "diff":  # so that the product of all potentials is exp(lambda r)
+            potential = s.strength * (kept if s.as_released.last_potential else rewards) - product
+        if s.as_released.clamp:
+            potential = potential.clamp(max=math.log(1e10))
+        weights = carried + potential
+        size = particles.effective_size(weights)
+        sparse = size < scores.shape[1] / 2
+        due = sparse if s.adaptive or i == self.last else torch.ones_like(sparse)
+        return Weighed(kept, potential, weights, size, due)
+
     def select(self, i: int, scores: Tensor, uniforms: Tensor) -> Tensor:
         """Ancestors, drawn in proportion to the weights where resampling is due."""
         import torch
 
         from stages.sample import particles
 
-        s, rewards = self.settings, scores.double()
-        first = s.memory if s.memory is not None else -math.inf if s.potential == "max" else 0.0
-        memory = torch.full_like(rewards, first) if self.memory is None else self.memory
-        product = torch.zeros_like(rewards) if self.product is None else self.product
-        carried = torch.zeros_like(rewards) if self.carried is None else self.carried
-
-        kept = {"max": torch.maximum(rewards, memory), "add": rewards + memory}.get(s.potential, rewards)
-        potential = s.strength * (rewards - memory if s.potential == "diff" else kept)
-        if i == self.last and s.potential != "diff":  # so that the product of all potentials is exp(lambda r)
-            potential = s.strength * (kept if s.as_released.last_potential else rewards) - product
-        weights = carried + potential
-
-        sparse = particles.effective_size(weights) < scores.shape[1] / 2
-        due = sparse if s.adaptive or i == self.last else torch.ones_like(sparse)
-        due = due[:, None]
-        ancestors = torch.where(due, particles.multinomial(weights, uniforms), particles.themselves(scores))
-        dropped = s.as_released.drop_weights and i != self.last
-        self.memory = kept.gather(1, ancestors)
-        self.product = torch.where(due | (not dropped), product + potential, product).gather(1, ancestors)
-        self.carried = torch.zeros_like(weights) if dropped else torch.where(due, 0.0, weights)
+        found, product, drops = self.weigh(i, scores), self._state(scores)[1], self.settings.as_released.drop_weights
+        due = found.due[:, None]
+        ancestors = torch.where(due, particles.multinomial(found.weights, uniforms), particles.themselves(scores))
+        self.memory = found.kept.gather(1, ancestors)
+        self.product = torch.where(due | (not drops), product + found.potential, product).gather(1, ancestors)
+        dropped = drops and i != self.last
+        self.carried = torch.zeros_like(found.weights) if dropped else torch.where(due, 0.0, found.weights)
         return ancestors
+
+    def _state(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Memory, product and carried weights before the weighing."""
+        import torch
+
+        s, nothing = self.settings, torch.zeros_like(scores, dtype=torch.float64)
+        first = s.memory if s.memory is not None else -math.inf if s.potential == "max" else 0.0
+        memory = torch.full_like(nothing, first) if self.memory is None else self.memory
+        product = nothing if self.product is None else self.product
+        return memory, product, nothing if self.carried is None else self.carried
 
     def result(self, scores: Tensor, uniforms: Tensor) -> Tensor:
         """The best particle, or one drawn by its weight."""

@@ -32,6 +32,9 @@ class Settings(Mixing):
     """The weights."""
 
     w: tuple[float, ...] = Field(min_length=1, description="weights: 0 is the base, 1 is tuned, above 1 goes further")
+    tuned_steps: int = Field(
+        default=0, ge=0, description="first steps that the tuned network makes alone (zero_init_step of the release)"
+    )
 
     def points(self) -> list[Point]:
         """One point per weight."""
@@ -40,13 +43,17 @@ class Settings(Mixing):
     def predict(self, networks: Networks, value: float) -> Predict:
         """The weighted prediction; at 0 and at 1 the one network alone, bit for bit."""
         base, tuned = networks.base(self.base_guidance), networks.tuned(self.guidance)
-        if value == 0:
+        if value == 0 and not self.tuned_steps:
             return base
         if value == 1:
             return tuned
 
         def at(x: Tensor, i: int) -> Tensor:
+            if i < self.tuned_steps:
+                return tuned(x, i)
             start = base(x, i)
+            if value == 0:
+                return start
             return start + value * (tuned(x, i) - start)
 
         return at

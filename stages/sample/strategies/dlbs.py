@@ -1,0 +1,111 @@
+"""Diffusion latent beam search (Oshima et al. 2025, arXiv 2501.19252): beams, judged after a look-ahead.
+
+Read in the released code (shim0114/T2V-Diffusion-Search) too, which searches clips; an image is a clip of one frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.about import StrategyAbout
+from stages.params import Settings as Section
+from stages.sample.search import Search
+from stages.sample.settings import Point, SampleSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.sample.context import Context
+
+ABOUT = StrategyAbout(
+    "DLBS",
+    "Oshima et al. 2025, arXiv 2501.19252",
+    letter="b",
+    lines=((0, (6, 1, 1, 1, 1, 1)),),
+    markers=("H",),
+    caption="DLBS keeps the B best of B K children of every step, judged after a look-ahead of deterministic steps.",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What step i found: rewards [B, N] of the children (of the beams, at the end), those kept in order [B, W], and
+    their latents `x` after the step and predicted clean latents `x0`, both [B * N, C, h, w].
+    """
+
+    i: int
+    scores: Tensor
+    kept: Tensor
+    x: Tensor
+    x0: Tensor
+
+
+Told = Callable[[Choice], None]
+
+
+class AsReleased(Section):
+    """What the released code does and the paper does not say; off."""
+
+    eight_bit: bool = Field(default=False, description="rewards are of images cut to 8 bits, not rounded")
+
+
+class Settings(Search):
+    """Beams, their children and the look-ahead."""
+
+    b: tuple[int, ...] = Field(min_length=1, description="numbers B of beams per image")
+    children: int = Field(default=2, ge=1, description="K, children of a beam at every step")
+    lookahead: int = Field(
+        default=6, ge=1, description="L, predictions that a child is judged by: 1 is its predicted clean latents"
+    )
+    as_released: AsReleased = Field(default_factory=AsReleased)
+
+    def points(self) -> list[Point]:
+        """One point per B."""
+        return [Point(f"b={b}", float(b)) for b in self.b]
+
+    def check(self, sample: SampleSettings) -> None:
+        """Children of a beam part only where steps are random."""
+        super().check(sample)
+        if min(self.b) < 1:
+            raise ValueError(f"b {min(self.b)} is below 1")
+        if sample.sampler != "ddpm":
+            raise ValueError(f"children of a beam stay alike with sample.sampler {sample.sampler}, expected ddpm")
+
+    def seen(self, images: Tensor) -> Tensor:
+        """Images as they are, or cut to 8 bits."""
+        return (images * 255).floor() / 255 if self.as_released.eight_bit else images
+
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        """The image of the best of the last beams."""
+        return beam_search(ctx, self, int(value))
+
+
+def beam_search(ctx: Context, search: Settings, beams: int, told: Told = lambda choice: None) -> Tensor:
+    """Images [B, 3, H, W] of the rows of `ctx`. `told` is called with the choice of every step and of the end.
+
+    The prediction of a child that look-ahead begins with is that of its next step, if it stays.
+    """
+    from stages.sample import particles
+    from stages.sample.lookahead import lookahead
+
+    wide = ctx.branch(beams)
+    seen = search.steps(wide).at(wide.noise.initial(), 0)
+    children = wide.branch(search.children)
+    steps = search.steps(children)
+    parents = [beam for beam in range(len(wide)) for _ in range(search.children)]
+    for i in range(len(ctx.grid) - 1):
+        after = steps.at(steps.after(seen.take(parents)), i + 1)
+        x0 = lookahead(children, search, after, search.lookahead)
+        scores = search.judge(children, x0).view(len(ctx), -1)
+        order = scores.sort(dim=1, descending=True, stable=True).indices[:, :beams]
+        told(Choice(i, scores, order, after.x, x0))
+        seen = after.take(particles.rows(order, beams * search.children))
+    clean = search.steps(wide).x0(seen)
+    images = wide.decode(clean)
+    scores = wide.score(search.seen(images), search.reward).view(len(ctx), -1)
+    told(Choice(len(ctx.grid) - 1, scores, scores.sort(dim=1, descending=True, stable=True).indices, clean, clean))
+    return images[particles.rows(particles.best(scores)[:, None], beams)]

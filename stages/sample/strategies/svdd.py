@@ -1,0 +1,55 @@
+"""SVDD-PM (Li et al. 2024, arXiv 2408.08252): every step draws M candidates and goes on from the best.
+
+The soft value of a candidate is estimated by the reward of its predicted clean latents (posterior mean). As in the
+released code (masa-ue/SVDD-image) the candidate with the highest estimate stays, which is the limit of a temperature
+of 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.about import End, StrategyAbout
+from stages.sample.search import Search
+from stages.sample.settings import Point, SampleSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.sample.context import Context
+
+ABOUT = StrategyAbout(
+    "SVDD",
+    "Li et al. 2024, arXiv 2408.08252",
+    letter="m",
+    plain=End(1, "M = 1"),
+    lines=((0, (2, 1, 1, 1)),),
+    markers=("h",),
+    caption="SVDD draws M candidates of every step and goes on from the one whose predicted clean image is best.",
+)
+
+
+class Settings(Search):
+    """Candidates of a step."""
+
+    m: tuple[int, ...] = Field(min_length=1, description="numbers M of candidates of every step")
+
+    def points(self) -> list[Point]:
+        """One point per M."""
+        return [Point(f"m={m}", float(m)) for m in self.m]
+
+    def check(self, sample: SampleSettings) -> None:
+        """Candidates part only where steps are random."""
+        super().check(sample)
+        if min(self.m) < 1:
+            raise ValueError(f"m {min(self.m)} is below 1")
+        if sample.sampler != "ddpm":
+            raise ValueError(f"candidates of a step are alike with sample.sampler {sample.sampler}, expected ddpm")
+
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        """The image that the best candidates of all steps lead to; with M = 1 that of plain sampling."""
+        from stages.sample.blocks import best_of_blocks
+
+        return best_of_blocks(ctx, self, int(value), block=1, shared=True)

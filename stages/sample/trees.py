@@ -1,0 +1,86 @@
+"""Searches in a tree of denoising states: settings and rules. `stages/sample/tree.py` grows the tree."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from stages.sample.search import Search
+from stages.sample.settings import Point, SampleSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.sample.context import Context
+
+
+class Trees(Search):
+    """Rollouts, the strength of the reward, and how many children a state may have."""
+
+    m: tuple[int, ...] = Field(min_length=1, description="numbers M of rollouts per image")
+    strength: float = Field(default=10.0, gt=0, description="lambda, which multiplies rewards")
+    children: int | None = Field(
+        default=3, ge=1, description="children that a state may have; null: by `widening`, as it is visited more often"
+    )
+    widening: tuple[float, float] = Field(
+        default=(2.0, 0.5),
+        description="C and a: a state that N rollouts visited may have max(1, floor(C N^a)) children",
+    )
+    result: Literal["draw", "best"] = Field(
+        default="draw",
+        description="one leaf, drawn on the way down in proportion to exp(lambda value), or the one with the highest "
+        "reward",
+    )
+
+    def points(self) -> list[Point]:
+        """One point per M."""
+        return [Point(f"m={m}", float(m)) for m in self.m]
+
+    def check(self, sample: SampleSettings) -> None:
+        """Children of a state part only where steps are random."""
+        super().check(sample)
+        if min(self.m) < 1:
+            raise ValueError(f"m {min(self.m)} is below 1")
+        if min(self.widening) <= 0:
+            raise ValueError(f"widening {list(self.widening)}: expected two numbers above 0")
+        if sample.sampler != "ddpm":
+            raise ValueError(f"children of a state are alike with sample.sampler {sample.sampler}, expected ddpm")
+
+    def limit(self, visits: int) -> int:
+        """Children that a state may have after `visits` rollouts."""
+        factor, power = self.widening
+        return max(1, math.floor(factor * visits**power)) if self.children is None else self.children
+
+    @abstractmethod
+    def choose(self, values: Sequence[float], visits: Sequence[int], uniform: Callable[[], float]) -> int:
+        """The child that a rollout goes on to, by the values and visits of all children; `uniform()` draws from
+        [0, 1).
+        """
+
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        """The image of one leaf of each tree; with M = 1 that of plain sampling."""
+        from stages.sample.tree import grown
+
+        return grown(ctx, self, int(value))
+
+
+def drawn(values: Sequence[float], strength: float, uniform: float) -> int:
+    """A place drawn in proportion to exp(strength value): the first whose cumulative share exceeds the uniform."""
+    highest = max(values)
+    powers = [math.exp(strength * (value - highest)) for value in values]
+    total, share = sum(powers), 0.0
+    for place, power in enumerate(powers):
+        share += power / total
+        if share > uniform:
+            return place
+    return len(values) - 1
+
+
+def soft_mean(values: Sequence[float], strength: float) -> float:
+    """(1 / strength) log mean exp(strength value)."""
+    highest = max(values)
+    return highest + math.log(sum(math.exp(strength * (v - highest)) for v in values) / len(values)) / strength

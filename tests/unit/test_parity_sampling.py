@@ -1,0 +1,81 @@
+"""Reference numbers of sampling-time methods, where they are at hand; and that mistakes are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.parity import __main__ as parity
+from stages.parity import sampling
+from stages.parity.checks import Check
+from stages.parity.reference import Expected, load
+from stages.parity.sampling import trees
+from stages.parity.sampling.mixture import Mixture
+from stages.parity.sampling.world import SamplingSet
+from tests.parity_sets import NUMBERS, PARITY_SETS
+
+SET = NUMBERS / "sampling"
+pytestmark = pytest.mark.skipif(
+    not (SET / "expected.json").is_file() or not PARITY_SETS, reason=f"no set of reference numbers in {SET}"
+)
+
+
+@pytest.fixture
+def reference() -> SamplingSet:
+    made = load(SET, base())
+    return SamplingSet(made, made.inputs, made.expected)
+
+
+def base() -> Path:
+    return next((path for path in PARITY_SETS if path.name == "public"), PARITY_SETS[0])
+
+
+def failures(checks: Iterator[Check]) -> list[str]:
+    return [str(check) for check in checks if not check.passed]
+
+
+@pytest.mark.slow
+def test_numbers_of_the_released_code():
+    made = load(SET, base())
+    assert failures(parity.checks(made)) == []
+    assert [name for name in made.expected.unread() if not parity.reason(made, name)] == []
+
+
+def test_trees_and_the_tilted_mixture(reference: SamplingSet):
+    found = list(trees.checks(reference))
+    assert failures(iter(found)) == [] and len(found) > 50
+
+
+@pytest.mark.parametrize(("key", "value"), [("lam", 2.5), ("rollouts", 39), ("limit", ["fixed", 2])])
+def test_other_settings_are_seen(reference: SamplingSet, key: str, value: Any):
+    item = reference.expected.scalars["items"]["dts"]["dts_fixed3"]
+    item[key] = value
+    reference.expected.scalars["items"]["dts"] = {"dts_fixed3": item}
+    assert failures(trees.checks(reference))
+
+
+def test_why_something_is_not_compared():
+    assert "keeps what it has" in sampling.reason("items.code.n4_b5.network_evaluations")
+    assert "no such method" in sampling.reason("ebama.cos.gradient")
+    assert sampling.reason("fk.max_k4.weights") == ""
+
+
+def test_entries_that_are_left_out_are_listed():
+    expected = Expected({"a": torch.zeros(1)}, {"b": 1}, left={"a, event 3": "why"})
+    expected.array("a")
+    assert expected.unread() == ["b", "a, event 3"]
+
+
+def test_the_mixture_s_soft_value_is_the_expectation():
+    """By a sum over draws of x_0 given x of a single Gaussian, whose posterior is Gaussian."""
+    one = Mixture(torch.ones(1).double(), torch.zeros(1, 2).double(), 0.5, torch.tensor([1.0, 0.0]).double())
+    alpha, x = torch.tensor(0.3).double(), torch.tensor([[0.4, -0.2]]).double()
+    variance = 0.3 * 0.25 + 0.7
+    mean, spread = 0.3**0.5 * 0.25 / variance * 0.4, 0.25 * 0.7 / variance
+    assert float(one.soft_value(x, alpha, 2.0)) == pytest.approx(mean + 2.0 * spread / 2)
+    tilted, normaliser = one.tilted(2.0)
+    assert tilted.means.tolist() == [[0.5, 0.0]] and normaliser == pytest.approx(0.5)
