@@ -26,7 +26,7 @@ ABOUT = StrategyAbout(
     letter="m",
     plain=End(1, "M = 1"),
     lines=((0, (2, 1, 1, 1)),),
-    markers=("h",),
+    markers=("8",),
     caption="SVDD draws M candidates of every step and goes on from the one whose predicted clean image is best.",
 )
 
