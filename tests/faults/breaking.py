@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from world import World
 
+from stages.encode.store import MADE_WITH
 from stages.models import record
 
 Breaking = Callable[[World], object]
@@ -117,6 +118,18 @@ def network(model: str, file: str, name: str, change: Callable[[torch.Tensor], t
         old = record.load(world.folder / f"models/{model}.json")
         made = record.describe(model, old.kind, f"models/{model}", options=old.options)
         record.save(made, world.folder / f"models/{model}.json")
+
+    return broken
+
+
+def base_of_encodings(file: str, name: str) -> Breaking:
+    """Weights of the base that are not finite, in one that the encodings were made with."""
+
+    def broken(world: World) -> None:
+        network("base", file, name)(world)
+        encodings = world.folder / "e/encodings.safetensors"
+        digest = record.load(world.folder / "models/base.json").digest
+        save_file(load_file(encodings), encodings, {MADE_WITH: digest})
 
     return broken
 

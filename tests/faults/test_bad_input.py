@@ -204,7 +204,7 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
         "gave no finite number for image",
     ),
     "weights NaN, encoding": ("encode", b.network("base", VAE, "encoder.conv_in.bias"), "not finite"),
-    "weights NaN, sampling": ("sample base", b.network("base", UNET, "conv_out.bias"), "not finite"),
+    "weights NaN, sampling": ("sample base", b.base_of_encodings(UNET, "conv_out.bias"), "not finite"),
     "weights NaN, measuring": (
         "reference",
         b.network("heldout", "open_clip_model.safetensors", "visual.proj"),

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from stages.curate.settings import CurateSettings
+from stages.errors import InputError
 from workflow import dvc_file
 from workflow.layout import Layout
 
@@ -206,8 +208,9 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     (root / STAND_INS).write_text(STAND_IN.format(written=written(), read=READ))
     project = Project(root)
     project.write(study)
-    layout = Layout("params.yaml", study)
-    write_text(root / "dvc.yaml", dvc_file.content(report=layout.report_files, needs=layout.needs))
+    with suppress(InputError):  # of a study that is refused there are no jobs
+        layout = Layout("params.yaml", study)
+        write_text(root / "dvc.yaml", dvc_file.content(report=layout.report_files, needs=layout.needs))
     return project
 
 
