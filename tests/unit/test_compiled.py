@@ -46,7 +46,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 
 def compare(network: nn.Module, kind: Trainable) -> None:
     """With the weights as they are and after a change of them, in a region where they stay and outside."""
-    policy = make_policy(network, kind)
+    policy = make_policy(network, kind, targets=("to_q",))
     plain, quick = (Denoiser(policy.network, tiny.schedule(), quick=how) for how in (False, True))
     expected: list[Tensor] = []
     with torch.no_grad():

@@ -29,6 +29,11 @@ from workflow.plan import Plan
 MORE: dict[str, dict[str, Any]] = {
     "aig": {"p": [1, 3]}, "combined": {"k": [4, 6]}, "rlg": {"w": [0.5]}, "fusion": {"k": "auto"},
     "best_of_n": {"reward": "proxy", "n": [2]}, "fk": {"reward": "proxy", "n": [2]}, "guidance": {"scales": [1.5]},
+    "code": {"reward": "proxy", "n": [2]}, "svdd": {"reward": "proxy", "m": [2]},
+    "dlbs": {"reward": "proxy", "b": [2]}, "dsearch": {"reward": "proxy", "m": [2]},
+    "das": {"reward": "proxy", "n": [2]}, "dts": {"reward": "proxy", "m": [2]},
+    "dts_star": {"reward": "proxy", "m": [2]}, "npo": {"s": [2.0], "negative": "imagerefl-s0"},
+    "chats": {"s": [2.0], "lose": "imagerefl-s0"}, "density": {"q": [0.4]},
 }  # fmt: skip
 """Keys that an entry of these kinds must have."""
 
