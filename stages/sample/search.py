@@ -110,6 +110,23 @@ class Steering(ABC):
         """
 
 
+def numbered(letter: str, counts: Sequence[int]) -> list[Point]:
+    """A point per count, `n=4` say."""
+    return [Point(f"{letter}={count}", float(count)) for count in counts]
+
+
+def require_counts(letter: str, counts: Sequence[int]) -> None:
+    """Raise ValueError for a count below 1."""
+    if min(counts) < 1:
+        raise ValueError(f"{letter} {min(counts)} is below 1")
+
+
+def require_random(sample: SampleSettings, what: str) -> None:
+    """Raise ValueError where the sampler's steps are not random, so that `what` would not part."""
+    if sample.sampler != "ddpm":
+        raise ValueError(f"{what} stay alike with sample.sampler {sample.sampler}, expected ddpm")
+
+
 class Search(StrategySettings):
     """A strategy that chooses among candidates by a reward.
 
@@ -205,15 +222,13 @@ class Particles(Search):
 
     def points(self) -> list[Point]:
         """One point per N."""
-        return [Point(f"n={n}", float(n)) for n in self.n]
+        return numbered("n", self.n)
 
     def check(self, sample: SampleSettings) -> None:
         """Copies of a particle part only where steps are random; one search has a particle for every image."""
         super().check(sample)
-        if min(self.n) < 1:
-            raise ValueError(f"n {min(self.n)} is below 1")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"copies of a particle stay alike with sample.sampler {sample.sampler}, expected ddpm")
+        require_counts("n", self.n)
+        require_random(sample, "copies of a particle")
         if self.one_run and min(self.n) < sample.samples_per_prompt:
             raise ValueError(
                 f"one_run: n {min(self.n)} is below sample.samples_per_prompt {sample.samples_per_prompt}; one search "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from stages.sample.search import Search
+from stages.sample.search import Search, numbered, require_counts, require_random
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -38,17 +38,15 @@ class Trees(Search):
 
     def points(self) -> list[Point]:
         """One point per M."""
-        return [Point(f"m={m}", float(m)) for m in self.m]
+        return numbered("m", self.m)
 
     def check(self, sample: SampleSettings) -> None:
         """Children of a state part only where steps are random."""
         super().check(sample)
-        if min(self.m) < 1:
-            raise ValueError(f"m {min(self.m)} is below 1")
+        require_counts("m", self.m)
         if min(self.widening) <= 0:
             raise ValueError(f"widening {list(self.widening)}: expected two numbers above 0")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"children of a state are alike with sample.sampler {sample.sampler}, expected ddpm")
+        require_random(sample, "children of a state")
 
     def limit(self, visits: int) -> int:
         """Children that a state may have after `visits` rollouts."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.search import Search
+from stages.sample.search import Search, numbered, require_counts
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -33,13 +33,12 @@ class Settings(Search):
 
     def points(self) -> list[Point]:
         """One point per N."""
-        return [Point(f"n={n}", float(n)) for n in self.n]
+        return numbered("n", self.n)
 
     def check(self, sample: SampleSettings) -> None:
         """At least one candidate."""
         super().check(sample)
-        if min(self.n) < 1:
-            raise ValueError(f"n {min(self.n)} is below 1")
+        require_counts("n", self.n)
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The images of the best candidates. Candidate 0 is the image of plain sampling."""

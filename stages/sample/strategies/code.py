@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.search import Search
+from stages.sample.search import Search, numbered, require_counts, require_random
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ class Settings(Search):
 
     def points(self) -> list[Point]:
         """One point per N."""
-        return [Point(f"n={n}", float(n)) for n in self.n]
+        return numbered("n", self.n)
 
     def check(self, sample: SampleSettings) -> None:
         """Candidates part only where steps are random."""
         super().check(sample)
-        if min(self.n) < 1:
-            raise ValueError(f"n {min(self.n)} is below 1")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"candidates of a state stay alike with sample.sampler {sample.sampler}, expected ddpm")
+        require_counts("n", self.n)
+        require_random(sample, "candidates of a state")
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The image of the best candidate of the last block; with N = 1 that of plain sampling."""

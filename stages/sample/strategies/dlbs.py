@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.search import Search
+from stages.sample.search import Search, numbered, require_counts, require_random
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -65,15 +65,13 @@ class Settings(Search):
 
     def points(self) -> list[Point]:
         """One point per B."""
-        return [Point(f"b={b}", float(b)) for b in self.b]
+        return numbered("b", self.b)
 
     def check(self, sample: SampleSettings) -> None:
         """Children of a beam part only where steps are random."""
         super().check(sample)
-        if min(self.b) < 1:
-            raise ValueError(f"b {min(self.b)} is below 1")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"children of a beam stay alike with sample.sampler {sample.sampler}, expected ddpm")
+        require_counts("b", self.b)
+        require_random(sample, "children of a beam")
 
     def seen(self, images: Tensor) -> Tensor:
         """Images as they are, or cut to 8 bits."""

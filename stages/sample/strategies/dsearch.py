@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.about import StrategyAbout
-from stages.sample.search import Search
+from stages.sample.search import Search, numbered, require_counts, require_random
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -54,15 +54,13 @@ class Settings(Search):
 
     def points(self) -> list[Point]:
         """One point per M."""
-        return [Point(f"m={m}", float(m)) for m in self.m]
+        return numbered("m", self.m)
 
     def check(self, sample: SampleSettings) -> None:
         """Children of a beam part only where steps are random."""
         super().check(sample)
-        if min(self.m) < 1:
-            raise ValueError(f"m {min(self.m)} is below 1")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"children of a beam stay alike with sample.sampler {sample.sampler}, expected ddpm")
+        require_counts("m", self.m)
+        require_random(sample, "children of a beam")
         if self.drop is None and self.oversample > 1:
             raise ValueError(f"oversample {self.oversample} and no drop: expected 1, or a schedule of drop")
         if self.one_run and self.beams < sample.samples_per_prompt:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.search import Search
+from stages.sample.search import Search, numbered, require_counts, require_random
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -38,15 +38,13 @@ class Settings(Search):
 
     def points(self) -> list[Point]:
         """One point per M."""
-        return [Point(f"m={m}", float(m)) for m in self.m]
+        return numbered("m", self.m)
 
     def check(self, sample: SampleSettings) -> None:
         """Candidates part only where steps are random."""
         super().check(sample)
-        if min(self.m) < 1:
-            raise ValueError(f"m {min(self.m)} is below 1")
-        if sample.sampler != "ddpm":
-            raise ValueError(f"candidates of a step are alike with sample.sampler {sample.sampler}, expected ddpm")
+        require_counts("m", self.m)
+        require_random(sample, "candidates of a step")
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The image that the best candidates of all steps lead to; with M = 1 that of plain sampling."""
