@@ -34,8 +34,9 @@ def main() -> None:
     if plan.method_settings.auto:
         raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")
     paths = Paths(
-        args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors, args.auto, args.oracle
-    )
+        args.base, args.reward, args.heldout, args.tensors, args.index,
+        predictors=args.predictors, auto=args.auto, oracle=args.oracle,
+    )  # fmt: skip
     inputs, outputs = paths.inputs(plan.method_settings.needs), [args.weights, args.log]
     processes.spread("stages.finetune", sys.argv[1:])
 
