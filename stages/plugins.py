@@ -69,7 +69,7 @@ def source(package: str, group: str, kind: str) -> str | None:
 def assigned(package: str, group: str, kind: str, name: str) -> ast.expr | None:
     """What the module of `kind` assigns to `name` at its top level, as an expression; None where it does not."""
     file = source(package, group, kind)
-    for node in ast.parse(Path(file).read_bytes()).body if file else ():
+    for node in _parsed(Path(file).read_bytes()).body if file else ():
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
             return node.value
     return None
@@ -79,6 +79,11 @@ def constant(package: str, group: str, kind: str, name: str) -> object:
     """A constant of the module of `kind`, which is not imported; None where it is not written out."""
     found = assigned(package, group, kind, name)
     return found.value if isinstance(found, ast.Constant) else None
+
+
+@lru_cache(maxsize=256)
+def _parsed(content: bytes) -> ast.Module:
+    return ast.parse(content)
 
 
 def _folders(package: str) -> list[str]:

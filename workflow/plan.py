@@ -77,11 +77,15 @@ class Plan:
         """Whether jobs of a run read what other runs have trained: jobs of DVC then wait for all runs."""
         return any(strategies.resolve(self.layout.file).networks(target) for target in ("base", "tuned"))
 
-    def stamps(self, stage: Stage, name: str) -> dict[str, Mapping[str, Any]]:
-        """The stamps of one job: what each holds, by its name (`settings`, `code`)."""
+    def settings(self, stage: Stage, name: str) -> dict[str, Any]:
+        """The keys of the study that one job depends on, with their values."""
         method = self.layout.method(name) if name in self.layout.runs else ""
         keys = [fill(key, name).replace("{method}", method) for key in stage.keys]
-        settings = {key: at(self.values, key) for key in keys}
+        return {key: at(self.values, key) for key in keys}
+
+    def stamps(self, stage: Stage, name: str) -> dict[str, Mapping[str, Any]]:
+        """The stamps of one job: what each holds, by its name (`settings`, `code`)."""
+        settings = self.settings(stage, name)
         return {"settings": settings, "code": self._code(stage, name, settings)}
 
     def _code(self, stage: Stage, name: str, settings: Mapping[str, Any]) -> Mapping[str, str]:

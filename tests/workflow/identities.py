@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-import yaml
 from project import small_study
 
 from stages import lineage, plugins, resume
@@ -37,22 +38,35 @@ MORE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Keys that an entry of these kinds must have."""
 
+METHOD_KINDS = tuple(plugins.names(METHODS, ""))
+STRATEGY_KINDS = tuple(plugins.names(STRATEGIES, ""))
+_small_study = cache(small_study)
 
-def full_study() -> dict[str, Any]:
-    """The small study, with a method and a strategy of every kind, and a model trained by every recipe but a base."""
-    study = small_study()
-    for kind in plugins.names(METHODS, ""):
+
+def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] = STRATEGY_KINDS) -> dict[str, Any]:
+    """The small study, with methods and strategies of these kinds, and a model trained by every recipe but a base."""
+    study = deepcopy(_small_study())
+    for kind in methods:
         study["methods"][kind] = {"kind": kind} | study["methods"].get(kind, {})
         study["runs"][f"{kind}-s0"] = {"method": kind, "seed": 0}
-    study["methods"]["online"]["inner"] = {"kind": "gradient"}
+    if "online" in study["methods"]:
+        study["methods"]["online"]["inner"] = {"kind": "gradient"}
     study["measure"]["features"]["proxy"] = "embedding"
-    study["sample"]["strategies"] |= {
-        f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in plugins.names(STRATEGIES, "")
-    }
+    study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
     study["decided"] = {"diversity": "patch_diversity"}
     study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
     return study
+
+
+def study_for(key: str) -> dict[str, Any]:
+    """A study in which `key` stands; for a key of a method or strategy no other kinds of either are added."""
+    first, *rest = key.split(".")
+    if first == "methods":
+        return full_study([kind for kind in METHOD_KINDS if kind == rest[0]], ())
+    if key.startswith("sample.strategies."):
+        return full_study((), [kind for kind in STRATEGY_KINDS if f"{kind}_" == rest[1]])
+    return full_study((), ()) if first == "prepare" else full_study()
 
 
 def _literals(annotation: Any) -> Iterator[tuple[Any, ...]]:
@@ -151,9 +165,14 @@ def known(plan: Plan, stage: Stage, name: str, monkeypatch: pytest.MonkeyPatch) 
     return Known(seen["settings"], seen["kept"], seen["recorded"])
 
 
+def write(study: Mapping[str, Any], name: str = "params.yaml") -> None:
+    """Write a study file; JSON is YAML too, and quicker to write."""
+    Path(name).write_text(json.dumps(study), encoding="utf-8")
+
+
 def written(study: dict[str, Any], name: str = "params.yaml") -> Plan:
     """The study in a file of the working folder, checked; raises InputError where it is wrong."""
-    Path(name).write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    write(study, name)
     made = Plan.read(name)
     assert made.values  # read now: the file is another one soon
     return made

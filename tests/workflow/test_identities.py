@@ -7,15 +7,16 @@ reads is among the inputs of both. What is left out on purpose stands here with 
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from identities import changed, full_study, known, leaves, other, written
+from identities import Known, changed, full_study, known, leaves, other, study_for, write, written
 from project import ROOT, make
 
 from stages import tables
@@ -113,8 +114,8 @@ GIVEN: dict[str, list[Any]] = {
     "measure.features.clip": ["distance"],
     "measure.features.patch": ["embedding"], "methods.sqdf.buffer": [None],
     "decided.diversity": ["clip_diversity"], "methods.refl.middle": [[14, 20]], "sample.strategies.fusion_.k": [[3]],
-    "sample.strategies.das_.schedule": [2.0], "sample.strategies.chats_.lose": ["ddpo-s0"],
-    "sample.strategies.npo_.negative": ["ddpo-s0"],
+    "sample.strategies.das_.schedule": [2.0], "sample.strategies.chats_.lose": ["refl-s0"],
+    "sample.strategies.npo_.negative": ["refl-s0"],
     "report.long": ["draft_k"], "methods.diffusion_dpo.safeguard": [{"mu": 0.5}],
     "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
 }  # fmt: skip
@@ -193,32 +194,51 @@ def swept(plan: Plan) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Change:
+    """The plan of a study in which a key stands, and that of the study with another value of it."""
+
+    before: Plan
+    after: Plan
+
+
 @pytest.fixture(scope="module")
-def plans(root: Path) -> dict[str, Plan]:
-    """For every key that has another value here, the plan with that."""
+def changes(root: Path) -> dict[str, Change]:
+    """For every key that has another value here, what that changes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        study = full_study()
-        keys = swept(written(study))
-        found = {key: other(study, key.split("."), value, GIVEN.get(key)) for key, value in keys.items()}
-    lost = [key for key, made in found.items() if made is None]
+        keys, studies, lost = swept(written(full_study())), dict[str, Plan](), list[str]()
+        found = dict[str, Change]()
+        for key, value in keys.items():
+            if fnmatch(key, "runs.*"):
+                continue
+            study = study_for(key)
+            text = json.dumps(study)
+            before = studies[text] = studies.get(text) or written(study)
+            after = other(study, key.split("."), value, GIVEN.get(key))
+            if after is None:
+                lost.append(key)
+            else:
+                found[key] = Change(before, after)
     unknown = [key for key in lost if not reason(key, NO_OTHER)]
     assert not unknown, f"no other valid value is known of {unknown}: give one in GIVEN, or the reason in NO_OTHER"
-    missing = [key for key in SWEPT if found.get(key) is None]
+    missing = [key for key in SWEPT if key not in found]
     assert not missing, f"these keys are not changed: {missing}"
-    return {key: made for key, made in found.items() if made is not None}
+    return found
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """The settings stamp of every job."""
-    return {job: plan.stamps(stage, name)["settings"] for job, stage, name in plan.jobs()}
+    return {job: plan.settings(stage, name) for job, stage, name in plan.jobs()}
 
 
-def test_every_key_changes_the_stamps_of_the_jobs_that_it_decides(plan: Plan, plans: dict[str, Plan]) -> None:
-    before, missed = settings_of(plan), {}
-    for key, made in plans.items():
-        after = settings_of(made)
-        same = {job for job in concerned(key, plan) if job in after and before[job] == after[job]}
+def test_every_key_changes_the_stamps_of_the_jobs_that_it_decides(plan: Plan, changes: dict[str, Change]) -> None:
+    missed = {}
+    for key, change in changes.items():
+        before, after = settings_of(change.before), settings_of(change.after)
+        wanted = concerned(key, change.before)
+        assert wanted, key
+        same = {job for job in wanted if job in after and before[job] == after[job]}
         if same:
             missed[key] = sorted(same)
     assert not missed
@@ -238,24 +258,28 @@ def jobs_that_keep(plan: Plan) -> list[tuple[str, Stage, str]]:
 
 
 def test_every_key_changes_what_interrupted_work_belongs_to(
-    plan: Plan, plans: dict[str, Plan], monkeypatch: pytest.MonkeyPatch
+    plan: Plan, changes: dict[str, Change], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A strategy concerns what it is applied to, the base or the runs; the reward's own record stands for its name."""
-    jobs = jobs_that_keep(plan)
-    before = {job: known(plan, stage, name, monkeypatch) for job, stage, name in jobs}
-    assert len(before) > 20
-    assert all(found.settings for found in before.values())
+    before = dict[tuple[int, str], Known]()
     missed = {}
-    for key, made in plans.items():
-        mine = [one for one in jobs if one[0] in concerned(key, plan)]
+    for key, change in changes.items():
+        mine = [one for one in jobs_that_keep(change.before) if one[0] in concerned(key, change.before)]
         if reason(key, NOT_KEPT) or not mine:
             continue
-        Path("params.yaml").write_text(yaml.safe_dump(made.layout.study, sort_keys=False), encoding="utf-8")
-        same = [job for job, stage, name in mine if known(made, stage, name, monkeypatch) == before[job]]
+        for job, stage, name in mine:
+            if (id(change.before), job) not in before:
+                write(change.before.layout.study)
+                before[id(change.before), job] = known(change.before, stage, name, monkeypatch)
+        write(change.after.layout.study)
+        after = {job: known(change.after, stage, name, monkeypatch) for job, stage, name in mine}
+        same = [job for job, found in after.items() if found == before[id(change.before), job]]
         either = key.startswith(("sample.strategies", "sample.guidance")) and len(same) < len(mine)
         if same and not either:
             missed[key] = same
     assert not missed
+    assert {job for _, job in before} >= {job for job, _, _ in jobs_that_keep(plan)}
+    assert all(found.settings for found in before.values())
 
 
 def files_of(plan: Plan, stage: Stage, name: str) -> set[str]:
@@ -299,7 +323,7 @@ def test_a_distilled_predictor_is_an_input(plan: Plan, monkeypatch: pytest.Monke
     assert made.layout.out("encodings/student.json") in found.recorded
 
 
-def test_every_key_of_measure_changes_which_numbers_may_be_compared(plan: Plan, plans: dict[str, Plan]) -> None:
+def test_every_key_of_measure_changes_which_numbers_may_be_compared(plan: Plan, changes: dict[str, Change]) -> None:
     def evaluation(made: Plan) -> str:
         measure, sample = made.study.measure, made.study.sample
         sets = {"space": measure.space, "directions": measure.directions, "neighbours": measure.neighbours,
@@ -313,8 +337,8 @@ def test_every_key_of_measure_changes_which_numbers_may_be_compared(plan: Plan, 
 
     before = evaluation(plan)
     others = ("sample.steps", "sample.sampler", "study.seed")
-    keys = [key for key in plans if key.startswith("measure.") or key in others]
-    assert not [key for key in keys if not reason(key, UNDECIDED) and evaluation(plans[key]) == before]
+    keys = [key for key in changes if key.startswith("measure.") or key in others]
+    assert not [key for key in keys if not reason(key, UNDECIDED) and evaluation(changes[key].after) == before]
 
 
 def test_a_value_in_another_spelling_is_the_same(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
