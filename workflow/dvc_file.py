@@ -15,8 +15,10 @@ from typing import Any
 import yaml
 
 from stages.report import figure
+from stages.study import load
 from workflow.files import written
 from workflow.jobs import STAGES, Chosen, Folder, Needed, Place, Stage
+from workflow.layout import Layout
 
 FILE = Path("dvc.yaml")
 OUT = "out/${study.name}"
@@ -51,6 +53,11 @@ def content(crosses: bool = False, report: Sequence[str] | None = None, needs: C
         stages |= dict(_stages(_without_unneeded(stage, needs), files))
     body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
     return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
+
+
+def of(layout: Layout) -> str:
+    """The text of dvc.yaml for a study."""
+    return content(layout.crosses, layout.report_files, layout.needs)
 
 
 def _plan() -> dict[str, Any]:
@@ -136,12 +143,9 @@ class _Dumper(yaml.SafeDumper):
 
 def main() -> None:
     """Command line."""
-    from workflow.plan import Plan
-
     argparse.ArgumentParser(prog="python -m workflow.dvc_file", description=__doc__).parse_args()
-    plan = Plan.read("params.yaml")
-    made = content(plan.crosses, plan.layout.report_files, plan.layout.needs)
-    FILE.write_text(made, encoding="utf-8")
+    load("params.yaml")  # refuses a study that is wrong
+    FILE.write_text(of(Layout.read("params.yaml")), encoding="utf-8")
 
 
 if __name__ == "__main__":

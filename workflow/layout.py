@@ -107,6 +107,11 @@ class Layout:
         found |= {"k"} if any(each.settings.auto for each in self._sampling.strategies) else set()
         return frozenset(found)
 
+    @property
+    def crosses(self) -> bool:
+        """Whether jobs of a run read what other runs have trained: jobs of DVC then wait for all runs."""
+        return any(self._sampling.networks(target) for target in ("base", "tuned"))
+
     def searched(self, target: Target) -> list[str]:
         """Records of the rewards that sampling strategies ask about images of the base, or of trained runs."""
         return [self.model(name) for name in self._sampling.rewards(target)]

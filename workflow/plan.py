@@ -24,6 +24,7 @@ from stages.finetune import resolve as methods
 from stages.runtime import run_stage, sha256
 from stages.sample import resolve as strategies
 from stages.study import Study, load
+from workflow import dvc_file
 from workflow.files import Files, at, fill
 from workflow.jobs import STAGES, Stage
 from workflow.layout import Layout
@@ -71,11 +72,6 @@ class Plan:
         """Every file of the project that any job executes."""
         every = {file for _, stage, name in self.jobs() for file in self.stamps(stage, name)["code"]}
         return sorted(file for file in every if Path(file).is_file())
-
-    @property
-    def crosses(self) -> bool:
-        """Whether jobs of a run read what other runs have trained: jobs of DVC then wait for all runs."""
-        return any(strategies.resolve(self.layout.file).networks(target) for target in ("base", "tuned"))
 
     def settings(self, stage: Stage, name: str) -> dict[str, Any]:
         """The keys of the study that one job depends on, with their values."""
@@ -126,9 +122,7 @@ def text(content: Mapping[str, Any]) -> str:
 
 def _check_dvc_file(plan: Plan) -> None:
     """Raise InputError where the dvc.yaml that is being run is not the one of this study and these jobs."""
-    from workflow import dvc_file
-
-    wanted = dvc_file.content(plan.crosses, plan.layout.report_files, plan.layout.needs)
+    wanted = dvc_file.of(plan.layout)
     if dvc_file.FILE.read_text(encoding="utf-8") != wanted:
         dvc_file.FILE.write_text(wanted, encoding="utf-8")
         raise InputError(

@@ -142,10 +142,19 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
             names += ["tuned"] if strategy == "guidance" and setting(("", "", value)) == 1 else []
             for name in names:
                 logged[run if run == "base" else f"finetune {run}", f"{name}/{metric}"] = {"value": ends["mean"]}
-        with sqlite3.connect(store) as opened:
-            stored = opened.execute(LOGGED, [raw["study"]["name"]]).fetchall()
-        kept = pd.DataFrame(stored, columns=["run", "name", "value"])
-        audit.table("MLflow", ["run", "name"], kept, logged)
+        _stored(audit, store, raw["study"]["name"], logged)
+
+
+def _stored(audit: Audit, store: Path, study: str, own: dict[Any, Any]) -> None:
+    """The numbers in MLflow's database, where those that an earlier version of the study logged stay for ever."""
+    with sqlite3.connect(store) as opened:
+        stored = opened.execute(LOGGED, [study]).fetchall()
+    kept = pd.DataFrame(stored, columns=["run", "name", "value"])
+    points = {(run, name.split("/")[0]) for run, name in own}
+    former = np.array([(run, name.split("/")[0]) not in points for run, name, _ in stored], bool)
+    if former.any():
+        print(f"MLflow: {former.sum()} numbers of runs and settings that the study does not have any more")
+    audit.table("MLflow", ["run", "name"], kept[~former], own)
 
 
 def _ends(found: Finding) -> Finding:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stages.sample.trees import drawn, soft_mean
+from stages.sample.soft_values import drawn, soft_mean
 
 if TYPE_CHECKING:
     from stages.sample.context import Context

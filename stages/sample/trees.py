@@ -64,21 +64,3 @@ class Trees(Search):
         from stages.sample.tree import grown
 
         return grown(ctx, self, int(value))
-
-
-def drawn(values: Sequence[float], strength: float, uniform: float) -> int:
-    """A place drawn in proportion to exp(strength value): the first whose cumulative share exceeds the uniform."""
-    highest = max(values)
-    powers = [math.exp(strength * (value - highest)) for value in values]
-    total, share = sum(powers), 0.0
-    for place, power in enumerate(powers):
-        share += power / total
-        if share > uniform:
-            return place
-    return len(values) - 1
-
-
-def soft_mean(values: Sequence[float], strength: float) -> float:
-    """(1 / strength) log mean exp(strength value)."""
-    highest = max(values)
-    return highest + math.log(sum(math.exp(strength * (v - highest)) for v in values) / len(values)) / strength

@@ -1,23 +1,20 @@
-"""The study in miniature, run once for all tests."""
+"""The study in miniature, made once for all tests."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
-from tests.wiring.mini import Mini, run, write
+from tests.wiring.mini import Mini, write
 
 
 @pytest.fixture(scope="session")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Mini:
-    """A finished study; the working directory is its root while it runs."""
-    root = tmp_path_factory.mktemp("mini")
-    made, before = write(root), Path.cwd()
-    os.chdir(root)
-    try:
-        run(made)
-    finally:
-        os.chdir(before)
-    return made
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Mini:
+    """A study whose results are made when they are asked for."""
+    return write(tmp_path_factory.mktemp("mini"))
+
+
+@pytest.fixture(scope="session")
+def mini(parts: Mini) -> Mini:
+    """The finished study."""
+    parts.make("report")
+    return parts

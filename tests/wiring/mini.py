@@ -9,9 +9,11 @@ several pairs per prompt.
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,12 +97,18 @@ def call(module: str, *arguments: object) -> None:
                 raise RuntimeError(f"{module}: exit code {ended.code}") from None
 
 
+ENCODED = ("--tensors", ":encodings/encodings.safetensors", "--index", ":encodings/index.parquet")
+IMAGES, PAIRS = ("--images", ":data/images.parquet"), ("--pairs", ":data/pairs.parquet")
+PROMPTS, BASE, MODELS = ("--prompts", ":data/prompts.parquet"), ("--base", ":models/base.json"), ("--models", ":models")
+
+
 @dataclass(frozen=True)
 class Mini:
-    """A study file and where its results stand."""
+    """A study file and where its results stand; a result is made, and what it rests on, when it is first asked for."""
 
     params: Path
     out: Path
+    made: set[str] = field(default_factory=set)
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -108,15 +116,86 @@ class Mini:
         return yaml.safe_load(self.params.read_text())
 
     def path(self, name: str) -> Path:
-        """A result."""
+        """A result, such as `samples/refl-s3.parquet`."""
+        folder, _, file = name.partition("/")
+        self.make(folder, re.split(r"[./]", file)[0].removeprefix("measure-").removesuffix("_latents"))
         return self.out / name
 
-    def run(self, stage: str, *arguments: object) -> None:
-        """A stage on this study; `data/images.parquet` and the like after a name of an option are its results."""
+    def make(self, folder: str, name: str = "") -> None:
+        """What stands in a folder under a name."""
+        one_for_all = folder in ("data", "encodings", "report")
+        job = folder if one_for_all else f"{folder.replace('lineage', 'measures')}/{name}"
+        if job not in self.made and folder != "models":
+            self.made.add(job)
+            before = Path.cwd()
+            try:
+                getattr(self, job.partition("/")[0])(*([] if one_for_all else [name]))
+            finally:
+                os.chdir(before)
+
+    def call(self, stage: str, *arguments: object) -> None:
+        """A stage on this study, at its root; `:data/images.parquet` and the like are results."""
+        os.chdir(self.params.parent)
         given = [self.out / str(a)[1:] if str(a).startswith(":") else a for a in arguments]
         command, *more = [] if str(given[0]).startswith("--") else [given[0]], given
         rest = more[0][len(command) :]
         call(f"stages.{stage}", *command, "--params", self.params, *rest)
+
+    def data(self) -> None:
+        """Curation."""
+        self.call("curate", *PROMPTS, *IMAGES, *PAIRS, "--manifest", ":data/manifest.json")
+
+    def scores(self, name: str) -> None:
+        """Of one reward."""
+        self.make("data")
+        written = ("--scores", f":scores/{name}.parquet", "--accuracy", f":scores/{name}.json")
+        self.call("score", "--reward", name, "--model", f":models/{name}.json", *IMAGES, *PAIRS, *written)
+
+    def encodings(self) -> None:
+        """Of prompts and images."""
+        self.make("data")
+        self.call("encode", *BASE, *PROMPTS, *IMAGES, *ENCODED)
+
+    def runs(self, name: str) -> None:
+        """Training."""
+        self.make("encodings")
+        judges = ("--reward", ":models/proxy.json", "--heldout", ":models/judge.json")
+        weights, log = f":runs/{name}/policy.safetensors", f":runs/{name}/train_log.parquet"
+        self.call("finetune", "--run", name, *BASE, *judges, *ENCODED, "--weights", weights, "--log", log)
+
+    def samples(self, name: str) -> None:
+        """Of a run, or of the base."""
+        self.make("encodings")
+        samples, latents = ("--samples", f":samples/{name}.parquet"), ("--latents", ":samples/base_latents.safetensors")
+        if name == "base":
+            self.call("sample", "base", *BASE, *ENCODED, *MODELS, *samples, *latents)
+            return
+        self.make("samples", "base")
+        self.make("runs", name)
+        policy = ("--policy", f":runs/{name}/policy.safetensors")
+        self.call("sample", "run", "--run", name, *BASE, *policy, *ENCODED, *latents, *samples)
+
+    def measures(self, name: str) -> None:
+        """Of a run, or of the base."""
+        if name == "reference":
+            self.make("data")
+            self.call("measure", "reference", *IMAGES, *MODELS, "--features", ":measures/reference.safetensors")
+            return
+        self.make("measures", "reference")
+        self.make("samples", name)
+        read = ("--samples", f":samples/{name}.parquet", *MODELS, "--reference", ":measures/reference.safetensors")
+        written = ("--measures", f":measures/{name}.parquet", "--summary", f":measures/{name}.summary.parquet")
+        self.call("measure", "samples", "--run", name, *read, *written)
+
+    def report(self) -> None:
+        """Everything."""
+        for name in STUDY["score"]["rewards"]:
+            self.make("scores", name)
+        for name in ("base", *STUDY["runs"]):
+            self.make("measures", name)
+        folders = ("data", "scores", "runs", "samples", "measures")
+        given = [part for name in folders for part in (f"--{name}", f":{name}")]
+        self.call("report", *given, "--out", ":report")
 
 
 def write(root: Path) -> Mini:
@@ -142,77 +221,3 @@ def write(root: Path) -> Mini:
     params = root / "mini.yaml"
     params.write_text(yaml.safe_dump(study, sort_keys=False))
     return Mini(params, out)
-
-
-def run(mini: Mini) -> None:
-    """Every stage of the study."""
-    encoded = ("--tensors", ":encodings/encodings.safetensors", "--index", ":encodings/index.parquet")
-    images, pairs = ("--images", ":data/images.parquet"), ("--pairs", ":data/pairs.parquet")
-    prompts = ("--prompts", ":data/prompts.parquet")
-    mini.run("curate", *prompts, *images, *pairs, "--manifest", ":data/manifest.json")
-    for name in ("proxy", "judge"):
-        written = ("--scores", f":scores/{name}.parquet", "--accuracy", f":scores/{name}.json")
-        mini.run("score", "--reward", name, "--model", f":models/{name}.json", *images, *pairs, *written)
-    base = ("--base", ":models/base.json")
-    mini.run("encode", *base, *prompts, *images, *encoded)
-    mini.run(
-        "sample",
-        "base",
-        *base,
-        *encoded,
-        "--models",
-        ":models",
-        "--samples",
-        ":samples/base.parquet",
-        "--latents",
-        ":samples/base_latents.safetensors",
-    )
-    mini.run("measure", "reference", *images, "--models", ":models", "--features", ":measures/reference.safetensors")
-    for name in STUDY["runs"]:
-        judges = ("--reward", ":models/proxy.json", "--heldout", ":models/judge.json")
-        weights = f":runs/{name}/policy.safetensors"
-        mini.run(
-            "finetune",
-            "--run",
-            name,
-            *base,
-            *judges,
-            *encoded,
-            "--weights",
-            weights,
-            "--log",
-            f":runs/{name}/train_log.parquet",
-        )
-        mini.run(
-            "sample",
-            "run",
-            "--run",
-            name,
-            *base,
-            "--policy",
-            weights,
-            *encoded,
-            "--latents",
-            ":samples/base_latents.safetensors",
-            "--samples",
-            f":samples/{name}.parquet",
-        )
-    for name in ("base", *STUDY["runs"]):
-        mini.run(
-            "measure",
-            "samples",
-            "--run",
-            name,
-            "--samples",
-            f":samples/{name}.parquet",
-            "--models",
-            ":models",
-            "--reference",
-            ":measures/reference.safetensors",
-            "--measures",
-            f":measures/{name}.parquet",
-            "--summary",
-            f":measures/{name}.summary.parquet",
-        )
-    folders = [part for name in ("data", "scores", "runs", "samples", "measures") for part in (f"--{name}", f":{name}")]
-    mini.run("report", *folders, "--out", ":report")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from stages.audit.__main__ import Audit, study
+from stages.audit.__main__ import ENDS, IMAGE, Audit, _accuracy, _stored, study
+from stages.audit.judged import judge
+from stages.audit.statistics import Study
 from tests.wiring.mini import STUDY, Mini
 
 
@@ -25,6 +28,26 @@ def test_every_number_is_recomputed_from_images_and_scores(mini: Mini):
     found = audit(mini, mini.out, images=True)
     assert found.wrong == 0
     assert found.count > 2000
+
+
+def test_numbers_in_mlflow_are_compared_but_for_those_of_former_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = tmp_path / "mlflow.db"
+    with sqlite3.connect(store) as made:
+        made.executescript(
+            """create table experiments (experiment_id, name); insert into experiments values (1, 'mini');
+            create table runs (run_uuid, name, experiment_id, lifecycle_stage);
+            insert into runs values ('a', 'base', 1, 'active'), ('b', 'base', 1, 'deleted');
+            create table latest_metrics (run_uuid, key, value);
+            insert into latest_metrics values ('a', 'tuned/proxy', 0.5), ('a', 'guidance g1.5/proxy', 0.7),
+            ('b', 'tuned/proxy', 0.9), ('a', 'job/seconds', 3)"""
+        )
+    for value, extra, wrong in ((0.5, {}, 0), (0.6, {}, 1), (0.5, {("base", "tuned/judge"): {"value": 0.1}}, 1)):
+        found = Audit()
+        _stored(found, store, "mini", {("base", "tuned/proxy"): {"value": value}} | extra)
+        assert found.wrong == wrong
+        assert "1 numbers of runs and settings that the study does not have any more" in capsys.readouterr().out
 
 
 def lines(path: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -84,17 +107,39 @@ def test_a_false_number_is_named(fault: str, mini: Mini, tmp_path: Path, capsys:
     assert fault in capsys.readouterr().out
 
 
-def test_every_curated_image_is_scored(mini: Mini):
-    images, scores = (
-        pd.read_parquet(mini.path("data/images.parquet")),
-        pd.read_parquet(mini.path("scores/judge.parquet")),
-    )
+def test_every_curated_image_is_scored(parts: Mini):
+    images, scores = (pd.read_parquet(parts.path(name)) for name in ("data/images.parquet", "scores/judge.parquet"))
     assert {"train", "val"} <= set(images["split"])
     assert set(scores.query("kind == 'image'")["item_id"]) == set(images["image_id"])
 
 
-def test_final_measures_of_the_base_are_those_without_guidance(mini: Mini):
-    record = json.loads((mini.out / "lineage" / "measure-base.json").read_text())
+def test_pair_accuracy_is_recomputed(parts: Mini):
+    for name in STUDY["score"]["rewards"]:
+        parts.path(f"scores/{name}.json")
+    found, own = Audit(), dict(_accuracy(parts.raw, parts.out))
+    written = pd.DataFrame([json.loads(parts.path(f"scores/{name}.json").read_text("utf-8")) for (name,) in own])
+    found.table("pair accuracy", ["reward"], written, own)
+    assert found.wrong == 0 and found.count == 16
+
+
+def test_measures_of_the_base_are_recomputed_from_its_images(parts: Mini):
+    rows = pd.read_parquet(parts.path("measures/base.parquet"))
+    found, own = Audit(), {key: {"score": value} for key, value in judge(parts.raw, parts.out, ["base"])}
+    kept = rows[rows["prompt_id"].notna() & rows["metric"].isin({key[-1] for key in own})].fillna({"sample": -1})
+    found.table("scores of images", IMAGE, kept, own, 1e-4, 2e-5)
+    assert found.wrong == 0 and found.count > 200
+    point = ["method", "strategy", "setting", "metric"]
+    prompts = rows.groupby([*point, "train_seed", "prompt_id"], dropna=True)["score"].mean().reset_index()
+    study = Study(parts.raw | {"report": parts.raw["report"] | parts.raw["measure"]}, prompts)
+    ends = {key: study.interval(study.drawn(scores)) for key, scores in study.scores.items()}
+    summary = pd.read_parquet(parts.path("measures/base.summary.parquet"))
+    summary = summary[summary["metric"].isin({key[-1] for key in ends})]
+    found.table("summary", point, summary, {key: {name: own[name] for name in ENDS} for key, own in ends.items()})
+    assert found.wrong == 0
+
+
+def test_final_measures_of_the_base_are_those_without_guidance(parts: Mini):
+    record = json.loads(parts.path("lineage/measure-base.json").read_text())
     found = record["evaluations"]["base"]
     for metric in (*STUDY["measure"]["rewards"], "view_diversity", "fid"):
         assert found[f"tuned/{metric}"] == found[f"guidance g=1/{metric}"] != found[f"guidance g=2.5/{metric}"]

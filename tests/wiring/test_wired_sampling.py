@@ -19,12 +19,12 @@ RUN = "refl-s8"
 
 
 @pytest.fixture(scope="module")
-def plain(mini: Mini) -> Plain:
-    return Plain(mini)
+def plain(parts: Mini) -> Plain:
+    return Plain(parts)
 
 
-def written(mini: Mini, run: str, strategy: str, setting: str) -> Any:
-    rows = pd.read_parquet(mini.path(f"samples/{run}.parquet"))
+def written(parts: Mini, run: str, strategy: str, setting: str) -> Any:
+    rows = pd.read_parquet(parts.path(f"samples/{run}.parquet"))
     return rows[(rows["strategy"] == strategy) & (rows["setting"] == setting)]
 
 
@@ -45,47 +45,47 @@ def start(plain: Plain, rows: Any):
     return noise, plain.tensors["text_embeddings"][prompts.loc[rows["prompt_id"], "row"].tolist()]
 
 
-def tuned_network(plain: Plain, mini: Mini):
+def tuned_network(plain: Plain, parts: Mini):
     network = plain.network()
-    values = load_file(mini.path(f"runs/{RUN}/policy.safetensors"))
+    values = load_file(parts.path(f"runs/{RUN}/policy.safetensors"))
     network.load_state_dict({name.removeprefix("unet."): value for name, value in values.items()}, strict=False)
     return network
 
 
 @pytest.mark.parametrize("scale", STUDY["sample"]["guidance"])
 @torch.no_grad()
-def test_the_base(mini: Mini, plain: Plain, scale: float):
-    rows = written(mini, "base", "guidance", f"g={scale:g}")
+def test_the_base(parts: Mini, plain: Plain, scale: float):
+    rows = written(parts, "base", "guidance", f"g={scale:g}")
     noise, text = start(plain, rows)
     compare(plain, rows, plain.walk(plain.predict(plain.network(), text, scale), noise.initial(), noise, 0, STEPS))
     assert set(rows["nfe"]) == {STEPS if scale == 1 else 2 * STEPS}
 
 
 @torch.no_grad()
-def test_the_tuned_network(mini: Mini, plain: Plain):
-    rows = written(mini, RUN, "tuned", "tuned")
+def test_the_tuned_network(parts: Mini, plain: Plain):
+    rows = written(parts, RUN, "tuned", "tuned")
     noise, text = start(plain, rows)
     compare(
-        plain, rows, plain.walk(plain.predict(tuned_network(plain, mini), text, 1.7), noise.initial(), noise, 0, STEPS)
+        plain, rows, plain.walk(plain.predict(tuned_network(plain, parts), text, 1.7), noise.initial(), noise, 0, STEPS)
     )
     assert set(rows["nfe"]) == {2 * STEPS}
 
 
 @pytest.mark.parametrize("k", STUDY["sample"]["strategies"]["combined"]["k"])
 @torch.no_grad()
-def test_combined_generation(mini: Mini, plain: Plain, k: int):
-    rows = written(mini, RUN, "combined", f"k={k}")
+def test_combined_generation(parts: Mini, plain: Plain, k: int):
+    rows = written(parts, RUN, "combined", f"k={k}")
     noise, text = start(plain, rows)
     x = plain.walk(plain.predict(plain.network(), text, 2.5), noise.initial(), noise, 0, k)
-    compare(plain, rows, plain.walk(plain.predict(tuned_network(plain, mini), text, 1.7), x, noise, k, STEPS))
+    compare(plain, rows, plain.walk(plain.predict(tuned_network(plain, parts), text, 1.7), x, noise, k, STEPS))
 
 
 @pytest.mark.parametrize("p", STUDY["sample"]["strategies"]["aig"]["p"])
 @torch.no_grad()
-def test_annealed_importance_guidance(mini: Mini, plain: Plain, p: int):
-    rows = written(mini, RUN, "aig", f"p={p}")
+def test_annealed_importance_guidance(parts: Mini, plain: Plain, p: int):
+    rows = written(parts, RUN, "aig", f"p={p}")
     noise, text = start(plain, rows)
-    base, tuned = plain.predict(plain.network(), text, 1.7), plain.predict(tuned_network(plain, mini), text, 1.0)
+    base, tuned = plain.predict(plain.network(), text, 1.7), plain.predict(tuned_network(plain, parts), text, 1.0)
 
     def mixed(x: torch.Tensor, i: int) -> torch.Tensor:
         weight = (i / STEPS) ** p

@@ -18,34 +18,45 @@ SEEDS = (3, 8)
 
 
 @pytest.fixture(scope="module")
-def plain(mini: Mini) -> Plain:
-    return Plain(mini)
+def plain(parts: Mini) -> Plain:
+    return Plain(parts)
+
+
+class BySeed(dict[int, Trained]):
+    """What plain torch makes of ReFL, by training seed, once each."""
+
+    def __init__(self, plain: Plain) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def __missing__(self, seed: int) -> Trained:
+        return self.setdefault(seed, refl(self.plain, seed))
 
 
 @pytest.fixture(scope="module")
-def trained(plain: Plain) -> dict[int, Trained]:
-    return {seed: refl(plain, seed) for seed in SEEDS}
+def trained(plain: Plain) -> BySeed:
+    return BySeed(plain)
 
 
-def log(mini: Mini, run: str) -> dict[tuple[int, str], float]:
-    rows = pd.read_parquet(mini.path(f"runs/{run}/train_log.parquet"))
+def log(parts: Mini, run: str) -> dict[tuple[int, str], float]:
+    rows = pd.read_parquet(parts.path(f"runs/{run}/train_log.parquet"))
     return rows.set_index(["step", "term"])["value"].to_dict()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_refl_logs_the_terms_of_its_own_prompts_guidance_and_weights(
-    mini: Mini, trained: dict[int, Trained], seed: int
+    parts: Mini, trained: BySeed, seed: int
 ):
-    found = log(mini, f"refl-s{seed}")
+    found = log(parts, f"refl-s{seed}")
     for step, terms in enumerate(trained[seed].logged):
         for name, value in terms.items():
             assert found[step, name] == pytest.approx(value, rel=1e-3, abs=1e-5), (step, name)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_refl_saves_the_averaged_weights(mini: Mini, plain: Plain, trained: dict[int, Trained], seed: int):
+def test_refl_saves_the_averaged_weights(parts: Mini, plain: Plain, trained: BySeed, seed: int):
     found, start = (
-        load_file(mini.path(f"runs/refl-s{seed}/policy.safetensors")),
+        load_file(parts.path(f"runs/refl-s{seed}/policy.safetensors")),
         dict(plain.network().named_parameters()),
     )
     names = {name: name.removeprefix("unet.") for name in found}
@@ -61,9 +72,9 @@ def test_refl_saves_the_averaged_weights(mini: Mini, plain: Plain, trained: dict
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_probes_are_of_fixed_prompts_without_guidance_and_by_every_reward(
-    mini: Mini, plain: Plain, trained: dict[int, Trained], seed: int
+    parts: Mini, plain: Plain, trained: BySeed, seed: int
 ):
-    size, found = STUDY["finetune"]["probe"], log(mini, f"refl-s{seed}")
+    size, found = STUDY["finetune"]["probe"], log(parts, f"refl-s{seed}")
     prompts = plain.rows("prompt", "train")
     chosen = prompts.iloc[:: max(1, len(prompts) // size["prompts"])].head(size["prompts"])
     rows = [(name, n) for name in chosen.index for n in range(size["samples"])]
@@ -80,8 +91,8 @@ def test_probes_are_of_fixed_prompts_without_guidance_and_by_every_reward(
             assert found[step, "probe_diversity"] == pytest.approx(float(apart.mean()), rel=2e-2)
 
 
-def test_imagerefl_starts_from_real_latents_of_its_own_captions(mini: Mini, plain: Plain):
-    own, found = STUDY["methods"]["imagerefl"], log(mini, "imagerefl-s8")
+def test_imagerefl_starts_from_real_latents_of_its_own_captions(parts: Mini, plain: Plain):
+    own, found = STUDY["methods"]["imagerefl"], log(parts, "imagerefl-s8")
     images, captions = plain.rows("image", "train"), plain.rows("caption", "train")
     network, rewards, errors = plain.network(), [], []
     for micro in range(2):  # neither is a turn of ReFL, and the weights are still the base's
@@ -107,13 +118,13 @@ def test_imagerefl_starts_from_real_latents_of_its_own_captions(mini: Mini, plai
     assert found[0, "loss_diffusion"] == pytest.approx(sum(errors) / 2, rel=1e-4)
 
 
-def test_lora_starts_from_normal_weights_over_the_rank(mini: Mini):
-    found = load_file(mini.path("runs/imagerefl-s8/policy.safetensors"))
+def test_lora_starts_from_normal_weights_over_the_rank(parts: Mini):
+    found = load_file(parts.path("runs/imagerefl-s8/policy.safetensors"))
     first = torch.cat([value.flatten() for name, value in found.items() if "lora_A" in name])
     assert float(first.std()) == pytest.approx(1 / STUDY["methods"]["imagerefl"]["train"]["lora"]["rank"], rel=0.1)
 
 
-def test_ddpo_samples_groups_of_its_own_prompts_with_its_eta_and_guidance(mini: Mini, plain: Plain):
+def test_ddpo_samples_groups_of_its_own_prompts_with_its_eta_and_guidance(parts: Mini, plain: Plain):
     own, prompts = STUDY["methods"]["ddpo"], plain.rows("prompt", "train")
     keys, size = [("train", place) for place in range(8)], own["images_per_prompt"]
     items = [prompts.index[_order(4, place // size, len(prompts))] for place in range(8)]
@@ -125,9 +136,9 @@ def test_ddpo_samples_groups_of_its_own_prompts_with_its_eta_and_guidance(mini: 
             mean, deviation = plain.transition(predict, x, i, own["eta"])
             x = mean + deviation * noise.step(i)
         rewards = plain.reward("proxy")(plain.decode(x), prompts.loc[items, "text"].tolist())
-    assert log(mini, "ddpo-s4")[0, "reward"] == pytest.approx(float(rewards.mean()), abs=1e-5)
+    assert log(parts, "ddpo-s4")[0, "reward"] == pytest.approx(float(rewards.mean()), abs=1e-5)
 
 
-def test_the_divergence_is_that_from_the_base(mini: Mini):
-    found = log(mini, "ddpo-s4")
+def test_the_divergence_is_that_from_the_base(parts: Mini):
+    found = log(parts, "ddpo-s4")
     assert found[0, "kl"] == 0 < found[1, "kl"]

@@ -51,7 +51,7 @@ def of_dvc(root: Path) -> Graph:
 
     with _inside(root):
         plan = Plan.read("params.yaml")  # as its first stage does: stages that not every study has are in the file
-        made = dvc_file.content(plan.crosses, plan.layout.report_files, plan.layout.needs)
+        made = dvc_file.of(plan.layout)
         (root / "dvc.yaml").write_text(made, encoding="utf-8")
     with _inside(root), Repo(str(root)) as repo:
         index = repo.index

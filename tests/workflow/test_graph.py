@@ -69,5 +69,5 @@ def test_every_output_is_asked_for(both: tuple[graphs.Graph, graphs.Graph]) -> N
 
 def test_dvc_yaml_is_written_from_the_table() -> None:
     plan = Plan.read(ROOT / "params.yaml")
-    wanted = dvc_file.content(plan.crosses, plan.layout.report_files, plan.layout.needs)
+    wanted = dvc_file.of(plan.layout)
     assert (ROOT / "dvc.yaml").read_text() == wanted, "stale: write it anew with `make dvc-file`"

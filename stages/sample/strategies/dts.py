@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from stages.about import End, StrategyAbout
-from stages.sample.trees import Trees, drawn
+from stages.sample.soft_values import drawn
+from stages.sample.trees import Trees
 
 ABOUT = StrategyAbout(
     "DTS",
