@@ -44,9 +44,7 @@ def log(parts: Mini, run: str) -> dict[tuple[int, str], float]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_refl_logs_the_terms_of_its_own_prompts_guidance_and_weights(
-    parts: Mini, trained: BySeed, seed: int
-):
+def test_refl_logs_the_terms_of_its_own_prompts_guidance_and_weights(parts: Mini, trained: BySeed, seed: int):
     found = log(parts, f"refl-s{seed}")
     for step, terms in enumerate(trained[seed].logged):
         for name, value in terms.items():
