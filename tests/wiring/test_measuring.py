@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -123,7 +124,7 @@ def test_pair_accuracy_is_recomputed(parts: Mini):
 
 
 def test_measures_of_the_base_are_recomputed_from_its_images(parts: Mini):
-    rows = pd.read_parquet(parts.path("measures/base.parquet"))
+    rows: Any = pd.read_parquet(parts.path("measures/base.parquet"))
     found, own = Audit(), {key: {"score": value} for key, value in judge(parts.raw, parts.out, ["base"])}
     kept = rows[rows["prompt_id"].notna() & rows["metric"].isin({key[-1] for key in own})].fillna({"sample": -1})
     found.table("scores of images", IMAGE, kept, own, 1e-4, 2e-5)
@@ -132,7 +133,7 @@ def test_measures_of_the_base_are_recomputed_from_its_images(parts: Mini):
     prompts = rows.groupby([*point, "train_seed", "prompt_id"], dropna=True)["score"].mean().reset_index()
     study = Study(parts.raw | {"report": parts.raw["report"] | parts.raw["measure"]}, prompts)
     ends = {key: study.interval(study.drawn(scores)) for key, scores in study.scores.items()}
-    summary = pd.read_parquet(parts.path("measures/base.summary.parquet"))
+    summary: Any = pd.read_parquet(parts.path("measures/base.summary.parquet"))
     summary = summary[summary["metric"].isin({key[-1] for key in ends})]
     found.table("summary", point, summary, {key: {name: own[name] for name in ENDS} for key, own in ends.items()})
     assert found.wrong == 0
