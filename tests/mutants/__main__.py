@@ -6,11 +6,9 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +17,11 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from stages.runtime import progress, whole_file
+from tests.mutants.worker import noticed
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
 T = TypeVar("T")
-PATIENCE = 900.0
-"""Seconds after which tests that still run count as having noticed: a fault may make a loop endless."""
 COPIED = (
     "stages", "tests", "workflow", "docs", "studies", "shipped", "data", "votes", "benchmarks", "profiles", "slurm",
 )  # fmt: skip
@@ -63,19 +60,6 @@ def mutants() -> list[Mutant]:
     """All entries of the list."""
     rows = tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"]
     return [Mutant(row["file"], row["old"], row["new"], tuple(row["tests"])) for row in rows]
-
-
-def noticed(root: Path, tests: Iterable[str]) -> bool:
-    """Whether the tests fail in the copy at `root`; raises RuntimeError where they could not be run at all."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        return True
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"{' '.join(tests)}: pytest ended with {done.returncode}: {done.stdout[-500:]}")
-    return done.returncode == 1
 
 
 def failing(chosen: Sequence[Mutant], copies: Sequence[Path]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants import worker
 from tests.mutants.__main__ import ROOT, Mutant, failing, known, mutants, run, write
 
 
@@ -29,7 +30,8 @@ def test_a_stale_entry_is_named(tmp_path: Path):
         Mutant("code.py", "b = 2", "b = 3", ("test_code.py",)).text(tmp_path)
 
 
-def test_a_fault_is_noticed_only_where_a_test_fails(tmp_path: Path):
+def test_a_fault_is_noticed_only_where_a_test_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "LIBRARIES", [])
     (tmp_path / "mine.py").write_text("def double(x):\n    return 2 * x\n\n\nUNUSED = 1\n")
     (tmp_path / "test_mine.py").write_text("from mine import double\n\n\ndef test():\n    assert double(3) == 6\n")
     seen, unseen = (("2 * x", "3 * x"), ("UNUSED = 1", "UNUSED = 2"))
