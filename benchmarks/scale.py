@@ -18,12 +18,11 @@ import torch
 from benchmarks.page import table
 from stages.estimate.counting import of_base, of_run
 from stages.finetune.budget import costs
-from stages.finetune.resolve import resolve as resolve_run
+from stages.finetune.resolve import training_plan
 from stages.models.process_noise import NoiseSchedule
 from stages.params import read_study
 from stages.runtime import whole_file
-from stages.sample.resolve import Plan
-from stages.sample.resolve import resolve as resolve_sampling
+from stages.sample.resolve import SamplingPlan, sampling_plan
 from workflow.layout import Layout
 
 STUDY, PAGE = Path("studies/sd15-hps.yaml"), Path("docs/scale.md")
@@ -87,14 +86,14 @@ def main() -> None:
 @cache
 def training(study: Path, run: str) -> tuple[float, float, int]:
     """Evaluations, and those among them with gradient, of an image; and the images of the whole run."""
-    plan = resolve_run(study, run)
+    plan = training_plan(study, run)
     found = list(islice(costs(plan, schedule()), COUNTED_STEPS))
     images = plan.train.batch_size
     forward, backward = (sum(getattr(cost, name) for cost in found) for name in ("forward", "backward"))
     return forward / COUNTED_STEPS / images, backward / COUNTED_STEPS / images, images * plan.train.steps
 
 
-def sampling(plan: Plan) -> tuple[int, int, dict[str, int]]:
+def sampling(plan: SamplingPlan) -> tuple[int, int, dict[str, int]]:
     """Evaluations per image of the base's job, how many images it decodes, and evaluations by strategy of a run."""
     base, run = of_base(plan, schedule()), of_run(plan, schedule())
     return base.nfe, base.decodes, {name: cost.nfe for name, cost in run.items()}
@@ -107,7 +106,7 @@ def schedule() -> NoiseSchedule:
 
 def jobs(study: Path, unit: Unit) -> list[Job]:
     """The jobs of one study on one base with one reward, `SEEDS` runs a method."""
-    plan, methods = resolve_sampling(study), _methods(study)
+    plan, methods = sampling_plan(study), _methods(study)
     images = PROMPTS * plan.sample.samples_per_prompt
     base, shown, strategies = sampling(plan)
     points = sum(len(each.settings.points()) for each in plan.of("tuned"))
@@ -138,7 +137,7 @@ def light_jobs(study: Path) -> int:
 
 def page(study: Path) -> Iterator[str]:
     """The lines of the page."""
-    plan = resolve_sampling(study)
+    plan = sampling_plan(study)
     base, _, strategies = sampling(plan)
     methods = _methods(study)
     grid = {unit: jobs(study, unit) for unit in UNITS}
@@ -187,7 +186,7 @@ def page(study: Path) -> Iterator[str]:
     yield TAIL
 
 
-def _study_row(unit: Unit, found: list[Job], plan: Plan) -> tuple[object, ...]:
+def _study_row(unit: Unit, found: list[Job], plan: SamplingPlan) -> tuple[object, ...]:
     by_name = {job.name: job for job in found}
     tuning = [job for job in found if job.name.startswith("finetune")]
     speed = PEAK * SHARE

@@ -18,7 +18,7 @@ from stages.encode.store import Encodings
 from stages.finetune.batch import Batch
 from stages.finetune.context import TrainingContext
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import resolve as resolve_run
+from stages.finetune.resolve import training_plan
 from stages.models.diffusion import DiffusionModel
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
@@ -26,7 +26,7 @@ from stages.prepare.source import ImportSettings, import_model
 from stages.rewards.base import load_reward
 from stages.rewards.open_clip import OpenClip, tokenizer
 from stages.runtime import device
-from stages.sample.resolve import resolve as resolve_sampling
+from stages.sample.resolve import sampling_plan
 from stages.sample.run import Identity, Sampling, sample_base, sample_run
 from stages.sample.suite import Suite
 
@@ -113,7 +113,7 @@ class Bench:
         """Micro-steps of a method, one for each of `middles`: plain, and ours. With `joined`, ours makes the
         predictions with gradient of all micro-steps at once.
         """
-        plan, encodings = resolve_run(self.place.study, f"{name}-s0"), self.encodings()
+        plan, encodings = training_plan(self.place.study, f"{name}-s0"), self.encodings()
         summed = plan.train.as_released.model_copy(update={"sum_accumulation": True})
         changes: dict[str, Any] = {"compile": compiled, "as_released": summed}
         if joined:
@@ -187,7 +187,7 @@ class Bench:
 
     def job(self, policy: Policy, compiled: bool = False) -> Sampling:
         """The sampling of the study, of whose base nothing but the shared steps is wanted."""
-        plan = resolve_sampling(self.place.study)
+        plan = sampling_plan(self.place.study)
         settings = plan.sample.model_copy(update={"compile": compiled})
         plan = replace(plan, sample=settings, strategies=plan.of("tuned"))
         sample = plan.sample

@@ -20,8 +20,8 @@ from stages.params import nearest
 from stages.prepare import source
 
 if TYPE_CHECKING:
-    from stages.finetune.resolve import Plan
-    from stages.sample.resolve import Plan as Sampling
+    from stages.finetune.resolve import TrainingPlan
+    from stages.sample.resolve import SamplingPlan
     from stages.study import Study
 
 TRAINED = "open_clip"
@@ -42,7 +42,7 @@ class Demand:
     why: str = ""
 
 
-def check(study: Study, runs: Mapping[str, Plan], sampling: Sampling, where: str) -> None:
+def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan, where: str) -> None:
     """Raise InputError that starts with `where` and names the key, where a section asks a model for what it lacks, or a
     model lacks its files or the models that it is made of. `runs` has a plan of each method that is trained.
     """
@@ -95,7 +95,7 @@ def _sections(study: Study) -> Iterator[Demand]:
         yield Demand("finetune.probe.oracle", oracle, "sees", "; take an oracle, as shapes_oracle or nearest_image")
 
 
-def _methods(study: Study, runs: Mapping[str, Plan]) -> Iterator[Demand]:
+def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]:
     pair = "; a reward of kind with_features or black_box takes them from another model"
     number = "; take a differentiable reward, or a method that sees the reward as a number"
     for method, plan in runs.items():
@@ -108,7 +108,7 @@ def _methods(study: Study, runs: Mapping[str, Plan]) -> Iterator[Demand]:
             yield Demand(key, reward, "words", pair)
 
 
-def _strategies(sampling: Sampling) -> Iterator[Demand]:
+def _strategies(sampling: SamplingPlan) -> Iterator[Demand]:
     for strategy in sampling.strategies:
         for name in strategy.settings.rewards():
             yield Demand(f"sample.strategies.{strategy.name}", name, "score")
@@ -116,7 +116,7 @@ def _strategies(sampling: Sampling) -> Iterator[Demand]:
                 yield Demand(f"sample.strategies.{strategy.name}", name, "gradient")
 
 
-def _data(study: Study, runs: Mapping[str, Plan]) -> Iterator[tuple[str, str, str]]:
+def _data(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[tuple[str, str, str]]:
     """(key, images or pairs, the one source that is taken or empty) of everything that takes curated data."""
     train = study.prepare.train
     for kind, models in (("vae", train.vae), ("base", train.base), ("clip", train.clip)):
@@ -133,7 +133,7 @@ def _data(study: Study, runs: Mapping[str, Plan]) -> Iterator[tuple[str, str, st
         yield "measure.features", "images", ""
 
 
-def _check_steps(study: Study, runs: Mapping[str, Plan], where: str) -> None:
+def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:
     """No more sampling steps than the noise schedule of the base has timesteps."""
     base = study.prepare.import_.get(BASE)
     most = TRAINED_STEPS if base is None else source.timesteps(base)
@@ -144,7 +144,7 @@ def _check_steps(study: Study, runs: Mapping[str, Plan], where: str) -> None:
             raise InputError(f"{where}{key}: {steps}, but the noise schedule of the base has {most} timesteps")
 
 
-def _check_targets(study: Study, runs: Mapping[str, Plan], where: str) -> None:
+def _check_targets(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:
     """Every target of LoRA is the end of a layer of the base, where its layers are known."""
     base, trained = study.prepare.import_.get(BASE), [n for n, p in runs.items() if p.train.trainable == "lora"]
     layers = source.linear_layers(base) if base is not None and trained else None

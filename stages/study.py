@@ -125,7 +125,7 @@ def load(path: str | Path) -> Study:
     names.check(raw, f"{path}: ")
     study = validate(Study, raw, f"{path}:")
     _check_models(study, f"{path}: ")
-    runs, sampling = _check_runs(study, path, raw), strategies.resolve(path, raw)
+    runs, sampling = _check_runs(study, path, raw), strategies.sampling_plan(path, raw)
     _check_strategies(study, sampling, f"{path}: ")
     demands.check(study, runs, sampling, f"{path}: ")
     _check_decided(study, sampling, f"{path}: ")
@@ -188,7 +188,7 @@ def _check_sizes(study: Study, where: str) -> None:
             raise InputError(f"{spot}: make latents of {vae.factor} pixels, which {key} {side} is no multiple of")
 
 
-def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str, methods.Plan]:
+def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str, methods.TrainingPlan]:
     """Runs are called <method>-s<seed>, their methods exist, and all of a method's settings fit together; returns a
     plan of each method that is trained.
 
@@ -200,7 +200,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
-        plans[run.method] = methods.resolve(path, name, raw)
+        plans[run.method] = methods.training_plan(path, name, raw)
         _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
         own, common = plans[run.method].train.probe.oracle, study.finetune.probe.oracle
         if own not in (None, common):
@@ -224,7 +224,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
     return plans
 
 
-def _check_predictor(study: Study, plan: methods.Plan, where: str) -> None:
+def _check_predictor(study: Study, plan: methods.TrainingPlan, where: str) -> None:
     """A distilled model that a method asks for is trained here, for the rollouts that it is used in."""
     name = plan.method_settings.needs.student
     if name is None:
@@ -237,7 +237,7 @@ def _check_predictor(study: Study, plan: methods.Plan, where: str) -> None:
             raise InputError(f"{where}: {key} {ours}, but its model {name!r} is distilled for {theirs}")
 
 
-def _check_strategies(study: Study, plan: strategies.Plan, where: str) -> None:
+def _check_strategies(study: Study, plan: strategies.SamplingPlan, where: str) -> None:
     """Rewards and further networks of sampling strategies are models and runs of the study."""
     for strategy in plan.strategies:
         spot = f"{where}sample.strategies.{strategy.name}"
@@ -248,7 +248,7 @@ def _check_strategies(study: Study, plan: strategies.Plan, where: str) -> None:
                 strategies.run_of(network, run, study.runs, spot)
 
 
-def _check_decided(study: Study, sampling: strategies.Plan, where: str) -> None:
+def _check_decided(study: Study, sampling: strategies.SamplingPlan, where: str) -> None:
     """What is taken from `decided` is decided, over indices that there are and a diversity that is measured."""
     if study.decided is None:
         for name, settings in study.methods.items():

@@ -15,7 +15,7 @@ from stages.finetune import method
 from stages.finetune.batch import Batch, LatentPairs
 from stages.finetune.method import Method
 from stages.finetune.objective import Run
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.settings import FinetuneSettings, MethodSettings, StudySettings
 from stages.finetune.training import Trainer
@@ -79,10 +79,12 @@ def settings(kind: str, values: dict[str, Any]) -> MethodSettings:
     return definition(kind).settings.model_validate({"kind": kind, **values})
 
 
-def plan(kind: str, values: dict[str, Any], train: FinetuneSettings) -> Plan:
+def plan(kind: str, values: dict[str, Any], train: FinetuneSettings) -> TrainingPlan:
     """The plan of a run of the method."""
     made, module = method.load(kind, kind)
-    return Plan("x-s0", "x", 0, made, module, settings(kind, values), train, StudySettings(reward="r", heldout="h"))
+    return TrainingPlan(
+        "x-s0", "x", 0, made, module, settings(kind, values), train, StudySettings(reward="r", heldout="h")
+    )
 
 
 def trainer(kind: str, values: dict[str, Any], train: FinetuneSettings, processes: Processes = ALONE) -> Trainer:

@@ -18,7 +18,7 @@ from stages.finetune.resolve import method
 from stages.params import read_study
 from stages.prepare.source import ImportSettings
 from stages.report import figure
-from stages.sample.resolve import Plan, resolve, run_of
+from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import Target
 
 
@@ -124,8 +124,8 @@ class Layout:
         ]
 
     @cached_property
-    def _sampling(self) -> Plan:
-        return resolve(self.file, self.study)
+    def _sampling(self) -> SamplingPlan:
+        return sampling_plan(self.file, self.study)
 
     @property
     def rewards(self) -> list[str]:

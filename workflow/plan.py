@@ -52,12 +52,12 @@ class Plan:
     def values(self) -> dict[str, Any]:
         """The study after validation, with every default; of a method, `train` is all that its runs train with."""
         found = self.study.model_dump(mode="json", by_alias=True)
-        sampled = strategies.resolve(self.layout.file).strategies
+        sampled = strategies.sampling_plan(self.layout.file).strategies
         found["sample"]["strategies"] = {one.name: one.settings.model_dump(mode="json") for one in sampled}
         for name, settings in self.layout.study["methods"].items():
             found["methods"][name] = methods.method(settings, name)[-1].model_dump(mode="json")
         for name, run in {self.layout.method(run): run for run in self.layout.runs}.items():
-            train = methods.resolve(self.layout.file, run, self.layout.study).train
+            train = methods.training_plan(self.layout.file, run, self.layout.study).train
             found["methods"][name]["train"] = train.model_dump(mode="json")
         return found
 

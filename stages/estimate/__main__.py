@@ -39,16 +39,16 @@ def main() -> None:
     from stages.estimate.trial import sampling, training
     from stages.finetune.context import TrainingContext
     from stages.finetune.paths import Paths
-    from stages.finetune.resolve import resolve
+    from stages.finetune.resolve import training_plan
     from stages.models import record
     from stages.rewards.base import load_reward
     from stages.runtime import device, progress
-    from stages.sample.resolve import resolve as resolve_sampling
+    from stages.sample.resolve import sampling_plan
 
     paths = Paths(args.base, args.reward, None, args.tensors, args.index, args.predictors)
     steps = section(args.params, "sample", GridSettings).steps
     guess = stand_in(steps)  # `decided` need not have run
-    plans, every = [], [resolve(args.params, first[method], found=guess) for method in counted]
+    plans, every = [], [training_plan(args.params, first[method], found=guess) for method in counted]
     for plan in every:
         student = plan.method_settings.needs.student
         distilled = None if student is None else paths.student(student)
@@ -57,7 +57,7 @@ def main() -> None:
             continue
         print(f"{plan.method}: left out, its distilled model {student!r} is not there yet")
         del counted[plan.method]
-    wanted = resolve_sampling(args.params, found=guess)
+    wanted = sampling_plan(args.params, found=guess)
     asked = dict.fromkeys([*wanted.rewards("base"), *wanted.rewards("tuned")])
     if asked and args.models is None:
         raise InputError(

@@ -15,7 +15,7 @@ from stages.models.stand_in import StandIn
 from stages.sample.context import Context
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
-from stages.sample.resolve import Plan, Strategy
+from stages.sample.resolve import SamplingPlan, Strategy
 from stages.sample.settings import Target
 
 
@@ -29,7 +29,7 @@ class LowReward:
         return 0 * images.sum((1, 2, 3)) - 1e30
 
 
-def of_base(plan: Plan, process: DiffusionProcess) -> Cost:
+def of_base(plan: SamplingPlan, process: DiffusionProcess) -> Cost:
     """The cost of an image of the base's job: of all settings, and of passes that only keep latents."""
     shown = [each for strategy in plan.of("base") for each in _costs(strategy, plan, process, "base")]
     passes = {
@@ -41,7 +41,7 @@ def of_base(plan: Plan, process: DiffusionProcess) -> Cost:
     return total([*shown, *hidden])
 
 
-def of_run(plan: Plan, process: DiffusionProcess) -> dict[str, Cost]:
+def of_run(plan: SamplingPlan, process: DiffusionProcess) -> dict[str, Cost]:
     """The cost of an image of the job of a run by strategy, over all its settings; steps that the base's job has made
     are not among them.
     """
@@ -53,12 +53,12 @@ def total(costs: Sequence[Cost]) -> Cost:
     return Cost(*(sum(column) for column in zip(Cost(), *costs, strict=True)))
 
 
-def _costs(strategy: Strategy, plan: Plan, process: DiffusionProcess, target: Target) -> list[Cost]:
+def _costs(strategy: Strategy, plan: SamplingPlan, process: DiffusionProcess, target: Target) -> list[Cost]:
     return [_cost(strategy, value, plan, process, target) for _, value in strategy.settings.points()]
 
 
 @torch.no_grad()
-def _cost(strategy: Strategy, value: float, plan: Plan, process: DiffusionProcess, target: Target) -> Cost:
+def _cost(strategy: Strategy, value: float, plan: SamplingPlan, process: DiffusionProcess, target: Target) -> Cost:
     """The cost of one image at one point."""
     settings, grid, device = strategy.settings, process.grid(plan.sample.steps), process.device
     nothing = Conditioning(torch.zeros(1, 1, 1, device=device))

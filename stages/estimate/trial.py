@@ -20,11 +20,11 @@ from stages.encode.store import Encodings
 from stages.estimate import counting
 from stages.finetune.budget import costs, within_budget
 from stages.finetune.context import TrainingContext
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import RewardFunction
 from stages.models.diffusion import DiffusionModel
 from stages.sample.meter import Cost
-from stages.sample.resolve import Plan as SamplingPlan
+from stages.sample.resolve import SamplingPlan
 from stages.sample.run import Sampling as SamplingJob
 from stages.sample.settings import Target
 from stages.sample.suite import Suite
@@ -59,7 +59,7 @@ class Sampling:
     latents_mb: float
 
 
-def training(plan: Plan, context: TrainingContext) -> Training:
+def training(plan: TrainingPlan, context: TrainingContext) -> Training:
     """Time a moment of the plan's training; the policy is thrown away."""
     device, process = context.model.device, context.model.process
     if device.type == "cuda":

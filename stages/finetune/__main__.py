@@ -10,7 +10,7 @@ from stages import lineage, processes
 from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import resolve
+from stages.finetune.resolve import training_plan
 from stages.runtime import run_stage
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="written: the trained part of the policy")
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
     args = parser.parse_args()
-    plan = resolve(args.params, args.run, found=None if args.auto is None else Resolved.read(args.auto))
+    plan = training_plan(args.params, args.run, found=None if args.auto is None else Resolved.read(args.auto))
     if plan.method_settings.auto:
         raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")
     paths = Paths(

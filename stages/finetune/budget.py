@@ -29,13 +29,13 @@ from stages.models.process import DiffusionProcess
 from stages.models.stand_in import StandIn
 
 if TYPE_CHECKING:
-    from stages.finetune.resolve import Plan
+    from stages.finetune.resolve import TrainingPlan
 
 UNMOVED = 1e-12
 """A learning rate that leaves a weight of 1 as it is."""
 
 
-def within_budget(plan: Plan, process: DiffusionProcess) -> Plan:
+def within_budget(plan: TrainingPlan, process: DiffusionProcess) -> TrainingPlan:
     """The plan with the number of steps that its budget pays for; the same plan where it has none.
 
     Raises InputError where the budget does not pay for one step.
@@ -49,7 +49,7 @@ def within_budget(plan: Plan, process: DiffusionProcess) -> Plan:
     return replace(plan, train=plan.train.model_copy(update={"steps": steps}))
 
 
-def steps_within(plan: Plan, process: DiffusionProcess, compute: float) -> int:
+def steps_within(plan: TrainingPlan, process: DiffusionProcess, compute: float) -> int:
     """The most optimizer steps whose compute, over all of them, is not above `compute`."""
     spent = 0.0
     for step, cost in enumerate(costs(plan, process)):
@@ -59,7 +59,7 @@ def steps_within(plan: Plan, process: DiffusionProcess, compute: float) -> int:
     raise AssertionError("costs never end")
 
 
-def costs(plan: Plan, process: DiffusionProcess) -> Iterator[Cost]:
+def costs(plan: TrainingPlan, process: DiffusionProcess) -> Iterator[Cost]:
     """The cost of every optimizer step from the first on, without end: the random indices are those of training.
 
     The method's own objective trains a network that returns its input, on latents of one number, so no weights and no
@@ -81,7 +81,7 @@ def costs(plan: Plan, process: DiffusionProcess) -> Iterator[Cost]:
         yield cost
 
 
-def stand_in(plan: Plan, process: DiffusionProcess) -> Trainer:
+def stand_in(plan: TrainingPlan, process: DiffusionProcess) -> Trainer:
     """A trainer of the plan on networks that cost nothing and a reward that is 0 for everything."""
     optimizer, needs = plan.train.optimizer.model_copy(update={"lr": UNMOVED}), plan.method_settings.needs
     train = plan.train.model_copy(update={"optimizer": optimizer, "nonfinite": "stop"})

@@ -13,7 +13,7 @@ from stages.finetune.objective import Run
 from stages.finetune.paths import Paths
 from stages.finetune.probe import Probe
 from stages.finetune.requirements import require_enough
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.training import Trainer
 from stages.models import record
@@ -36,7 +36,7 @@ class TrainingContext:
     rewards: dict[str, Reward]
 
     @classmethod
-    def load(cls, paths: Paths, plans: Sequence[Plan]) -> TrainingContext:
+    def load(cls, paths: Paths, plans: Sequence[TrainingPlan]) -> TrainingContext:
         """Everything that the plans need; raises InputError where their methods need more than the reward has.
 
         The held-out reward and the oracle are loaded where the paths name them.
@@ -55,12 +55,12 @@ class TrainingContext:
         encodings.require_channels(model.channels, paths.tensors)
         return cls(paths, model, encodings, rewards)
 
-    def policy(self, plan: Plan) -> Policy:
+    def policy(self, plan: TrainingPlan) -> Policy:
         """The policy of a plan before its first step: equal to the base."""
         train, lora = plan.train, plan.train.lora
         return make_policy(self.model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
 
-    def trainer(self, plan: Plan, policy: Policy, processes: Processes = ALONE) -> Trainer:
+    def trainer(self, plan: TrainingPlan, policy: Policy, processes: Processes = ALONE) -> Trainer:
         """The trainer of a plan before its first step; raises InputError where something that its method needs is not
         there.
         """
@@ -72,7 +72,7 @@ class TrainingContext:
         objective = plan.definition.objective(plan.method_settings, run)
         return Trainer.start(run, objective, dict(policy.parameters()))
 
-    def networks(self, plan: Plan, policy: Policy) -> Networks:
+    def networks(self, plan: TrainingPlan, policy: Policy) -> Networks:
         """The networks that the plan's method needs, on the grid of its rollouts."""
         train, needs, process = plan.train, plan.method_settings.needs, self.model.process
         return Networks(
@@ -86,7 +86,7 @@ class TrainingContext:
             student=self.student(plan, needs.student) if needs.student is not None else None,
         )
 
-    def student(self, plan: Plan, name: str) -> Denoiser:
+    def student(self, plan: TrainingPlan, name: str) -> Denoiser:
         """The consistency model of that name; raises InputError where there is none."""
         path = self.paths.student(name)
         if path is None:
@@ -96,7 +96,7 @@ class TrainingContext:
             raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
         return Denoiser(load_student(found.folder(), self.model.device), self.model.process)
 
-    def data(self, plan: Plan, processes: Processes = ALONE) -> Data:
+    def data(self, plan: TrainingPlan, processes: Processes = ALONE) -> Data:
         """The prompts, the captioned images or the pairs that the plan's method trains on."""
         needs, source = plan.method_settings.needs, plan.method_settings.source
         if needs.data == "labelled":
@@ -114,7 +114,7 @@ class TrainingContext:
             pairs=pairs,
         )  # fmt: skip
 
-    def probe(self, plan: Plan) -> Probe:
+    def probe(self, plan: TrainingPlan) -> Probe:
         """The same training prompts and noise for every run of the study, so that their curves compare."""
         size, prompts = plan.train.probe, self.encodings.prompts("train")
         chosen = prompts[:: max(1, len(prompts) // size.prompts)][: size.prompts]

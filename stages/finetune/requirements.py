@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from stages.errors import InputError
 from stages.finetune import method
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import TrainingPlan
 from stages.rewards.base import Embedder, Reward
 
 
-def require_enough(plan: Plan, reward: Reward) -> Reward:
+def require_enough(plan: TrainingPlan, reward: Reward) -> Reward:
     """`reward` itself; raises InputError where it does not give the gradient, or the features, that the plan's method
     needs.
     """

@@ -18,7 +18,7 @@ from stages.runtime import sha256
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """One run: its name, the entry of `methods` and what its kind is, the settings, seeds and rewards' names.
 
     `module` is the one that `definition` stands in.
@@ -56,7 +56,7 @@ class Plan:
         }  # fmt: skip
 
 
-def require_even(plan: Plan, processes: int) -> None:
+def require_even(plan: TrainingPlan, processes: int) -> None:
     """Raise InputError where what a micro-batch is made of does not divide evenly among so many processes, or where the
     method trains in one only.
     """
@@ -81,7 +81,9 @@ def method(settings: Mapping[str, Any], where: str) -> tuple[Method[Any], Module
     return definition, module, validate(definition.settings, settings, where)
 
 
-def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None, found: Resolved | None = None) -> Plan:
+def training_plan(
+    path: str | Path, name: str, study: dict[str, Any] | None = None, found: Resolved | None = None
+) -> TrainingPlan:
     """The plan of run `name` of the study at `path`; raises InputError for anything that does not fit together.
 
     `study` is what stands in the file, where it was read before, and `found` what `auto` stands for, where that is
@@ -108,4 +110,4 @@ def resolve(path: str | Path, name: str, study: dict[str, Any] | None = None, fo
         raise InputError(f"{path}: methods.{run.method}: {error}") from None
     about = section(path, "study", StudySettings, study)
     taken = {key: value for key, value in settings.model_dump().items() if said[key] == "auto" != value}
-    return Plan(name, run.method, run.seed, definition, module, settings, train, about, taken)
+    return TrainingPlan(name, run.method, run.seed, definition, module, settings, train, about, taken)

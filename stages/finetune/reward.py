@@ -60,7 +60,7 @@ class Similarity:
 
 
 @dataclass(frozen=True)
-class RewardGradient:
+class LatentGradient:
     """`rewards` [N], the `gradient` [N, C, h, w] of the loss by the latents, and `distances` [N] from the real images,
     where a similarity to them is wanted.
     """
@@ -107,7 +107,7 @@ class LatentReward:
         factor: float = 1.0,
         weights: Tensor | None = None,
         similarity: Similarity | None = None,
-    ) -> RewardGradient:
+    ) -> LatentGradient:
         """Judge clean latents [N, C, h, w]: the gradient by them of `factor` times the loss, with the similarity in it.
 
         `weights` [N] are those of the images in the loss. Raises InputError where a similarity is wanted and the reward
@@ -127,7 +127,7 @@ class LatentReward:
                 (factor * len(found) / len(x0) * loss).backward()
             rewards.append(found.detach())
         assert x0.grad is not None
-        return RewardGradient(torch.cat(rewards), x0.grad, torch.cat(distances) if distances else None)
+        return LatentGradient(torch.cat(rewards), x0.grad, torch.cat(distances) if distances else None)
 
     def _judged(self, x0: Tensor, prompts: Sequence[str], real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Rewards [N] of latents, and 1 - cosine [N] between their images' features and those of `real` latents."""

@@ -10,7 +10,7 @@ from stages import tables
 from stages.finetune.budget import within_budget
 from stages.finetune.context import TrainingContext
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import Plan, require_even
+from stages.finetune.resolve import TrainingPlan, require_even
 from stages.finetune.training import Checkpoint, train
 from stages.models.diffusion import Denoiser
 from stages.processes import ALONE, Processes
@@ -23,7 +23,7 @@ LOG_EVERY = 10  # optimizer steps between two points of the tracked curves; the 
 
 
 def finetune(
-    plan: Plan, paths: Paths, weights: Path, log: Path, job: Job, state: State | None = None,
+    plan: TrainingPlan, paths: Paths, weights: Path, log: Path, job: Job, state: State | None = None,
     processes: Processes = ALONE,
 ) -> None:  # fmt: skip
     """Train the policy of `plan` and write `weights` (the trained part only), then `log`.
@@ -53,7 +53,7 @@ def finetune(
     processes.wait()
 
 
-def taken(plan: Plan) -> dict[str, float]:
+def taken(plan: TrainingPlan) -> dict[str, float]:
     """Terms of the log that say what `auto` stood for: `auto_start`; of a range `auto_middle_0` and `auto_middle_1`."""
     found: dict[str, float] = {}
     for key, value in plan.taken.items():
@@ -64,13 +64,13 @@ def taken(plan: Plan) -> dict[str, float]:
     return found
 
 
-def track(job: Job, plan: Plan, step: int, terms: Mapping[str, float]) -> None:
+def track(job: Job, plan: TrainingPlan, step: int, terms: Mapping[str, float]) -> None:
     """Some steps of the log, for those who watch while training goes on."""
     if step % LOG_EVERY == 0 or any(name.startswith("probe_") for name in terms):
         job.metrics({_tracked(name, plan): value for name, value in terms.items()}, step=step)
 
 
-def _tracked(name: str, plan: Plan) -> str:
+def _tracked(name: str, plan: TrainingPlan) -> str:
     """`probe_<training reward>` is tracked as `probe/reward`, the held-out one as `probe/heldout`, so that studies
     compare.
     """

@@ -19,8 +19,8 @@ from stages.lineage.record import (
     FINISHED,
     FOLDER,
     KILLED,
+    Logged,
     Model,
-    Point,
     Record,
     flat,
     read_records,
@@ -60,7 +60,7 @@ class Job:
         seconds = time.monotonic() - self._start
         for name, value in values.items():
             try:
-                point = Point(float(value), None if step is None else int(step), seconds)
+                point = Logged(float(value), None if step is None else int(step), seconds)
             except Exception:  # a tensor that is no scalar raises an error of its own
                 self.warn(f"metric {name!r} is not a number: {value!r:.80}")
                 continue

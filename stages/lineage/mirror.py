@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stages.lineage import runs, views
-from stages.lineage.record import RUNNING, File, Model, Point, Record, read_record, record_path
+from stages.lineage.record import RUNNING, File, Logged, Model, Record, read_record, record_path
 from stages.lineage.store import Connection
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Mirror:
         for batch in _batches(new, 500):
             self._to.client.log_batch(self._run, metrics=batch)
 
-    def _unknown(self, name: str, points: list[Point]) -> list[Point]:
+    def _unknown(self, name: str, points: list[Logged]) -> list[Logged]:
         """Points that the earlier execution, whose run this one has taken up, did not log already."""
         if name not in self._before:
             return points
@@ -188,7 +188,7 @@ def legal(name: str) -> str:
     return "/".join(part for part in parts if part.strip("."))[:250] or "_"
 
 
-def _metric(name: str, point: Point, started: float) -> Metric:
+def _metric(name: str, point: Logged, started: float) -> Metric:
     from mlflow.entities import Metric
 
     return Metric(name, point.value, int((started + point.seconds) * 1000), point.step or 0)

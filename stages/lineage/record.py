@@ -35,7 +35,7 @@ class File:
 
 
 @dataclass
-class Point:
+class Logged:
     """One value of a metric; `seconds` counts from the start of the job."""
 
     value: float
@@ -99,7 +99,7 @@ class Record:
     peak_gpu_memory: int = 0
     """Highest memory held by torch on the GPU, bytes; 0 without one."""
     parameters: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, list[Point]] = field(default_factory=dict)
+    metrics: dict[str, list[Logged]] = field(default_factory=dict)
     inputs: list[File] = field(default_factory=list)
     outputs: list[File] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
@@ -201,8 +201,8 @@ def _lines(value: Any) -> str:
     return json.dumps(value)
 
 
-def _point(values: dict[str, Any]) -> Point:
-    return Point(value=float(values["value"]), step=values["step"], seconds=float(values["seconds"]))
+def _point(values: dict[str, Any]) -> Logged:
+    return Logged(value=float(values["value"]), step=values["step"], seconds=float(values["seconds"]))
 
 
 def _strict(value: Any) -> Any:

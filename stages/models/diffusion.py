@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import InputError
-from stages.models.bases.layout import SCHEDULER, Layout, read_json
+from stages.models.bases.layout import SCHEDULER, BaseLayout, read_json
 from stages.models.bases.loading import Folder, SingleFile, Source, load_part, load_texts, text_encoder
 from stages.models.bases.texts import TextEncoder, Texts
 from stages.models.calls import network_output
@@ -169,7 +169,7 @@ class DiffusionModel:
 
     record: ModelRecord
     process: DiffusionProcess
-    layout: Layout
+    layout: BaseLayout
     parts: dict[str, object]
 
     @property
@@ -245,7 +245,7 @@ def source_of(record: ModelRecord, parts: Collection[str]) -> Source:
         raise InputError(f"model {record.name!r} is of kind {record.kind!r}, expected a diffusers folder")
     options = record.options
     config, variant = options.get("config"), options.get("variant")
-    layout = Layout(Path(str(config or record.path)), str(variant) if variant else None)
+    layout = BaseLayout(Path(str(config or record.path)), str(variant) if variant else None)
     layout.check(parts, configs_only=config is not None)
     if config is not None:
         record.folder()

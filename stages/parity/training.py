@@ -58,7 +58,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class NetworkCall:
     """One call of the network: its index, input, prediction, and whether gradients were recorded."""
 
     index: int
@@ -172,13 +172,13 @@ def _step(reference: ParitySet, tag: str) -> Iterator[Check]:
     yield compare(f"{name}.grad_norm_official", norm, expected.value("train", tag, "grad_norm_official"), VALUE)
 
 
-def watch(networks: Networks) -> list[Evaluation]:
+def watch(networks: Networks) -> list[NetworkCall]:
     """A list that fills with the evaluations of the policy."""
-    seen: list[Evaluation] = []
+    seen: list[NetworkCall] = []
     indices = {int(t): i for i, t in enumerate(networks.grid.timesteps)}
 
     def note(x: Tensor, t: Tensor, eps: Tensor) -> None:
-        seen.append(Evaluation(indices[int(t)], x.detach(), eps.detach(), torch.is_grad_enabled()))
+        seen.append(NetworkCall(indices[int(t)], x.detach(), eps.detach(), torch.is_grad_enabled()))
 
     networks.policy.seen = note
     return seen
@@ -199,7 +199,7 @@ def _losses(reference: ParitySet, tag: str, terms: Mapping[str, Tensor], error: 
         yield compare(f"{name}.L_mse", error, wanted, VALUE)
 
 
-def _evaluations(reference: ParitySet, tag: str, given: Item, seen: list[Evaluation]) -> Iterator[Check]:
+def _evaluations(reference: ParitySet, tag: str, given: Item, seen: list[NetworkCall]) -> Iterator[Check]:
     """What went into and came out of the network, at the judged step and for the diffusion loss, and in which order."""
     expected, name = reference.expected, f"train.{tag}"
     recorded = [one for one in seen if one.gradient]

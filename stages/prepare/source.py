@@ -14,7 +14,7 @@ from stages import contents, gives, own_code, walk
 from stages.errors import InputError
 from stages.kinds import shown
 from stages.models import record
-from stages.models.bases.layout import SCHEDULER, Layout, read_json
+from stages.models.bases.layout import SCHEDULER, BaseLayout, read_json
 from stages.models.bases.single import require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.models.bases.weights import linear_layers as base_layers
@@ -181,7 +181,7 @@ def linear_layers(settings: ImportSettings) -> list[str] | None:
     if settings.folder is None or not Path(settings.folder).is_dir():
         return None
     variant = settings.options.get("variant")
-    layout = Layout(Path(settings.folder), str(variant) if variant else None)
+    layout = BaseLayout(Path(settings.folder), str(variant) if variant else None)
     if not (layout.folder / layout.family.network).is_dir():
         return None
     weights = layout.weights(layout.family.network)
@@ -200,7 +200,7 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
             f"{where}: {place}: a single file holds weights only; name in options.config the diffusers folder of the "
             "same family whose configurations and tokenizers go with it"
         )
-    layout = Layout(Path(str(config)) if config else place, str(variant) if variant else None)
+    layout = BaseLayout(Path(str(config)) if config else place, str(variant) if variant else None)
     if config and not layout.folder.is_dir():
         raise InputError(f"{where}.options.config: {config}: no such folder")
     layout.check(("unet", "vae", "text_encoder"), configs_only=bool(config))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stages.about import End
-from stages.report.load import Evaluation, Point
+from stages.report.load import Measurements, Point
 from stages.report.look import BASE, Look, Strategy
 
 
@@ -53,7 +53,7 @@ class Curve:
         return self.own[(len(self.own) - 1) // 2]
 
 
-def curve(look: Look, evaluation: Evaluation, method: str, strategy: Strategy) -> Curve | None:
+def curve(look: Look, evaluation: Measurements, method: str, strategy: Strategy) -> Curve | None:
     """The curve of a method under a strategy; None where nothing of it was measured.
 
     An end stands where the strategy's `ABOUT` has it (`plain`: the run's own network alone, `base`: the base alone), if
@@ -73,31 +73,31 @@ def curve(look: Look, evaluation: Evaluation, method: str, strategy: Strategy) -
     return Curve(method, strategy, tuple(sorted([*starts, *own, *ends], key=lambda stop: stop.at)))
 
 
-def _end(end: End | None, point: Point | None, setting: str, evaluation: Evaluation) -> list[Stop]:
+def _end(end: End | None, point: Point | None, setting: str, evaluation: Measurements) -> list[Stop]:
     if end is None or point is None or point not in evaluation.labels:
         return []
     return [Stop(point, end.at, setting, end=True)]
 
 
-def leading(look: Look, evaluation: Evaluation, method: str) -> Curve | None:
+def leading(look: Look, evaluation: Measurements, method: str) -> Curve | None:
     """The curve by which a method is compared with others; None where the study has no such strategy."""
     return curve(look, evaluation, method, look.leading) if look.leading else None
 
 
-def strategies(look: Look, evaluation: Evaluation, methods: Iterable[str]) -> list[Curve]:
+def strategies(look: Look, evaluation: Measurements, methods: Iterable[str]) -> list[Curve]:
     """Every curve of some methods, method by method."""
     drawn = [strategy for strategy in look.strategies.values() if strategy.about.role == "curve"]
     found = [curve(look, evaluation, method, strategy) for method in methods for strategy in drawn]
     return [one for one in found if one is not None]
 
 
-def base_curves(look: Look, evaluation: Evaluation) -> list[Curve]:
+def base_curves(look: Look, evaluation: Measurements) -> list[Curve]:
     """The base model over its guidance scales, and under every strategy that it was sampled with."""
     scales = curve(look, evaluation, BASE, look.strategy(evaluation.base.strategy))
     return [*([scales] if scales else []), *strategies(look, evaluation, [BASE])]
 
 
-def tuned_point(look: Look, evaluation: Evaluation, method: str) -> Point | None:
+def tuned_point(look: Look, evaluation: Measurements, method: str) -> Point | None:
     """The tuned network alone, where it was sampled; at the lowest of several settings."""
     for strategy in look.strategies.values():
         if strategy.about.role == "tuned" and (values := evaluation.values(method, strategy.name)):

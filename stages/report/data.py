@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.decided.shares import Share
 from stages.report import curation, decided, load, people, students
 from stages.report.findings import Findings
-from stages.report.load import Evaluation, Log
+from stages.report.load import Log, Measurements
 from stages.report.look import Look
 from stages.report.people import People
 from stages.report.settings import ReportStudy
@@ -41,7 +41,7 @@ class ReportData:
 
     study: ReportStudy
     look: Look
-    evaluation: Evaluation
+    evaluation: Measurements
     findings: Findings
     log: Log
     samples: Path

@@ -58,7 +58,7 @@ Log: TypeAlias = Mapping[str, Mapping[str, Series]]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Measurements:
     """Every measurement of a study.
 
     `arrays` holds, for metrics with one score per prompt, means over the samples of a prompt: (training seeds,
@@ -103,7 +103,7 @@ class Evaluation:
             raise InputError(f"measures of {point.method!r}: no rows of {metric!r} for {where}") from None
 
 
-def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) -> Evaluation:
+def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) -> Measurements:
     """Read the measures, summaries and costs of the base and of every run of the study.
 
     Raises InputError for a missing or foreign file, where a metric that the report needs was not measured, and where
@@ -120,7 +120,7 @@ def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) ->
     seeds = {method: tuple(sorted(s for m, s in runs.values() if m == method)) for method, _ in runs.values()}
     summaries = [row for part in summed.values() for row in part]
     labels = {_point(row): str(row["setting"]) for row in summaries}
-    return Evaluation(
+    return Measurements(
         prompts=prompts,
         seeds=seeds,
         arrays=_arrays(rows, seeds, prompts),

@@ -14,7 +14,7 @@ from stages.report import best, claims, curves, gaps
 from stages.report.claims import Draws, Interval, Judgement
 from stages.report.curves import Curve
 from stages.report.findings import Finding, Findings
-from stages.report.load import Evaluation, Point
+from stages.report.load import Measurements, Point
 from stages.report.look import BASE, Look
 from stages.report.settings import ReportStudy
 
@@ -29,14 +29,14 @@ class Bootstrap:
     level: float
 
     @classmethod
-    def of(cls, study: ReportStudy, evaluation: Evaluation) -> Bootstrap:
+    def of(cls, study: ReportStudy, evaluation: Measurements) -> Bootstrap:
         """As many resamples as the study asks for, from its seed."""
         seeds = study.report.resample == "prompts_and_seeds"
         draws = Draws.of(len(evaluation.prompts), study.report.bootstrap, study.study.seed, seeds)
         return cls(draws, study.report.interval)
 
 
-def find(study: ReportStudy, look: Look, evaluation: Evaluation) -> Findings:
+def find(study: ReportStudy, look: Look, evaluation: Measurements) -> Findings:
     """Every finding that the study has data for."""
     asked = _Asked(study, look, evaluation, Bootstrap.of(study, evaluation))
     rows = (
@@ -52,7 +52,7 @@ class _Asked:
 
     study: ReportStudy
     look: Look
-    evaluation: Evaluation
+    evaluation: Measurements
     bootstrap: Bootstrap
 
     def estimates(self) -> Iterator[Finding]:

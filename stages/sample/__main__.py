@@ -15,7 +15,7 @@ from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.params import read_study, section
 from stages.runtime import device, run_stage
-from stages.sample.resolve import Plan, resolve, run_of
+from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import RunIdentity, Target
 from stages.sample.shards import join
 from stages.shards import Shard
@@ -55,7 +55,7 @@ def main() -> None:
     if args.what == "join":
         joined_images(args)
         return
-    plan = resolve(args.params, found=None if args.auto is None else Resolved.read(args.auto))
+    plan = sampling_plan(args.params, found=None if args.auto is None else Resolved.read(args.auto))
     for strategy in plan.strategies:
         if strategy.settings.auto:
             raise InputError(f"--auto: strategy {strategy.name!r} has auto; expected auto.json of `decided`")
@@ -74,7 +74,7 @@ def joined_images(args: argparse.Namespace) -> None:
         job.metrics({"images": join(args.parts, args.samples)})
 
 
-def base_images(args: argparse.Namespace, plan: Plan) -> None:
+def base_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     """`sample base`."""
     asked = [_record(args, name) for name in plan.rewards("base")]
     others = _networks(args, plan, "base")
@@ -91,7 +91,7 @@ def base_images(args: argparse.Namespace, plan: Plan) -> None:
             job.metrics({"images": sample_base(work, args.samples, args.latents, state, several)})
 
 
-def run_images(args: argparse.Namespace, plan: Plan) -> None:
+def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     """`sample run`."""
     run, shard = section(args.params, f"runs.{args.run}", RunIdentity), Shard.parse(args.shard)
     name = shard.named(args.run)
@@ -119,7 +119,7 @@ def _record(args: argparse.Namespace, reward: str) -> Path:
     return args.models / f"{reward}.json"
 
 
-def _networks(args: argparse.Namespace, plan: Plan, run: str) -> dict[str, Path]:
+def _networks(args: argparse.Namespace, plan: SamplingPlan, run: str) -> dict[str, Path]:
     """The trained weights of further networks that strategies evaluate."""
     names = plan.networks("base" if run == "base" else "tuned")
     if names and args.runs is None:
@@ -131,7 +131,7 @@ def _networks(args: argparse.Namespace, plan: Plan, run: str) -> dict[str, Path]
     }
 
 
-def _sampling(args: argparse.Namespace, plan: Plan, target: Target, others: Mapping[str, Path]) -> Sampling:
+def _sampling(args: argparse.Namespace, plan: SamplingPlan, target: Target, others: Mapping[str, Path]) -> Sampling:
     from stages.encode.store import Encodings
     from stages.models.diffusion import load_diffusion
     from stages.models.policy import load_policy

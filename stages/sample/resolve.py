@@ -29,7 +29,7 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """Everything sampling needs of a study."""
 
     seed: int
@@ -113,7 +113,7 @@ def strategy(
     return Strategy(name, module, settings)
 
 
-def resolve(path: str | Path, study: dict[str, Any] | None = None, found: Resolved | None = None) -> Plan:
+def sampling_plan(path: str | Path, study: dict[str, Any] | None = None, found: Resolved | None = None) -> SamplingPlan:
     """The plan of the study at `path`; `study` is what stands in the file, where it was read before, and `found` what
     `auto` stands for, where that is known.
     """
@@ -122,7 +122,7 @@ def resolve(path: str | Path, study: dict[str, Any] | None = None, found: Resolv
         strategy(name, values, sample, f"{path}: sample.strategies.{name}", found)
         for name, values in sample.entries().items()
     ]
-    return Plan(section(path, "study", StudySeed, study).seed, sample, made)
+    return SamplingPlan(section(path, "study", StudySeed, study).seed, sample, made)
 
 
 def _parse(values: Mapping[str, Any], where: str) -> tuple[ModuleType, StrategySettings]:

@@ -29,7 +29,7 @@ from stages.sample import latents
 from stages.sample.context import Context
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
-from stages.sample.resolve import Plan, Strategy
+from stages.sample.resolve import SamplingPlan, Strategy
 from stages.sample.settings import Point
 from stages.sample.suite import Group, Suite
 from stages.shards import WHOLE, Shard
@@ -103,7 +103,7 @@ class Sampling:
     """
 
     model: DiffusionModel
-    plan: Plan
+    plan: SamplingPlan
     suite: Suite
     grid: Grid
     empty: Conditioning
@@ -115,7 +115,7 @@ class Sampling:
     def of(
         cls,
         model: DiffusionModel,
-        plan: Plan,
+        plan: SamplingPlan,
         suite: Suite,
         tuned: nn.Module | None = None,
         others: Mapping[str, nn.Module] | None = None,

@@ -15,7 +15,7 @@ from stages import tables
 from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import Plan, resolve
+from stages.finetune.resolve import TrainingPlan, training_plan
 from stages.finetune.settings import RunSettings
 from stages.params import nearest, read_study, section
 from stages.runtime import run_stage
@@ -56,7 +56,7 @@ def main() -> None:
         print(f"{trial.method:<20}{trial.lr:<10g}{trial.steps:<8}{means}{mark}")
 
 
-def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) -> list[Plan]:
+def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) -> list[TrainingPlan]:
     """A plan a method, from any of its runs; `auto` is what `decided` wrote, for methods that take a key from it."""
     runs = read_study(path).get("runs") or {}
     methods = {str(run.get("method")): name for name, run in runs.items() if isinstance(run, dict)}
@@ -65,7 +65,7 @@ def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) ->
             raise InputError(f"{path}: --methods: no run of method {name!r}{nearest(name, methods)}")
     known = None if auto is None else Resolved.read(auto)
     chosen = {name: run for name, run in methods.items() if not wanted or name in wanted}
-    found = [replace(resolve(path, run, found=known), name=name) for name, run in chosen.items()]
+    found = [replace(training_plan(path, run, found=known), name=name) for name, run in chosen.items()]
     for plan in found:
         if plan.method_settings.auto:
             raise InputError(f"--auto: method {plan.method!r} has auto; expected auto.json of `decided`")

@@ -10,7 +10,7 @@ from stages.finetune.context import TrainingContext
 from stages.finetune.nonfinite import NonFinite
 from stages.finetune.paths import Paths
 from stages.finetune.probe import Probe
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import TrainingPlan
 from stages.finetune.settings import BudgetSettings, ProbeSettings
 from stages.models.diffusion import Denoiser
 from stages.runtime import progress
@@ -20,7 +20,7 @@ from stages.tune.settings import TuneSettings
 BASE = "base"
 
 
-def sweep(plans: Sequence[Plan], tune: TuneSettings, paths: Paths) -> list[Trial]:
+def sweep(plans: Sequence[TrainingPlan], tune: TuneSettings, paths: Paths) -> list[Trial]:
     """The base (rate 0), then every method at every rate; evaluation prompts are never looked at."""
     context = TrainingContext.load(paths, plans)
     size = ProbeSettings(prompts=tune.prompts, samples=tune.samples)
@@ -39,7 +39,7 @@ def sweep(plans: Sequence[Plan], tune: TuneSettings, paths: Paths) -> list[Trial
     return found
 
 
-def _trial(plan: Plan, rate: float, probe: Probe, context: TrainingContext) -> Trial:
+def _trial(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingContext) -> Trial:
     optimizer = plan.train.optimizer.model_copy(update={"lr": rate})
     plan = replace(plan, train=plan.train.model_copy(update={"optimizer": optimizer}))
     policy, data = context.policy(plan), context.data(plan)
@@ -53,7 +53,7 @@ def _trial(plan: Plan, rate: float, probe: Probe, context: TrainingContext) -> T
     return replace(trial, method=plan.method, steps=plan.train.steps)
 
 
-def _judged(plan: Plan, rate: float, probe: Probe, context: TrainingContext, policy: Denoiser) -> Trial:
+def _judged(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingContext, policy: Denoiser) -> Trial:
     grid = context.model.process.grid(plan.train.sampling_steps)
     scores, diversity = probe.judge(probe.images(policy, grid, context.model.vae.decode, plan.train.sampler))
     reward, heldout = (scores[name].double() for name in (plan.study.reward, plan.study.heldout))

@@ -107,13 +107,14 @@ def _each(items: Sequence[T], copies: Sequence[Path], work: Callable[[T, Path], 
 def copies_of(source: Path, count: int) -> Iterator[list[Path]]:
     """Copies of the tree, for one fault at a time each."""
     with tempfile.TemporaryDirectory() as folder:
-        made = [Path(folder) / str(number) for number in range(count)]
-        for root in made:
-            for name in COPIED:
-                shutil.copytree(source / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-            for path in source.iterdir():
-                if path.is_file():
-                    shutil.copy(path, root / path.name)
+        first, *others = made = [Path(folder) / str(number) for number in range(count)]
+        for name in COPIED:
+            shutil.copytree(source / name, first / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in source.iterdir():
+            if path.is_file():
+                shutil.copy(path, first / path.name)
+        for root in others:
+            shutil.copytree(first, root)
         yield made
 
 

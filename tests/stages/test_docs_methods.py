@@ -16,7 +16,7 @@ import stages.finetune.methods
 from stages import plugins
 from stages.finetune.batch import LatentPairs
 from stages.finetune.methods import draft_k, ipo
-from stages.finetune.resolve import Plan, resolve
+from stages.finetune.resolve import TrainingPlan, training_plan
 from stages.finetune.training import Trainer
 from stages.models.diffusion import Denoiser
 from stages.models.policy import make_policy
@@ -51,7 +51,7 @@ def study(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_page_s_method_trains(study: Path) -> None:
-    plan = resolve(study, "refl_twice-s0")
+    plan = training_plan(study, "refl_twice-s0")
     assert plan.method_settings.kind == "refl_twice"
     policy = make_policy(tiny.unet(), "full")
     run = tiny.trainer(policy.network, STEP, plan.train, steps=20).run
@@ -66,10 +66,10 @@ def test_the_page_s_method_trains(study: Path) -> None:
 def test_a_window_without_halves_is_refused(study: Path) -> None:
     study.write_text(study.read_text().replace("[14, 20]", "[14, 15]"))
     with pytest.raises(Exception, match=r"methods\.refl_twice: middle has fewer than two indices"):
-        resolve(study, "refl_twice-s0")
+        training_plan(study, "refl_twice-s0")
 
 
-def trained_on_pairs(plan: Plan) -> tuple[Trainer, list[dict[str, float]]]:
+def trained_on_pairs(plan: TrainingPlan) -> tuple[Trainer, list[dict[str, float]]]:
     """The trainer of a method that learns from pairs, and the terms of two steps on the same pairs of images."""
     policy, base = make_policy(tiny.unet(), "full"), tiny.unet()
     run = tiny.trainer(policy.network, STEP, plan.train, steps=20).run
@@ -89,6 +89,6 @@ def test_the_page_s_preference_loss_is_that_of_the_tree() -> None:
 @pytest.mark.parametrize("study", ["ipo"], indirect=True)
 def test_the_page_s_preference_loss_pulls_the_margin_to_its_value(study: Path) -> None:
     study.write_text(study.read_text().replace("tau: 500", "tau: 5"))  # which one step does not go beyond
-    _, terms = trained_on_pairs(resolve(study, "ipo-s0"))
+    _, terms = trained_on_pairs(training_plan(study, "ipo-s0"))
     assert terms[0]["margin"] == 0 and terms[0]["loss"] == pytest.approx(0.01)  # (1 / (2 * 5))^2
     assert terms[1]["margin"] > 0 and terms[1]["loss"] < terms[0]["loss"]

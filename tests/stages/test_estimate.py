@@ -15,10 +15,10 @@ from stages.estimate import __main__ as command
 from stages.estimate import trial
 from stages.finetune.context import TrainingContext
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import Plan, resolve
+from stages.finetune.resolve import TrainingPlan, training_plan
 from stages.models import record
 from stages.models.diffusion import load_diffusion
-from stages.sample.resolve import resolve as resolve_sampling
+from stages.sample.resolve import sampling_plan
 from tests import tiny
 
 SECONDS = 6.0
@@ -64,13 +64,13 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "clocked", clocked)
 
 
-def context(place: Path, plan: Plan) -> TrainingContext:
+def context(place: Path, plan: TrainingPlan) -> TrainingContext:
     encodings = place / "encodings.safetensors", place / "index.parquet"
     return TrainingContext.load(Paths(place / "base.json", place / "proxy.json", None, *encodings), [plan])
 
 
 def test_training_takes_what_its_compute_takes_at_the_speed_of_the_first_steps(place: Path) -> None:
-    plan = resolve(place / "params.yaml", "draft-s0")
+    plan = training_plan(place / "params.yaml", "draft-s0")
     found = trial.training(plan, context(place, plan))
     a_step = 4 * (4 + 2)  # four images, four evaluations, one of them with a backward pass, which counts two
     probes = 4 * (2 * 3) * 4  # at 0, 4, 8 and 10; six images, four evaluations
@@ -78,7 +78,7 @@ def test_training_takes_what_its_compute_takes_at_the_speed_of_the_first_steps(p
     assert found.steps == 10
     parameters = sum(p.nbytes for p in context(place, plan).model.unet.parameters())
     assert found.weights_mb == pytest.approx(parameters / 2**20)
-    plan = resolve(place / "params.yaml", "lora-s0")
+    plan = training_plan(place / "params.yaml", "lora-s0")
     lora = trial.training(plan, context(place, plan))
     assert 0 < lora.weights_mb < found.weights_mb / 2
     assert lora.memory_mb > 100
@@ -87,7 +87,7 @@ def test_training_takes_what_its_compute_takes_at_the_speed_of_the_first_steps(p
 def test_sampling_takes_what_its_evaluations_and_pictures_take(place: Path) -> None:
     model = load_diffusion(record.load(place / "base.json"), tiny.CPU, parts=("unet", "vae"))
     encodings = Encodings(place / "encodings.safetensors", place / "index.parquet", tiny.CPU)
-    found = trial.sampling(resolve_sampling(place / "params.yaml"), model, encodings)
+    found = trial.sampling(sampling_plan(place / "params.yaml"), model, encodings)
     evaluation, picture, images = SECONDS / (4 * 4), SECONDS / 4, 3 * 2  # a batch of four, four steps; three prompts
     assert found.base_seconds == pytest.approx(images * ((4 + 8) * evaluation + 2 * picture))
     a_run = 4 + (3 + 1) + (2 * 4 - 1)  # tuned; combined at k = 1 and 3; AIG but for the tuned network at first

@@ -12,7 +12,7 @@ import yaml
 from stages import tables
 from stages.errors import InputError
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import resolve
+from stages.finetune.resolve import training_plan
 from stages.finetune.run import finetune
 from stages.lineage import Job
 from stages.models import record
@@ -73,7 +73,7 @@ def run(place: Path, method: str, out: Path, reward: str = "proxy.json") -> tupl
     out.mkdir(exist_ok=True)
     names = ("base.json", reward, "heldout.json", "encodings.safetensors", "index.parquet")
     finetune(
-        resolve(place / "params.yaml", f"{method}-s0"), Paths(*(place / name for name in names)),
+        training_plan(place / "params.yaml", f"{method}-s0"), Paths(*(place / name for name in names)),
         out / "policy.safetensors", out / "log.parquet", cast(Job, job),
     )  # fmt: skip
     rows: list[dict[str, Any]] = tables.read(out / "log.parquet", tables.TRAIN_LOG).to_pylist()
@@ -184,5 +184,5 @@ def test_refuses_settings_in_one_line(place: Path, tmp_path: Path, method: dict[
     study["runs"] = {"bad-s0": {"method": "bad", "seed": 0}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(study))
     with pytest.raises(InputError, match=message) as found:
-        resolve(tmp_path / "params.yaml", "bad-s0")
+        training_plan(tmp_path / "params.yaml", "bad-s0")
     assert "\n" not in str(found.value)

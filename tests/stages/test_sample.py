@@ -17,7 +17,7 @@ from stages.encode.store import Encodings
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.policy import Policy, make_policy
 from stages.models.sampler import finish, walk
-from stages.sample.resolve import resolve
+from stages.sample.resolve import sampling_plan
 from stages.sample.run import Identity, Sampling, sample_base, sample_run
 from stages.sample.suite import Suite
 from tests import tiny
@@ -58,7 +58,7 @@ def sampling(
     study = {"study": {"seed": 5, "reward": "clip", "heldout": "clip"}, "sample": sample}
     (folder / "params.yaml").write_text(yaml.safe_dump(study))
     store = Encodings(*tiny.encodings(folder / "encodings", held=2), tiny.CPU)
-    plan = resolve(folder / "params.yaml")
+    plan = sampling_plan(folder / "params.yaml")
     suite = Suite(store, plan.seed, 2, batch_size, tiny.CPU)
     return Sampling.of(model, plan, suite, (tuned or policy(model)).network)
 

@@ -21,7 +21,7 @@ from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
 from stages.sample import particles
 from stages.sample.context import Context
-from stages.sample.resolve import STRATEGIES, resolve, strategy
+from stages.sample.resolve import STRATEGIES, sampling_plan, strategy
 from stages.sample.run import Identity, Judge, Sampling, sample_base, sample_run
 from stages.sample.search import Search, Steering
 from stages.sample.settings import SampleSettings
@@ -337,6 +337,6 @@ def test_branches_draw_noise_of_their_own_and_the_first_is_the_plain_one(model: 
 def test_a_plan_knows_what_its_strategies_ask(tmp_path: Path, model: DiffusionModel):
     strategies = {"best": {**SEARCHES["best"], "reward": "proxy"}, "tuned": {"kind": "tuned"}}
     sampling(model, tmp_path, strategies=strategies)
-    plan = resolve(tmp_path / "params.yaml")
+    plan = sampling_plan(tmp_path / "params.yaml")
     assert (plan.rewards("base"), plan.rewards("tuned")) == (["proxy"], [])
     assert [each.name for each in plan.of("base")] == ["guidance", "best"]

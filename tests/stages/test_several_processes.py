@@ -17,7 +17,7 @@ from test_sample import sampling
 from stages import tables
 from stages.errors import InputError
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import resolve
+from stages.finetune.resolve import training_plan
 from stages.finetune.run import finetune
 from stages.lineage import Job
 from stages.models import record
@@ -67,7 +67,7 @@ def train(place: Path, method: str, out: Path, processes: Processes) -> None:
     """One run, written to `out`."""
     names = ("base.json", "proxy.json", "heldout.json", "encodings.safetensors", "index.parquet")
     finetune(
-        resolve(place / "params.yaml", f"{method}-s0"), Paths(*(place / name for name in names)),
+        training_plan(place / "params.yaml", f"{method}-s0"), Paths(*(place / name for name in names)),
         out / "policy.safetensors", out / "log.parquet", cast(Job, Quiet()), processes=processes,
     )  # fmt: skip
 

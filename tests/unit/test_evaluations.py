@@ -18,7 +18,7 @@ from stages import tables
 from stages.encode.store import Encodings
 from stages.models.diffusion import load_diffusion
 from stages.models.policy import make_policy
-from stages.sample.resolve import resolve
+from stages.sample.resolve import sampling_plan
 from stages.sample.run import Identity, Sampling, sample_base, sample_run
 from stages.sample.suite import Suite
 from tests import tiny
@@ -36,7 +36,7 @@ def counted(folder: Path, guidance: tuple[float, ...], methods: int) -> tuple[in
     }  # fmt: skip
     sample = {"steps": STEPS, "samples_per_prompt": 2, "guidance": list(guidance), "strategies": strategies}
     (folder / "params.yaml").write_text(yaml.safe_dump({"study": {"seed": 1}, "sample": sample}))
-    plan = resolve(folder / "params.yaml")
+    plan = sampling_plan(folder / "params.yaml")
     store = Encodings(*tiny.encodings(folder / "encodings", held=1), tiny.CPU)
     suite, images = Suite(store, plan.seed, 2, 4, tiny.CPU), 2
 
@@ -87,7 +87,7 @@ def test_a_pass_that_stops_early_keeps_the_same_latents(tmp_path: Path, sampled:
     combined = {"combined": {"kind": "combined", "k": [1, 3], "base_guidance": 2.0}}
     sample = {"steps": 5, "samples_per_prompt": 2, "guidance": list(sampled), "strategies": combined}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"study": {"seed": 1}, "sample": sample}))
-    plan = resolve(tmp_path / "params.yaml")
+    plan = sampling_plan(tmp_path / "params.yaml")
     store = Encodings(*tiny.encodings(tmp_path / "encodings", held=2), tiny.CPU)
     job = Sampling.of(model, plan, Suite(store, plan.seed, 2, 3, tiny.CPU))
     sample_base(job, tmp_path / "base.parquet", tmp_path / "latents.safetensors")

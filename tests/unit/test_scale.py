@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.scale import STUDY, UNITS, Job, page, sampling, training
-from stages.sample.resolve import resolve
+from stages.sample.resolve import sampling_plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +18,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sampling_is_counted_as_by_hand():
-    base, shown, strategies = sampling(resolve(STUDY))
+    base, shown, strategies = sampling(sampling_plan(STUDY))
     assert (base, shown) == (40 + 80, 2)
     assert strategies["tuned"] == 40
     assert strategies["combined"] == sum(40 - k for k in (20, 25, 30, 32, 35, 38))

@@ -14,7 +14,7 @@ from project import ROOT, Project, make, small_study
 
 from stages import study
 from stages.errors import InputError
-from stages.finetune.resolve import resolve
+from stages.finetune.resolve import training_plan
 from stages.finetune.settings import BudgetSettings
 from stages.params import read_study
 
@@ -218,7 +218,7 @@ def test_a_budget_of_a_method_replaces_that_of_all(root: Path, monkeypatch: pyte
     wanted["methods"]["refl"]["train"] = {"budget": {"steps": 7}}
     Path("params.yaml").write_text(yaml.safe_dump(wanted))
     study.load("params.yaml")
-    budgets = {name: resolve("params.yaml", f"{name}-s0").train.budget for name in ("refl", "imagerefl")}
+    budgets = {name: training_plan("params.yaml", f"{name}-s0").train.budget for name in ("refl", "imagerefl")}
     assert budgets == {"refl": BudgetSettings(steps=7), "imagerefl": BudgetSettings(compute=5000)}
 
 

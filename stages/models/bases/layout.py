@@ -56,7 +56,7 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Layout:
+class BaseLayout:
     """A folder in the layout of diffusers; `variant` names other weight files (`fp16`), None for the plain ones or,
     where there are none, the only variant.
     """
@@ -176,7 +176,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _fit_checks(layout: Layout) -> Iterator[tuple[str, object, object]]:
+def _fit_checks(layout: BaseLayout) -> Iterator[tuple[str, object, object]]:
     """(what, as it is, as the network wants it) for the widths on which parts meet, where configurations name them."""
     network, vae = layout.config(layout.family.network), layout.config("vae")
     if network and vae:

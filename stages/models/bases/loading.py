@@ -15,7 +15,7 @@ from torch import nn
 
 from stages import contents
 from stages.errors import InputError
-from stages.models.bases.layout import Layout
+from stages.models.bases.layout import BaseLayout
 from stages.models.bases.single import require_family
 from stages.models.bases.texts import ClipTower, PixArtTexts, Sd3Texts, SdxlTexts, T5Tower, TextEncoder, Texts
 from stages.models.bases.weights import check_safetensors, find_weights
@@ -31,7 +31,7 @@ DERIVED = ("position_ids",)
 class Folder:
     """The parts of a model in a diffusers folder."""
 
-    layout: Layout
+    layout: BaseLayout
 
     def part(self, name: str) -> nn.Module:
         """The network in the folder `name`."""
@@ -46,7 +46,7 @@ class SingleFile:
     """
 
     file: Path
-    layout: Layout
+    layout: BaseLayout
 
     def part(self, name: str) -> nn.Module:
         """The network that would stand in the folder `name`."""
@@ -98,7 +98,7 @@ def load_part(folder: Path, name: str, variant: str | None = None) -> nn.Module:
             check_safetensors(path)
         elif path.suffix != ".json":
             refuse_pickles(path)
-    config = Layout(folder).config(name)
+    config = BaseLayout(folder).config(name)
     shared = {"local_files_only": True, "variant": weights.variant, "use_safetensors": weights.safetensors,
               "output_loading_info": True}  # fmt: skip
     with readable(place):
@@ -230,7 +230,7 @@ def _text_class(config: Mapping[str, Any]) -> Any:
     return getattr(transformers, name)
 
 
-def _tokenizer(layout: Layout, encoder: str) -> PreTrainedTokenizerBase:
+def _tokenizer(layout: BaseLayout, encoder: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a text encoder: `tokenizer_2` for `text_encoder_2`."""
     from transformers import CLIPTokenizer, T5Tokenizer
 

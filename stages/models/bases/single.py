@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from stages.errors import InputError
-from stages.models.bases.layout import Layout
+from stages.models.bases.layout import BaseLayout
 
 PLACES = {
     "StableDiffusionPipeline": {
@@ -25,13 +25,13 @@ PLACES = {
 """How names begin of the tensors of each part, by pipeline; diffusers reads such files."""
 
 
-def require_family(file: Path, layout: Layout) -> None:
+def require_family(file: Path, layout: BaseLayout) -> None:
     """Raise InputError for a family whose single files cannot be read."""
     if layout.family.pipeline not in PLACES:
         raise InputError(f"{file}: a single file of {layout.family.name} is not supported; use a diffusers folder")
 
 
-def require_parts(file: Path, layout: Layout, names: Collection[str]) -> None:
+def require_parts(file: Path, layout: BaseLayout, names: Collection[str]) -> None:
     """Raise InputError, saying what to do, where no tensor of `names` belongs to a part that the model has."""
     places = PLACES[layout.family.pipeline]
     parts = [part for part in places if part == layout.family.network or part == "vae" or part in layout.texts]

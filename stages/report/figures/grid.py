@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stages.report.data import ReportData
     from stages.report.fonts import Line
-    from stages.report.load import Evaluation, Point
+    from stages.report.load import Measurements, Point
 
 ABOUT = FigureAbout(
     "Samples",
@@ -115,7 +115,7 @@ def rows_of(data: ReportData) -> list[Row]:
     return found
 
 
-def chosen_prompts(evaluation: Evaluation, count: int) -> list[str]:
+def chosen_prompts(evaluation: Measurements, count: int) -> list[str]:
     """Prompt ids spread evenly over the evaluation prompts in the order of their ids, so nobody picks them by looks."""
     import numpy as np
 

@@ -15,7 +15,7 @@ from stages.errors import InputError
 from stages.finetune.budget import costs, steps_within
 from stages.finetune.cost import Cost
 from stages.finetune.paths import Paths
-from stages.finetune.resolve import resolve
+from stages.finetune.resolve import training_plan
 from stages.finetune.run import finetune
 from stages.lineage import Job
 from stages.models import record
@@ -54,7 +54,7 @@ def write(folder: Path, **train: object) -> Path:
 
 @pytest.mark.parametrize(("method", "forward", "backward"), [("guided", 4 * (3 * 2 + 2), 4 * 2), ("draft2", 4 * 4, 8)])
 def test_a_step_costs_what_its_definition_says(tmp_path: Path, method: str, forward: int, backward: int) -> None:
-    plan = resolve(write(tmp_path), f"{method}-s0")  # batches of 4; a guided prediction evaluates twice
+    plan = training_plan(write(tmp_path), f"{method}-s0")  # batches of 4; a guided prediction evaluates twice
     assert list(islice(costs(plan, tiny.schedule()), 2)) == [Cost(forward, backward)] * 2
     assert Cost(forward, backward).compute == forward + 2 * backward
 
@@ -62,7 +62,7 @@ def test_a_step_costs_what_its_definition_says(tmp_path: Path, method: str, forw
 @pytest.mark.parametrize("compute", [200.0, 333.0])
 def test_a_compute_budget_is_spent_but_not_overspent(tmp_path: Path, compute: float) -> None:
     for method in METHODS:
-        plan = resolve(write(tmp_path), f"{method}-s0")
+        plan = training_plan(write(tmp_path), f"{method}-s0")
         steps = steps_within(plan, tiny.schedule(), compute)
         spent = [cost.compute for cost in islice(costs(plan, tiny.schedule()), steps + 1)]
         assert sum(spent[:-1]) <= compute < sum(spent)
@@ -84,7 +84,7 @@ def paths(folder: Path) -> Paths:
 def test_training_makes_the_steps_and_the_evaluations_that_were_foreseen(tmp_path: Path) -> None:
     path = write(tmp_path, budget={"compute": 150})
     world(tmp_path)
-    plan = resolve(path, "imagerefl-s0")
+    plan = training_plan(path, "imagerefl-s0")
     files = tmp_path / "policy.safetensors", tmp_path / "log.parquet"
     finetune(plan, paths(tmp_path), *files, cast(Job, Quiet()))
     rows = tables.read(tmp_path / "log.parquet", tables.TRAIN_LOG).to_pylist()
@@ -101,7 +101,7 @@ def test_a_sweep_is_as_long_as_its_compute_and_moves_farther_at_a_higher_rate(tm
     world(tmp_path)
     path = write(tmp_path, budget={"compute": 400})
     tune = TuneSettings(rates=(1e-6, 1e-2), compute=200, prompts=1, samples=2)
-    plan = resolve(path, "refl-s0")
+    plan = training_plan(path, "refl-s0")
     base, low, high = sweep([plan], tune, paths(tmp_path))
     assert low.steps == high.steps == steps_within(replace(plan, seed=tune.seed), tiny.schedule(), 200) > 0
     assert base.steps == 0
@@ -111,9 +111,9 @@ def test_a_sweep_is_as_long_as_its_compute_and_moves_farther_at_a_higher_rate(tm
 def test_a_budget_of_steps_is_that_many_steps(tmp_path: Path) -> None:
     from stages.finetune.budget import within_budget
 
-    plan = resolve(write(tmp_path, budget={"steps": 7}), "refl-s0")
+    plan = training_plan(write(tmp_path, budget={"steps": 7}), "refl-s0")
     assert within_budget(plan, tiny.schedule()).train.steps == 7
-    poor = resolve(write(tmp_path, budget={"compute": 3}), "refl-s0")
+    poor = training_plan(write(tmp_path, budget={"compute": 3}), "refl-s0")
     with pytest.raises(InputError, match="compute 3 does not pay for one step"):
         within_budget(poor, tiny.schedule())
 
@@ -121,4 +121,4 @@ def test_a_budget_of_steps_is_that_many_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("budget", [{}, {"steps": 3, "compute": 4}])
 def test_a_budget_says_one_thing(tmp_path: Path, budget: dict[str, float]) -> None:
     with pytest.raises(InputError, match=r"finetune\.budget: expected either steps or compute"):
-        resolve(write(tmp_path, budget=budget), "refl-s0")
+        training_plan(write(tmp_path, budget=budget), "refl-s0")

@@ -22,7 +22,7 @@ from stages.finetune import method, stop
 from stages.finetune.budget import costs
 from stages.finetune.cost import Cost
 from stages.finetune.networks import Networks
-from stages.finetune.resolve import require_even, resolve
+from stages.finetune.resolve import require_even, training_plan
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.training import Trainer
 from stages.models.diffusion import Denoiser
@@ -206,7 +206,7 @@ def test_bad_settings_are_refused_in_one_line(kind: str, wrong: dict[str, object
     }  # fmt: skip
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(study))
     with pytest.raises(InputError, match=r"methods\.bad") as found:
-        resolve(tmp_path / "params.yaml", "bad-s0")
+        training_plan(tmp_path / "params.yaml", "bad-s0")
     assert "\n" not in str(found.value)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from stages.errors import InputError, Stopped
 from stages.finetune.batch import Batch
 from stages.finetune.methods import awm, d3po, ddpo, hrf, large_scale_rl, online, sqdf
-from stages.finetune.resolve import Plan, require_even
+from stages.finetune.resolve import TrainingPlan, require_even
 from stages.finetune.settings import FinetuneSettings, StudySettings
 from stages.finetune.training import Checkpoint, Trainer
 from stages.processes import ALONE, Processes
@@ -171,7 +171,7 @@ def test_what_does_not_divide_is_refused(module: Any, values: dict[str, Any], me
     settings = module.Settings.model_validate({"kind": module.__name__.rsplit(".", 1)[-1], **values})
     shared = {"sampling_steps": STEPS, "batch_size": SIZE} | settings.train
     study = StudySettings(reward="r", heldout="h")
-    plan = Plan("x-s0", "x", 0, module.METHOD, module, settings, FinetuneSettings.model_validate(shared), study)
+    plan = TrainingPlan("x-s0", "x", 0, module.METHOD, module, settings, FinetuneSettings.model_validate(shared), study)
     require_even(plan, 1)
     with pytest.raises(InputError, match=f"^run 'x-s0': (a micro-batch: )?{message}"):
         require_even(plan, 2)

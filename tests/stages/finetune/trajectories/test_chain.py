@@ -17,7 +17,7 @@ from stages.finetune.cost import Cost
 from stages.finetune.data import Data
 from stages.finetune.methods import d3po, ddpo, dpok, hrf, large_scale_rl, sqdf
 from stages.finetune.networks import Networks
-from stages.finetune.resolve import Plan
+from stages.finetune.resolve import TrainingPlan
 from stages.finetune.settings import FinetuneSettings, StudySettings
 from stages.finetune.trajectories.chain import Chain
 from stages.models.diffusion import Autoencoder, Denoiser
@@ -173,7 +173,7 @@ def test_a_budget_counts_what_training_evaluates(name: str):
     made = trainer(module, values)
     kind = settings_of(module, values)
     study = StudySettings(reward="r", heldout="h")
-    plan = Plan("x-s0", "x", 0, module.METHOD, module, kind, made.run.settings, study)
+    plan = TrainingPlan("x-s0", "x", 0, module.METHOD, module, kind, made.run.settings, study)
     counted = costs(plan, tiny.schedule())
     for step in range(3):
         before = Cost.of(made.run.networks)
