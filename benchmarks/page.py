@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -246,9 +247,28 @@ def slurm(content: Content) -> Iterator[str]:
     )
 
 
+def mutants(content: Content) -> Iterator[str]:
+    """How many of the faults that were put into the code the tests noticed, and which they did not."""
+    faults, listed = content["faults"], content["listed"]
+    missed = [row for row in faults if not row["noticed"]]
+    seen = len(faults) - len(missed)
+    yield "## Faults that the tests notice\n"
+    yield (
+        f"`tests/mutants/mutants.toml` lists {listed} small faults in the code: an exchanged wire, a lost factor, a "
+        "wrong sign. `make mutants` puts one after another into a copy of the tree and runs the tests that should "
+        f"notice. **{seen} of {len(faults)}** were noticed, {math.floor(100 * seen / max(1, len(faults)))} %.\n"
+    )
+    if listed > len(faults):
+        yield f"{listed - len(faults)} were not tried.\n"
+    if missed:
+        yield "Not noticed:\n"
+        yield from (f"- `{row['file']}`: `{row['old'].strip()}` became `{row['new'].strip()}`" for row in missed)
+        yield ""
+
+
 SECTIONS: dict[str, Callable[[Content], Iterator[str]]] = {
     "steps": steps, "released": released, "studies": studies, "curation": curation, "rows": rows,
-    "planning": planning, "slurm": slurm,
+    "planning": planning, "slurm": slurm, "mutants": mutants,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 

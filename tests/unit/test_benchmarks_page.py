@@ -27,6 +27,14 @@ def test_the_page_follows_its_results(tmp_path: Path):
     assert f"{job['seconds']:.0f} s" in page(tmp_path)
 
 
+def test_faults_that_no_test_noticed_are_named(tmp_path: Path):
+    rows = [{"file": f"{n}.py", "old": "a + b", "new": "a - b", "noticed": n > 0} for n in range(3)]
+    (tmp_path / "mutants.json").write_text(json.dumps({"listed": 4, "faults": rows}))
+    found = page(tmp_path)
+    assert "**2 of 3** were noticed, 66 %" in found and "1 were not tried" in found
+    assert "- `0.py`: `a + b` became `a - b`" in found and "`1.py`" not in found
+
+
 def test_a_result_without_a_section_is_refused(tmp_path: Path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(KeyError, match=r"no section of the page for other\.json"):
