@@ -168,14 +168,15 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tilt", description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="independent searches each (default: %(default)s)")
-    parser.add_argument("--most", type=int, default=64, help="most candidates (default: %(default)s)")
+    parser.add_argument("--most", type=int, default=256, help="most candidates (default: %(default)s)")
+    parser.add_argument("--trees", type=int, default=64, help="most rollouts of a tree (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
     parser.add_argument("--figure", type=Path, default=FIGURE, help=f"the figure (default: {FIGURE})")
     args = parser.parse_args()
     rows = []
-    numbers = [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if n <= args.most]
     for name in SEARCHES:
-        for n in numbers:
+        most = args.trees if name.startswith("DTS") else args.most
+        for n in (n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if n <= most):
             rows.append(measure(name, n, args.count))
             row = rows[-1]
             print(f"{name}, {n}: {row.distance:.3f} [{row.low:.3f}, {row.high:.3f}], reward {row.mean:.3f}", flush=True)
