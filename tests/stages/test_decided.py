@@ -202,6 +202,8 @@ def test_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     main()
     rows = tables.read(folder / "pairs.parquet", tables.DECIDED).to_pylist()
     assert {row["prompt_id"] for row in rows} == {"p0", "p2", "p4"}  # of the training split
+    wholes = {(row["prompt_id"], row["between"]) for row in rows if row["quantity"] == "clip_diversity"}
+    assert len(wholes) == len({between for _, between in wholes}) == 3  # one per prompt, the same at every index
     found = tables.read(folder / "shares.parquet", tables.DECIDED_SHARES).to_pylist()
     assert {row["index"] for row in found} == set(range(STEPS)) and {row["steps"] for row in found} == {STEPS}
     assert {(row["kind"], row["quantity"]) for row in found} == {

@@ -21,8 +21,10 @@ from stages.measure.__main__ import main
 from stages.measure.bootstrap import interval
 from stages.measure.evaluation import evaluation_of
 from stages.measure.expected import expected
+from stages.measure.metrics import fid, kid
 from stages.measure.metrics.diversity import pairwise_diversity
 from stages.measure.settings import PASSED, PASSED_IMAGES
+from stages.measure.statistics import directions, reference
 from stages.models.record import ModelRecord, load, save
 from stages.pictures import encode, tensor
 from stages.rewards.base import load_reward
@@ -225,6 +227,24 @@ def test_summary_is_the_mean_over_prompts_with_its_interval(world: Path, models:
     ]  # fmt: skip
 
 
+def test_intervals_of_set_metrics_leave_out_whole_prompts(world: Path, models: Path) -> None:
+    """The jackknife over the five prompts, from embeddings of the images and those of the reference."""
+    from safetensors.numpy import load_file
+
+    make_reference(world, models)
+    _, summary = measure(world, models, "refl-s0")
+    mine = samples_of(world, "refl-s0").query("strategy == 'tuned'").reset_index(drop=True)
+    found = load_reward(load(models / "clip.json"), torch.device("cpu")).embed(tensor(list(mine["image"]), "test"))  # type: ignore[attr-defined]
+    features = directions(found.detach().numpy())
+    real = reference(load_file(world / "reference.safetensors")["features"], 2)
+    prompts = sorted(set(mine["prompt_id"]))
+    for name, metric in (("fid", fid.metric), ("kid", kid.metric)):
+        without = [metric(features, real)(np.flatnonzero(mine["prompt_id"] != prompt)) for prompt in prompts]
+        error = np.sqrt(4 / 5 * np.square(without - np.mean(without)).sum())
+        row = summary[(summary["strategy"] == "tuned") & (summary["metric"] == name)].iloc[0]
+        assert row["high"] - row["mean"] == pytest.approx(2.7764 * error, rel=2e-3)  # Student's quantile of 4 degrees
+
+
 def test_curated_images_as_samples_are_at_no_distance(world: Path, models: Path) -> None:
     """Set metrics of the very images of the reference: nothing is lost between the two subcommands."""
     make_reference(world, models)
@@ -244,8 +264,8 @@ def test_features_may_be_compared_as_they_are(world: Path, models: Path) -> None
     from safetensors.numpy import load_file
 
     lengths = []
-    for directions in (True, False):
-        write_study(world, directions=directions)
+    for scaled in (True, False):
+        write_study(world, directions=scaled)
         make_reference(world, models)
         measure(world, models)
         lengths.append(np.linalg.norm(load_file(world / "reference.safetensors")["features"], axis=1))
@@ -286,7 +306,10 @@ def test_what_measures_is_part_of_the_evaluation(world: Path, models: Path) -> N
     write_images(world, 25)
     make_reference(world, models)
     measure(world, models, out="others")
-    assert len({first, evaluation_of(world / "fewer.parquet"), evaluation_of(world / "others.parquet")}) == 3
+    study = world / "params.yaml"
+    study.write_text(study.read_text().replace("seed: 3", "seed: 4"))
+    measure(world, models, out="seed")
+    assert len({first, *(evaluation_of(world / f"{name}.parquet") for name in ("fewer", "others", "seed"))}) == 4
     with pytest.raises(InputError, match="carries no evaluation id"):
         evaluation_of(world / "images.parquet")
 

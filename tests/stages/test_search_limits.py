@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
+from stages.sample.beams import replaced
 from stages.sample.lookahead import lookahead
 from stages.sample.resolve import strategy
 from stages.sample.search import Search
 from stages.sample.settings import SampleSettings
+from stages.sample.strategies import dlbs, dsearch
 
 SAMPLE = SampleSettings(steps=STEPS, samples_per_prompt=2)
 
@@ -77,6 +80,48 @@ def test_more_children_at_a_step_that_searches(group: Any):
     """w = 1.5 of two children are three, whatever the coin where w is 1."""
     always = {"search": "all", "oversample": 1, "drop": None}
     assert equal(images(group, "dsearch", 2, m=[2], wider=1.5, **always), images(group, "svdd", 3, m=[3]))
+
+
+def test_searches_become_more_likely_with_the_steps():
+    def probabilities(search: str) -> list[float]:
+        entry = {"kind": "dsearch", "m": [1], "reward": "r", "search": search}
+        found = strategy("s", entry, SampleSettings(steps=20), "test").settings
+        return [found.probability(i, 19) for i in (0, 8, 18)]  # type: ignore[attr-defined]
+
+    assert probabilities("exponential") == pytest.approx([0.0, 1 - math.exp(-24 / 19), 1 - math.exp(-54 / 19)])
+    assert probabilities("linear") == pytest.approx([10 / 19, 18 / 19, 28 / 19])
+    assert probabilities("all") == [1.0] * 3 and probabilities("uniform") == [0.7] * 3
+
+
+def test_a_search_makes_up_for_beams_that_are_gone():
+    entry = {"kind": "dsearch", "m": [1], "reward": "r", "beams": 2, "oversample": 3, "wider": 1.5}
+    found = strategy("s", entry, SampleSettings(steps=20), "test").settings
+    assert isinstance(found, dsearch.Settings)
+    assert [found.children(4, searching, 6) for searching in (False, True)] == [4, 6]
+    assert found.children(4, True, 2) == 18 and found.children(4, False, 2) == 4
+
+
+def test_copies_take_the_places_of_the_worst_beams():
+    """With uniforms near 0 and 1 the copies are of the first and of the last of those that stay."""
+    order, scores = torch.tensor([[4, 5, 6, 7]]), torch.tensor([[0.3, 0.1, 0.2, 0.0]])
+    assert replaced(order, scores, 2, torch.tensor([[0.01, 0.99]])).tolist() == [[4, 6, 4, 6]]
+
+
+def test_dlbs_goes_on_from_the_best_children(group: Any):
+    """The clean latents at the end are those that the children kept last were judged by."""
+    work, own = group
+    found, told = strategy("s", {"kind": "dlbs", "reward": "proxy", "b": [2], "children": 3, "lookahead": 1}, SAMPLE,
+                           "test").settings, list[dlbs.Choice]()  # fmt: skip
+    assert isinstance(found, dlbs.Settings)
+    ctx = work.context(own)
+    with torch.no_grad():
+        dlbs.beam_search(ctx, found, 2, told.append)
+    *_, before, end = told
+    assert before.scores.shape == (len(ctx), 6) and before.kept.shape == (len(ctx), 2)
+    best = before.scores.gather(1, before.kept)
+    assert torch.equal(best, before.scores.sort(1, descending=True).values[:, :2])
+    kept = torch.cat([before.x0[6 * n + row] for n in range(len(ctx)) for row in before.kept[n, :, None]])
+    torch.testing.assert_close(end.x, kept.view_as(end.x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("drop", ["exponential", "linear", "quadratic", "sigmoid"])

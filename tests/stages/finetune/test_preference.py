@@ -26,7 +26,7 @@ from stages.finetune.families.reference import Reference
 from stages.finetune.families.safeguard import loser_scale, safeguarded
 from stages.finetune.families.timesteps import Timesteps
 from stages.finetune.families.unpaired import ImageErrors
-from stages.finetune.losses.pairs import logistic, robust
+from stages.finetune.losses.pairs import hinge, logistic, regression, robust
 from stages.finetune.methods import diffusion_dpo, diffusion_kto, diffusion_npo, dmpo, mapo, smpo
 from stages.finetune.objective import Loss
 from stages.models.conditioning import Conditioning
@@ -186,6 +186,13 @@ def test_robust_is_unbiased_under_exchanged_labels():
     wrong, margin = 0.2, torch.linspace(-2, 2, 5, dtype=DOUBLE)
     mixed = (1 - wrong) * robust(margin, 2.0, wrong) + wrong * robust(-margin, 2.0, wrong)
     torch.testing.assert_close(mixed, logistic(margin, 2.0))
+
+
+def test_hinge_and_regression_in_closed_form():
+    margin = torch.tensor([-1.0, 0.0, 0.5, 3.0], dtype=DOUBLE)
+    torch.testing.assert_close(hinge(margin, 2.0), torch.tensor([2.0, 1.0, 0.5, 0.0], dtype=DOUBLE))
+    torch.testing.assert_close(hinge(margin, 1.0), torch.tensor([1.5, 1.0, 0.75, 0.0], dtype=DOUBLE))
+    torch.testing.assert_close(regression(margin, 0.5), torch.tensor([2.25, 0.25, 0.0, 6.25], dtype=DOUBLE))
 
 
 def test_mapo_s_score_keeps_its_digits_in_single_precision():
@@ -360,6 +367,25 @@ def test_inversion_takes_each_image_towards_its_own_timestep(convention: Any):
     assert bool(torch.isfinite(together).all())
     every = sum(len(inversion.times(stop)) for stop in stops.tolist())
     assert policy.evaluations == 2 * every
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_step_of_the_inversion_is_that_of_ddim_upwards(average: bool):
+    """x' = sqrt(high) x0 + sqrt(1 - high) eps with x0 = (x - sqrt(1 - low) eps) / sqrt(low)."""
+    process, policy = tiny.schedule(), Denoiser(tiny.unet(1), tiny.schedule())
+    inversion = Inversion(NoisingSettings(kind="inversion", average=average), policy, process)
+    low, high = inversion.levels()[3:5]
+    x, text = draws(2, *tiny.LATENT).float(), Conditioning(tiny.text(2))
+    before, after = process.alphas_cumprod[low], process.alphas_cumprod[high]
+    with torch.no_grad():
+
+        def moved(eps: Tensor) -> Tensor:
+            return after.sqrt() * (x - (1 - before).sqrt() * eps) / before.sqrt() + (1 - after).sqrt() * eps
+
+        eps = policy.prediction(x, torch.full((2,), low), text)
+        if average:
+            eps = (eps + policy.prediction(moved(eps), torch.full((2,), low), text)) / 2
+        torch.testing.assert_close(inversion.step(x, low, high, text), moved(eps), rtol=1e-4, atol=1e-5)
 
 
 def test_inversion_of_nothing_is_the_image():

@@ -14,10 +14,11 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.finetune.batch import Batch, LatentPairs
 from stages.finetune.data import with_preference
-from stages.finetune.families.adaptive import decay
+from stages.finetune.families.adaptive import AdaptivePreference, decay
 from stages.finetune.families.labels import labelled, soft_label
 from stages.finetune.families.pair_errors import Errors, PairErrors
 from stages.finetune.families.pair_settings import LabelSettings
+from stages.finetune.families.preference import PairedPreference
 from stages.finetune.families.text_preference import TextPreference
 from stages.finetune.families.unpaired import RewardWeighted
 from stages.finetune.methods import adaptive_dpo, reward_weighted_sft
@@ -116,6 +117,33 @@ def test_weights_by_the_reward_have_mean_1_and_the_better_image_the_larger() -> 
     assert reward_weighted_sft.Settings(kind="x").needs.reward == "value"
 
 
+def test_both_images_of_a_pair_are_noised_alike() -> None:
+    """They differ by sqrt(abar) times the difference of the clean ones, and the targets not at all."""
+    trainer = tiny_methods.trainer("diffusion_dpo", {}, TRAIN)
+    objective = cast(PairedPreference[Any], trainer.objective)
+    [batch] = tiny_methods.batches(tiny_methods.settings("diffusion_dpo", {}), 0, TRAIN)
+    given, count = batch.preferences(), len(batch.prompts)
+    noisy = objective.noisy(batch, given)
+    (first, second), (early, late) = noisy.x.split(count), noisy.t.split(count)
+    assert torch.equal(early, late)
+    scale = trainer.run.networks.policy.process.noised(torch.ones_like(first), torch.zeros_like(first), early)
+    torch.testing.assert_close(first - second, scale * (given.winner - given.loser), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*noisy.target.split(count))
+
+
+def test_what_settings_of_pairs_need() -> None:
+    """A reward that labels is asked for its number; an inversion wants one process; pairs are not cut in two."""
+    plain = tiny_methods.settings("diffusion_dpo", {})
+    judged = tiny_methods.settings("diffusion_dpo", {"labels": {"kind": "reward"}})
+    inverted = tiny_methods.settings("diffusion_dpo", {"noising": {"kind": "inversion"}})
+    free = tiny_methods.settings("diffusion_dpo", {"reference": {"kind": "none"}})
+    assert (plain.needs.reward, judged.needs.reward) == ("none", "value")
+    assert plain.needs.several_processes and not inverted.needs.several_processes
+    assert plain.needs.reference and not free.needs.reference
+    train = FinetuneSettings.model_validate({"sampling_steps": 4, "batch_size": 12, "accumulate": 3})
+    assert plain.shares(train) == {"pairs": 4}
+
+
 # Adaptive-DPO
 
 
@@ -128,6 +156,20 @@ def margins(further: tuple[Tensor, ...] | None) -> PairErrors:
     policy = torch.tensor([0.1, 0.4, 0.2], dtype=DOUBLE)
     zeros, ones = torch.zeros(3, dtype=DOUBLE), torch.ones(3, dtype=DOUBLE)
     return PairErrors(Errors(-policy, zeros), Errors(zeros, zeros), ones, ones, further=further)
+
+
+def test_averages_with_the_policy_s_weights_have_its_margins() -> None:
+    trainer = tiny_methods.trainer("adaptive_dpo", {}, TRAIN)
+    objective = cast(AdaptivePreference[Any], trainer.objective)
+    [batch] = tiny_methods.batches(tiny_methods.settings("adaptive_dpo", {}), 0, TRAIN)
+    with torch.no_grad():
+        for parameter in trainer.parameters.values():
+            parameter.add_(0.1)
+    objective.averages[0].copy()
+    found = objective.errors(batch)
+    assert found.further is not None and float(found.margin.detach().abs().max()) > 1e-4
+    torch.testing.assert_close(found.further[0], found.margin.detach())
+    assert float(found.further[1].abs().max()) < 1e-9  # the other one still is the base
 
 
 def test_networks_that_agree_do_not_doubt() -> None:
