@@ -240,7 +240,7 @@ def test_intervals_of_set_metrics_leave_out_whole_prompts(world: Path, models: P
     prompts = sorted(set(mine["prompt_id"]))
     for name, metric in (("fid", fid.metric), ("kid", kid.metric)):
         without = [metric(features, real)(np.flatnonzero(mine["prompt_id"] != prompt)) for prompt in prompts]
-        error = np.sqrt(4 / 5 * np.square(without - np.mean(without)).sum())
+        error = np.sqrt(4 / 5 * np.square(np.array(without) - np.mean(without)).sum())
         row = summary[(summary["strategy"] == "tuned") & (summary["metric"] == name)].iloc[0]
         assert row["high"] - row["mean"] == pytest.approx(2.7764 * error, rel=2e-3)  # Student's quantile of 4 degrees
 
