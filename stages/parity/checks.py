@@ -19,11 +19,15 @@ COUNT = 1e-6  # of a whole number that is stored as a share in single precision
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: the largest error, relative to the largest expected magnitude, and its tolerance."""
+    """One line of the report: the largest error, relative to the largest expected magnitude, and its tolerance.
+
+    `fixed`: the tolerance is one of the constants above, which rounding may widen (`rounding.py`).
+    """
 
     name: str
     error: float
     tolerance: float
+    fixed: bool = False
 
     @property
     def passed(self) -> bool:
@@ -48,7 +52,7 @@ def compare(name: str, found: Any, expected: Any, tolerance: float, scale: float
         return Check(name, 0.0, tolerance)
     unit = scale if scale is not None else float(expected.abs().max()) or 1.0
     error = float((found - expected).abs().max()) / unit
-    return Check(name, error if error == error else float("inf"), tolerance)
+    return Check(name, error if error == error else float("inf"), tolerance, fixed=tolerance >= VALUE)
 
 
 def within(name: str, found: Any, expected: Any, allowed: Any) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from stages.models.process import Gaussian
 from stages.models.process_noise import NoiseGrid
 from stages.parity.checks import COUNT, EXACT, GRADIENT, STEEP, VALUE, Check, compare, same
 from stages.parity.reference import ParitySet
+from stages.parity.rounding import with_rounding
 from stages.parity.training import given_batch, gradient_checks
 
 
@@ -25,11 +27,11 @@ def checks(reference: ParitySet) -> Iterator[Check]:
     """Every item of the three methods that the set holds."""
     for tag in ("dpo", "dpo_beta100"):
         if reference.expected.tags(tag):
-            yield from _preferences(reference, tag)
+            yield from with_rounding(reference.networks, partial(_preferences, reference, tag))
     if reference.expected.tags("ddpo"):
-        yield from _policy_gradient(reference)
+        yield from with_rounding(reference.networks, partial(_policy_gradient, reference))
     if reference.expected.tags("sqdf"):
-        yield from _soft_q(reference)
+        yield from with_rounding(reference.networks, partial(_soft_q, reference))
 
 
 def _policy(reference: ParitySet) -> tuple[Denoiser, dict[str, nn.Parameter]]:

@@ -110,6 +110,11 @@ class ParitySet:
         return found[name]
 
     @property
+    def networks(self) -> list[nn.Module]:
+        """Every network whose rounding the items depend on."""
+        return [self.base, self.tuned, self.vae.network, self.reward.model]
+
+    @property
     def prompts(self) -> list[str]:
         """The prompts of the batch: their numbers, which `reward` looks up in `reward_ids`."""
         return [str(n) for n in range(len(self.inputs["reward_ids"]))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from stages.models.sampler import finish, walk
 from stages.parity.checks import VALUE, Check, compare, same
 from stages.parity.parts import rollout_steps
 from stages.parity.reference import ParitySet
+from stages.parity.rounding import with_rounding
 from stages.sample.mixing import Predicting
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
@@ -54,9 +56,13 @@ class Path:
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every rollout of the set."""
     for tag in reference.expected.tags("rollouts"):
-        path = Path([], [], [])
-        x0 = _sampled(reference, tag, path)
-        yield from _compared(reference, tag, path, x0)
+        yield from with_rounding(reference.networks, partial(_rollout, reference, tag))
+
+
+def _rollout(reference: ParitySet, tag: str) -> Iterator[Check]:
+    path = Path([], [], [])
+    x0 = _sampled(reference, tag, path)
+    yield from _compared(reference, tag, path, x0)
 
 
 def _sampled(reference: ParitySet, tag: str, path: Path) -> Tensor:

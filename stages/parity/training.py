@@ -27,6 +27,7 @@ from stages.parity.adam import Adam, Reach
 from stages.parity.checks import GRADIENT, STEEP, VALUE, Check, compare, norms, same, within
 from stages.parity.parts import rollout_steps
 from stages.parity.reference import ParitySet
+from stages.parity.rounding import with_rounding
 
 Method = Callable[[Networks, Batch], Step]
 LR, BETAS = 3e-4, (0.9, 0.999)
@@ -70,7 +71,7 @@ class NetworkCall:
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every training item of the set."""
     for tag in reference.expected.tags("train"):
-        yield from _step(reference, tag)
+        yield from with_rounding(reference.networks, partial(_step, reference, tag))
     if reference.expected.tags("accumulation"):
         yield _accumulation(reference)
     if reference.expected.tags("optim"):

@@ -24,7 +24,9 @@ from stages.runtime import run_stage
 from tests import tiny
 
 STUDY: dict[str, Any] = {
-    "study": {"name": "small", "seed": 1, "reward": "proxy", "heldout": "heldout", "reference": "refl"},
+    "study": {"name": "small", "seed": 1, "reward": "proxy", "heldout": "heldout", "reference": "refl",
+              "tune": {"rates": [1e-4], "prompts": 2, "samples": 2, "steps": 1, "min_diversity": 0}},
+    "decided": {"prompts": 2, "samples": 2, "indices": [1], "diversity": "heldout_diversity"},
     "world": {},
     "curate": {
         "images": {"kind": "folder", "path": "pictures"},
@@ -67,13 +69,20 @@ LINES = {
     "--reference m/reference.safetensors --measures m/base.parquet --summary m/base.summary.parquet",
     "measure": "measure samples --run refl-s0 --samples i/refl-s0.parquet --models models "
     "--reference m/reference.safetensors --measures m/refl-s0.parquet --summary m/refl-s0.summary.parquet",
+    "decided": f"decided --base models/base.json {ENCODED} --models models --pairs c/pairs.parquet "
+    "--shares c/shares.parquet --auto c/auto.json",
+    "tune": "tune --base models/base.json --reward models/proxy.json --heldout models/heldout.json "
+    f"{ENCODED} --table t/table.parquet",
+    "export merged": "export merged --base models/base.json --policy r/refl-s0/policy.safetensors --out x/merged",
+    "export combined": "export combined --base models/base.json --policy r/refl-s0/policy.safetensors --out x/both",
     "report": "report --data d --scores s --runs r --samples i --measures m --out report",
 }
-"""By job: the stage and its arguments, without `--params`."""
+"""By job: the stage and its arguments, without `--params`, which all but `export` have."""
 WRITTEN = {
     "curate": ("--prompts", "--images", "--pairs", "--manifest"), "prepare": ("--record", "--out"),
     "score": ("--scores", "--accuracy"), "encode": ("--tensors", "--index"), "finetune": ("--weights", "--log"),
     "sample": ("--samples",), "measure": ("--features", "--measures", "--summary"), "report": ("--out",),
+    "decided": ("--pairs", "--shares", "--auto"), "tune": ("--table",), "export": ("--out",),
 }  # fmt: skip
 
 
@@ -88,7 +97,8 @@ class World:
         stage, *words = LINES[job].split(" ")
         command = [] if words[0].startswith("--") else [words.pop(0)]
         flags = dict(zip(words[::2], words[1::2], strict=True)) | {f"--{k}": v for k, v in changed.items()}
-        argv = [*command, "--params", "study.yaml", *(word for pair in flags.items() for word in pair)]
+        study = [] if stage == "export" else ["--params", "study.yaml"]
+        argv = [*command, *study, *(word for pair in flags.items() for word in pair)]
         before, said = sys.argv, io.StringIO()
         sys.argv = [stage, *argv]
         code = 0
