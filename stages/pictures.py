@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +18,35 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG")
 """What stages pass on to each other; curate reads more."""
 MAX_PIXELS = 100_000_000
+
+
+def decode_row(row: Mapping[str, Any], where: str) -> np.ndarray:
+    """The image of a row of a table of images, as `decode`; raises InputError also where its columns `width` and
+    `height` say another size.
+    """
+    image = decode(row["image"], where)
+    require_size(row, image.shape[1], image.shape[0], where)
+    return image
+
+
+def require_size(row: Mapping[str, Any], width: int, height: int, where: str) -> None:
+    """Raise InputError that starts with `where` where the columns of a row do not say `width` and `height`."""
+    if (row["width"], row["height"]) != (width, height):
+        stated = f"{row['width']}x{row['height']}"
+        raise InputError(
+            f"{where}: has {width}x{height} pixels, but its columns width and height say {stated}; run curate again"
+        )
+
+
+def size(data: bytes, where: str) -> tuple[int, int]:
+    """Width and height by the header of an image; raises InputError that starts with `where` as `decode` does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data), formats=FORMATS).size
+    except Exception:
+        decode(data, where)  # says what is wrong
+        raise
 
 
 def decode(data: bytes, where: str) -> np.ndarray:

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages import code
+from stages import code, in_use
 from stages.errors import InputError, Stopped
 from stages.params import read_study
 from stages.processes import ALONE, Processes
@@ -203,10 +203,16 @@ def keep(
 
     `output` is any file that the job writes, `settings` is what it reads of the study (anything JSON knows), `inputs`
     are the files it reads. Within the block SIGTERM and SIGUSR1 make the job save and stop at its next step, whichever
-    of its `processes` they reach: all stop at the same step, and the first one saves.
+    of its `processes` they reach: all stop at the same step, and the first one saves. Raises InputError where another
+    process is at work on the same job.
     """
-    state = State(_folder(params, stage, name, output), _key(stage, name, settings, inputs), _every(), processes)
-    before = {}
+    folder = _folder(params, stage, name, output)
+    with in_use.only_one(folder.with_name(f"{folder.name}.lock"), f"{stage} {name}", _first_process()):
+        yield from _kept(State(folder, _key(stage, name, settings, inputs), _every(), processes))
+
+
+def _kept(state: State) -> Iterator[State]:
+    before, processes = {}, state.processes
     if threading.current_thread() is threading.main_thread():
         heeded = _first_process() or processes.count > 1
         heed = (lambda found, _: setattr(state, "told", found)) if heeded else signal.SIG_IGN

@@ -155,6 +155,18 @@ TRAINING = _schema("training", 1, run=STRING, step=INT, term=STRING, value=FLOAT
 """What is kept of the training logs of a study."""
 
 
+VALUES = {
+    "prompts": {"split": ("train", "eval")},
+    "images": {"split": ("train", "val", "pairs")},
+    "pairs": {"split": ("train", "val")},
+    "scores": {"kind": ("image", "pair"), "side": ("", "a", "b")},
+    "encodings": {
+        "kind": ("image", "caption", "prompt", "pair", "annotator"), "split": ("train", "val", "eval", "pairs", ""),
+    },
+}  # fmt: skip
+"""Table to column to the values that it may hold: a row of another one would be left out without a word."""
+
+
 def table(schema: pa.Schema, columns: dict[str, Sequence[object]] | list[dict[str, object]]) -> pa.Table:
     """A table of `schema` from columns or from rows; raises InputError where a value does not fit."""
     name = _name(schema)
@@ -194,7 +206,9 @@ def pairs_schema(path: str | Path) -> pa.Schema:
 def read(path: str | Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read a table and check it against `schema`; `columns` keeps only those."""
     with _open(path, schema) as file, _readable(path, schema):
-        return file.read(columns=columns)
+        found = file.read(columns=columns)
+    _refuse_values(found, path, schema)
+    return found
 
 
 def require_unique(path: str | Path, column: str, values: Iterable[str]) -> None:
@@ -215,7 +229,9 @@ def stream(path: str | Path, schema: pa.Schema, rows: int, columns: list[str] | 
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield pa.Table.from_batches([batch])
+            part = pa.Table.from_batches([batch])
+            _refuse_values(part, path, schema)
+            yield part
 
 
 def _open(path: str | Path, schema: pa.Schema) -> pq.ParquetFile:
@@ -251,6 +267,16 @@ def _refuse_nulls(made: pa.Table, where: str) -> None:
     for field in made.schema:
         if not field.nullable and made.column(field.name).null_count:
             raise InputError(f"{where}: column {field.name!r} has nulls, expected none")
+
+
+def _refuse_values(found: pa.Table, path: str | Path, schema: pa.Schema) -> None:
+    for column, allowed in VALUES.get(_name(schema), {}).items():
+        if column not in found.column_names:
+            continue
+        for value in found[column].unique().to_pylist():
+            if value not in allowed:
+                known = ", ".join(repr(one) for one in allowed if one)
+                raise InputError(f"{path}: {column} {value!r} is not known, expected one of {known}")
 
 
 def _name(schema: pa.Schema) -> str:

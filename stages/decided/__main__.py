@@ -32,6 +32,10 @@ def main() -> None:
     seed, steps = (
         section(args.params, "study", DecidedStudy).seed, section(args.params, "sample", GridSettings).steps
     )  # fmt: skip
+    try:
+        settings.grid(steps)
+    except ValueError as error:
+        raise InputError(f"{args.params}: decided.{error}") from None
     inputs = [args.base, args.tensors, args.index, *(args.models / f"{name}.json" for name in measured.models)]
     outputs = [args.pairs, args.shares, args.auto]
     with lineage.job(params=args.params, stage="decided", inputs=inputs, outputs=outputs) as job:
@@ -51,6 +55,7 @@ def main() -> None:
         with resume.keep(args.params, "decided", "decided", args.shares, read, inputs) as state:
             model = load_diffusion(load(args.base), device(), parts=("unet", "vae"))
             encodings = Encodings(args.tensors, args.index, device(), model.record.digest)
+            encodings.require_fit(model, args.tensors)
             drawing = Drawing(model, encodings, settings, steps, seed)
             decision = Decision(drawing, judges, load_metrics(measured))
             found = decide(decision, Outputs(*outputs), measured.bootstrap, measured.interval, state)

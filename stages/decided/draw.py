@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stages.decided.settings import DecidedSettings
 from stages.encode.store import Encodings, Item
+from stages.errors import InputError
 from stages.models.diffusion import Denoiser, DiffusionModel
 from stages.models.noise import KeyedNoise
 from stages.models.sampler import Seen
@@ -67,11 +68,11 @@ class Drawing:
 
         ctx = self._context(prompts, keep)
         images = ctx.decode(ctx.finish(ctx.networks.base(self.settings.guidance)))
-        yield Drawn(None, levels(images), _evaluations(ctx))
+        yield Drawn(None, _pixels(images, prompts), _evaluations(ctx))
         for index in indices:
             again = self._context(prompts).candidate(1)
             clean = again.finish(again.networks.base(self.settings.guidance), begin=(index, kept[index]))
-            yield Drawn(index, levels(again.decode(clean)), _evaluations(again))
+            yield Drawn(index, _pixels(again.decode(clean), prompts), _evaluations(again))
 
     def _context(self, prompts: Sequence[Item], seen: Seen | None = None) -> Context:
         items = [item for item in prompts for _ in range(self.settings.samples)]
@@ -84,6 +85,14 @@ class Drawing:
         noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), device)
         texts = [item.text for item in items]
         return Context(networks, noise, texts, [0] * len(items), "ddpm", self.model.vae.decode, seen=seen)
+
+
+def _pixels(images: Tensor, prompts: Sequence[Item]) -> np.ndarray:
+    """Images in [0, 1] as levels; raises InputError where one is not finite."""
+    if not bool(torch.isfinite(images).all()):
+        texts = ", ".join(repr(item.text[:60]) for item in prompts[:3])
+        raise InputError(f"decided: an image of the prompts {texts} is not finite; broken weights or encodings?")
+    return levels(images)
 
 
 def _evaluations(ctx: Context) -> int:

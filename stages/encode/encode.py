@@ -120,7 +120,7 @@ class _Chosen:
 
     def batches(self, size: int) -> Iterator[list[bytes]]:
         """Batches of the images as bytes, in table order."""
-        columns = ["image_id", "image", "split"]
+        columns = ["image_id", "image", "split", "width", "height"]
         for part in tables.stream(self.path, tables.IMAGES, rows=size, columns=columns):
             rows = [self._fitted(row) for row in part.to_pylist() if self._has(row)]
             if rows:
@@ -130,9 +130,9 @@ class _Chosen:
         return row["split"] in SPLITS or row["image_id"] in self.wanted
 
     def _fitted(self, row: Mapping[str, Any]) -> bytes:
-        if row["split"] in SPLITS:
-            return row["image"]
-        return pictures.fitted(row["image"], *self.size, f"{self.path}: image {row['image_id']!r}")
+        where = f"{self.path}: image {row['image_id']!r}"
+        pictures.require_size(row, *pictures.size(row["image"], where), where)
+        return row["image"] if row["split"] in SPLITS else pictures.fitted(row["image"], *self.size, where)
 
 
 def _entry(kind: str, item_id: str, text: str, place: int, row: Mapping[str, object]) -> dict[str, object]:

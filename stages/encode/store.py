@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -15,6 +16,9 @@ from stages.encode.pairs import LABEL, PAIR, WHO
 from stages.encode.pairs import NAMES as PAIRS
 from stages.errors import InputError
 from stages.models.conditioning import FIELDS, Conditioning
+
+if TYPE_CHECKING:
+    from stages.models.diffusion import DiffusionModel
 
 TEXTS, EMPTY, MEANS, STDS = "text_embeddings", "empty_embedding", "posterior_mean", "posterior_std"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -150,10 +154,17 @@ class Encodings:
         rows = [item.image_row for item in items]
         return self._take(MEANS, rows), self._take(STDS, rows)
 
-    def require_channels(self, channels: int, where: str | Path) -> None:
-        """Raise InputError that starts with `where` for latents of another number of channels."""
-        if self.latent_shape()[0] != channels:
-            raise InputError(f"{where}: latents have {self.latent_shape()[0]} channels, but the base's have {channels}")
+    def require_fit(self, model: DiffusionModel, where: str | Path) -> None:
+        """Raise InputError that starts with `where` for latents of another number of channels, or embeddings of another
+        width, than the networks of the base take.
+        """
+        channels, width = self.latent_shape()[0], self._file.get_slice(TEXTS).get_shape()[-1]
+        if channels != model.channels:
+            raise InputError(f"{where}: latents have {channels} channels, but the base's have {model.channels}")
+        if model.text_width not in (None, width):
+            raise InputError(
+                f"{where}: text embeddings have width {width}, but the base takes {model.text_width}; run encode again"
+            )
 
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of the latents."""

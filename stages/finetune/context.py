@@ -52,7 +52,7 @@ class TrainingContext:
             oracle = record.load(paths.oracle)
             rewards[oracle.name] = load_reward(oracle, where)
         encodings = Encodings(paths.tensors, paths.index, where, model.record.digest)
-        encodings.require_channels(model.channels, paths.tensors)
+        encodings.require_fit(model, paths.tensors)
         return cls(paths, model, encodings, rewards)
 
     def policy(self, plan: TrainingPlan) -> Policy:

@@ -13,6 +13,7 @@ from stages import lineage, resume
 from stages.measure.settings import MeasureSettings, SampledSettings, StudySeed
 from stages.params import section
 from stages.runtime import device, run_stage
+from stages.sample.made_by import require_policy
 from stages.shards import Shard
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def main() -> None:
     for command in (made, judge, joined):
         command.add_argument("--run", required=True, help="name of the run, or base")
         command.add_argument("--samples", type=Path, required=True, help="the run's images, as sample writes them")
+        command.add_argument("--policy", type=Path, help="weights of the run: samples of others are refused")
     for command in (made, joined):
         command.add_argument("--reference", type=Path, required=True, help="reference.safetensors of measure reference")
         command.add_argument("--measures", type=Path, required=True, help="written: one row a measured value")
@@ -45,6 +47,8 @@ def main() -> None:
     judge.add_argument("--judged", type=Path, required=True, help="written: scores and features of its images")
     joined.add_argument("--parts", type=Path, nargs="+", required=True, help="what all shards judged, in order")
     args = parser.parse_args()
+    if args.command != "reference" and args.policy is not None:
+        require_policy(args.samples, args.policy)
     settings = section(args.params, "measure", MeasureSettings)
     {"reference": _reference, "samples": _samples, "judge": _judge, "join": _join}[args.command](args, settings)
 

@@ -43,6 +43,12 @@ def expected(path: Path, run: str) -> tuple[Expected, set[tuple[str, str]]]:
         key = tuple(row[name] for name in KEY)
         counts.setdefault(key, Counter())[row["prompt_id"]] = row["sample_count"]
     pairs = rows.select(["prompt_id", "prompt"]).group_by(["prompt_id", "prompt"]).aggregate([]).to_pylist()
+    texts: dict[str, str] = {}
+    for pair in pairs:
+        known = texts.setdefault(pair["prompt_id"], pair["prompt"])
+        if known != pair["prompt"]:
+            both = f"{known[:60]!r} and {pair['prompt'][:60]!r}"
+            raise InputError(f"{path}: prompt {pair['prompt_id']} is both {both}; run sample again")
     return counts, {(pair["prompt_id"], pair["prompt"]) for pair in pairs}
 
 

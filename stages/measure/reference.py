@@ -15,7 +15,7 @@ from stages.errors import InputError
 from stages.measure.panel import Panel
 from stages.measure.settings import MeasureSettings
 from stages.measure.statistics import Gaussian, Reference, directions, reference
-from stages.pictures import decode
+from stages.pictures import decode_row
 from stages.resume import State, Unit
 from stages.runtime import progress, whole_file
 
@@ -145,6 +145,6 @@ def _chosen(ids: list[str], most: int) -> set[str]:
 
 
 def _batches(path: Path, chosen: set[str], size: int) -> Iterator[list[np.ndarray]]:
-    for part in tables.stream(path, tables.IMAGES, size, ["image_id", "image"]):
+    for part in tables.stream(path, tables.IMAGES, size, ["image_id", "image", "width", "height"]):
         rows = [row for row in part.to_pylist() if row["image_id"] in chosen]
-        yield [decode(row["image"], f"{path}: image {row['image_id']}") for row in rows]
+        yield [decode_row(row, f"{path}: image {row['image_id']}") for row in rows]

@@ -183,6 +183,13 @@ class DiffusionModel:
         return int(self.layout.config(self.layout.family.network).get("in_channels", 4))
 
     @property
+    def text_width(self) -> int | None:
+        """Width of the text embeddings that the network takes; None where its configuration does not say."""
+        config = self.layout.config(self.layout.family.network)
+        keys = ("joint_attention_dim", "caption_channels", "encoder_hid_dim", "cross_attention_dim")
+        return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+
+    @property
     def unet(self) -> UNet2DConditionModel:
         """The denoising network, frozen; a transformer in some families."""
         return self._part("unet")  # type: ignore[return-value]

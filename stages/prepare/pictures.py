@@ -11,10 +11,11 @@ import numpy as np
 
 from stages import tables
 from stages.errors import InputError
-from stages.pictures import decode
+from stages.pictures import decode_row
 
 PAIRS = "pairs"
 """Split of images that curate keeps for pairs alone: they may be poor on purpose, and have no caption to learn."""
+COLUMNS = ["image_id", "caption", "image", "width", "height", "split", "source"]
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ def read_pictures(path: str | Path, split: str, pairs: bool = False) -> Pictures
     """
     images: list[np.ndarray] = []
     rows: list[dict[str, str]] = []
-    for part in tables.stream(path, tables.IMAGES, 4096, ["image_id", "caption", "image", "split", "source"]):
+    for part in tables.stream(path, tables.IMAGES, 4096, COLUMNS):
         for row in part.to_pylist():
             if pairs and row["split"] == PAIRS:
                 row["caption"] = ""
             if row["split"] == split or (pairs and row["split"] == PAIRS):
-                images.append(decode(row.pop("image"), f"{path}: image {row['image_id']}"))
+                images.append(decode_row(row, f"{path}: image {row['image_id']}"))
+                del row["image"]
                 rows.append(row)
     if not images:
         raise InputError(f"{path}: no image of split {split!r}, expected at least one")

@@ -114,6 +114,7 @@ def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) ->
     scored = {run: _by_prompt(measures / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
     summed = {run: _summary(measures / f"{run}.summary.parquet", run, *whose) for run, whose in runs.items()}
     costs = {run: _costs(samples / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
+    _refuse_other_prompts(scored, measures)
     rows = [row for part in scored.values() for row in part]
     _need(study, {row["metric"] for row in rows}, measures)
     prompts = tuple(sorted({row["prompt_id"] for row in rows}))
@@ -152,6 +153,17 @@ def _series(path: Path) -> dict[str, Series]:
         found.setdefault(row["term"], []).append((row["step"], row["value"]))
     ordered = {term: sorted(points) for term, points in found.items()}
     return {t: Series(np.array([s for s, _ in p]), np.array([v for _, v in p])) for t, p in ordered.items()}
+
+
+def _refuse_other_prompts(scored: Mapping[str, list[dict[str, Any]]], measures: Path) -> None:
+    """Raise InputError where a run was measured on a prompt that the base was not, or lacks one."""
+    known = {row["prompt_id"] for row in scored[BASE]}
+    for run, rows in scored.items():
+        if odd := sorted({row["prompt_id"] for row in rows} ^ known):
+            raise InputError(
+                f"{measures / f'{run}.parquet'}: prompt_id {odd[0]!r} is in the measures of only one of {run} and the "
+                "base, expected the same prompts; run measure again"
+            )
 
 
 def _by_prompt(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:

@@ -100,6 +100,7 @@ def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *asked, *others.values()]
     inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:
+        from stages.sample.made_by import digest_of
         from stages.sample.run import Identity, sample_run
 
         read = plan.identity("tuned") | {"run": run.model_dump()}
@@ -108,7 +109,7 @@ def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
             resume.keep(args.params, "sample", name, args.samples, read, inputs, several) as state,
         ):
             work, whose = _sampling(args, plan, "tuned", others), Identity(args.run, run.method, run.seed)
-            images = sample_run(work, whose, args.latents, args.samples, state, several, shard)
+            images = sample_run(work, whose, args.latents, args.samples, state, several, shard, digest_of(args.policy))
             job.metrics({"images": images})
 
 
@@ -148,7 +149,7 @@ def _sampling(args: argparse.Namespace, plan: SamplingPlan, target: Target, othe
 
     tuned = None if target == "base" else trained(args.policy)
     encodings = Encodings(args.tensors, args.index, where, model.record.digest)
-    encodings.require_channels(model.channels, args.tensors)
+    encodings.require_fit(model, args.tensors)
     suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
     judges = {}
     for name in plan.rewards(target):

@@ -27,6 +27,7 @@ from stages.rewards.base import Reward
 from stages.runtime import progress
 from stages.sample import latents
 from stages.sample.context import Context
+from stages.sample.made_by import of_policy
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import SamplingPlan, Strategy
@@ -279,12 +280,12 @@ def _base_tasks(job: Sampling) -> list[BaseTask]:
 @torch.no_grad()
 def sample_run(
     job: Sampling, whose: Identity, kept: Path, samples: Path, state: State | None = None,
-    processes: Processes = ALONE, shard: Shard = WHOLE,
+    processes: Processes = ALONE, shard: Shard = WHOLE, policy: str = "",
 ) -> int:  # fmt: skip
     """Images of one run by every strategy applied to runs; returns the number of images.
 
     Groups that `state` holds are not made again; the others are shared out among `processes`, of which the first one
-    writes. Groups of other shards are left out.
+    writes. Groups of other shards are left out. `policy` is the digest of the run's weights, which the table names.
     """
     points = [(strategy, point) for strategy in job.plan.of("tuned") for point in strategy.settings.points()]
     work = shard.of([Task(group, *each) for each in points for group in job.suite.groups()])
@@ -301,7 +302,7 @@ def sample_run(
             if IMAGES in unit:
                 yield unpacked(unit[IMAGES])
 
-    count = _written(samples, parts(), processes, shard)
+    count = _written(samples, parts(), processes, shard.marked(of_policy(tables.SAMPLES, policy)))
     processes.wait()
     return count
 
@@ -316,8 +317,8 @@ def _shared_start(job: Sampling, task: Task, kept: Path) -> tuple[int, Tensor] |
     return prefix.steps, latents.load(kept, name, rows, shape, suite.device, job.identity)
 
 
-def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes, shard: Shard = WHOLE) -> int:
+def _written(samples: Path, parts: Iterator[pa.Table], processes: Processes, schema: pa.Schema = tables.SAMPLES) -> int:
     """The number of images written: all of them by the first process, which gets the groups of the others."""
     if processes.first:
-        return tables.write(samples, parts, shard.marked(tables.SAMPLES))
+        return tables.write(samples, parts, schema)
     return sum(part.num_rows for part in parts)

@@ -12,7 +12,7 @@ import torch
 
 from stages import tables
 from stages.errors import InputError
-from stages.pictures import decode
+from stages.pictures import decode_row
 from stages.resume import State, Unit, packed, unpacked
 from stages.rewards.base import Reward
 from stages.runtime import device, progress
@@ -97,7 +97,7 @@ def score_rows(
         for index, row in enumerate(rows):
             places = wanted.get(row["image_id"], ())
             questions += [_Question(index, pairs.prompts[pair], pair, side) for pair, side in places]
-        pixels = [decode(row["image"], f"{images}: image {row['image_id']}") for row in rows]
+        pixels = [decode_row(row, f"{images}: image {row['image_id']}") for row in rows]
         scores = _answers(reward, pixels, questions, batch_size)
         if not np.isfinite(scores).all():
             bad = questions[int(np.flatnonzero(~np.isfinite(scores))[0])]
@@ -112,7 +112,9 @@ def score_rows(
             "scores": torch.from_numpy(scores[len(captioned) :].copy()),
         }
 
-    parts = tables.stream(images, tables.IMAGES, batch_size, ["image_id", "caption", "image", "split"])
+    parts = tables.stream(
+        images, tables.IMAGES, batch_size, ["image_id", "caption", "image", "width", "height", "split"]
+    )
     units = (state or State()).results("images", parts, make)
     for unit in progress(units, -(-len(known) // batch_size), f"score {name}"):
         pair, side = unit["sides"].numpy().T

@@ -59,6 +59,8 @@ def main() -> None:
 def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) -> list[TrainingPlan]:
     """A plan a method, from any of its runs; `auto` is what `decided` wrote, for methods that take a key from it."""
     runs = read_study(path).get("runs") or {}
+    if not isinstance(runs, dict) or not runs:
+        raise InputError(f"{path}: runs: there is none; a method is tuned where a run trains it")
     methods = {str(run.get("method")): name for name, run in runs.items() if isinstance(run, dict)}
     for name in wanted or ():
         if name not in methods:

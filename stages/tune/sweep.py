@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stages.errors import InputError
 from stages.finetune.budget import within_budget
 from stages.finetune.context import TrainingContext
 from stages.finetune.nonfinite import NonFinite
@@ -34,9 +37,19 @@ def sweep(plans: Sequence[TrainingPlan], tune: TuneSettings, paths: Paths) -> li
         probe = context.probe(plan)
         if not found:
             base = Denoiser(context.model.unet, context.model.process)
-            found.append(_judged(plan, 0.0, probe, context, base))
+            found.append(_finite(_judged(plan, 0.0, probe, context, base)))
         found.append(_trial(plan, rate, probe, context))
     return found
+
+
+def _finite(base: Trial) -> Trial:
+    """The base's own trial; raises InputError where it is no number, which no learning rate can mend."""
+    if not all(map(math.isfinite, (base.reward, base.heldout_mean, base.diversity))):
+        raise InputError(
+            f"tune: images of the base have reward {base.reward:g}, held-out reward {base.heldout_mean:g} and "
+            f"diversity {base.diversity:g}, expected finite numbers; broken weights or encodings?"
+        )
+    return base
 
 
 def _trial(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingContext) -> Trial:
@@ -47,7 +60,8 @@ def _trial(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingConte
     try:
         for step in range(plan.train.steps):
             trainer.step(data.batches(step))
-    except NonFinite:
+    except NonFinite as error:
+        print(f"tune: {plan.method} at rate {rate:g} broke down: {error}", file=sys.stderr)
         return Trial(plan.method, rate, plan.train.steps, float("nan"), (float("nan"),), float("nan"))
     trial = _judged(plan, rate, probe, context, Denoiser(policy.network, context.model.process))
     return replace(trial, method=plan.method, steps=plan.train.steps)

@@ -25,6 +25,7 @@ from stages.pictures import decode
 
 HUGE = "a red circle " * 8000
 SCHEDULE, CLIP = "scheduler/scheduler_config.json", "open_clip_config.json"
+POLICY = "r/refl-s0/policy.safetensors"
 UNET, VAE = "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"
 BAD: dict[str, tuple[str, b.Breaking, str]] = {
     # the study
@@ -302,6 +303,105 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     "reference not finite": ("measure", b.tensors("m/reference.safetensors", "features", b.nan), "'features' is not"),
     "reference a pickle": ("measure", b.pickled("m/reference.safetensors"), "m/reference.safetensors: not readable as"),
     "reference of other settings": ("measure", b.key("measure.neighbours", 3), "features of another model or other"),
+    # what is decided, tuned and exported
+    "decided: index not on the grid": ("decided", b.key("decided.indices", [7]), "decided.indices: 7 is not below 3"),
+    "decided: encodings cut off": ("decided", b.truncated("e/encodings.safetensors"), "not a readable safetensors"),
+    "decided: encodings of another base": ("decided", b.other_base, "encodings.safetensors: made with base .*, but"),
+    "decided: encodings of another width": (
+        "decided",
+        b.tensors("e/encodings.safetensors", "embedding", lambda v: v[..., :3].clone()),
+        "text embeddings have width 3, but the base takes 16; run encode again",
+    ),
+    "decided: encodings NaN": (
+        "decided",
+        b.tensors("e/encodings.safetensors", "text_embeddings", lambda v: v * float("nan")),
+        "an image of the prompts 'a .* is not finite",
+    ),
+    "decided: autoencoder NaN": ("decided", b.base_of_encodings(VAE, "decoder.conv_out.bias"), "is not finite; broken"),
+    "decided: base NaN": ("decided", b.base_of_encodings(UNET, "conv_out.bias"), "is not finite; broken weights"),
+    "decided: features NaN": (
+        "decided",
+        b.network("heldout", "open_clip_model.safetensors", "visual.proj"),
+        "model 'heldout' gave a value that is not finite",
+    ),
+    "tune: no runs": ("tune", b.key("runs", {}), "study.yaml: runs: there is none"),
+    "tune: encodings of another base": ("tune", b.other_base, "encodings.safetensors: made with base .*, but"),
+    "tune: encodings of another width": (
+        "tune",
+        b.tensors("e/encodings.safetensors", "embedding", lambda v: v[..., :3].clone()),
+        "text embeddings have width 3, but the base takes 16",
+    ),
+    "tune: encodings NaN": (
+        "tune",
+        b.tensors("e/encodings.safetensors", "text_embeddings", lambda v: v * float("nan")),
+        "tune: images of the base have reward nan",
+    ),
+    "tune: reward NaN": (
+        "tune",
+        b.network("proxy", "open_clip_model.safetensors", "text_projection"),
+        "tune: images of the base have reward nan",
+    ),
+    "tune: held-out reward NaN": (
+        "tune",
+        b.network("heldout", "open_clip_model.safetensors", "visual.proj"),
+        "tune: images of the base have .* held-out reward nan",
+    ),
+    "tune: rate not a number": ("tune", b.key("study.tune.rates", [float("nan")]), "rates.0: expected a finite number"),
+    "export: policy missing": ("export merged", b.gone(POLICY), "no such checkpoint"),
+    "export: policy cut off": ("export merged", b.truncated(POLICY), "not a readable safetensors file"),
+    "export: policy of another base": ("export combined", b.other_base, "trained on base .*, but the base here is"),
+    "export: policy of no base": ("export merged", b.metadata(POLICY, lambda about: {}), "trained on base unknown"),
+    "export: policy NaN": ("export combined", b.tensors(POLICY, "", b.nan), "is not finite numbers; train again"),
+    "export: policy of another shape": (
+        "export merged",
+        b.tensors(POLICY, "", lambda v: v.reshape(-1)[:1].clone()),
+        "does not fit this network",
+    ),
+    "export: base cut off": ("export combined", b.truncated(f"models/base/{UNET}"), "changed since model"),
+    # columns that say what is not so
+    "scored: a wrong width": ("score", b.cell("d/images.parquet", "width", 24), "has 16x16 pixels, but .* say 24x16"),
+    "encoded: a wrong height": ("encode", b.cell("d/images.parquet", "height", 8), "has 16x16 pixels, but .* say 16x8"),
+    "trained: a wrong width": ("vae", b.rows("d/images.parquet", lambda r: [x.update(width=0) for x in r]), "say 0x16"),
+    "reference: a wrong width": (
+        "reference",
+        b.rows("d/images.parquet", lambda r: [x.update(width=24) for x in r]),
+        "has 16x16 pixels, but .* say 24x16",
+    ),
+    "a split of pairs misspelt": (
+        "score",
+        b.cell("d/pairs.parquet", "split", "vall"),
+        "d/pairs.parquet: split 'vall' is not known, expected one of 'train', 'val'",
+    ),
+    "a split of prompts misspelt": (
+        "encode",
+        b.cell("d/prompts.parquet", "split", "test"),
+        "split 'test' is not known",
+    ),
+    "a split of images misspelt": (
+        "encode",
+        b.cell("d/images.parquet", "split", "Train"),
+        "split 'Train' is not known",
+    ),
+    "a kind of encoding misspelt": (
+        "finetune",
+        b.cell("e/index.parquet", "kind", "promt"),
+        "kind 'promt' is not known",
+    ),
+    "a prompt id of two prompts": (
+        "measure",
+        b.cell("i/refl-s0.parquet", "prompt", "a red hexagon"),
+        "i/refl-s0.parquet: prompt .* is both .* and .*; run sample again",
+    ),
+    "report of a prompt that the base was not measured on": (
+        "report",
+        b.cell("m/refl-s0.parquet", "prompt_id", "unknown", row=0),
+        "m/refl-s0.parquet: prompt_id 'unknown' is in the measures of only one of refl-s0 and the base",
+    ),
+    "report of a prompt less": (
+        "report",
+        b.rows("m/base.parquet", lambda r: [x.update(prompt_id="unknown") for x in r if x["prompt_id"]]),
+        "prompt_id .* is in the measures of only one",
+    ),
     "import of changed weights": ("import taken", b.truncated("models/proxy/open_clip_model.safetensors"), "proxy"),
     "import of no folder": ("import taken", b.key("prepare.import.taken.folder", "no/where"), "no/where"),
     "report without measures": (
@@ -423,6 +523,29 @@ def test_single_odd_pictures_are_turned_to_rgb_or_counted_and_left_out(world: Wo
     assert all(row["image"][:4] in (b"\x89PNG", b"\xff\xd8\xff\xe0") for row in rows)
     removed = json.loads(Path("d/manifest.json").read_text())["tables"]["images"]["filters"]
     assert sum(each["removed"] for each in removed) == (0 if usable else 1)
+
+
+@pytest.mark.parametrize("job", ["export merged", "export combined"])
+def test_an_export_replaces_nothing(world: World, job: str) -> None:
+    """The folder is there already."""
+    code, said = world.run(job)
+    assert code == 2
+    assert "is there already; name another folder, or remove it" in said.splitlines()[-1]
+
+
+def test_samples_of_another_policy_are_refused(world: World) -> None:
+    """The weights were trained again; the base's images name none."""
+    assert world.run("measure", policy=POLICY)[0] == 0
+    world.forget("measure")
+    b.tensors(POLICY, "conv_in.bias", lambda values: values + 1e-3)(world)
+    code, said = world.run("measure", policy=POLICY)
+    refused(world, "measure", said, code, "i/refl-s0.parquet: made with policy .*, but r/.* is .*; run sample again")
+    code, said = world.run("measure base", policy=POLICY)
+    assert code == 2
+    assert "i/base.parquet: made with policy unknown, but" in said.splitlines()[-1]
+    code, said = world.run("measure", policy="r/none.safetensors")
+    assert code == 2
+    assert "r/none.safetensors: not readable weights: No such file" in said.splitlines()[-1]
 
 
 ODD_PROMPTS = {

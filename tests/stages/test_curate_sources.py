@@ -391,7 +391,10 @@ def test_images_in_base64(how: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "said"),
     [
-        ("A" * 5000, "does not exist|cannot be read"),
+        ("A" * 5000, "neither a file nor an image"),
+        ("bm9uc2Vuc2Ug" * 15, "'image' is str 'bm9uc2Vuc2Ug.*neither a file nor an image of a known format in base64"),
+        ("_-" * 32, "neither a file nor an image"),
+        ("images/" * 12 + "1.png", "does not exist"),
         ("data:image/png;base64," + "!" * 5000, "which is not base64"),
         ("data:text/plain,hello", "expected data:image"),
         ("https://example.org/" + "x" * 5000, "images are not fetched"),
@@ -403,6 +406,14 @@ def test_refused_cells_are_cut_in_the_message(cell: object, said: str, tmp_path:
     with pytest.raises(InputError, match=said) as caught:
         curate(tmp_path, section(tmp_path, images={"kind": "parquet", "path": str(tmp_path / "t.parquet")}))
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_base64_of_no_image_in_a_pair_is_cut_in_the_message(tmp_path: Path) -> None:
+    pair = {"prompt": "x", "image_a": "bm9uc2Vuc2Ug" * 15, "image_b": "b.png", "preference": 1}
+    source = {"kind": "file", "path": write_table(tmp_path / "p.jsonl", [pair]), "folder": str(tmp_path)}
+    with pytest.raises(InputError, match=r"'image_a' is .*neither a file nor an image of a known format") as caught:
+        curate(tmp_path, section(tmp_path, pairs=source))
+    assert "bm9uc2Vuc2Ug" * 10 not in str(caught.value)
 
 
 # --- pairs ----------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from stages.finetune.methods import imagerefl
 from stages.parity import __main__ as parity
 from stages.parity import losses, parts, rollouts, training
 from stages.parity.adam import Adam, Reach
-from stages.parity.checks import GRADIENT, Check, compare, norms, same, within
+from stages.parity.checks import GRADIENT, VALUE, Check, compare, norms, same, within
 from stages.parity.reference import ParitySet, load
+from stages.parity.rounding import COARSE, coarse, with_rounding
 from stages.rewards.preprocess import Preprocess
 from tests import pixelwise_set
 
@@ -69,6 +70,52 @@ def changed(reference: ParitySet, **inputs: Callable[[torch.Tensor], torch.Tenso
 
 def with_config(reference: ParitySet, **changes: object) -> ParitySet:
     return replace(reference, config=dict(reference.config) | changes)
+
+
+def amplified(gain: float, off: float) -> Callable[[], Iterator[Check]]:
+    """An item that rounding moves `gain` times as far as one layer does, with an error of `off` besides."""
+    layer = torch.nn.Linear(8, 8).requires_grad_(False)
+    x = torch.ones(4, 8)
+    expected = layer(x)
+
+    def item() -> Iterator[Check]:
+        yield compare("item", expected + gain * (layer(x) - expected) + off * expected.abs().max(), expected, VALUE)
+
+    item.networks = [layer]  # type: ignore[attr-defined]
+    return item
+
+
+def rounded(item: Callable[[], Iterator[Check]]) -> Check:
+    [found] = with_rounding(item.networks, item)  # type: ignore[attr-defined]
+    return found
+
+
+def test_rounding_widens_the_tolerance_of_what_amplifies_it_and_of_nothing_else():
+    assert rounded(amplified(1, 1.5e-5)).tolerance == VALUE  # one layer rounds far less than that
+    assert rounded(amplified(1000, 4e-6)).tolerance == VALUE  # not even near it: nothing is measured
+    steep = rounded(amplified(1000, 5e-5))
+    assert VALUE < 5e-5 < steep.tolerance < 1e-3
+    assert steep.passed
+
+
+@pytest.mark.parametrize("off", [1e-4, 1e-2, 1.0, float("nan")])
+def test_a_mistake_does_not_widen_its_own_tolerance(off: float):
+    assert not rounded(amplified(1, off)).passed
+
+
+def test_networks_are_as_before_when_rounding_was_measured():
+    layer = torch.nn.Linear(8, 8)
+    x = torch.ones(4, 8, requires_grad=True)
+    before = layer(x)
+    with coarse([layer, torch.nn.Sequential(layer)], 0):
+        once = layer(x)
+        once.sum().backward()
+    assert 0 < float(((once - before) / before).detach().abs().max()) <= COARSE * 1.01
+    assert x.grad is not None
+    assert not torch.equal(x.grad, layer.weight.sum(0).expand(4, 8))
+    assert torch.allclose(x.grad, layer.weight.sum(0).expand(4, 8), rtol=1e-3, atol=1e-4)
+    assert torch.equal(layer(x), before)
+    assert not layer._forward_hooks
 
 
 MISTAKES: dict[str, tuple[Callable[[ParitySet], ParitySet], object, str]] = {

@@ -11,7 +11,15 @@ from stages.curate.catalogue import Catalogue
 from stages.curate.left_out import LeftOut
 from stages.curate.rows import ImageRow, Offer, PairRow, PromptRow, Stream
 from stages.curate.settings import JUDGED, FilePairs, FilePrompts, source_name
-from stages.curate.sources.images import from_base64, is_image, locate, read_cell, read_file, refuse_address
+from stages.curate.sources.images import (
+    from_base64,
+    is_image,
+    locate,
+    read_cell,
+    read_file,
+    refuse_address,
+    refuse_base64,
+)
 from stages.curate.sources.json_list import short_text
 from stages.curate.sources.records import Record, column_names, open_records
 from stages.errors import InputError
@@ -103,6 +111,7 @@ def _side(
         if settings.folder is None:
             return _known(name, where, catalogue), None
         path = locate(Path(settings.folder), name)
+        refuse_base64(name, path, where)
         left_out.read(path)
         name = str(path)
         if catalogue.knows(name):

@@ -93,6 +93,7 @@ def read_cell(record: Record, key: str, left_out: LeftOut) -> bytes:
         return encoded
     refuse_address(cell, f"{record.where}: {key!r}")
     path = locate(record.folder, cell)
+    refuse_base64(cell, path, f"{record.where}: {key!r}")
     left_out.read(path)
     return read_file(path, record.where)
 
@@ -111,6 +112,12 @@ def from_base64(text: str, where: str) -> bytes | None:
     if not found:
         raise InputError(f"{where} is {short(text)}, which is not base64")
     return found
+
+
+def refuse_base64(text: str, path: Path, where: str) -> None:
+    """Raise InputError for a text in base64 that is no image, where no file of this name is at `path` either."""
+    if len(text) >= 64 and _BASE64.fullmatch(text) and not (len(text) <= _LONGEST and os.path.lexists(path)):
+        raise InputError(f"{where} is {short(text)}: neither a file nor an image of a known format in base64")
 
 
 def refuse_address(text: str, where: str) -> None:
