@@ -253,7 +253,8 @@ def test_curated_images_as_samples_are_at_no_distance(world: Path, models: Path)
     write_images(world, 24)
     rows = made_images("base", [("guidance", "g=1", 1.0), ("guidance", "g=2", 2.0)], 5)[: len(real)]
     for number, row in enumerate(rows):
-        row |= {"image": real["image"][number], "setting": "g=1", "value": 1.0, "prompt_id": "p0", "sample": number}
+        row |= {"image": real["image"][number], "setting": "g=1", "value": 1.0, "sample": number}
+        row |= {"prompt_id": "p0", "prompt": PROMPTS[0]}
     write_samples(world, rows, "base")
     found = measure(world, models)[1].set_index("metric")["mean"]
     assert found["precision"] == 1.0
@@ -360,6 +361,8 @@ def test_foreign_or_broken_samples_are_refused(world: Path, models: Path) -> Non
     refused(world, models, r"sample \d of prompt p\d: not a readable image")
     write_samples(world, [*rows[1:], rows[0] | {"image": encode(np.zeros((8, 8, 3), np.uint8))}], "base")
     refused(world, models, r"sample \d of prompt p\d: \d+x\d+ pixels, expected \d+x\d+")
+    write_samples(world, [*rows[1:], rows[0] | {"prompt": "another"}], "base")
+    refused(world, models, r"prompt p\d is both '.*' and '.*'; run sample again")
     write_samples(world, [], "base")
     refused(world, models, r"holds no images")
 
