@@ -7,6 +7,7 @@ family is an `Objective` (`stages/finetune/objective.py`) with a function here, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from stages.finetune.families.pair_settings import (
@@ -44,15 +45,20 @@ D = TypeVar("D", bound=PreferenceDataSettings)
 U = TypeVar("U", bound=UnpairedSettings)
 
 
-def reward_gradient(settings: type[M], step: Callable[[Networks, Batch, M], Step]) -> Method[M]:
+def reward_gradient(
+    settings: type[M], step: Callable[[Networks, Batch, M], Step], *, twice: Callable[[M], bool] | None = None
+) -> Method[M]:
     """A method that follows the reward's gradient: `step` is a generator for a micro-batch, which yields the rollouts
     that it needs and returns the clean latents to judge (`families/reward_gradient.py`).
+
+    `twice`: whether the reward sees images moved from [0, 1] to [0.5, 1] (it does not).
     """
 
     def objective(own: M, run: Run) -> Objective:
         from stages.finetune.families.reward_gradient import RewardGradient
 
-        return RewardGradient(run, lambda batch: step(run.networks, batch, own))
+        reward = run.reward.denormalised_twice() if twice is not None and twice(own) else run.reward
+        return RewardGradient(replace(run, reward=reward), lambda batch: step(run.networks, batch, own))
 
     return Method(settings, objective)
 
@@ -65,30 +71,40 @@ def policy_gradient(
     advantages: Callable[[Collected, A], Tensor] | None = None,
     bonus: Callable[[Run, Tensor, A], tuple[Tensor, dict[str, float]]] | None = None,
     auxiliary: Callable[[Run, Batch, A], Iterator[Loss]] | None = None,
+    squared: Callable[[A], bool] | None = None,
 ) -> Method[A]:
     """A method that learns from single steps of judged rollouts: `loss` is the mean loss of some of them.
 
     `window(count, step, settings)`: the steps of a trajectory of `count` that optimizer step `step` may learn from (all
     of them, if it is not given). `advantages`: the advantage of every image (as the study says). `bonus`: what is added
     to the rewards of latents [N, C, h, w], [N], and terms of the log (nothing). `auxiliary`: further losses of a
-    micro-batch (none).
+    micro-batch (none). `squared`: whether `kl_weight` weighs the mean squared difference of predictions in place of the
+    KL divergence (it does not).
     """
 
     def objective(own: A, run: Run) -> Objective:
         from stages.finetune.families.policy_gradient import PolicyGradient, Rules
 
-        return PolicyGradient(own, run, Rules(loss, window, advantages, bonus, auxiliary))
+        return PolicyGradient(own, run, Rules(loss, window, advantages, bonus, auxiliary, squared))
 
     return Method(settings, objective)
 
 
-def matching(settings: type[A], loss: Callable[[Matched, A], Loss]) -> Method[A]:
-    """A method that learns from the denoising error on images that it sampled: `loss` is the mean loss of a batch."""
+def matching(
+    settings: type[A],
+    loss: Callable[[Matched, A], Loss],
+    *,
+    advantages: Callable[[Collected, A], Tensor] | None = None,
+) -> Method[A]:
+    """A method that learns from the denoising error on images that it sampled: `loss` is the mean loss of a batch.
+
+    `advantages`: the advantage of every image (as the study says).
+    """
 
     def objective(own: A, run: Run) -> Objective:
         from stages.finetune.families.matching import Matching
 
-        return Matching(own, run, loss)
+        return Matching(own, run, loss, advantages)
 
     return Method(settings, objective)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,6 +84,10 @@ class LatentReward:
     def queries(self) -> int:
         """Images that the reward has scored so far."""
         return self.reward.queries
+
+    def denormalised_twice(self) -> LatentReward:
+        """The reward of images moved from [0, 1] to [0.5, 1], as some released code has it."""
+        return replace(self, decode=lambda x0: self.decode(x0) / 2 + 0.5)
 
     def values(self, x0: Tensor, prompts: Sequence[str]) -> Tensor:
         """Rewards [N] of clean latents [N, C, h, w], without gradient."""

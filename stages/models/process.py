@@ -111,6 +111,10 @@ class DiffusionProcess(ABC):
         """The timestep at `part` of `parts` of the way from 0 to t."""
 
     @abstractmethod
+    def time(self, t: Tensor) -> Tensor:
+        """Timesteps t as shares of all, in [0, 1]; of flow matching the noise level."""
+
+    @abstractmethod
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """`count` training timesteps [count], drawn uniformly and independently, as the network takes them."""
 

@@ -88,6 +88,10 @@ class FlowMatching(DiffusionProcess):
         """t part / parts."""
         return t * part / parts
 
+    def time(self, t: Tensor) -> Tensor:
+        """The noise level s."""
+        return t / self.train_steps
+
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """float32 [count], uniform on the `train_steps` levels 1 / train_steps, ..., 1, which are then shifted."""
         levels = [self._shifted((rng.randrange(self.train_steps) + 1) / self.train_steps) for _ in range(count)]

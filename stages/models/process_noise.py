@@ -120,6 +120,10 @@ class NoiseSchedule(DiffusionProcess):
         """floor(t part / parts)."""
         return t * part // parts
 
+    def time(self, t: Tensor) -> Tensor:
+        """t / train steps."""
+        return t / len(self.alphas_cumprod)
+
     def random_timesteps(self, rng: Random, count: int) -> Tensor:
         """int64 [count], uniform on 0 to train steps - 1."""
         return torch.tensor([rng.randrange(len(self.alphas_cumprod)) for _ in range(count)], device=self.device)

@@ -39,8 +39,11 @@ def main() -> None:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the set."""
-    from stages.parity import losses, parts, preference, rollouts, sampling, training
+    from stages.parity import losses, parts, preference, rollouts, sampling, stepwise, training
 
+    if stepwise.knows(reference):
+        yield from stepwise.checks(reference)
+        return
     if sampling.METHODS & set(reference.expected.tags("items")):
         yield from sampling.checks(reference)
         return
@@ -53,9 +56,10 @@ def checks(reference: ParitySet) -> Iterator[Check]:
 
 def reason(reference: ParitySet, name: str) -> str:
     """Why nothing compares the entry `name` of a set, where that is known: `: <reason>`."""
-    from stages.parity import preference, sampling
+    from stages.parity import preference, sampling, stepwise
 
-    given = sampling if sampling.METHODS & set(reference.expected.tags("items")) else preference
+    other = sampling if sampling.METHODS & set(reference.expected.tags("items")) else preference
+    given = stepwise if stepwise.knows(reference) else other
     found = reference.expected.left.get(name) or given.reason(name)
     return f": {found}" if found else ""
 

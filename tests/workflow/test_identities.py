@@ -116,6 +116,7 @@ GIVEN: dict[str, list[Any]] = {
     "decided.diversity": ["clip_diversity"], "methods.refl.middle": [[14, 20]], "sample.strategies.fusion_.k": [[3]],
     "sample.strategies.das_.schedule": [2.0], "sample.strategies.chats_.lose": ["refl-s0"],
     "sample.strategies.npo_.negative": ["refl-s0"],
+    "methods.awm.as_released.deviation": ["prompt"],
     "report.long": ["draft_k"], "methods.diffusion_dpo.safeguard": [{"mu": 0.5}],
     "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
 }  # fmt: skip

@@ -24,6 +24,7 @@ from stages.finetune.trajectories.advantages import History
 from stages.finetune.trajectories.chain import Trajectory
 from stages.finetune.trajectories.collection import CollectionObjective, Experience
 from stages.models.conditioning import Conditioning
+from stages.models.diffusion import Denoiser
 
 A = TypeVar("A", bound=AdvantageSettings)
 
@@ -31,12 +32,13 @@ A = TypeVar("A", bound=AdvantageSettings)
 @dataclass(frozen=True)
 class Matched:
     """N images: `error` [N], means over C, h, w, of the policy's predictions with gradient, `old_error` [N] of those of
-    the policy that made the images, and the `advantage` [N].
+    the policy that made the images, the `advantage` [N], and the `time` [N] of the noise in [0, 1].
     """
 
     error: Tensor
     old_error: Tensor
     advantage: Tensor
+    time: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,18 @@ class Noising:
 class Matching(CollectionObjective[A]):
     """The objective; a noising for every optimizer step of a collection is drawn with it."""
 
-    def __init__(self, settings: A, run: Run, loss: Callable[[Matched, A], Loss]) -> None:
+    def __init__(
+        self, settings: A, run: Run, loss: Callable[[Matched, A], Loss],
+        advantages: Callable[[Collected, A], Tensor] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(settings, run)
-        self.loss = loss
+        self.loss, self.advantage = loss, advantages or normalised_advantages
         self.history = History(settings.history, settings.least_history)
         self.noisings: list[list[Noising]] = []
 
     def advantages(self, last: Tensor, rewards: Tensor, prompts: Sequence[str]) -> tuple[Tensor, dict[str, float]]:
         """Advantages [N] as the study says."""
-        return normalised_advantages(Collected(last, rewards, prompts, self.history), self.settings), {}
+        return self.advantage(Collected(last, rewards, prompts, self.history), self.settings), {}
 
     def collect(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Rollouts, of which the ends are learnt from, and the noisings."""
@@ -86,10 +91,10 @@ class Matching(CollectionObjective[A]):
 
     def errors(self, clean: Tensor, text: Conditioning, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Errors [B] on clean latents noised to t, with the noised states and the policy's predictions there."""
-        process = self.run.networks.grid.process
-        x = process.noised(clean, noise, t)
-        prediction = self.run.networks.policy.prediction(x, t, text)
-        return (prediction - process.target(clean, noise)).square().mean((1, 2, 3)), x, prediction
+        policy = self.run.networks.policy
+        x = policy.process.noised(clean, noise, t)
+        prediction = policy.prediction(x, t, text)
+        return denoising_error(policy, prediction, clean, noise), x, prediction
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
         """The mean loss over this process's part of this update's share of each micro-batch's images."""
@@ -107,7 +112,8 @@ class Matching(CollectionObjective[A]):
         text, t = held.trajectory.text[rows], noising.t[rows]
         error, x, prediction = self.errors(held.trajectory.last[rows], text, t, noising.noise[rows])
         old = noising.old_error[rows] if turn else error.detach()
-        loss = self.loss(Matched(error, old, held.advantages[rows]), self.settings)
+        time = self.run.networks.grid.process.time(t)
+        loss = self.loss(Matched(error, old, held.advantages[rows], time), self.settings)
         if self.settings.kl_weight:
             with torch.no_grad():
                 base = self.run.networks.base.prediction(x, t, text)
@@ -128,3 +134,8 @@ class Matching(CollectionObjective[A]):
             [Noising(**{name: value.to(self.run.device) for name, value in n.items()}) for n in each]
             for each in state["noisings"]
         ]
+
+
+def denoising_error(denoiser: Denoiser, prediction: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
+    """Squared errors [B], means over C, h, w, of predictions on clean latents noised by `noise`, each [B, C, h, w]."""
+    return (prediction - denoiser.process.target(clean, noise)).square().mean((1, 2, 3))

@@ -18,6 +18,7 @@ from stages.finetune.families.settings import AdvantageSettings
 from stages.finetune.objective import Loss, Run
 from stages.finetune.trajectories.advantages import History, grouped, normalised
 from stages.finetune.trajectories.collection import States, StatesObjective
+from stages.finetune.trajectories.kl import mse_to_base
 from stages.models.process import Gaussian
 
 A = TypeVar("A", bound=AdvantageSettings)
@@ -60,6 +61,7 @@ class Rules(Generic[A]):
     advantages: Callable[[Collected, A], Tensor] | None = None
     bonus: Callable[[Run, Tensor, A], tuple[Tensor, dict[str, float]]] | None = None
     auxiliary: Callable[[Run, Batch, A], Iterator[Loss]] | None = None
+    squared: Callable[[A], bool] | None = None
 
 
 class PolicyGradient(StatesObjective[A]):
@@ -83,6 +85,13 @@ class PolicyGradient(StatesObjective[A]):
         """The mean loss of the policy's steps at `states`."""
         densities = StepDensities(found.log_prob(states.next), states.old_log_prob, states.advantage)
         return self.rules.loss(densities, self.settings)
+
+    def divergence(self, prediction: Tensor, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+        """The KL divergence from the base, or the mean squared difference of predictions where the rules say so."""
+        if self.rules.squared is None or not self.rules.squared(self.settings):
+            return super().divergence(prediction, found, states)
+        mse = mse_to_base(self.chain, prediction, states.x, states.i, states.text).mean()
+        return mse, {"mse_to_base": mse}
 
     def window(self, count: int, step: int) -> range:
         """Steps of a trajectory of `count` that may be learnt from at optimizer step `step`."""

@@ -9,7 +9,6 @@ never through the chain, and no weight of f has one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,9 +32,8 @@ class SoftQ(RoundObjective):
         self.settings, self.run = settings, run
         self.chain = Chain.of(run.networks, eta)
         self.predictor = predictor or predictor_of(settings)
-        self.reward = run.reward
-        if settings.as_released.denormalise_twice:
-            self.reward = replace(run.reward, decode=lambda x0: run.reward.decode(x0) / 2 + 0.5)
+        twice = settings.as_released.denormalise_twice
+        self.reward = run.reward.denormalised_twice() if twice else run.reward
         self.buffer: Replay | None = None
         self.fresh: list[Trajectory] = []
 

@@ -10,6 +10,7 @@ from stages.about import MethodAbout
 from stages.finetune.families.settings import AdvantageSettings
 from stages.finetune.family import policy_gradient
 from stages.finetune.settings import FinetuneSettings
+from stages.params import Settings as Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 ABOUT = MethodAbout("DPOK", "Fan et al. 2023, arXiv 2305.16381", family="policy gradient")
 
 
+class AsReleased(Section):
+    """What the released code does and the paper does not say; off."""
+
+    squared_predictions: bool = Field(
+        default=False,
+        description="kl_weight weighs the mean squared difference of the guided predictions of policy and base",
+    )
+
+
 class Settings(AdvantageSettings):
     """DPOK's own keys. Its value network is replaced by the mean reward of the prompt so far."""
 
@@ -27,6 +37,7 @@ class Settings(AdvantageSettings):
         default=0.01, gt=0, description="weight of the KL divergence from the base, in nats per latent element and step"
     )
     reward_weight: float = Field(default=100.0, gt=0, description="factor of the advantage, which is not normalised")
+    as_released: AsReleased = Field(default_factory=AsReleased)
 
     def check(self, train: FinetuneSettings) -> None:
         """Only the history of prompts serves as the baseline."""
@@ -51,4 +62,9 @@ def loss(steps: StepDensities, settings: Settings) -> Loss:
     return Loss.of(-settings.reward_weight * (steps.advantage * kept).mean(), ratio=ratio.mean())
 
 
-METHOD = policy_gradient(Settings, loss, advantages=advantages)
+def squared(settings: Settings) -> bool:
+    """Whether the divergence is the released one."""
+    return settings.as_released.squared_predictions
+
+
+METHOD = policy_gradient(Settings, loss, advantages=advantages, squared=squared)

@@ -139,12 +139,20 @@ class StatesObjective(CollectionObjective[S]):
 
     def regularised(self, states: States, reward: Tensor) -> Loss:
         """The loss of some states with the divergence; `reward` is logged."""
-        found = self.chain.transition(self.run.networks.policy, states.x, states.i, states.text)
+        prediction = self.chain.prediction(self.run.networks.policy, states.x, states.i, states.text)
+        found = self.chain.step(states.x, prediction, states.i)
         loss = self.loss(found, states)
         if self.settings.kl_weight:
-            kl = kl_to_base(self.chain, found, states.x, states.i, states.text).mean()
-            loss = loss.plus(self.settings.kl_weight, kl, **kl_terms(kl, states.x))
+            value, terms = self.divergence(prediction, found, states)
+            loss = loss.plus(self.settings.kl_weight, value, **terms)
         return Loss(loss.root, {"reward": reward, **loss.terms}, loss.place)
+
+    def divergence(self, prediction: Tensor, found: Gaussian, states: States) -> tuple[Tensor, dict[str, Tensor]]:
+        """What `kl_weight` weighs, a scalar, and terms of the log: the KL divergence from the base of the policy's
+        steps `found`, which its predictions [N, C, h, w] imply.
+        """
+        kl = kl_to_base(self.chain, found, states.x, states.i, states.text).mean()
+        return kl, kl_terms(kl, states.x)
 
     def auxiliary(self, batch: Batch, place: int) -> Iterator[Loss]:
         """Further losses of a micro-batch; here none."""

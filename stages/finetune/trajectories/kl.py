@@ -22,6 +22,15 @@ def kl_to_base(chain: Chain, found: Gaussian, x: Tensor, i: Tensor, text: Condit
     return found.kl(base)
 
 
+def mse_to_base(chain: Chain, prediction: Tensor, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:
+    """Squared differences [N], means over C, h, w, of the policy's predictions at states x [N, C, h, w] entering i [N]
+    from the base's, both guided as the study says.
+    """
+    with torch.no_grad():
+        base = chain.prediction(chain.networks.base, x, i, text)
+    return (prediction - base).square().mean((1, 2, 3))
+
+
 def kl_terms(kl: Tensor, x: Tensor) -> dict[str, Tensor]:
     """The mean divergence for the log: per number (`kl_per_dim`) and of the whole image (`kl`, nats)."""
     return {"kl_per_dim": kl, "kl": kl * x[0].numel()}
