@@ -256,9 +256,9 @@ def mutants(content: Content) -> Iterator[str]:
     yield (
         f"`tests/mutants/mutants.toml` lists {listed} small faults in the code: an exchanged wire, a lost factor, a "
         "wrong sign. `make mutants` puts one after another into a copy of the tree and runs the tests that should "
-        f"notice. **{seen} of {len(faults)}** were noticed, {math.floor(100 * seen / max(1, len(faults)))} %. A fault that "
-        "goes unnoticed gets a test, so this says that what has been learnt is kept, not how many other faults would be "
-        "noticed.\n"
+        f"notice. **{seen} of {len(faults)}** were noticed, {math.floor(100 * seen / max(1, len(faults)))} %. A fault "
+        "that goes unnoticed gets a test, so this says that what has been learnt is kept, not how many other faults "
+        "would be noticed.\n"
     )
     if listed > len(faults):
         yield f"{listed - len(faults)} were not tried.\n"
