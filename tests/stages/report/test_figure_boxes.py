@@ -16,7 +16,7 @@ from matplotlib.text import Annotation
 from stages.report.data import ReportData
 from stages.report.figures import frontier, queries, strategies, training
 from stages.report.findings import Finding, Findings
-from stages.report.load import Evaluation, Point, Series
+from stages.report.load import Measurements, Point, Series
 from stages.report.look import Look
 from stages.report.settings import ReportStudy
 
@@ -60,7 +60,7 @@ def made_up(methods: tuple[str, ...], rewards: int, diversities: int) -> ReportD
     points += [Point(m, s, float(v)) for m in methods for s, values in VALUES.items() for v in values]
     generator = np.random.default_rng(len(methods))
     metrics = [*names[0], *names[1]]
-    evaluation = Evaluation(
+    evaluation = Measurements(
         prompts=("a", "b"), seeds={"base": (0,)} | dict.fromkeys(methods, (0, 1)), arrays={}, summaries={}, costs={},
         labels={p: f"{p.value:g}" for p in points}, base=points[0], identity="x", steps=20,
     )  # fmt: skip
