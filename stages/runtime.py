@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`; an InputError becomes one line on stderr and exit code 2, a signal that the job heeded
-    one line and 128 + its number.
+    one line and 128 + its number, Ctrl-C the same.
     """
     try:
         main()
@@ -38,6 +38,9 @@ def run_stage(main: Callable[[], None]) -> None:
         name = signal.Signals(stop.number).name
         print(f"stopped by {name}; the same command goes on from here", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; the same command goes on from the last saved state", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 @contextmanager

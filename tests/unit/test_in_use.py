@@ -1,4 +1,4 @@
-"""Two processes never work on one job of a study at the same time."""
+"""Two processes never work on one job of a study at the same time; Ctrl-C ends a stage in one line."""
 
 from __future__ import annotations
 
@@ -84,3 +84,24 @@ def test_one_of_many_at_a_time(lock: Path, tmp_path: Path):
         for _ in range(3)
     ]
     assert [one.wait(timeout=120) for one in many] == [0, 0, 0]
+
+
+STAGE = """
+import time
+from stages.runtime import run_stage
+def main():
+    print("runs", flush=True)
+    time.sleep(600)
+run_stage(main)
+"""
+
+
+def test_ctrl_c_ends_a_stage_in_one_line():
+    """The usual signals of Python, also where whoever starts the tests ignores SIGINT."""
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + STAGE
+    stage = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert stage.stdout and stage.stdout.readline() == "runs\n"
+    stage.send_signal(signal.SIGINT)
+    _, said = stage.communicate(timeout=60)
+    assert stage.returncode == 130
+    assert said.splitlines() == ["stopped by SIGINT; the same command goes on from the last saved state"]
