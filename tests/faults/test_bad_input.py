@@ -19,6 +19,7 @@ from world import LINES, World, build, copies
 from stages import tables
 from stages.encode.encode import encode
 from stages.encode.settings import EncodeSettings
+from stages.in_use import only_one
 from stages.models.diffusion import load_diffusion
 from stages.models.record import load
 from stages.pictures import decode
@@ -531,6 +532,28 @@ def test_an_export_replaces_nothing(world: World, job: str) -> None:
     code, said = world.run(job)
     assert code == 2
     assert "is there already; name another folder, or remove it" in said.splitlines()[-1]
+
+
+LOCKS = {
+    "encode": "e/.state/encode-encode.lock",
+    "finetune": "r/refl-s0/.state/finetune-refl-s0.lock",
+    "sample": "i/.state/sample-refl-s0.lock",
+}
+
+
+@pytest.mark.parametrize("job", LOCKS)
+def test_a_job_that_is_running_is_not_started_a_second_time(world: World, job: str) -> None:
+    """Not even with other settings, which would clear its saved state; another job of the stage is not kept out."""
+    world.forget(job)
+    with only_one(world.folder / LOCKS[job], job):
+        code, said = world.run(job)
+        refused(
+            world, job, said, code, "in use: process .* is at work on this job .*; wait until it has ended, or stop it"
+        )
+        if job == "sample":
+            assert world.run("sample base")[0] == 0
+    assert world.run(job)[0] == 0
+    assert not (world.folder / LOCKS[job]).exists()
 
 
 def test_samples_of_another_policy_are_refused(world: World) -> None:
