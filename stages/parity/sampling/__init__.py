@@ -17,11 +17,11 @@ REASONS = {
     r"items\.(code|svdd|dsearch|dlbs)\..*(network_evaluations|by_network.*|reward_images)": (
         "the released code evaluates or judges the same latents again; the product keeps what it has"
     ),
-    r"items\\.rlg\\..*(network_evaluations|by_network.*|reward_images)": (
+    r"items\.rlg\..*(network_evaluations|by_network.*|reward_images)": (
         "the product evaluates one network where the weights of the other are 0; no reward is asked"
     ),
-    r"items\\..*\\.reward_images": "no reward is asked while images are made",
-    r"density\\.(step\\.drift|sampler\\..*)": "the product has no solver in continuous time",
+    r"items\..*\.reward_images": "no reward is asked while images are made",
+    r"density\.(step\.drift|sampler\..*)|items\.density\.gmm\.lambda_(min|max)": "the product has no solver in continuous time",
     r"(items\.)?(reno|carinox|ebama|fmtt)\..*": "the product has no such method",
 }
 """Why names that match a pattern are not compared."""
