@@ -73,9 +73,9 @@ LINES = {
     "--shares c/shares.parquet --auto c/auto.json",
     "tune": "tune --base models/base.json --reward models/proxy.json --heldout models/heldout.json "
     f"{ENCODED} --table t/table.parquet",
-    "export merged": "export merged --base models/base.json --policy r/refl-s0/policy.safetensors --out x/merged",
-    "export combined": "export combined --base models/base.json --policy r/refl-s0/policy.safetensors --out x/both",
-    "report": "report --data d --scores s --runs r --samples i --measures m --out report",
+    "export merged": "export merged --base models/base.json --policy r/refl-s0/policy.safetensors --out w/merged",
+    "export combined": "export combined --base models/base.json --policy r/refl-s0/policy.safetensors --out w/both",
+    "report": "report --data d --scores s --runs r --samples i --measures m --decided c/shares.parquet --out report",
 }
 """By job: the stage and its arguments, without `--params`, which all but `export` have."""
 WRITTEN = {

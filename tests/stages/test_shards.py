@@ -11,6 +11,7 @@ from test_sample import sampling
 from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
+from stages.sample.made_by import of_policy, policy_of
 from stages.sample.run import Identity, sample_base, sample_run
 from stages.sample.shards import join
 from stages.shards import WHOLE, Shard
@@ -61,6 +62,25 @@ def test_parts_of_different_runs_are_refused(parts: Path, tmp_path: Path) -> Non
         )
     with pytest.raises(InputError, match=r"shards with \[1, 3, 1\] batches are not of one run"):
         join([tmp_path / f"{number}.parquet" for number in (1, 2, 3)], tmp_path / "joined.parquet")
+
+
+@pytest.mark.parametrize("policies", [("a", "a", "a"), ("a", "b", "a"), ("a", "a", ""), ("", "", "b")])
+def test_parts_name_one_policy_and_so_does_what_they_make(
+    tmp_path: Path, parts: Path, policies: tuple[str, ...]
+) -> None:
+    out = tmp_path / "joined.parquet"
+    for number, policy in enumerate(policies, 1):
+        rows = tables.read(parts / f"{number}-of-3.parquet", tables.SAMPLES)
+        schema = Shard(number, 3).marked(of_policy(tables.SAMPLES, policy))
+        tables.write(tmp_path / f"{number}.parquet", [rows.slice(0, 1)], schema)
+    given = [tmp_path / f"{number}.parquet" for number in (1, 2, 3)]
+    if len(set(policies)) == 1:
+        join(given, out)
+        assert policy_of(out) == policies[0]
+        return
+    with pytest.raises(InputError, match=r"\d.parquet: made with policy \w+, but .*1.parquet with \w+; run"):
+        join(given, out)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/2/3", "-1/2"])

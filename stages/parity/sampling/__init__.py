@@ -21,7 +21,9 @@ REASONS = {
         "the product evaluates one network where the weights of the other are 0; no reward is asked"
     ),
     r"items\..*\.reward_images": "no reward is asked while images are made",
-    r"density\.(step\.drift|sampler\..*)|items\.density\.gmm\.lambda_(min|max)": "the product has no solver in continuous time",
+    r"density\.(step\.drift|sampler\..*)|items\.density\.gmm\.lambda_(min|max)": (
+        "the product has no solver in continuous time"
+    ),
     r"(items\.)?(reno|carinox|ebama|fmtt)\..*": "the product has no such method",
 }
 """Why names that match a pattern are not compared."""
