@@ -189,7 +189,7 @@ def test_bad_input_is_refused_in_one_line(folder, tmp_path):
 
 def test_images_of_different_sizes_are_refused(tmp_path):
     rows = image_rows(2, "train", "scenes", 0)
-    rows[1]["image"] = encode(np.zeros((16, 32, 3), np.uint8))
+    rows[1] |= {"image": encode(np.zeros((16, 32, 3), np.uint8)), "width": 32, "height": 16}
     tables.write(tmp_path / "images.parquet", tables.table(tables.IMAGES, rows), tables.IMAGES)
     with pytest.raises(InputError, match="image scenes-train-1 has 32x16 pixels, expected 32x32"):
         read_pictures(tmp_path / "images.parquet", "train")
