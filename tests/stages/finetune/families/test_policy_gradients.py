@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.finetune.families.matching import Matched
+from stages.finetune.families.policy_gradient import Collected
 from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, tailorpo
 from stages.finetune.training import Trainer
 from stages.finetune.trajectories.advantages import History, grouped, normalised
@@ -68,8 +70,10 @@ def test_the_window_moves_from_noise_to_image_and_starts_again():
     assert windows[0] == windows[2] != windows[3]
 
 
-def test_dpok_in_one_graph():
-    made = trainer(dpok, {"reward_weight": 3.0, "kl_weight": 0.5, "least_history": 1, "clip": 10.0},
+@pytest.mark.parametrize("squared", [False, True])
+def test_dpok_in_one_graph(squared: bool):
+    made = trainer(dpok, {"reward_weight": 3.0, "kl_weight": 0.5, "least_history": 1, "clip": 10.0,
+                          "as_released": {"squared_predictions": squared}},
                    optimizer={"clip_norm": None})  # fmt: skip
     shake(made)
     made.objective.history.add(torch.tensor([0.25]), ["prompt 0"])  # type: ignore[attr-defined]
@@ -86,6 +90,12 @@ def test_dpok_in_one_graph():
             for d in made.run.networks.denoisers.values()
         )
         divergence = ((ours.mean - base.mean) ** 2 / (2 * ours.std**2)).mean()
+        if squared:
+            predictions = (
+                d.prediction(trajectory.states[i], made.run.networks.grid.timesteps[i], given.text)
+                for d in made.run.networks.denoisers.values()
+            )
+            divergence = (next(predictions) - next(predictions)).square().mean()
         loss = loss + (0.5 * divergence - 3.0 * (advantages * ours.log_prob(trajectory.states[i + 1])).mean()) / STEPS
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(made.parameters.values()))])
     made.step([given])
@@ -200,6 +210,58 @@ def test_matching_with_equal_advantages_has_the_gradient_of_the_diffusion_loss()
     error = (made.run.networks.policy.prediction(x, noising.t, given.text) - noising.noise).square().mean()
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(error, list(made.parameters.values()))])
     torch.testing.assert_close(gradient(made), expected, rtol=1e-4, atol=1e-7)
+
+
+LIKENESS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "t": lambda error, time: error * time,
+    "t2": lambda error, time: error * time**2,
+    "huber": lambda error, time: ((error + 1e-10).sqrt() - 1e-5) * time,
+    "ghuber": lambda error, time: ((error + 1e-10) ** 0.25 - 1e-10**0.25) * time / 0.25,
+}
+
+
+@pytest.mark.parametrize("name", LIKENESS)
+def test_the_likeness_takes_each_image_at_its_own_time(name: str):
+    """Where ratios are 1 and advantages equal, the gradient is that of minus the mean likeness."""
+    made = trainer(awm, {"advantage": "batch", "clip": 0.1, "likeness": name}, optimizer={"clip_norm": None})
+    given = batch()
+    made.objective.collect([given])
+    held, noising = made.objective.held[0], made.objective.noisings[0][0]  # type: ignore[attr-defined]
+    made.objective.held = [replace(held, advantages=torch.ones(4))]  # type: ignore[attr-defined]
+    assert len(set(noising.t.tolist())) > 1
+    made.backward([given])
+    x = made.run.networks.grid.process.noised(held.trajectory.last, noising.noise, noising.t)
+    found = made.run.networks.policy.prediction(x, noising.t, given.text)
+    error = (found - noising.noise).square().mean((1, 2, 3))
+    expected = torch.autograd.grad(LIKENESS[name](error, noising.t / 1000).mean(), list(made.parameters.values()))
+    torch.testing.assert_close(gradient(made), torch.cat([g.flatten() for g in expected]), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("deviation", ["prompt", "batch"])
+def test_released_advantages_of_awm(deviation: str):
+    """Less the prompt's mean, over 1e-4 plus the deviation, clamped to the largest and scaled to the new largest."""
+    values = {"advantage": "prompt", "least_history": 1, "largest_advantage": 0.8,
+              "as_released": {"deviation": deviation, "advantage_max": 3.0}}  # fmt: skip
+    rewards, prompts = torch.tensor([1.0, 2.0, 4.0, 9.0]), ["a", "b", "a", "a"]
+    history = History(8, 1)
+    found = awm.advantages(Collected(torch.zeros(4, 1, 1, 1), rewards, prompts, history), settings_of(awm, values))
+    own = {"a": np.array([1.0, 4.0, 9.0]), "b": np.array([2.0])}
+    for n, prompt in enumerate(prompts):
+        spread = own[prompt].std() if deviation == "prompt" else rewards.numpy().std()
+        plain = (float(rewards[n]) - own[prompt].mean()) / (spread + 1e-4)
+        assert float(found[n]) == pytest.approx(np.clip(plain, -0.8, 0.8) / 0.8 * 3.0, abs=1e-5)
+    assert float(found.abs().max()) == pytest.approx(3.0)
+
+
+def test_scaled_advantages_of_awm_are_not_clamped_again():
+    """By `advantage_max`, where it is given, in place of `largest_advantage`."""
+    error = torch.tensor([0.3, 0.7])
+    images = Matched(error, error, torch.tensor([3.0, -9.0]), torch.tensor([0.2, 0.9]))
+    for released, kept in (({}, 0.8), ({"advantage_max": 3.0}, 3.0)):
+        settings = settings_of(awm, {"advantage": "prompt", "largest_advantage": 0.8, "as_released": released})
+        assert float(awm.loss(images, settings).root) == pytest.approx((-kept + kept) / 2, abs=1e-6)
+        one = Matched(error[:1], error[:1], images.advantage[:1], images.time[:1])
+        assert float(awm.loss(one, settings).root) == pytest.approx(-kept)
 
 
 def test_diversity_of_sets_in_numpy():

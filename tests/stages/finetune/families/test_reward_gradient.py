@@ -18,6 +18,9 @@ from stages.finetune.training import Trainer
 from stages.models.policy import Trainable, make_policy
 from stages.models.process_noise import NoiseGrid
 from tests import tiny
+from tests.trajectories import batch as batch_of_trajectories
+from tests.trajectories import gradient as moved
+from tests.trajectories import trainer
 
 STEPS = 6
 Method = Callable[[Networks, Batch], Step]
@@ -267,6 +270,38 @@ def test_alignprop_with_one_step_is_draft_1(sampler: str):
     settings, batch = alignprop.Settings(kind="alignprop", truncate=(1, 2)), tiny.batch(steps=STEPS)
     found = tiny.judged(tools, batch, alignprop.step(tools, batch, settings)).x0
     assert torch.equal(found, tiny.judged(tools, batch, draft_k.judge(tools, batch, 1)).x0)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_alignprop_as_released_judges_the_last_state_with_its_noise(k: int):
+    """Its mean and deviation are those of a step to the abar of timestep 0, from where the last step begins."""
+    tools, batch = tiny.networks(Small(), STEPS), tiny.batch(steps=STEPS)
+    settings = alignprop.Settings.model_validate(
+        {"kind": "alignprop", "truncate": (k, k + 1), "as_released": {"noisy_end": True}}
+    )
+    found = tiny.judged(tools, batch, alignprop.step(tools, batch, settings)).x0
+    x = tools.rollout(batch, batch.noise.initial(), 0, STEPS - 1)
+    alphas, last = tiny.schedule().alphas_cumprod, STEPS - 1
+    before, after = alphas[tools.grid.timesteps[last]], alphas[0]
+    eps = tools.prediction(batch, x, last)
+    x0 = (x - (1 - before).sqrt() * eps) / before.sqrt()
+    variance = (1 - after) / (1 - before) * (1 - before / after)
+    expected = after.sqrt() * x0 + (1 - after - variance).sqrt() * eps + variance.sqrt() * batch.noise.step(last)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    plain = tiny.judged(tools, batch, draft_k.judge(tools, batch, k)).x0
+    assert float((found - plain).detach().abs().max()) > 1e-3
+
+
+def test_alignprop_as_released_moves_images_to_the_upper_half():
+    """Of a reward that is the mean of the images: half of it more, and half the gradient."""
+    found = []
+    for twice in (False, True):
+        made = trainer(alignprop, {"truncate": [1, 2], "as_released": {"denormalise_twice": twice}}, decode=smooth,
+                       judge=lambda images, prompts: images.mean((1, 2, 3)), optimizer={"clip_norm": None})  # fmt: skip
+        found.append((made.step([batch_of_trajectories()])["reward"], moved(made)))
+    (once, slope), (again, half) = found
+    assert again == pytest.approx(once / 2 + 0.5, rel=1e-5)
+    torch.testing.assert_close(half, slope / 2, rtol=1e-4, atol=1e-9)
 
 
 def test_draft_is_the_sampler():
