@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -134,11 +135,9 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
             for k, v in numbers.items()
             if k[0].split("/")[0] not in ("base", "runs") and v["value"] == v["value"]
         }
-        several = {s for s in raw["sample"]["strategies"] if len({p[2] for p in own.points if p[1] == s}) > 1} | {
-            "guidance"
-        }
+        settings = Counter((run, strategy) for run, _, _, strategy, _ in dict.fromkeys(key[:5] for key in found))
         for (run, _, _, strategy, value, metric), ends in found.items():
-            names = [f"{strategy} {value}".replace("=", "") if strategy in several else strategy]
+            names = [f"{strategy} {value}".replace("=", "") if settings[run, strategy] > 1 else strategy]
             names += ["tuned"] if strategy == "guidance" and setting(("", "", value)) == 1 else []
             for name in names:
                 logged[run if run == "base" else f"finetune {run}", f"{name}/{metric}"] = {"value": ends["mean"]}

@@ -67,7 +67,7 @@ def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...],
         given = [row["mean"], row["low"], row["high"], *row["per_seed"], row["area"]]
         if not np.allclose(given, wanted, 1e-9, 1e-12, equal_nan=True) or mine["state"] != row["state"]:
             audit.differ(f"{folder}/findings.parquet: {' '.join(key)}: {given} {row['state']}, recomputed {wanted}")
-    alone = [p for p in own.points if p[0] == "base" or own.role(p[1]) == "tuned"]
+    alone = [p for p in own.points if own.role(p[1]) == ("base" if p[0] == "base" else "tuned")]
     rows: dict[str, list[list[float]]] = {name: [] for name in LABELS}
     rows["alone"] = [[float(np.nanmean(own.scores[*point, axis])) for axis in own.axes] for point in alone]
     for key in keys:

@@ -166,6 +166,7 @@ class Study:
             said, of_base = self.about[name], method == "base"
             plain = self.base(name, "guidance") if of_base else self.tuned(method)
             ends = (said.plain, plain), (None if of_base else said.base, self.base(name))
+            ends = () if self.given[name].get("prediction") else ends  # no network alone is at the end of a search then
             placed += [(end.at, point) for end, point in ends if end and point]
         return [point for _, point in sorted(placed)]
 
@@ -195,7 +196,7 @@ class Study:
             leads = key[1] == self.leading and key[0] != "base"
             for metric, sign in self.axes.items() if leads and len(path) > 2 else ():
                 yield ("trade", *key, metric), self._trade(metric, path, -sign)
-            drawn = self.role(key[1]) == ("base" if key[0] == "base" else "curve")
+            drawn = self.role(key[1]) == "curve" or (key[0], self.role(key[1])) == ("base", "base")
             for pair in pairs if ahead and drawn and len(path) > 1 and key != (reference, self.leading) else ():
                 yield ("gap", *key, *pair), (found := self._gap(pair, path, ahead))
                 if leads and key[0] == candidate:

@@ -24,7 +24,8 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["emoji", "shapes-online", "shapes-rl", pytest.param("shapes-claims", marks=pytest.mark.slow)]
+    "name",
+    ["emoji", "emoji-search", "shapes-online", "shapes-rl", pytest.param("shapes-claims", marks=pytest.mark.slow)],
 )
 def test_the_numbers_of_the_documentation_are_those_of_the_results(name: str, capsys: pytest.CaptureFixture[str]):
     found = Audit()
