@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from stages.runtime import run_stage
@@ -37,30 +38,26 @@ def main() -> None:
     raise SystemExit(1 if failed or not count else 0)
 
 
+def layout(reference: ParitySet) -> ModuleType | None:
+    """The package that compares sets of this layout; None for the layout of the ImageReFL set."""
+    from stages.parity import preference, sampling, stepwise
+
+    return next((package for package in (stepwise, sampling, preference) if package.knows(reference)), None)
+
+
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the set."""
-    from stages.parity import losses, parts, preference, rollouts, sampling, stepwise, training
+    from stages.parity import losses, parts, rollouts, training
 
-    if stepwise.knows(reference):
-        yield from stepwise.checks(reference)
-        return
-    if sampling.METHODS & set(reference.expected.tags("items")):
-        yield from sampling.checks(reference)
-        return
-    if reference.expected.tags("items"):
-        yield from preference.checks(reference)
-        return
-    for module in (parts, rollouts, training, losses):
+    own = layout(reference)
+    for module in (parts, rollouts, training, losses) if own is None else (own,):
         yield from module.checks(reference)
 
 
 def reason(reference: ParitySet, name: str) -> str:
     """Why nothing compares the entry `name` of a set, where that is known: `: <reason>`."""
-    from stages.parity import preference, sampling, stepwise
-
-    other = sampling if sampling.METHODS & set(reference.expected.tags("items")) else preference
-    given = stepwise if stepwise.knows(reference) else other
-    found = reference.expected.left.get(name) or given.reason(name)
+    own = layout(reference)
+    found = reference.expected.left.get(name) or (own.reason(name) if own else "")
     return f": {found}" if found else ""
 
 

@@ -13,7 +13,12 @@ from stages.parity.preference.given import Given
 from stages.parity.preference.reasons import reason
 from stages.parity.reference import ParitySet
 
-__all__ = ["checks", "reason"]
+__all__ = ["checks", "knows", "reason"]
+
+
+def knows(reference: ParitySet) -> bool:
+    """Whether the set has items; those of sampling-time methods are told apart before."""
+    return bool(reference.expected.tags("items"))
 
 
 def checks(reference: ParitySet) -> Iterator[Check]:

@@ -29,6 +29,11 @@ REASONS = {
 """Why names that match a pattern are not compared."""
 
 
+def knows(reference: ParitySet) -> bool:
+    """Whether the set has items of these methods."""
+    return bool(METHODS & set(reference.expected.tags("items")))
+
+
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with a set of sampling-time methods."""
     from stages.parity.sampling import beams, blocks, das, dlbs, fk, guidance, trees
