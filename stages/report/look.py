@@ -36,7 +36,9 @@ OTHER_COLOURS = ("#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7f3c8d", "#80ba5a
 """Okabe and Ito's palette, told apart under the common kinds of colour blindness, then darker relatives."""
 MARKERS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "h")
 LINES: tuple[LineStyle, ...] = ("-", (0, (4, 1)), (0, (6, 1, 1, 1)), (0, (1, 1)))
-"""For strategies that name no line style."""
+"""For strategies that name no line style, and for further ones of a kind that names too few."""
+FURTHER = ("D", "v", "<", ">", "^")
+"""Markers of further strategies of a kind that names too few."""
 
 
 @dataclass(frozen=True)
@@ -185,11 +187,13 @@ def _strategies(views: Mapping[str, StrategyView]) -> dict[str, Strategy]:
 
 
 def _shown(name: str, says: StrategyAbout, label: str, place: int, view: StrategyView) -> Strategy:
-    lines, markers = says.lines or LINES, says.markers
+    spare = LINES[1:] if says.lines else LINES  # the solid line is that of strategies that name none
+    lines: list[LineStyle] = [*says.lines, *(line for line in spare if line not in says.lines)]
+    markers = [*says.markers, *(marker for marker in FURTHER if marker not in says.markers)]
     if view.prediction is not None:  # a search among the images of another strategy does not end at a network alone
         says = replace(says, plain=None, base=None)
     short = says.short if says.short and label == says.title else label
-    marker = markers[place % len(markers)] if markers else None
+    marker = markers[place % len(markers)] if says.markers else None
     return Strategy(name, says, label, short, lines[place % len(lines)], marker, view.guidance, view.base_guidance)
 
 

@@ -160,7 +160,7 @@ def _reach(values: Sequence[Interval]) -> np.ndarray:
 
 
 def _marker(look: Look, curve: Curve) -> str:
-    return look.marker(BASE) if curve.method == BASE else curve.strategy.marker or look.marker(curve.method)
+    return curve.strategy.marker or look.marker(curve.method)
 
 
 def _face(curve: Curve, colour: str) -> str:
