@@ -147,8 +147,9 @@ FINDINGS = _schema(
     detectable=optional(FLOAT), p=optional(FLOAT), p_adjusted=optional(FLOAT), main=pa.bool_(),
 )  # fmt: skip
 """One statistical finding a row: a difference of `metric`, or its mean gap and area between two frontiers `at_equal`
-diversity; `about` names the claim, or says `gap` or `ablation`. `detectable` is the smallest effect that could have
-been seen, `p` two-sided, `p_adjusted` after Holm's correction; `main` marks the pair that was named beforehand.
+diversity; `about` names the claim, or says `gap`, `best_gap` or `ablation`. `detectable` is the smallest effect that
+could have been seen, `p` two-sided, `p_adjusted` after Holm's correction; `main` marks the pair that was named
+beforehand.
 """
 
 TRAINING = _schema("training", 1, run=STRING, step=INT, term=STRING, value=FLOAT)

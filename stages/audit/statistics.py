@@ -201,6 +201,8 @@ class Study:
                 yield ("gap", *key, *pair), (found := self._gap(pair, path, ahead))
                 if leads and key[0] == candidate:
                     yield ("above", *key, *pair), found
+            for pair in pairs if ahead and leads and key[0] != reference else ():
+                yield ("best_gap", *key, *pair), self._best(pair, path, ahead)
             for pair in pairs if mine and leads and key[0] in self.report.get("ablations", ()) else ():
                 yield ("ablation", *key, *pair), self._gap(pair, path, mine, self._shared(key[0], candidate))
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 NAN = math.nan
 CLAIMS = ("raises", "trade", "best", "above", "parts_company")
-"""The claims in their order; the other kinds of findings are `estimate`, `difference`, `gap`, `ablation` and
-`best_passed` (`best` over diversity among images that pass)."""
+"""The claims in their order. The other kinds of findings are `estimate`, `difference`, `gap`, `best_gap`, `ablation`
+and `best_passed` (`best` over diversity among images that pass)."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,13 @@ class Finding:
     """One number with its interval, and what it is about: a row of the data frame.
 
     `about` is a claim, or `estimate` (the metric itself), `difference` (paired, to `against`), `gap` (mean reward gap
-    of a curve to the reference method's leading one) or `ablation` (the same to the candidate's). `metric` at equal
-    `at_equal` (of `best`: at no less), where that is a diversity. `detectable` is the smallest effect that a claim
-    could have shown, `p` a two-sided p-value, `p_adjusted` the same after Holm's correction; `main` marks the pair of a
-    claim that was named beforehand. `value` is the strategy's free setting where the finding is about one point,
-    NaN where it is about a curve. `area` is the integral whose mean is the gap. `per_seed` are the values of the single
-    training seeds. `nfe` and `seconds` are means per image.
+    of a curve to the reference method's leading one), `best_gap` (best-reward gap of a method's leading curve to the
+    same) or `ablation` (the mean gap to the candidate's). `metric` at equal `at_equal` (of `best` and `best_gap`: at no
+    less), where that is a diversity. `detectable` is the smallest effect that a claim could have shown, `p` a two-sided
+    p-value, `p_adjusted` the same after Holm's correction; `main` marks the pair of a claim that was named beforehand.
+    `value` is the strategy's free setting where the finding is about one point, NaN where it is about a curve. `area`
+    is the integral whose mean is the gap. `per_seed` are the values of the single training seeds. `nfe` and `seconds`
+    are means per image.
     """
 
     about: str

@@ -103,7 +103,7 @@ def findings(found: Findings) -> Iterator[dict[str, object]]:
     for claim in found.claims:
         yield from map(_row, claim.parts)
     yield from (_row(row) for row in found.select("trade") if row.method != found.reference)
-    for about in ("gap", "ablation"):
+    for about in ("gap", "best_gap", "ablation"):
         yield from map(_row, found.select(about))
 
 

@@ -41,7 +41,7 @@ def find(study: ReportStudy, look: Look, evaluation: Measurements) -> Findings:
     asked = _Asked(study, look, evaluation, Bootstrap.of(study, evaluation))
     rows = (
         *asked.estimates(), *asked.differences(), *asked.raises(), *asked.trades(), *asked.best(),
-        *asked.above(), *asked.parts_company(), *asked.gaps, *asked.ablations(),
+        *asked.above(), *asked.parts_company(), *asked.gaps, *asked.best_gaps(), *asked.ablations(),
     )  # fmt: skip
     return Findings(rows, study.study.reference)
 
@@ -169,6 +169,19 @@ class _Asked:
         ]
         others = [curve for curve in every if curve != reference and len(curve.points) > 1]
         return tuple(gap for curve in others for gap in self._against("gap", curve, reference))
+
+    def best_gaps(self) -> Iterator[Finding]:
+        """The best-reward gap of every other method's leading curve to the reference's, each pair for itself."""
+        reference = self._leading(self.study.study.reference)
+        for method in self.look.methods if reference else ():
+            mine = self._leading(method)
+            if mine is None or reference is None or mine == reference:
+                continue
+            for reward in self.study.report.rewards:
+                for diversity in self.study.report.diversities:
+                    judged = self._best(mine, reference, reward, diversity)
+                    axes = (reward, diversity)
+                    yield _judged("best_gap", method, mine.strategy.name, reference.method, axes, judged)
 
     def ablations(self) -> Iterator[Finding]:
         """The same gap of every variant of the candidate to the candidate, on the training seeds that both have."""
