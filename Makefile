@@ -19,12 +19,13 @@ study: $(VENV)/.study  ## run the study of STUDY (params.yaml) and say where the
 	@$(IN) snakemake --cores all $(if $(subst params.yaml,,$(STUDY)),--config study=$(FILE)) $(ARGS)
 	@$(IN) python -m workflow.layout $(FILE)
 
-CLAIMS := studies/shapes-claims.yaml
-claims: $(VENV)/.study  ## run the claims study and keep its results in docs/results/shapes-claims
-	@$(MAKE) --no-print-directory study STUDY=$(CLAIMS)
-	@$(IN) python -m stages.report.results --params $(CLAIMS) --study out/shapes-claims --out docs/results/shapes-claims
-	@$(IN) python -m stages.report.results --params $(CLAIMS) --study out/shapes-claims \
-	    --between refl_long imagerefl_long --out docs/results/shapes-claims/long
+CLAIMS := emoji emoji-fine emoji-coarse
+claims: $(VENV)/.study  ## run the claims studies (CLAIMS), keep their results in docs/results and print the verdicts
+	@for study in $(CLAIMS); do \
+	    $(MAKE) --no-print-directory study STUDY=studies/$$study.yaml || exit; done
+	@for study in $(CLAIMS); do \
+	    $(IN) python -m stages.report.results --params studies/$$study.yaml --study out/$$study --out docs/results/$$study \
+	        || exit; done
 
 smoke:  ## run the study in miniature
 	@$(MAKE) --no-print-directory study STUDY=studies/smoke.yaml

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from stages.report import passing, style
 from stages.report.claims import POWER, Interval, State
 from stages.report.data import ReportData
-from stages.report.findings import Finding
+from stages.report.findings import Claim, Finding
 from stages.report.look import BASE
 
 TITLES = {
@@ -35,8 +35,7 @@ def account(data: ReportData) -> str:
     ]
     for claim in data.findings.claims:
         form = _bests if claim.key == "best" else _areas if claim.pairs else _changes
-        title = TITLES[claim.key].format(strategy=strategy[:1].upper() + strategy[1:])
-        parts += [f"## {title}: {claim.state.value}", form(data, claim.parts), _detectable(data, claim.parts)]
+        parts += [f"## {_title(data, claim)}", form(data, claim.parts), _detectable(data, claim.parts)]
     if lines := passing.warnings(data):
         parts += ["## Diversity among images that pass says something else", "\n".join(f"- {line}" for line in lines)]
     if rivals := data.findings.curves("gap"):
@@ -45,6 +44,28 @@ def account(data: ReportData) -> str:
         title = f"## Ablations: the same gap to {candidate}'s {strategy}, on the training seeds that both have"
         parts += [title, _curves(data, ablations)]
     return "\n\n".join(parts) + "\n"
+
+
+def verdicts(data: ReportData) -> str:
+    """All claims in plain text, one line per part: what is compared, the verdict, the number with its interval, single
+    seeds, the smallest effect that would have been seen.
+    """
+    lines = []
+    for claim in data.findings.claims:
+        lines.append(_title(data, claim))
+        for part in claim.parts:
+            axes = (" at no less " if claim.key == "best" else " at equal ").join(map(data.look.metric, part.axes))
+            seeds = f"; seeds {_seeds(part.per_seed)}" if part.per_seed else ""
+            least = f"; could have seen {part.detectable:.2g}" if math.isfinite(part.detectable) else ""
+            main = " (main)" if part.main else ""
+            lines.append(f"    {axes}: {part.state}{main}, {_interval(part.interval)}{seeds}{least}")
+    return "\n".join(lines)
+
+
+def _title(data: ReportData, claim: Claim) -> str:
+    strategy = data.look.leading.label if data.look.leading else ""
+    title = TITLES[claim.key].format(strategy=strategy[:1].upper() + strategy[1:])
+    return f"{title}: {claim.state.value}"
 
 
 def _alone(data: ReportData) -> str:

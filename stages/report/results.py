@@ -59,11 +59,11 @@ def between(study: ReportStudy, reference: str, candidate: str) -> ReportStudy:
 
 
 def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> None:
-    """Write the tables and copy the figures of the study whose results stand in the folder `results`; only the page
-    and the findings where `alone`.
+    """Write the tables and copy the figures of the study whose results stand in the folder `results`, and print the
+    verdicts; only the page and the findings where `alone`.
     """
     from stages.report import data
-    from stages.report.account import account
+    from stages.report.account import account, verdicts
 
     found = data.read(
         study, results / "measures", results / "samples", results / "runs", results / "decided/shares.parquet"
@@ -76,6 +76,7 @@ def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> N
         tables.write(out / f"{name}.parquet", tables.table(schema, list(rows)), schema)
     with whole_file(out / "README.md") as partial:
         partial.write_text(account(found), encoding="utf-8")
+    print(f"{study.study.name}, to be read in {out}:\n{verdicts(found)}")
     if alone:
         return
     pictures = (file for file in figure.outputs(study.report.figures) if Path(file).suffix == ".png")

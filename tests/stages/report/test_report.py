@@ -22,8 +22,8 @@ from PIL import Image
 from report_fixture import Silent, arguments, folders, write_study
 
 from stages import tables
+from stages.report import account, figure, probes, results, settings, style, timeline
 from stages.report import data as reading
-from stages.report import figure, probes, results, settings, style, timeline
 from stages.report.__main__ import write_report
 from stages.report.claims import Interval
 from stages.report.data import Folders, ReportData
@@ -111,6 +111,25 @@ def test_planted_claims_are_found(page: str, params: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_verdicts_in_plain_text_are_the_findings(params: Path) -> None:
+    found = read(params)
+    lines = account.verdicts(found).splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "1. Tuning raises the reward, and diversity collapses: shown",
+        "2. Combined generation brings diversity back: shown",
+        "3. More reward than the reference at no less diversity: shown",
+        "4. Above the reference at equal diversity: shown",
+    ]
+    assert len(lines) == 4 + sum(len(claim.parts) for claim in found.findings.claims)
+    (one,) = [part for part in found.findings.select("raises") if part.metric == "heldout"]
+    (line,) = [line for line in lines if line.startswith("    held-out reward: ")][:1]
+    assert line.startswith("    held-out reward: shown, +")
+    assert f"could have seen {one.detectable:.2g}" in line
+    assert ", ".join(f"{value:+.3g}" for value in one.per_seed) in line
+    assert any(line.startswith("    oracle reward at no less CLIP diversity: ") for line in lines)
+    assert any(line.startswith("    oracle reward at equal CLIP diversity: ") for line in lines)
+
+
 def test_nothing_is_found_where_nothing_was_planted(tmp_path: Path) -> None:
     made = write_study(tmp_path, verdict="null", runs=("refl-s0", "refl-s1", "imagerefl-s0", "imagerefl-s1"))
     out = report(made)
