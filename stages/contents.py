@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 HEAD = 512
@@ -72,7 +73,21 @@ def not_text(data: bytes) -> str:
     if found or data.startswith(_UTF16):
         return found or "UTF-16 text"
     found = next((name for magic, name in _MAGIC if data.startswith(magic)), "")
+    if data[:HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<?xml", b"<svg")):
+        return "an XML document"
     return found or ("binary, or UTF-16 text" if b"\x00" in data[:HEAD] else "")
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is an object or a list in JSON, or the first line of one that was written over several lines."""
+    text = text.strip().removeprefix("\ufeff")
+    if not text.startswith(("{", "[")) or len(text) == 1:
+        return text in ("{", "[")
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def image_format(data: bytes) -> str:

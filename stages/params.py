@@ -8,6 +8,7 @@ A study file has one section per stage. A stage validates its own section only, 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,7 +61,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not names:
         return "; there is none here"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    if not close:
+        return f"; known: {', '.join(names)}"
+    alike = unicodedata.normalize("NFKC", close[0]) == unicodedata.normalize("NFKC", name)  # and so on the screen
+    return f"; did you mean {ascii(close[0]) if alike else repr(close[0])}?"
 
 
 def read_study(path: str | Path) -> dict[str, Any]:
@@ -122,6 +126,10 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:
     if first["type"] == "union_tag_not_found":
         return f"{spot}: expected a mapping with a 'kind', found {shown(first['input'])}"
     message = PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
+    if first["type"] in ("too_short", "too_long"):
+        least = first["type"] == "too_short"
+        count = context["min_length" if least else "max_length"]
+        message = f"expected at {'least' if least else 'most'} {count} item{'s' if count != 1 else ''}"
     given = "" if first["type"] in ("missing", "value_error", "kind") else f", found {shown(first['input'])}"
     return f"{spot}: {message[:1].lower()}{message[1:]}{given}"
 

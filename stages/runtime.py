@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; an InputError becomes one line on stderr and exit code 2, a signal that the job heeded
-    one line and 128 + its number, Ctrl-C the same.
+    """Run a stage's `main`; an InputError, and an OSError that names a file, becomes one line on stderr and exit code
+    2, a signal that the job heeded one line and 128 + its number, Ctrl-C the same.
     """
     try:
         main()
@@ -38,6 +38,13 @@ def run_stage(main: Callable[[], None]) -> None:
         name = signal.Signals(stop.number).name
         print(f"stopped by {name}; the same command goes on from here", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
+    except (
+        OSError
+    ) as error:  # a file that cannot be read, or a name that is too long: nothing that a traceback explains
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename!r}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped by SIGINT; the same command goes on from the last saved state", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

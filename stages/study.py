@@ -8,7 +8,6 @@ other. From the command line: `python -m stages.study params.yaml` says ok or wh
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from stages.finetune import resolve as methods
 from stages.finetune.settings import FinetuneSettings, RunSettings
 from stages.measure.settings import PASSED, MeasureSettings
 from stages.params import Settings, nearest, read_study, validate
+from stages.places import missing
 from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
@@ -295,17 +295,19 @@ def _check_files(study: Study, where: str) -> None:
     for name, model in study.prepare.everything:
         for key in ("folder", "file"):
             place = getattr(model, key)
-            if place is not None and not Path(place).exists():
-                raise InputError(f"{where}prepare.import.{name}.{key}: {place}: no such {key}")
+            if place is not None and (fault := missing(place, key)):
+                raise InputError(f"{where}prepare.import.{name}.{key}: {place!r}: {fault}")
     if study.report.votes is not None:
-        if not Path(study.report.votes).is_file():
-            raise InputError(f"{where}report.votes: {study.report.votes}: no such file")
+        fault = missing(study.report.votes, "file")
+        if fault or not Path(study.report.votes).is_file():
+            fault = fault or "is a folder, expected a file"
+            raise InputError(f"{where}report.votes: {study.report.votes!r}: {fault}")
         from stages.report.people import read_outcome  # its tables take seconds to import
 
         read_outcome(study.report.votes)
     for place in study.curate.paths():
-        if not Path(place).exists() and not glob.glob(place, recursive=True):
-            raise InputError(f"{where}curate: {place}: no such file or folder")
+        if fault := missing(place, "file or folder", pattern=True):
+            raise InputError(f"{where}curate: {place!r}: {fault}")
 
 
 def _check_known(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:

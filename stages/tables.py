@@ -188,7 +188,8 @@ def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.S
     """
     rows = 0
     parts = cast(Iterable[pa.Table], (content,) if isinstance(content, pa.Table) else content)
-    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    kept = {"compression": "zstd", "write_page_checksum": True}
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, **kept) as writer:
         for part in parts:
             checked = part.cast(schema)
             _refuse_nulls(checked, str(path))
@@ -238,7 +239,7 @@ def stream(path: str | Path, schema: pa.Schema, rows: int, columns: list[str] | 
 def _open(path: str | Path, schema: pa.Schema) -> pq.ParquetFile:
     name, version = _name(schema), schema.metadata[b"version"].decode()
     with _readable(path, schema):
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
     found = file.schema_arrow
     metadata = found.metadata or {}
     written = (metadata.get(b"table", b"none").decode(), metadata.get(b"version", b"none").decode())

@@ -18,12 +18,16 @@ SECTIONS = (
 """Sections of a study file besides `study`."""
 
 
-def asked_study(config: Mapping[str, Any], configfiles: Sequence[Any], default: str) -> str:
+def asked_study(config: Mapping[str, Any], configfiles: Sequence[Any], default: str, words: Sequence[str] = ()) -> str:
     """The study file that `--config study=FILE` names, `default` without one.
 
-    `configfiles` are the files given to `--configfile`. Raises InputError, one line that says what to type, for any
-    other key and for `--configfile`.
+    `configfiles` are the files given to `--configfile`, `words` the command line, of which Snakemake keeps the last
+    study only. Raises InputError, one line that says what to type, for any other key, two studies, and `--configfile`.
     """
+    named = [word.removeprefix("--config=") for word in words]
+    studies = dict.fromkeys(word.partition("=")[2] for word in named if word.startswith("study="))
+    if len(studies) > 1:
+        raise InputError(f"--config: {' and '.join(studies)}: Snakemake runs one study at a time; name one")
     if configfiles:
         file = os.path.relpath(configfiles[0])
         raise InputError(f"--configfile {file}: a study file is named by --config {shlex.quote(f'study={file}')}")

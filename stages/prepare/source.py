@@ -19,6 +19,7 @@ from stages.models.bases.single import require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.models.bases.weights import linear_layers as base_layers
 from stages.params import Settings, nearest
+from stages.places import missing
 from stages.plugins import names
 
 BASE_KINDS = ("diffusers",)
@@ -80,8 +81,8 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
     place = settings.folder or settings.file
     if place is None:
         return record.ModelRecord(name=name, kind=settings.kind, options=settings.options)
-    if not Path(place).exists():
-        raise InputError(f"{where}: {place}: no such {'folder' if settings.folder else 'file'}")
+    if fault := missing(place, "folder" if settings.folder else "file"):
+        raise InputError(f"{where}: {place!r}: {fault}")
     return _base(name, settings, Path(place), where, source=place)
 
 
@@ -98,8 +99,8 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
             return record.ModelRecord(name=name, kind=settings.kind, **about)
         folder = Path(os.path.relpath(code.folder)) if code.folder == Path.cwd() else code.folder
         return record.describe_files(name, settings.kind, folder, code.names, **about)
-    elif not Path(place).exists():
-        raise InputError(f"{where}: {place}: no such {'folder' if settings.folder else 'file'}")
+    elif fault := missing(place, "folder" if settings.folder else "file"):
+        raise InputError(f"{where}: {place!r}: {fault}")
     else:
         about["source"] = place
     files = _files(Path(place), settings.only, where)

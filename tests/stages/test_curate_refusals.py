@@ -44,7 +44,7 @@ BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
     "no source": (
         {},
         {"prompts": {"train": [], "eval": TEXT}},
-        "curate.prompts.train: list should have at least 1 item",
+        "curate.prompts.train: expected at least 1 item, found the list",
     ),
     "two of a name": (
         {},
@@ -113,7 +113,69 @@ BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
         prompts_of("list.csv"),
         "list.csv, line 3: 1 cells, expected 2",
     ),
-    "open quote": ({"list.csv": b'prompt\n"a\nb\n'}, prompts_of("list.csv"), "list.csv, line 3: not valid csv"),
+    "open quote": (
+        {"list.csv": b'prompt\na\n"b\n' + b"c\n" * 99},
+        prompts_of("list.csv"),
+        "list.csv, line 3: a quotation mark in this row is never closed",
+    ),
+    "open quote of the header": (
+        {"list.csv": b'"prompt\na\n'},
+        prompts_of("list.csv"),
+        "list.csv, line 1: a quotation",
+    ),
+    "quote closed too early": ({"list.csv": b'prompt\n"a"s\n'}, prompts_of("list.csv"), "line 2: not valid csv"),
+    "csv of blank lines": ({"list.csv": b"\n\r\n"}, prompts_of("list.csv"), "list.csv: empty, expected a header"),
+    "JSON rows as text": (
+        {"list.txt": b'\n{"prompt": "a bee"}\n{"prompt": "a wasp"}\n'},
+        prompts_of("list.txt"),
+        "list.txt, line 2: is JSON, expected a text in every line; call a list in JSON .json, and one with JSON in",
+    ),
+    "JSON list as text": ({"list.txt": b'["a bee", "a wasp"]'}, prompts_of("list.txt"), "list.txt, line 1: is JSON"),
+    "JSON over several lines": ({"list.txt": b'[\n"a bee"\n]'}, prompts_of("list.txt"), "list.txt, line 1: is JSON"),
+    "XML as text": ({"list.txt": b"<?xml version='1.0'?>\n<p>a bee</p>"}, prompts_of("list.txt"), "is an XML document"),
+    "SVG as text": ({"list.txt": b"\xef\xbb\xbf<svg><text>a</text></svg>"}, prompts_of("list.txt"), "an XML document"),
+    "JSON caption": (
+        {"photos/a.png": png(0), "photos/a.txt": b'{"caption": "a bee"}'},
+        images_of("folder", "photos"),
+        "photos/a.txt: is JSON; expected a caption in plain text",
+    ),
+    "captions in metadata.csv": (
+        {"photos/a.png": png(0), "photos/metadata.csv": b"file_name,text\na.png,a bee\n"},
+        images_of("folder", "photos"),
+        "photos/metadata.csv; if it names images and captions, write `captions: {path: photos/metadata.csv, image: ",
+    ),
+    "captions in metadata.jsonl": (
+        {"photos/train/a.png": png(0), "photos/train/metadata.jsonl": b'{"file_name": "a.png", "text": "a bee"}'},
+        images_of("folder", "photos"),
+        "no text beside any image, but photos/train/metadata.jsonl",
+    ),
+    "key in other characters": (
+        {"list.json": '[{"pre\u0301nom": "a"}]'.encode()},
+        prompts_of("list.json", key="pr\u00e9nom"),
+        r"there is no 'prénom' here; did you mean 'pre\\u0301nom'",
+    ),
+    "an address": ({}, prompts_of("https://x.org/list.txt"), "is an address; nothing is fetched"),
+    "a name that is too long": ({}, prompts_of("x" * 300 + ".txt"), "no such file: longer than a name of a file"),
+    "a blank at the end of a name": (
+        {"photos/a.png": png(0), "c.csv": b"image,caption\na.png ,a bee\n"},
+        images_of("folder", "photos", captions={"path": "c.csv"}),
+        "c.csv, line 2: image 'photos/a.png ' does not exist",
+    ),
+    "shards of several splits": (
+        {"s/train-00000-of-00001.parquet": b"", "s/test-00000-of-00001.parquet": b""},
+        prompts_of("s"),
+        "s: holds shards of several splits: test, train; name those of one by a pattern, such as s/../train-",
+    ),
+    "shards of two sets": (
+        {f"s/train-{n}-of-{m}.parquet": b"" for n, m in (("0", "1"), ("00000", "00002"), ("00001", "00002"))},
+        prompts_of("s"),
+        "s: shards of 1 and of 2 of 'train', which are two sets",
+    ),
+    "a key twice in a saved data set": (
+        {"s/data.arrow": b"", "s/state.json": b'{"_data_files": [],\n"_data_files": [{"filename": "data.arrow"}]}'},
+        prompts_of("s"),
+        "s/state.json: the key '_data_files' stands twice, first in line 1, then in line 2",
+    ),
     "empty csv": ({"list.csv": b""}, prompts_of("list.csv"), "list.csv: empty, expected a header"),
     "column twice": ({"list.csv": b"prompt,prompt\na,b\n"}, prompts_of("list.csv"), "two columns are called 'prompt'"),
     "not Parquet": (
@@ -166,6 +228,21 @@ BAD: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {
         {"p.csv": PAIR + b"a bee,a.png,b.png,2\n", "f/a.png": png(0), "f/b.png": png(1)},
         pairs_of("p.csv", folder="f"),
         r"line 2: 'preference' is 2, expected 0 \(b\) to 1 \(a\)",
+    ),
+    "preference a little out of range": (
+        {"p.csv": PAIR + b"a bee,a.png,b.png,1.0000001\n", "f/a.png": png(0), "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f"),
+        r"line 2: 'preference' is 1\.0000001\d*, expected",
+    ),
+    "votes whose sum is none": (
+        {"p.csv": b"prompt,image_a,image_b,u,d\na,a.png,b.png,1e308,1e308\n", "f/a.png": png(0), "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f", preference=None, votes_a="u", votes_b="d"),
+        r"line 2: 1e\+308 and 1e\+308 votes, expected counts",
+    ),
+    "a weight beyond 32 bits": (
+        {"p.csv": b"prompt,image_a,image_b,preference,w\na,a.png,b.png,1,1e39\n", "f/a.png": png(0), "f/b.png": png(1)},
+        pairs_of("p.csv", folder="f", weight="w"),
+        r"line 2: 'w' is '1e39', expected a weight from 0 to 1e\+30",
     ),
     "preference that is none": (
         {"p.csv": PAIR + b"a bee,a.png,b.png,nan\n", "f/a.png": png(0), "f/b.png": png(1)},

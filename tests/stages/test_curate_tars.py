@@ -216,3 +216,22 @@ def test_what_is_no_tar(data: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(data)
     with pytest.raises(InputError, match=rf"0\.tar: not a readable tar: .*{said}|{said}"):
         read(tmp_path, tmp_path / "0.tar")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_a_tar_that_was_cut_off_between_two_members(members: int, suffix: str, tmp_path: Path) -> None:
+    packed(tmp_path / "whole.tar", [*sample("a", 0), *sample("b", 1)])
+    with tarfile.open(tmp_path / "whole.tar") as archive:
+        end = archive.getmembers()[members].offset
+    start = (tmp_path / "whole.tar").read_bytes()[:end]
+    (tmp_path / f"0.tar{suffix}").write_bytes(gzip.compress(start) if suffix else start)
+    with pytest.raises(InputError, match=f"cut off. The blocks of zeros that end an archive are missing at byte {end}"):
+        read(tmp_path, tmp_path / f"0.tar{suffix}")
+
+
+@pytest.mark.parametrize("text", [b'{"caption": "a bee"}', b'["a bee"]', b'[\n"a bee"\n]'])
+def test_a_caption_that_is_json(text: bytes, tmp_path: Path) -> None:
+    packed(tmp_path / "0.tar", [("a.png", png(0)), ("a.txt", text)])
+    with pytest.raises(InputError, match=r"0\.tar, a: its \.txt is JSON; expected a caption"):
+        read(tmp_path, tmp_path / "0.tar")

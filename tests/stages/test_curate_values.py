@@ -67,3 +67,55 @@ def test_a_struct_that_holds_no_image(tmp_path: Path) -> None:
     source = {"kind": "parquet", "path": str(tmp_path / "images.parquet")}
     with pytest.raises(InputError, match="row 1: 'image' is a struct of data, expected one with bytes or path"):
         curate(tmp_path / "out", {"prompts": SHAPES_PROMPTS, "images": source})
+
+
+@pytest.mark.parametrize("start", [b"\n", b"\r\n\r\n", b"\xef\xbb\xbf\n"])
+def test_blank_lines_before_the_header_of_a_csv(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "list.csv").write_bytes(start + b"prompt,n\na bee,1\n")
+    curate(tmp_path / "out", listed(tmp_path / "list.csv"))
+    assert texts(tmp_path / "out") == ["a bee"]
+
+
+@pytest.mark.parametrize("text", ["[a bee]", "{a bee} on a leaf", '"a bee"', "[0.5] a bee", "{", "3"])
+def test_prompts_that_only_begin_as_json_does(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.txt").write_text(f"a wasp\n{text}\n")
+    curate(tmp_path / "out", listed(tmp_path / "list.txt"))
+    assert texts(tmp_path / "out")[0] == "a wasp"
+
+
+def test_shards_that_are_not_here_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in (0, 3):
+        pq.write_table(pa.table({"prompt": [f"bee {number}"]}), folder / f"train-{number:05}-of-00005.parquet")
+    made = curate(tmp_path / "out", listed(folder))
+    assert texts(tmp_path / "out") == ["bee 0", "bee 3"]
+    (absent,) = made.manifest["tables"]["prompts_train"]["left_out"]
+    assert (absent["reason"], absent["count"]) == ("a shard that is not here", 3)
+    assert absent["examples"] == [f"{folder}/train-{number:05}-of-00005" for number in (1, 2, 4)]
+
+
+def test_parts_that_are_no_splits_are_read_as_one_table(tmp_path: Path) -> None:
+    for part in ("red", "blue"):
+        pq.write_table(pa.table({"prompt": [f"a {part} bee"]}), tmp_path / f"{part}-0-of-1.parquet")
+    curate(tmp_path / "out", listed(tmp_path))
+    assert sorted(texts(tmp_path / "out")) == ["a blue bee", "a red bee"]
+
+
+def test_a_wrong_bit_in_a_page_with_a_checksum(tmp_path: Path) -> None:
+    file = tmp_path / "list.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_page_checksum": True, "write_statistics": False}
+    pq.write_table(pa.table({"prompt": [f"a bee {number}" for number in range(99)]}), file, **plain)
+    data = file.read_bytes()
+    assert data.count(b"a bee 42") == 1
+    file.write_bytes(data.replace(b"a bee 42", b"a bee 43"))
+    with pytest.raises(InputError, match=r"list\.parquet, after row 0: cannot be read on: .*checksum"):
+        curate(tmp_path / "out", listed(file))
+
+
+def test_a_table_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    file = tmp_path / "s\udcff.parquet"
+    with file.open("wb") as stream:
+        pq.write_table(pa.table({"prompt": ["a bee"]}), stream)
+    with pytest.raises(InputError, match="its name is not UTF-8; rename it"):
+        curate(tmp_path / "out", listed(tmp_path))

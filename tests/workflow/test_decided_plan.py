@@ -83,7 +83,7 @@ def test_dvc_has_the_job_where_it_is_asked_for() -> None:
         (study(methods__imagerefl__start="auto"), "methods.imagerefl: start is auto, and so has to be middle"),
         (study(methods__imagerefl__start="late"), "start: expected a number or 'auto', found text 'late'"),
         (study(methods__imagerefl__start=-1), "methods.imagerefl.start: input should be greater than or equal to 0"),
-        (study(methods__refl__middle=[1, 2, 3]), "methods.refl.middle: tuple should have at most 2 items"),
+        (study(methods__refl__middle=[1, 2, 3]), "methods.refl.middle: expected at most 2 items"),
         (study(methods__refl__middle="all"), "middle: expected a list or 'auto', found text 'all'"),
         (study(sample__strategies__decided__k=[]), "sample.strategies.decided.k: expected at least one k, or auto"),
         (study(decided__diversity="heldout_diversty"), "decided.diversity: unknown measured diversity"),

@@ -254,6 +254,8 @@ COMMAND_LINES = {
     ("--config", "verbose=1"): "--config verbose=...: unknown key; known: study; expected study=FILE",
     ("--config", "finetune={steps: 9}"): "--config finetune=...: the command line cannot change a key of the study",
     ("--config", "study="): "--config study: expected the path of a study file, found 'None'",
+    ("--config", "study=params.yaml", "study=a b.yaml"): "--config: params.yaml and a b.yaml: Snakemake runs one study",
+    ("--config", "study=params.yaml", "--config=study=a b.yaml"): "--config: params.yaml and a b.yaml: Snakemake runs",
     ("--configfile", "params.yaml"): "--configfile params.yaml: a study file is named by --config study=params.yaml",
     ("--configfile", "a b.yaml"): "--configfile a b.yaml: a study file is named by --config 'study=a b.yaml'",
 }
@@ -261,7 +263,7 @@ COMMAND_LINES = {
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES)
-def test_no_word_of_the_command_line_is_passed_over(root: Path, words: tuple[str, str]) -> None:
+def test_no_word_of_the_command_line_is_passed_over(root: Path, words: tuple[str, ...]) -> None:
     project = Project(root)
     project.write(small_study())
     project.write(small_study(), "a b.yaml")

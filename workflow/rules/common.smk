@@ -12,7 +12,7 @@ def refuse(error):
 
 
 try:
-    FILE = asked_study(config, workflow.overwrite_configfiles, ACTIVE)
+    FILE = asked_study(config, workflow.overwrite_configfiles, ACTIVE, sys.argv[1:])
     PLAN = Plan.read(FILE)
     STUDY = PLAN.layout
     if FILE != ACTIVE and STUDY.clashes(ACTIVE):

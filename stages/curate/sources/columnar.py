@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 
 from stages import contents, walk
 from stages.curate.left_out import LeftOut
-from stages.curate.sources import saved
+from stages.curate.sources import saved, shards
 from stages.errors import InputError
 from stages.params import nearest
+from stages.places import is_folder
 
 PARQUET = ".parquet"
 SUFFIXES = (PARQUET, ".arrow", ".feather")
@@ -32,7 +33,7 @@ class Shards:
 
 def is_table(path: str | Path) -> bool:
     """Whether a file is of a columnar format by its name, or a folder, whose files may be."""
-    return Path(path).suffix.lower() in SUFFIXES or Path(path).is_dir()
+    return Path(path).suffix.lower() in SUFFIXES or is_folder(path)
 
 
 def find(path: str, split: str = "") -> Shards:
@@ -73,6 +74,7 @@ def _parts(root: Path, split: str) -> Shards:
         kinds = sorted({file.suffix.lower() or "no suffix" for file in found.files})
         holds = f"only files with {', '.join(kinds[:5])}" if kinds else "no files"
         raise InputError(f"{root}: holds {holds}, expected .parquet files; another list or table is named by its file")
+    shards.require_one_set(root, wanted, left_out)
     left_out.unless_read(set(tables) - set(wanted), f"not of split {split!r}")
     left_out.unless_read(sorted(set(found.files) - set(tables)))
     return Shards(wanted, left_out)
@@ -139,7 +141,13 @@ def _column(file: Path, names: Sequence[str], key: str) -> str:
 
 def _open(file: Path) -> pq.ParquetFile | saved.ArrowFile:
     try:
-        return saved.ArrowFile(file) if file.suffix.lower() in SUFFIXES[1:] else pq.ParquetFile(file)
+        return (
+            saved.ArrowFile(file)
+            if file.suffix.lower() in SUFFIXES[1:]
+            else pq.ParquetFile(file, page_checksum_verification=True)
+        )
+    except UnicodeEncodeError:
+        raise InputError(f"{file}: its name is not UTF-8; rename it") from None
     except (pa.ArrowException, OSError) as error:
         found = contents.stand_in(contents.head(file)) if file.is_file() else ""
         reason = f"it is {found}" if found else " ".join(str(error).split())[:200]

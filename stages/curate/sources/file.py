@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from stages.curate.sources.json_list import short_text
 from stages.curate.sources.records import Record, column_names, open_records
 from stages.errors import InputError
 
+LARGEST = 1e30
+"""Of weights and votes: products and sums of them are finite in 32 bits."""
 WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 BETTER_AND_WORSE = (("chosen", "rejected"), ("image_chosen", "image_rejected"), ("winner", "loser"))
 """Columns of the preferred image and the other one, as tables of preferences call them."""
@@ -146,18 +147,20 @@ def _preference(record: Record, settings: FilePairs) -> float | None:
     share = record.number(settings.preference, wanted)
     if share is None or 0 <= share <= 1:
         return share
-    raise InputError(f"{record.where}: {settings.preference!r} is {share:g}, {wanted}")
+    raise InputError(f"{record.where}: {settings.preference!r} is {share:.17g}, {wanted}")
 
 
 def _weight(record: Record, key: str | None) -> float:
-    """The weight of a pair. Raises InputError for one that is missing, negative or not finite."""
+    """The weight of a pair. Raises InputError for one that is missing, negative or beyond 32 bits."""
     weight = 1.0 if key is None else record.number(key)
-    if weight is None or not 0 <= weight < math.inf:
-        raise InputError(f"{record.where}: {key!r} is {record.get(str(key))!r}, expected a weight of 0 or more")
+    if weight is None or not 0 <= weight <= LARGEST:
+        raise InputError(
+            f"{record.where}: {key!r} is {record.get(str(key))!r}, expected a weight from 0 to {LARGEST:.0e}"
+        )
     return weight
 
 
 def _share(record: Record, a: float, b: float) -> float | None:
-    if not (0 <= a < math.inf and 0 <= b < math.inf):
+    if not (0 <= a <= LARGEST and 0 <= b <= LARGEST):
         raise InputError(f"{record.where}: {a:g} and {b:g} votes, expected counts")
     return a / (a + b) if a + b else None

@@ -35,6 +35,11 @@ def images(settings: FolderImages) -> Stream[ImageRow]:
     if not files:
         raise InputError(f"{root}: no images here, expected files such as .png or .jpg{_hint(below)}")
     captions = _Captions([file for file in below.files if file.suffix.lower() in TEXTS], files)
+    if not captions.files and (table := _metadata(below)):
+        raise InputError(
+            f"{root}: no text beside any image, but {table}; if it names images and captions, write `captions: {{path: "
+            f"{table}, image: file_name, caption: text}}` with the names of its columns"
+        )
     left_out = LeftOut()
     left_out.add_unread(below.unread)
     others = set(below.files) - set(files) - set(captions.files)
@@ -47,6 +52,12 @@ def _hint(below: walk.Found) -> str:
     tables = [file for file in below.files if file.suffix.lower() in (".parquet", ".arrow")]
     tars = [file for file in below.files if file.suffix.lower() == ".tar"]
     return "; for .parquet files use kind parquet" if tables else "; for .tar files use kind laion" if tars else ""
+
+
+def _metadata(below: walk.Found) -> Path | None:
+    """The table of captions of a folder as datasets' `imagefolder` has it (datasets, folder_based_builder.py)."""
+    names = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+    return next((file for file in below.files if file.name.lower() in names), None)
 
 
 def _from_table(root: Path, captions: Captions, source: str) -> Stream[ImageRow]:
@@ -128,9 +139,12 @@ def _read(path: Path) -> str:
     if found := contents.not_text(data):
         raise InputError(f"{path}: is {found}; expected a caption in UTF-8 text")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8, expected UTF-8 text"
         ) from None
+    if contents.is_json(text):
+        raise InputError(f"{path}: is JSON; expected a caption in plain text, or `captions` with a table of them")
+    return text

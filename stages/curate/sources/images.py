@@ -122,7 +122,7 @@ def refuse_base64(text: str, path: Path, where: str) -> None:
 
 def refuse_address(text: str, where: str) -> None:
     """Raise InputError for an address of the web: nothing is fetched."""
-    if re.match(r"(https?|ftp|s3|gs|hf)://", text, re.IGNORECASE):
+    if re.match(r"(https?|ftp|file|s3|gs|hf)://", text, re.IGNORECASE):
         raise InputError(f"{where} is {short(text)}; images are not fetched: download them and name the files")
 
 
@@ -146,7 +146,9 @@ def _same(name: str, other: str) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """A path in a message: not longer than a line, and in ASCII where it does not look like what it is."""
+    """A path in a message: not longer than a line, and quoted in ASCII where it does not look like what it is."""
     text = str(path)
     text = text if len(text) <= 200 else f"{text[:197]}..."
-    return text if text.isprintable() and unicodedata.is_normalized("NFC", text) else ascii(text)
+    return (
+        text if text.isprintable() and text == text.strip() and unicodedata.is_normalized("NFC", text) else ascii(text)
+    )

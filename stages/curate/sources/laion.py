@@ -63,9 +63,12 @@ def _text(sample: Sample, suffixes: Sequence[str]) -> str:
     if said := contents.stand_in(data):
         raise InputError(f"{sample.where}: its .{suffixes[0]} is {said}")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{sample.where}: its .{suffixes[0]} is not UTF-8, expected UTF-8 text") from None
+    if suffixes == tars.TEXTS and contents.is_json(text):
+        raise InputError(f"{sample.where}: its .{suffixes[0]} is JSON; expected a caption in plain text")
+    return text
 
 
 def _metadata(sample: Sample, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

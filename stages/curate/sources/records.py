@@ -21,6 +21,7 @@ from stages.curate.sources.json_list import short
 from stages.errors import InputError
 from stages.mappings import read_json
 from stages.params import nearest
+from stages.places import missing
 
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", *columnar.SUFFIXES)
 csv.field_size_limit(2**24)
@@ -142,6 +143,7 @@ def _open(path: str, wanted: Sequence[str]) -> Stream[Record]:
         return Stream(parts, json_list.at_most(file, key))
     total = _newlines(file) + 1
     if suffix == ".txt":
+        _refuse_json(file)
         rows = ((f"{path}, line {number}", {key: line.rstrip("\r\n")}) for number, line in _lines(file))
         return Stream((Record(where, values, file.parent) for where, values in rows), total)
     if suffix in (".csv", ".tsv"):
@@ -169,17 +171,22 @@ def _parquet(files: Sequence[Path], keys: Sequence[str]) -> Iterator[Record]:
 
 def _csv(file: Path, delimiter: str, strict: bool = True) -> Iterator[Record]:
     reader = csv.reader((line for _, line in _lines(file)), delimiter=delimiter, strict=strict)
+    first = 1
     try:
-        header = next(reader, None)
+        header = next((cells for cells in reader if cells), None)
         if header is None:
             raise InputError(f"{file}: empty, expected a header line with column names")
         other = next((sign for sign in ";\t|," if sign != delimiter and sign in header[0]), "")
         if len(header) == 1 and other:
-            raise InputError(f"{file}, line 1: one column, {header[0]!r}; expected cells between {delimiter!r}")
+            raise InputError(
+                f"{file}, line {reader.line_num}: one column, {header[0]!r}; expected cells between {delimiter!r}"
+            )
         twice = next((name for name in header if header.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"{file}, line 1: two columns are called {twice!r}, expected one of each name")
-        for cells in reader:
+            raise InputError(
+                f"{file}, line {reader.line_num}: two columns are called {twice!r}, expected one of each name"
+            )
+        while (first := reader.line_num + 1) and (cells := next(reader, None)) is not None:
             if not cells:
                 continue
             where = f"{file}, line {reader.line_num}"
@@ -187,6 +194,10 @@ def _csv(file: Path, delimiter: str, strict: bool = True) -> Iterator[Record]:
                 raise InputError(f"{where}: {len(cells)} cells, expected {len(header)} as in the header")
             yield Record(where, dict(zip(header, cells, strict=True)), file.parent)
     except csv.Error as error:
+        if str(error) == "unexpected end of data":
+            raise InputError(
+                f"{file}, line {first}: a quotation mark in this row is never closed; two of them stand for one"
+            ) from None
         raise InputError(f"{file}, line {reader.line_num}: not valid {file.suffix[1:]}: {error}") from None
 
 
@@ -208,11 +219,23 @@ def _json_record(file: Path, where: str, value: Any, key: str) -> Record:
 
 def _require_text(file: Path) -> None:
     """Raise InputError for a file that is missing, or whose first bytes are those of something else than a list."""
-    if not file.is_file():
-        found = "neither a file nor a folder" if file.exists() else "no such file"
+    fault = missing(str(file), "file")
+    if fault or not file.is_file():
+        found = fault or "neither a file nor a folder"
         raise InputError(f"{file}: {found}, expected a list or table")
     if found := contents.not_text(contents.head(file)):
         raise InputError(f"{file}: is {found}; expected a list or table, saved as UTF-8 text")
+
+
+def _refuse_json(file: Path) -> None:
+    """Raise InputError for a list of plain texts whose first line is JSON: every line would be a prompt."""
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        number, first = next(((n, line) for n, line in enumerate(stream, 1) if line.strip()), (0, ""))
+    if contents.is_json(first):
+        raise InputError(
+            f"{file}, line {number}: is JSON, expected a text in every line; call a list in JSON .json, and one with"
+            " JSON in every line .jsonl"
+        )
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

@@ -6,7 +6,6 @@ splits is a folder with `dataset_dict.json` and a folder a split (datasets, arro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 
 from stages.errors import InputError
+from stages.mappings import read_json
 
 SPLITS, STATE, OWN = "dataset_dict.json", "state.json", ("state.json", "dataset_info.json")
 
@@ -77,7 +77,7 @@ def data_files(root: Path) -> list[Path]:
 
 
 def _object(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_json(file.read_text(encoding="utf-8"), str(file))
 
 
 def _strings(file: Path, key: str, inner: str = "") -> list[str]:

@@ -133,8 +133,16 @@ def _plain(file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _require_end(tar: Path, archive: tarfile.TarFile, content: IO[bytes]) -> None:
-    """Raise InputError where something stands behind the end of the archive, which tarfile passes over in silence."""
+    """Raise InputError where the end of the archive is missing, as in a tar that was cut off between two members, or
+    something stands behind it: tarfile passes over both in silence.
+    """
     end = archive.offset
+    content.seek(end)
+    if not content.read(1):
+        raise InputError(
+            f"{tar}: cut off? The blocks of zeros that end an archive are missing at byte {end}; fetch or write it"
+            " again"
+        )
     content.seek(end)
     while block := content.read(2**20):
         if block.strip(b"\0"):
