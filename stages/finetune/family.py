@@ -17,7 +17,12 @@ from stages.finetune.families.pair_settings import (
     PreferenceDataSettings,
     UnpairedSettings,
 )
-from stages.finetune.families.settings import AdvantageSettings, BranchSettings, CollectionSettings
+from stages.finetune.families.settings import (
+    AdvantageSettings,
+    BranchSettings,
+    CandidateSettings,
+    CollectionSettings,
+)
 from stages.finetune.method import Method
 from stages.finetune.settings import MethodSettings
 
@@ -38,6 +43,7 @@ M = TypeVar("M", bound=MethodSettings)
 A = TypeVar("A", bound=AdvantageSettings)
 C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
+S = TypeVar("S", bound=CandidateSettings)
 P = TypeVar("P", bound=PairSettings)
 T = TypeVar("T", bound=ImagePairSettings)
 W = TypeVar("W", bound=AdaptiveSettings)
@@ -212,5 +218,18 @@ def branched_rollouts(settings: type[B], loss: Callable[[StepPairs, B], Loss]) -
         from stages.finetune.families.step_preference import BranchedRollouts
 
         return BranchedRollouts(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def candidate_rollouts(settings: type[S], loss: Callable[[StepPairs, S], Loss]) -> Method[S]:
+    """Step-by-step preference between the best and the worst of several next states of one state: `loss` is the mean
+    loss of some pairs of steps, the first of each the better one.
+    """
+
+    def objective(own: S, run: Run) -> Objective:
+        from stages.finetune.families.candidates import CandidateRollouts
+
+        return CandidateRollouts(own, run, loss)
 
     return Method(settings, objective)

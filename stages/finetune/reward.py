@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.finetune.precision import autocast, exactly
 from stages.finetune.settings import FinetuneSettings
 from stages.processes import Processes
-from stages.rewards.base import Embedder, TextEmbedder
+from stages.rewards.base import Embedder, StepAware, TextEmbedder
 from stages.rewards.networks.contrastive import exact
 
 Decode = Callable[[Tensor], Tensor]
@@ -28,9 +28,13 @@ class CountedReward:
     reward: RewardFunction
     queries: int = 0
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Reward [B] of images [B, 3, H, W] in [0, 1]."""
+    def __call__(self, images: Tensor, prompts: Sequence[str], t: float | None = None) -> Tensor:
+        """Reward [B] of images [B, 3, H, W] in [0, 1]; a step-aware one sees the timestep t of the states that they are
+        predicted from, where it is given.
+        """
         self.queries += len(images)
+        if t is not None and isinstance(self.reward, StepAware):
+            return self.reward.score_at(images, prompts, t)
         return self.reward(images, prompts)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -89,12 +93,12 @@ class LatentReward:
         """The reward of images moved from [0, 1] to [0.5, 1], as some released code has it."""
         return replace(self, decode=lambda x0: self.decode(x0) / 2 + 0.5)
 
-    def values(self, x0: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Rewards [N] of clean latents [N, C, h, w], without gradient."""
+    def values(self, x0: Tensor, prompts: Sequence[str], t: float | None = None) -> Tensor:
+        """Rewards [N] of clean latents [N, C, h, w], without gradient; `t` as in `CountedReward`."""
         size = self.settings.judge_batch
         with torch.no_grad():
             parts = range(0, len(x0), size)
-            return torch.cat([self._judged(x0[n : n + size], prompts[n : n + size])[0] for n in parts])
+            return torch.cat([self._judged(x0[n : n + size], prompts[n : n + size], t=t)[0] for n in parts])
 
     def of_all(self, x0: Tensor, prompts: Sequence[str], processes: Processes) -> Tensor:
         """Rewards of the clean latents of all processes, by rank, each of which judges its own [N, C, h, w]."""
@@ -133,11 +137,13 @@ class LatentReward:
         assert x0.grad is not None
         return LatentGradient(torch.cat(rewards), x0.grad, torch.cat(distances) if distances else None)
 
-    def _judged(self, x0: Tensor, prompts: Sequence[str], real: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def _judged(
+        self, x0: Tensor, prompts: Sequence[str], real: Tensor | None = None, t: float | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Rewards [N] of latents, and 1 - cosine [N] between their images' features and those of `real` latents."""
         with exactly(x0.device), autocast(self.settings, x0.device):
             images = self.decode(x0)
-            rewards = exact(self.reward(images, prompts))
+            rewards = exact(self.reward(images, prompts, t))
             if real is None:
                 return rewards, None
             with torch.no_grad():

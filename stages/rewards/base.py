@@ -40,6 +40,15 @@ class Reward(Protocol):
 
 
 @runtime_checkable
+class StepAware(Reward, Protocol):
+    """A reward that also judges clean images predicted during sampling, and knows how noisy the states were."""
+
+    def score_at(self, images: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        """Reward [B] of images [B, 3, H, W] in [0, 1] predicted from states at timestep t; 0 is the end of sampling."""
+        ...
+
+
+@runtime_checkable
 class Oracle(Reward, Protocol):
     """A reward that reads images back without a network; metrics share what it sees.
 

@@ -135,6 +135,37 @@ class BranchSettings(PreferenceSettings):
         return replace(super().needs, reward="gradient" if self.guidance > 0 else "value")
 
 
+class CandidateSettings(PreferenceSettings):
+    """Rollouts that draw several next states of a step; `steps_per_trajectory` of those from `start` on; null: all."""
+
+    candidates: int = Field(default=4, ge=2, description="next states from one state; best and worst are a pair")
+    start: int = Field(default=4, ge=0, description="first sampling step with candidates, counted from 0, the noisiest")
+    scale: float = Field(
+        default=100.0, gt=0, description="scores are multiplied by this; 100 makes a cosine one of CLIP's logits"
+    )
+    threshold: float = Field(
+        default=0.3,
+        ge=0,
+        lt=1,
+        description="a pair is learnt from where the softmax over both scores differs by more than this",
+    )
+
+    def learnt(self, train: FinetuneSettings) -> int:
+        """Sampling steps of a trajectory with candidates."""
+        return self.steps_per_trajectory or train.sampling_steps - self.start
+
+    def check(self, train: FinetuneSettings) -> None:
+        """There are steps with candidates, and no more are drawn than there are."""
+        super().check(train)
+        left = train.sampling_steps - self.start
+        if left < 1:
+            raise ValueError(f"start {self.start} is no step of sampling_steps {train.sampling_steps}")
+        if self.steps_per_trajectory and self.steps_per_trajectory > left:
+            raise ValueError(
+                f"steps_per_trajectory {self.steps_per_trajectory} is more than the {left} steps from {self.start} on"
+            )
+
+
 class BufferSettings(Section):
     """Trajectories that are learnt from more than once; first in, first out."""
 

@@ -6,15 +6,16 @@ base.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from stages.finetune.batch import Batch, optimizer_step
-from stages.finetune.families.settings import BranchSettings, CollectionSettings
+from stages.finetune.families.settings import BranchSettings, CollectionSettings, PreferenceSettings
 from stages.finetune.objective import Loss, Objective, Run
 from stages.finetune.trajectories.chain import Chain, Trajectory, whole_text
 from stages.finetune.trajectories.collection import MEGABYTE, Experience, States, StatesObjective
@@ -24,7 +25,7 @@ from stages.models.process import Gaussian
 from stages.processes import Processes
 
 C = TypeVar("C", bound=CollectionSettings)
-B = TypeVar("B", bound=BranchSettings)
+P = TypeVar("P", bound=PreferenceSettings)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class StepPairs:
     """N pairs of next states: `first` and `second` [N] are the log ratios, policy to base, of the density of each, with
     gradient; densities are means over C, h, w, as in every released code of this family.
 
-    `sign` [N] is 1 where the first state is better, -1 where the second is, 0 where neither.
+    `sign` [N] is positive where the first state is better, negative where the second is, 0 where neither; its
+    magnitude is the weight of the pair in the mean, 1 where the method has no other.
     """
 
     first: Tensor
@@ -82,7 +84,7 @@ class PairedRollouts(StatesObjective[C]):
 class Branches:
     """N pairs of next states `first`, `second` [N, C, h, w] from states `x` [N, C, h, w] entering steps `i` [N].
 
-    `sign` [N] is 1 where the first is better, -1 where the second is, 0 where neither.
+    `sign` [N] as in `StepPairs`.
     """
 
     x: Tensor
@@ -122,16 +124,18 @@ class Branches:
         return cls(*tensors, text=Conditioning(**state["text"]).to(device))
 
 
-class BranchedRollouts(Objective):
-    """At some steps of a rollout two next states are drawn from one: the rewards of both states' predicted clean images
-    rank them.
-    """
+class Branching(Objective, Generic[P]):
+    """At some steps of a rollout next states are drawn from one, and pairs of them are ranked."""
 
-    def __init__(self, settings: BranchSettings, run: Run, loss: Callable[[StepPairs, Any], Loss]) -> None:
+    def __init__(self, settings: P, run: Run, loss: Callable[[StepPairs, P], Loss]) -> None:
         self.settings, self.run, self.pair_loss = settings, run, loss
         self.chain = Chain.of(run.networks, settings.eta)
         self.held: list[Branches] = []
         self.reward = 0.0  # mean of the ends of the last rollouts
+
+    @abstractmethod
+    def branch(self, batch: Batch) -> tuple[Branches, Tensor]:
+        """The branches of one micro-batch and the rewards [B] of where its rollouts end, of all processes."""
 
     def collect(self, batches: Sequence[Batch]) -> dict[str, float]:
         """Where the last collection has served: rollouts that branch at some steps."""
@@ -142,6 +146,53 @@ class BranchedRollouts(Objective):
         self.reward = float(torch.cat([rewards for _, rewards in found]).mean())
         size = sum(value.nbytes for b in self.held for value in (b.x, b.first, b.second))
         return {"memory_mb": size / MEGABYTE}
+
+    def predicted(self, x: Tensor, i: int, text: Conditioning) -> tuple[Tensor, Tensor]:
+        """The clean latents that the policy predicts for states entering step i, and its prediction there.
+
+        A state at the end is its own prediction, and nothing is evaluated.
+        """
+        if i == len(self.chain):
+            return x, x
+        prediction = self.chain.prediction(self.run.networks.policy, x, self.chain.index(i, len(x)), text)
+        return self.run.networks.grid.x0(x, prediction, i), prediction
+
+    def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
+        """The mean loss over this process's part of this update's share of each micro-batch's branches."""
+        update = optimizer_step(batches) % self.settings.updates
+        for place in range(len(batches)):
+            branches = self.held[place]
+            rows = torch.arange(update, len(branches.x), self.settings.updates, device=branches.x.device)
+            rows = rows[self.run.processes.part(len(rows))]
+            for part in rows.split(self.settings.state_batch):
+                yield self.part(branches.at(part)).share(len(part) / len(rows), place)
+
+    def part(self, branches: Branches) -> Loss:
+        """The loss of some branches; one evaluation serves both draws."""
+        networks = self.run.networks
+        found = self.chain.transition(networks.policy, branches.x, branches.i, branches.text)
+        with torch.no_grad():
+            base = self.chain.transition(networks.base, branches.x, branches.i, branches.text)
+        first, second = (found.log_prob(x) - base.log_prob(x) for x in (branches.first, branches.second))
+        loss = self.pair_loss(StepPairs(first, second, branches.sign), self.settings)
+        kl = found.kl(base).mean()
+        loss = loss.plus(self.settings.kl_weight, kl, **kl_terms(kl, branches.x))
+        return Loss(loss.root, {"reward": kl.new_tensor(self.reward), **loss.terms})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The branches of the current collection."""
+        return {"held": [branches.state_dict() for branches in self.held], "reward": self.reward}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what was saved."""
+        self.reward = state["reward"]
+        self.held = [Branches.from_state_dict(kept, self.run.device) for kept in state["held"]]
+
+
+class BranchedRollouts(Branching[BranchSettings]):
+    """At some steps of a rollout two next states are drawn from one: the rewards of both states' predicted clean images
+    rank them.
+    """
 
     @torch.no_grad()
     def branch(self, batch: Batch) -> tuple[Branches, Tensor]:
@@ -185,44 +236,3 @@ class BranchedRollouts(Objective):
             [up] = torch.autograd.grad(clean, x, judged.gradient)
         moved = x.detach() + self.settings.guidance * up
         return torch.where(first, moved, pair[0]), torch.where(first, pair[1], moved)
-
-    def predicted(self, x: Tensor, i: int, text: Conditioning) -> tuple[Tensor, Tensor]:
-        """The clean latents that the policy predicts for states entering step i, and its prediction there.
-
-        A state at the end is its own prediction, and nothing is evaluated.
-        """
-        if i == len(self.chain):
-            return x, x
-        prediction = self.chain.prediction(self.run.networks.policy, x, self.chain.index(i, len(x)), text)
-        return self.run.networks.grid.x0(x, prediction, i), prediction
-
-    def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
-        """The mean loss over this process's part of this update's share of each micro-batch's branches."""
-        update = optimizer_step(batches) % self.settings.updates
-        for place in range(len(batches)):
-            branches = self.held[place]
-            rows = torch.arange(update, len(branches.x), self.settings.updates, device=branches.x.device)
-            rows = rows[self.run.processes.part(len(rows))]
-            for part in rows.split(self.settings.state_batch):
-                yield self.part(branches.at(part)).share(len(part) / len(rows), place)
-
-    def part(self, branches: Branches) -> Loss:
-        """The loss of some branches; one evaluation serves both draws."""
-        networks = self.run.networks
-        found = self.chain.transition(networks.policy, branches.x, branches.i, branches.text)
-        with torch.no_grad():
-            base = self.chain.transition(networks.base, branches.x, branches.i, branches.text)
-        first, second = (found.log_prob(x) - base.log_prob(x) for x in (branches.first, branches.second))
-        loss = self.pair_loss(StepPairs(first, second, branches.sign), self.settings)
-        kl = found.kl(base).mean()
-        loss = loss.plus(self.settings.kl_weight, kl, **kl_terms(kl, branches.x))
-        return Loss(loss.root, {"reward": kl.new_tensor(self.reward), **loss.terms})
-
-    def state_dict(self) -> dict[str, Any]:
-        """The branches of the current collection."""
-        return {"held": [branches.state_dict() for branches in self.held], "reward": self.reward}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what was saved."""
-        self.reward = state["reward"]
-        self.held = [Branches.from_state_dict(kept, self.run.device) for kept in state["held"]]

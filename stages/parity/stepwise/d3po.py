@@ -22,7 +22,7 @@ from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
 from stages.models.process import Gaussian
 from stages.parity.checks import EXACT, Check, compare, same
-from stages.parity.stepwise.given import VALUE, Given, Item, guidance, interleaved, objective
+from stages.parity.stepwise.given import VALUE, Given, Item, guidance, interleaved, objective, sides
 
 
 def checks(given: Given) -> Iterator[Check]:
@@ -100,24 +100,12 @@ def _losses(given: Given, item: Item, held: Experience) -> Iterator[Check]:
         found.append(column(learner, States.of(held, rows, steps.repeat_interleave(2))))
         (found[-1].loss / places.shape[1]).backward()
     for side, of in enumerate((lambda c: c.pairs.first, lambda c: c.pairs.second)):
-        yield from sides(item, str(side), [c.log_prob[side::2] for c in found], [of(c) for c in found])
+        log_probs, ratios = [c.log_prob[side::2] for c in found], [of(c) for c in found]
+        yield from sides(item, str(side), torch.stack(log_probs, -1), torch.stack(ratios, -1))
     losses = torch.stack([c.loss for c in found])
     yield item.check("losses", losses, VALUE)
     yield item.check("loss", losses.mean(), VALUE)
     yield from given.gradients(item, trained)
-
-
-def sides(item: Item, side: str, log_probs: Sequence[Tensor], ratios: Sequence[Tensor]) -> Iterator[Check]:
-    """Log densities, and ratios before and after they were clipped, of one member of each pair; lists of columns."""
-    clip = item.setting("eps")
-    own, log_ratio = (torch.stack([value.detach() for value in values], -1) for values in (log_probs, ratios))
-    raw = log_ratio.exp()
-    kept = raw.clamp(1 - clip, 1 + clip)
-    yield item.check(f"logp_{side}", own, VALUE)
-    yield item.check(f"logp_ref_{side}", own - log_ratio, VALUE)
-    yield item.check(f"ratio_raw_{side}", raw, VALUE)
-    yield item.check(f"ratio_{side}", kept, VALUE)
-    yield item.check(f"clipped_{side}", raw != kept, EXACT)
 
 
 def _human(given: Given, item: Item) -> Iterator[Check]:

@@ -24,7 +24,7 @@ from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
 from stages.models.policy import make_policy
 from stages.models.process import DiffusionProcess
-from stages.parity.checks import Check, compare, same
+from stages.parity.checks import EXACT, Check, compare, same
 from stages.parity.preference.given import Trained
 from stages.parity.reference import Expected, ParitySet
 from stages.parity.training import gradient_checks
@@ -174,3 +174,17 @@ def interleaved(members: Tensor | Sequence[Tensor], dim: int = 0) -> Tensor:
     """The members' rows [B, ...] side by side along `dim`: rows 2n and 2n + 1 are those of members 0 and 1."""
     first, second = members[0], members[1]
     return torch.stack([first, second], dim + 1).flatten(dim, dim + 1)
+
+
+def sides(item: Item, side: str, log_prob: Tensor, log_ratio: Tensor) -> Iterator[Check]:
+    """The comparison of log densities, and of ratios to the base before and after they were clipped to the item's
+    `eps`, of one member of each pair; both of the shape of the set's arrays.
+    """
+    clip, own, ratio = item.setting("eps"), log_prob.detach(), log_ratio.detach()
+    raw = ratio.exp()
+    kept = raw.clamp(1 - clip, 1 + clip)
+    yield item.check(f"logp_{side}", own, VALUE)
+    yield item.check(f"logp_ref_{side}", own - ratio, VALUE)
+    yield item.check(f"ratio_raw_{side}", raw, VALUE)
+    yield item.check(f"ratio_{side}", kept, VALUE)
+    yield item.check(f"clipped_{side}", raw != kept, EXACT)

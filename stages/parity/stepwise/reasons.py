@@ -4,7 +4,6 @@ from __future__ import annotations
 
 REASONS = {
     "_": "words, not numbers",
-    "spo": "not a method here yet",
     "pso": "not a method here yet",
     "dense": "not a method here yet",
     "spm": "the time-conditioned scorer is not here: a step is scored by the training reward",

@@ -7,16 +7,20 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from stages.finetune.families import policy_gradient
+from stages.finetune.families.candidates import CandidateRollouts
+from stages.finetune.families.step_preference import Branching
 from stages.finetune.losses import step_preference
 from stages.finetune.methods import alignprop as alignprop_method
 from stages.finetune.methods import awm as awm_method
 from stages.finetune.methods import draft_k
 from stages.finetune.objective import Loss
+from stages.models.conditioning import Conditioning
 from stages.parity import stepwise
 from stages.parity.reference import Expected, ParitySet, load
-from stages.parity.stepwise import alignprop, awm, d3po, dpok
+from stages.parity.stepwise import alignprop, awm, d3po, dpok, spo
 from stages.parity.stepwise.given import Given
 from tests.parity_sets import NUMBERS, PARITY_SETS
 
@@ -55,20 +59,32 @@ def some(numbers: ParitySet, item: str) -> Given:
 
 
 @needs_numbers
-@pytest.mark.parametrize("item", ["d3po.b", "dpok.a", "awm.guided", "awm_flow.official", "alignprop.ddim"])
+@pytest.mark.parametrize("item", ["d3po.b", "dpok.a", "awm.guided", "awm_flow.official", "alignprop.ddim", "spo.b"])
 def test_an_item_of_every_module_passes(item: str, numbers: ParitySet) -> None:
     found = list(stepwise.checks_of(some(numbers, item)))
     assert len(found) > 10
     assert [str(check) for check in found if not check.passed] == []
 
 
-MISTAKES: dict[str, tuple[ModuleType, ModuleType, str, object, str]] = {
+def too_early(self: CandidateRollouts, i: int) -> float:
+    return float(self.run.networks.grid.timesteps[i - 1])
+
+
+def not_predicted(self: CandidateRollouts, x: Tensor, i: int, text: Conditioning) -> tuple[Tensor, Tensor]:
+    return x, Branching.predicted(self, x, i, text)[1]
+
+
+MISTAKES: dict[str, tuple[ModuleType, object, str, object, str]] = {
     "ratios are not clipped": (d3po, step_preference, "clipped_preference", unclipped, "d3po.b.losses"),
     "half the divergence": (
         dpok, policy_gradient, "mse_to_base", lambda *x, own=policy_gradient.mse_to_base: own(*x) / 2, "dpok.a.kl",
     ),
     "the usual constant": (awm, awm_method, "SPREAD", 1e-6, "awm.guided.advantages_raw"),
     "clean latents are judged": (alignprop, alignprop_method, "noisy_end", draft_k.judge, "alignprop.a.x0"),
+    "scored at the time of the step before": (spo, CandidateRollouts, "time", too_early, "spo.b.scores"),
+    "states are judged in place of predictions": (
+        spo, CandidateRollouts, "predicted", not_predicted, "spo.b.image_raw_crop",
+    ),
 }  # fmt: skip
 
 
