@@ -26,6 +26,7 @@ from stages.processes import Processes
 
 C = TypeVar("C", bound=CollectionSettings)
 P = TypeVar("P", bound=PreferenceSettings)
+B = TypeVar("B", bound=BranchSettings)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class Branching(Objective, Generic[P]):
         self.held = [Branches.from_state_dict(kept, self.run.device) for kept in state["held"]]
 
 
-class BranchedRollouts(Branching[BranchSettings]):
+class BranchedRollouts(Branching[B]):
     """At some steps of a rollout two next states are drawn from one: the rewards of both states' predicted clean images
     rank them.
     """
