@@ -50,7 +50,7 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read and draw everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import data, files, page
+    from stages.report import data, files, interactive, page
     from stages.report.timeline import timeline
 
     found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
@@ -58,6 +58,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     figures = figure.figures(study.report.figures)
     drawn = [one.draw(found) for one in figures]
     numbers = files.headline(found)
+    block = interactive.block(found)
 
     out = folders.out
     for one, picture in zip(figures, drawn, strict=True):
@@ -69,7 +70,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     files.write_csv(out / "differences.csv", files.differences(found.findings))
     job.metrics(_flat(numbers))
     jobs = timeline(Path(job.record.folder), leave_out=job.record.title)
-    page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures))
+    page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block)
 
 
 def _flat(numbers: dict[str, Any], prefix: str = "") -> dict[str, float]:

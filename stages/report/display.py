@@ -138,13 +138,18 @@ def training_cost(data: ReportData) -> Table:
 
 
 def _name(data: ReportData, point: Point) -> Cell:
+    method, rest = words(data, point)
+    return Cell(method, rest, dot=data.look.colour(point.method))
+
+
+def words(data: ReportData, point: Point) -> tuple[str, str]:
+    """A point in words: the method, and how images were made with it (`combined, k=10`)."""
     strategy, label = data.look.strategy(point.strategy), data.evaluation.labels[point]
     if strategy.about.role == "base":
         sub = f"{strategy.short} {point.value:g}"
     else:
         sub = strategy.short if label == point.strategy else f"{strategy.short}, {label}"
-    sub += _searched(data, data.evaluation.costs[point].searched)
-    return Cell(data.look.method(point.method), sub, dot=data.look.colour(point.method))
+    return data.look.method(point.method), sub + _searched(data, data.evaluation.costs[point].searched)
 
 
 def _searched(data: ReportData, rewards: Sequence[str]) -> str:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import cards, curation, display, passing, probes, students, style
+from stages.report import cards, charts, curation, display, passing, probes, students, style
 from stages.report.claims import POWER, State
 from stages.report.data import Background, ReportData
 from stages.report.figure import Figure
 from stages.report.findings import Finding
+from stages.report.interactive import Block
 from stages.report.look import BASE
 from stages.report.table import Table
 from stages.report.timeline import Timeline
@@ -47,10 +48,10 @@ def picture(figure: Figure, data: ReportData, folder: Path) -> Picture:
 
 def write(
     path: Path, data: ReportData, background: Background, figures: Sequence[Figure], timeline: Timeline | None,
-    tables: Iterable[tuple[str, Path]],
+    tables: Iterable[tuple[str, Path]], block: Block,
 ) -> None:  # fmt: skip
     """Write the page, whole or not at all. The figures' files stand beside it already; `tables` are what it links to,
-    each with what it holds.
+    each with what it holds; `block` is what its interactive part knows.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -69,7 +70,9 @@ def write(
         "pictures": pictures,
         "more": [name for name in pictures if name not in SECTIONS],
         **_tables(data, background),
-        "style": (HERE / "page.css").read_text(encoding="utf-8"),
+        "style": "\n".join(_own(name) for name in ("page.css", "interactive.css")),
+        "block": block.text(),
+        "scripts": [charts.library(), _own("page.js")],
         "cards": made,
         "alarm": alarm(data),
         "disagreements": passing.warnings(data),
@@ -80,6 +83,10 @@ def write(
     }
     with whole_file(path) as partial:
         partial.write_text(environment.get_template("page.html").render(values), encoding="utf-8")
+
+
+def _own(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def headline(made: Sequence[cards.Card]) -> str:

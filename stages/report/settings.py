@@ -22,6 +22,20 @@ class GridSettings(Settings):
     samples: int = Field(default=4, ge=1, le=16, description="images per prompt in the sample grid")
 
 
+class ThumbnailSettings(Settings):
+    """The small pictures in the interactive part of the page."""
+
+    side: int = Field(default=64, ge=16, le=256, description="longer side of a picture, at most, in pixels")
+    samples: int = Field(default=8, ge=1, le=64, description="images per prompt and setting, at most")
+    megapixels: float = Field(
+        default=12.0,
+        gt=0,
+        le=200,
+        description="pixels of all pictures; where there are more, fewer samples, then fewer prompts",
+    )
+    quality: int = Field(default=60, ge=1, le=100, description="quality of WebP")
+
+
 class MainSettings(Settings):
     """The pair that decides whether the candidate is better, named before anything is measured."""
 
@@ -33,6 +47,9 @@ class ReportSettings(Settings):
     """Section `report` of a study."""
 
     grid: GridSettings = Field(GridSettings(), description="size of the sample grid")
+    thumbnails: ThumbnailSettings = Field(
+        ThumbnailSettings(), description="pictures in the interactive part of the page"
+    )
     figures: tuple[str, ...] = Field(
         (), description="figures beside the standard ones, by file name in report/figures or by installed entry point"
     )

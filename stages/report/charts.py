@@ -1,0 +1,83 @@
+"""The interactive charts in Vega-Lite's grammar, without their data, and the library that draws them in a browser."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from stages.about import LineStyle
+
+SHAPES = {
+    "o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "<": "triangle-left",
+    ">": "triangle-right", "D": "diamond", "P": "cross",
+    "X": "M-.7,-1L0,-.3L.7,-1L1,-.7L.3,0L1,.7L.7,1L0,.3L-.7,1L-1,.7L-.3,0L-1,-.7Z",
+    "h": "M0,-1L.87,-.5L.87,.5L0,1L-.87,.5L-.87,-.5Z",
+    "*": "M0,-1.5L.35,-.5L1.4,-.46L.57,.2L.88,1.2L0,.6L-.88,1.2L-.57,.2L-1.4,-.46L-.35,-.5Z",
+}  # fmt: skip
+"""Markers of matplotlib as shapes of Vega: a name, or the outline as an SVG path."""
+DASHES = {"-": [1.0, 0.0], "--": [6.0, 4.0], ":": [2.0, 3.0], "-.": [7.0, 3.0, 2.0, 3.0]}
+
+
+def shape(marker: str) -> str:
+    """The shape of a marker of matplotlib; a circle for one that has none."""
+    return SHAPES.get(marker, "circle")
+
+
+def dash(line: LineStyle) -> list[float]:
+    """Lengths of dashes and gaps in pixels."""
+    return DASHES[line] if isinstance(line, str) else [2 * length for length in line[1]]
+
+
+@functools.cache
+def library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, which loads nothing and sets `vegaEmbed`."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+
+
+def frontier() -> dict[str, Any]:
+    """Reward against diversity. The page fills in three data sets: `lines`, `points` (with intervals) and `chosen`."""
+    x, y = (
+        {"field": axis, "type": "quantitative", "scale": {"zero": False}, "axis": {"title": ""}} for axis in ("x", "y")
+    )
+    own = {name: {"field": name, "type": "nominal", "scale": None} for name in ("colour", "shape", "fill", "dash")}
+    colour = own["colour"]
+    return {
+        "width": "container",
+        "height": 420,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "encoding": {"x": x, "y": y},
+        "layer": [
+            {
+                "data": {"name": "lines"},
+                "mark": {"type": "line", "strokeWidth": 1.5, "aria": False},
+                "encoding": {"detail": {"field": "line"}, "order": {"field": "order"}, "color": colour,
+                             "strokeDash": own["dash"]},
+            },
+            *(
+                {
+                    "data": {"name": "points"},
+                    "mark": {"type": "rule", "opacity": 0.3, "aria": False},
+                    "encoding": {axis: {"field": f"{axis}_low"}, f"{axis}2": {"field": f"{axis}_high"},
+                                 "color": colour},
+                }
+                for axis in ("x", "y")
+            ),
+            {
+                "data": {"name": "chosen"},
+                "mark": {"type": "point", "size": 380, "strokeWidth": 2.5, "aria": False},
+                "encoding": {"color": colour},
+            },
+            {
+                "name": "points",
+                "data": {"name": "points"},
+                "mark": {"type": "point", "size": 75, "strokeWidth": 1.5, "cursor": "pointer"},
+                "encoding": {
+                    "shape": own["shape"], "stroke": colour, "fill": own["fill"],
+                    "description": {"field": "words"},
+                    "tooltip": [{"field": name, "type": "nominal"} for name in ("point", "reward", "diversity")],
+                },
+            },
+        ],
+    }  # fmt: skip

@@ -1,0 +1,377 @@
+// The interactive part of the page: reads the JSON block, draws with Vega-Lite, keeps the view in the address.
+"use strict";
+(() => {
+const data = JSON.parse(document.getElementById("x-data").textContent);
+const get = (id) => document.getElementById(id);
+const findings = new Map(data.findings.map((row) => {
+  const finding = Object.fromEntries(data.columns.map((name, index) => [name, row[index]]));
+  return [finding.key, finding];
+}));
+const metrics = [...data.rewards, ...data.diversities];
+const base = data.places[data.base];
+const narrow = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+const number = (value) => (value == null ? "–" : narrow.format(value).replace("-", "−"));
+const signed = (value) => (value > 0 ? "+" : "") + number(value);
+const keyOf = (place, metric, against) => [place.method, place.strategy, place.setting, metric, against].filter(Boolean).join("/");
+
+/** An element with attributes and children; text children are never read as HTML. */
+function make(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "style") made.style.cssText = value;
+    else if (value !== undefined && value !== false) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== undefined));
+  return made;
+}
+const fill = (id, ...children) => get(id).replaceChildren(...children);
+const option = (value, text) => make("option", { value }, text);
+const dot = (colour) => make("i", { style: `background:${colour}` });
+
+// --- the view, and its address ---------------------------------------------------------------------------------------
+const hidden = new Set();
+const orders = [
+  ["", "as in the study"], ...data.diversities.map((one) => [`lost:${one.name}`, `most ${one.label} lost`]),
+  ["disagreement", "judges disagree most"], ["turned", "training reward up, another down"],
+];
+const settingOf = (place) => `${place.strategy}:${place.setting}`;
+const first = data.lines[0];
+const start = { reward: data.main[0], diversity: data.main[1], place: first.places[Math.floor((first.places.length - 1) / 2)],
+  line: 0, run: 0, rival: -1, order: "", filter: "", prompt: "" };
+const view = { ...start };
+
+function choose(place, line = view.line) {
+  const on = data.lines[line].places.includes(place) ? line : data.lines.findIndex((one) => one.places.includes(place));
+  const seed = data.places[view.place].runs.length === data.places[place].runs.length ? view.run : 0;
+  Object.assign(view, { place, line: on, run: seed });
+}
+
+function address() {
+  const place = data.places[view.place];
+  const rival = view.rival < 0 ? "" : `${data.places[view.rival].method}:${settingOf(data.places[view.rival])}`;
+  const parts = { prompt: view.prompt, run: place.runs[view.run], setting: settingOf(place), curve: data.lines[view.line].label,
+    reward: view.reward, diversity: view.diversity, rival, order: view.order, filter: view.filter };
+  return "#" + new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
+}
+
+function restore() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  if (!parts.has("setting") && !parts.has("prompt")) return false;
+  const known = (list, name, other) => (list.some((one) => one.name === name) ? name : other);
+  Object.assign(view, start, {
+    reward: known(data.rewards, parts.get("reward"), start.reward),
+    diversity: known(data.diversities, parts.get("diversity"), start.diversity),
+    rival: data.places.findIndex((one) => `${one.method}:${settingOf(one)}` === parts.get("rival")),
+    order: orders.some(([name]) => name === parts.get("order")) ? parts.get("order") : "",
+    filter: parts.get("filter") || "", prompt: parts.get("prompt") || "",
+  });
+  const run = parts.get("run");
+  const place = data.places.findIndex((one) => settingOf(one) === parts.get("setting") && (!run || one.runs.includes(run)));
+  if (place >= 0) {
+    choose(place, Math.max(0, data.lines.findIndex((one) => one.label === parts.get("curve"))));
+    view.run = Math.max(0, data.places[place].runs.indexOf(run));
+  }
+  return true;
+}
+
+// --- frontier --------------------------------------------------------------------------------------------------------
+let chart;
+
+function ends(place, metric) {
+  const found = findings.get(keyOf(place, metric));
+  const away = findings.get(keyOf(place, metric, "base"));
+  if (!found) return null;
+  const known = away && away.low != null && place !== base;
+  return [found.mean, known ? found.mean + away.low - away.mean : found.mean, known ? found.mean + away.high - away.mean : found.mean];
+}
+
+function spoken(place, metric) {
+  const found = findings.get(keyOf(place, metric));
+  return found ? `${number(found.mean)}${found.low == null ? "" : ` (${number(found.low)} to ${number(found.high)})`}` : "–";
+}
+
+function marks() {
+  const label = (name) => metrics.find((one) => one.name === name).label;
+  return data.places.flatMap((place, index) => {
+    const x = ends(place, view.diversity), y = ends(place, view.reward);
+    if (!x || !y || hidden.has(place.method)) return [];
+    const reward = spoken(place, view.reward), diversity = spoken(place, view.diversity);
+    return [{ index, x: x[0], x_low: x[1], x_high: x[2], y: y[0], y_low: y[1], y_high: y[2], colour: place.colour, shape: place.shape,
+      fill: place.filled ? place.colour : "transparent", point: place.label, reward, diversity,
+      words: `${place.label}: ${label(view.reward)} ${reward}, ${label(view.diversity)} ${diversity}` }];
+  });
+}
+
+function joined() {
+  return data.lines.flatMap((line, index) => (line.drawn && !hidden.has(line.method) ? line.places : []).flatMap((place, order) => {
+    const x = ends(data.places[place], view.diversity), y = ends(data.places[place], view.reward);
+    return x && y ? [{ line: index, order, x: x[0], y: y[0], colour: line.colour, dash: line.dash }] : [];
+  }));
+}
+
+const chosen = () => marks().filter((one) => one.index === view.place || one.index === view.rival);
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const [ink, muted, rule] = ["--ink", "--muted", "--rule"].map((name) => style.getPropertyValue(name).trim());
+  return { background: null, font: "system-ui, sans-serif", view: { stroke: rule },
+    axis: { labelColor: muted, titleColor: ink, gridColor: rule, domainColor: rule, tickColor: rule, labelFontSize: 12, titleFontSize: 13, titleFontWeight: "normal" },
+    header: { titleColor: ink, labelColor: ink }, title: { color: ink }, legend: { labelColor: ink, titleColor: ink } };
+}
+const embed = (id, spec) => vegaEmbed(get(id), spec, { mode: "vega-lite", renderer: "svg", actions: false, config: theme() });
+
+async function drawFrontier() {
+  const spec = structuredClone(data.specs.frontier);
+  spec.encoding.x.axis.title = data.diversities.find((one) => one.name === view.diversity).axis;
+  spec.encoding.y.axis.title = data.rewards.find((one) => one.name === view.reward).axis;
+  spec.datasets = { lines: joined(), points: marks(), chosen: chosen() };
+  chart = (await embed("x-frontier", spec)).view;
+  const at = (item) => (item && item.datum ? item.datum.index : undefined);
+  chart.addEventListener("click", (event, item) => at(item) !== undefined && open(at(item), event.shiftKey));
+  chart.addEventListener("mouseover", (event, item) => at(item) !== undefined && showNumbers(at(item)));
+  chart.addEventListener("mouseout", () => showNumbers(view.place));
+  keyboard();
+}
+
+/** One marker takes the focus by Tab; arrow keys move it among the markers from left to right, Enter and Space choose. */
+function keyboard() {
+  const paths = [...get("x-frontier").querySelectorAll("path")]
+    .filter((path) => path.__data__ && path.__data__.mark.name === "points_marks")
+    .sort((one, other) => one.__data__.datum.x - other.__data__.datum.x);
+  const at = Math.max(0, paths.findIndex((path) => path.__data__.datum.index === view.place));
+  paths.forEach((path, index) => {
+    path.setAttribute("tabindex", index === at ? 0 : -1);
+    path.setAttribute("role", "button");
+    path.dataset.place = path.__data__.datum.index;
+    path.addEventListener("focus", () => showNumbers(path.__data__.datum.index));
+    path.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (step) {
+        const next = paths[(index + step + paths.length) % paths.length];
+        paths.forEach((one) => one.setAttribute("tabindex", one === next ? 0 : -1));
+        next.focus();
+      } else if (event.key === "Enter" || event.key === " ") {
+        open(path.__data__.datum.index, event.shiftKey);
+        get("x-images").focus({ preventScroll: true });
+      }
+      else return;
+      event.preventDefault();
+    });
+  });
+}
+
+/** Chooses a marker, or with Shift the rival, and goes to its images. */
+function open(place, asRival = false) {
+  if (asRival) view.rival = place;
+  else choose(place);
+  update();
+  get("x-images").scrollIntoView({ block: "start" });
+}
+
+// --- numbers ---------------------------------------------------------------------------------------------------------
+function cell(place, metric, against, show) {
+  const found = findings.get(keyOf(place, metric, against));
+  if (!found) return make("td", {}, "–");
+  const between = found.low == null ? "" : `${show(found.low)} to ${show(found.high)}`;
+  return make("td", { "data-number": found.key }, show(found.mean), make("small", {}, between));
+}
+
+const shownMetrics = () => metrics.filter((one) => one.shown || one.name === view.diversity);
+
+function numbersTable(place) {
+  const head = ["", "value", "less base"].map((text) => make("th", { scope: "col" }, text));
+  const rows = shownMetrics().map((metric) => make("tr", {}, make("th", { scope: "row" }, metric.label, make("small", {}, metric.role)),
+    cell(place, metric.name, undefined, number), cell(place, metric.name, "base", signed)));
+  return table(head, rows);
+}
+
+/** The chosen setting's numbers in a line or two, for under the slider. */
+function liveTable(places) {
+  const head = ["", ...shownMetrics().map((metric) => metric.label)].map((text) => make("th", { scope: "col" }, text));
+  const line = (title, place, against, form) => make("tr", {}, make("th", { scope: "row" }, title),
+    ...shownMetrics().map((metric) => cell(place, metric.name, against, form)));
+  const rows = places.flatMap((place) => [line(place.label, place, undefined, number), line("less base", place, "base", signed)]);
+  return table(head, rows, "wide");
+}
+
+function table(head, rows, kind) {
+  return make("div", { class: "scroll" }, make("table", { class: kind }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows)));
+}
+
+function showNumbers(index) {
+  const place = data.places[index];
+  const found = findings.get(keyOf(place, view.reward)) || {};
+  fill("x-numbers", make("h3", {}, dot(place.colour), place.label), numbersTable(place),
+    make("p", { class: "note" }, `${found.seeds} training seed${found.seeds > 1 ? "s" : ""}, ${found.n_prompts} prompts, ${number(found.nfe)} network evaluations per image.`));
+}
+
+// --- images ----------------------------------------------------------------------------------------------------------
+const sheet = document.head.appendChild(make("style")).sheet;
+const known = new Set();
+
+/** The class of a sheet of pictures, which is decoded when it is first shown and then shared. */
+function picture(index) {
+  if (!known.has(index)) {
+    sheet.insertRule(`.s${index} { background-image: url(${data.sheets[index]}) }`);
+    known.add(index);
+  }
+  return `s${index}`;
+}
+
+function strip(place, run, prompt, title) {
+  if (prompt.row == null) return undefined;
+  const name = picture(place.sheets[Math.min(run, place.sheets.length - 1)]);
+  const cells = Array.from({ length: data.layout.samples }, (_, sample) => make("i", { class: name, style: `--x:${sample};--y:${prompt.row}` }));
+  return make("figure", {}, make("figcaption", {}, title), make("div", { class: "strip", role: "img",
+    "aria-label": `${data.layout.samples} images of “${prompt.text}”: ${title}` }, ...cells));
+}
+
+function cases() {
+  const place = data.places[view.place];
+  return data.prompts.map((prompt, index) => {
+    const of = (grid) => grid[view.run][index];
+    const lost = Object.fromEntries(Object.entries(place.lost).map(([name, grid]) => [name, of(grid)]));
+    return { prompt, index, lost, disagreement: of(place.disagreement), turned: of(place.turned) };
+  });
+}
+
+function listed() {
+  const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
+  const found = cases().filter((one) => words.every((word) => one.prompt.text.toLowerCase().includes(word)));
+  const [kind, name] = view.order.split(":");
+  const size = (one) => (kind === "lost" ? one.lost[name] : one[kind]) ?? -Infinity;
+  return view.order ? found.sort((one, other) => size(other) - size(one)) : found;
+}
+
+function promptTable(index, rival) {
+  const place = data.places[view.place];
+  const score = (of, metric) => of.scores[metric][Math.min(view.run, of.runs.length - 1)][index];
+  const columns = ["", "base", "chosen", "change", ...(rival ? ["rival"] : [])].map((name) => make("th", { scope: "col" }, name));
+  const rows = shownMetrics().map((metric) => {
+    const before = score(base, metric.name), after = score(place, metric.name);
+    const change = before == null || after == null ? null : after - before;
+    return make("tr", {}, make("th", { scope: "row" }, metric.label), ...[number(before), number(after), signed(change)]
+      .map((text) => make("td", {}, text)), rival ? make("td", {}, number(score(rival, metric.name))) : undefined);
+  });
+  return table(columns, rows);
+}
+
+function showPrompts() {
+  const place = data.places[view.place], rival = data.places[view.rival];
+  const found = listed();
+  get("x-count").textContent = `${found.length} of ${data.prompts.length} prompts`;
+  fill("x-prompts", ...found.map((one) => {
+    const link = make("a", { href: `#x-${one.index}`, id: `x-${one.index}` }, `“${one.prompt.text}”`);
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      view.prompt = one.prompt.id;
+      remember();
+      mark();
+    });
+    return make("li", { "data-prompt": one.prompt.id }, make("div", {}, make("h4", {}, link),
+      one.turned > 0 ? make("p", { class: "flag" }, "▲ training reward up, another reward down") : undefined,
+      make("p", { class: "note" }, `judges disagree by ${number(one.disagreement)} standard deviations`), promptTable(one.index, rival)),
+    make("div", {}, strip(base, 0, one.prompt, `base: ${base.label}`), strip(place, view.run, one.prompt, `chosen: ${place.label}`),
+      rival ? strip(rival, view.run, one.prompt, `rival: ${rival.label}`) : undefined));
+  }));
+  mark();
+}
+
+function mark() {
+  for (const item of get("x-prompts").children) item.toggleAttribute("aria-current", item.dataset.prompt === view.prompt);
+}
+
+/** The listed prompts with their scores, worst cases first where they are so ordered. */
+function csv() {
+  const place = data.places[view.place];
+  const head = ["prompt_id", "prompt", "run", "strategy", "setting", ...metrics.flatMap((one) => [`base_${one.name}`, one.name]),
+    ...data.diversities.map((one) => `lost_${one.name}`), "disagreement", "turned"];
+  const rows = listed().map((one) => [one.prompt.id, one.prompt.text, place.runs[view.run], place.strategy, place.setting,
+    ...metrics.flatMap((metric) => [base.scores[metric.name][0][one.index], place.scores[metric.name][view.run][one.index]]),
+    ...data.diversities.map((metric) => one.lost[metric.name]), one.disagreement, one.turned]);
+  const quoted = (value) => (value == null ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  return [head, ...rows].map((row) => row.map(quoted).join(",") + "\r\n").join("");
+}
+
+function download() {
+  const link = make("a", { href: URL.createObjectURL(new Blob([csv()], { type: "text/csv" })), download: `${data.study}-prompts.csv` });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+// --- controls --------------------------------------------------------------------------------------------------------
+function controls() {
+  const line = data.lines[view.line], place = data.places[view.place];
+  get("x-reward").value = view.reward;
+  get("x-diversity").value = view.diversity;
+  get("x-curve").value = view.line;
+  get("x-slider").max = line.places.length - 1;
+  get("x-slider").value = line.places.indexOf(view.place);
+  get("x-slider").setAttribute("aria-valuetext", line.stops[line.places.indexOf(view.place)]);
+  get("x-setting").textContent = line.stops[line.places.indexOf(view.place)];
+  fill("x-run", ...place.runs.map((run, index) => option(index, run)));
+  get("x-run").value = view.run;
+  get("x-rival").value = view.rival;
+  get("x-order").value = view.order;
+  get("x-filter").value = view.filter;
+}
+
+const remember = () => history.replaceState(null, "", address());
+
+function show() {
+  controls();
+  showNumbers(view.place);
+  fill("x-live", liveTable([data.places[view.place], ...(view.rival < 0 ? [] : [data.places[view.rival]])]));
+  showPrompts();
+  if (chart) chart.data("chosen", chosen()).run();
+}
+
+function update() {
+  show();
+  remember();
+}
+
+function listen() {
+  const on = (id, event, act) => get(id).addEventListener(event, (found) => act(found.target.value));
+  const axes = (change) => { Object.assign(view, change); update(); drawFrontier(); };
+  on("x-reward", "change", (reward) => axes({ reward }));
+  on("x-diversity", "change", (diversity) => axes({ diversity }));
+  on("x-curve", "change", (line) => {
+    const places = data.lines[line].places;
+    choose(places.includes(view.place) ? view.place : places[Math.floor((places.length - 1) / 2)], Number(line));
+    update();
+  });
+  on("x-slider", "input", (stop) => { choose(data.lines[view.line].places[stop]); update(); });
+  on("x-run", "change", (run) => { view.run = Number(run); update(); });
+  on("x-rival", "change", (rival) => { view.rival = Number(rival); update(); });
+  on("x-order", "change", (order) => { view.order = order; update(); });
+  on("x-filter", "input", (filter) => { view.filter = filter; update(); });
+  get("x-csv").addEventListener("click", download);
+  window.addEventListener("hashchange", () => { if (restore()) { show(); drawFrontier(); go(); } });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawFrontier);
+}
+
+function go() {
+  const item = [...get("x-prompts").children].find((one) => one.dataset.prompt === view.prompt);
+  (item || get("explore")).scrollIntoView({ block: "start" });
+}
+
+fill("x-reward", ...data.rewards.map((one) => option(one.name, one.label)));
+fill("x-diversity", ...data.diversities.map((one) => option(one.name, one.label)));
+fill("x-curve", ...data.lines.map((line, index) => option(index, line.label)));
+fill("x-rival", option(-1, "none"), ...data.places.map((place, index) => option(index, place.label)));
+fill("x-order", ...orders.map(([name, text]) => option(name, text)));
+for (const [name, label] of Object.entries(data.methods)) {
+  const box = make("input", { type: "checkbox", checked: "" });
+  box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); drawFrontier(); });
+  const colour = (data.places.find((place) => place.method === name) || {}).colour;
+  get("x-methods").append(make("label", {}, box, dot(colour), label));
+}
+get("explore").style.setProperty("--across", data.layout.samples);
+get("explore").style.setProperty("--ratio", data.layout.width / data.layout.height);
+for (const one of document.querySelectorAll("#explore, #x-link")) one.hidden = false;
+const restored = restore();
+listen();
+show();
+drawFrontier().then(() => restored && go());
+})();

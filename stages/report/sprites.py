@@ -1,0 +1,91 @@
+"""Small pictures of every image of the evaluation: one sheet per run and setting, prompts down, samples across."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from stages import tables
+from stages.errors import InputError
+from stages.report.settings import ThumbnailSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every sheet has: the prompts of its rows, the number of samples in a row, and the size of a picture in
+    pixels.
+    """
+
+    prompts: tuple[str, ...]
+    samples: int
+    width: int
+    height: int
+
+
+def layout(path: Path, prompts: Sequence[str], sheets: int, wanted: ThumbnailSettings) -> Layout:
+    """The layout of `sheets` sheets of images as large as the first one of the table `path`.
+
+    Where all of them have more pixels than `wanted.megapixels`, fewer samples are shown, at least two, then fewer
+    prompts, spread evenly in the order of their ids.
+    """
+    rows = tables.read(path, tables.SAMPLES, ["sample", "image"])
+    with _opened(rows["image"][0].as_py(), path) as first:
+        first.thumbnail((wanted.side, wanted.side))
+        width, height = first.size
+    here = int(max(rows["sample"].to_pylist())) + 1
+    room = int(wanted.megapixels * 1e6) // (width * height * sheets)
+    samples = min(here, wanted.samples, max(2, room // len(prompts)))
+    count = max(1, min(len(prompts), room // samples))
+    spread = [round(place * (len(prompts) - 1) / max(1, count - 1)) for place in range(count)]
+    return Layout(tuple(prompts[place] for place in spread), samples, width, height)
+
+
+def sheets(path: Path, shape: Layout, quality: int) -> dict[tuple[str, str], str]:
+    """The sheet of every (strategy, setting) in a table of samples, as a data URI; an image that is not there stays
+    white. Raises InputError for an image that cannot be decoded.
+    """
+    from PIL import Image as pictures
+
+    rows = tables.read(path, tables.SAMPLES, ["strategy", "setting", "prompt_id", "sample", "image"])
+    place = {prompt: row for row, prompt in enumerate(shape.prompts)}
+    size = (shape.samples * shape.width, len(shape.prompts) * shape.height)
+    found: dict[tuple[str, str], Image] = {}
+    for row in _wanted(rows, shape):
+        key = row["strategy"], row["setting"]
+        sheet = found.get(key) or found.setdefault(key, pictures.new("RGB", size, "white"))
+        with _opened(row["image"], path) as image:
+            image.thumbnail((shape.width, shape.height), pictures.Resampling.LANCZOS)
+            sheet.paste(image, (row["sample"] * shape.width, place[row["prompt_id"]] * shape.height))
+    return {key: _uri(sheet, quality) for key, sheet in found.items()}
+
+
+def _wanted(rows: pa.Table, shape: Layout) -> list[dict]:
+    import pyarrow.compute as pc
+
+    shown = pc.field("prompt_id").isin(list(shape.prompts)) & (pc.field("sample") < shape.samples)
+    return rows.filter(shown).to_pylist()
+
+
+def _opened(data: bytes, path: Path) -> Image:
+    from PIL import Image as pictures
+
+    try:
+        return pictures.open(io.BytesIO(data)).convert("RGB")
+    except OSError as error:
+        raise InputError(f"{path}: an image cannot be decoded: {error}") from None
+
+
+def _uri(sheet: Image, quality: int) -> str:
+    # WebP: of the lossy formats that browsers show it is written ten times as fast as AVIF and is nearly as small.
+    held = io.BytesIO()
+    sheet.save(held, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(held.getvalue()).decode()}"

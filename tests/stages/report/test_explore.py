@@ -1,0 +1,301 @@
+"""The interactive part of the page: its JSON block against the findings, and the page in a headless Chromium."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from report_fixture import Silent, folders, write_study
+
+from stages.report import data as reading
+from stages.report import interactive, settings, sprites, worst
+from stages.report.__main__ import write_report
+from stages.report.data import ReportData
+from stages.report.look import BASE
+from stages.report.settings import ThumbnailSettings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here, in which the page could be opened")
+RUNS = ("refl-s0", "refl-s1", "imagerefl-s0")
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = write_study(tmp_path_factory.mktemp("explored"), prompts=6, samples=2, runs=RUNS)
+    write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(params: Path) -> ReportData:
+    where = folders(params)
+    return reading.read(settings.read(params), where.measures, where.samples, where.runs)
+
+
+@pytest.fixture(scope="module")
+def block(params: Path) -> dict[str, Any]:
+    page = (folders(params).out / "index.html").read_text()
+    held = re.search(r'<script type="application/json" id="x-data">(.*?)</script>', page, re.DOTALL)
+    assert held
+    return json.loads(held[1])
+
+
+# --- the JSON block -------------------------------------------------------------------------------------------------
+
+
+def test_every_number_of_the_block_is_that_of_the_finding(block: dict[str, Any], found: ReportData) -> None:
+    rows = [dict(zip(block["columns"], row, strict=True)) for row in block["findings"]]
+    assert len(rows) == len(found.findings.rows) > 500
+    for row, finding in zip(rows, found.findings.rows, strict=True):
+        assert (row["key"], row["about"], row["metric"]) == (finding.key, finding.about, finding.metric)
+        for name in ("mean", "low", "high", "nfe", "seconds"):
+            np.testing.assert_equal(np.nan if row[name] is None else row[name], getattr(finding, name))
+        assert row["per_seed"] == list(finding.per_seed)
+        assert (row["seeds"], row["n_prompts"]) == (finding.seeds, finding.n_prompts)
+
+
+def test_scores_and_worst_cases_are_those_of_the_measures(block: dict[str, Any], params: Path) -> None:
+    place = next(p for p in block["places"] if (p["method"], p["setting"]) == ("refl", "k=10"))
+    assert place["runs"] == ["refl-s0", "refl-s1"]
+
+    def scores(run: str, setting: str, metric: str) -> np.ndarray:
+        rows = pq.read_table(folders(params).measures / f"{run}.parquet").to_pylist()
+        rows = [row for row in rows if (row["setting"], row["metric"]) == (setting, metric)]
+        return np.array(
+            [np.mean([row["score"] for row in rows if row["prompt_id"] == p["id"]]) for p in block["prompts"]]
+        )
+
+    changed = {}
+    for reward in ("proxy", "heldout", "oracle"):
+        mine, base = scores("refl-s1", "k=10", reward), scores("base", "guidance=1", reward)
+        assert place["scores"][reward][1] == pytest.approx(mine, rel=1e-5)
+        changed[reward] = (mine - base) / base.std()
+    spread = np.max(list(changed.values()), axis=0) - np.min(list(changed.values()), axis=0)
+    assert place["disagreement"][1] == pytest.approx(spread, rel=1e-4)
+    lost = scores("base", "guidance=1", "patch_diversity") - scores("refl-s1", "k=10", "patch_diversity")
+    assert place["lost"]["patch_diversity"][1] == pytest.approx(lost, rel=1e-4)
+
+
+def test_turned_is_a_rise_of_the_training_reward_and_a_fall_of_another() -> None:
+    changed = {
+        "proxy": np.array([[1.0, 1.0, -1.0, 2.0]]),
+        "heldout": np.array([[-0.5, 0.5, -2.0, 1.0]]),
+        "oracle": np.array([[0.5, 0.2, 1.0, -3.0]]),
+    }
+    np.testing.assert_allclose(worst.turned(changed, "proxy"), [[1.5, 0, 0, 5]])
+    np.testing.assert_allclose(worst.disagreement(changed), [[1.5, 0.8, 3, 5]])
+    np.testing.assert_allclose(worst.turned({"proxy": changed["proxy"]}, "proxy"), np.zeros((1, 4)))
+    np.testing.assert_allclose(worst.changes(np.array([[3.0, 5.0]]), np.array([1.0, 1.0])), [[2, 4]])
+
+
+def test_a_sheet_holds_every_image_where_it_belongs(params: Path, block: dict[str, Any]) -> None:
+    path, shape = folders(params).samples / "refl-s0.parquet", sprites.Layout(**block["layout"])
+    assert (shape.samples, shape.width, shape.height, len(shape.prompts)) == (2, 32, 32, 6)
+    rows = pq.read_table(path).to_pylist()
+    place = next(p for p in block["places"] if (p["method"], p["setting"]) == ("refl", "p=2"))
+    import base64
+
+    uri = block["sheets"][place["sheets"][0]]
+    kept = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB")).astype(float)
+    for row in (r for r in rows if (r["strategy"], r["setting"]) == (place["strategy"], "p=2")):
+        top, left = 32 * shape.prompts.index(row["prompt_id"]), 32 * row["sample"]
+        own = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB")).astype(float)
+        near = np.abs(kept[top : top + 32, left : left + 32] - own).mean()
+        assert near < 12, "of 255: what WebP loses"
+
+
+@pytest.mark.parametrize(("megapixels", "samples", "prompts"), [(1.0, 2, 6), (0.05, 2, 1), (0.2, 2, 4)])
+def test_big_studies_show_fewer_images(params: Path, megapixels: float, samples: int, prompts: int) -> None:
+    path = folders(params).samples / "base.parquet"
+    ids = [f"eval-{index:03d}" for index in range(6)]
+    shape = sprites.layout(path, ids, 20, ThumbnailSettings(megapixels=megapixels))
+    assert (shape.samples, len(shape.prompts)) == (samples, prompts)
+    assert shape.prompts[0] == "eval-000" and (prompts == 1 or shape.prompts[-1] == "eval-005")
+    small = sprites.layout(path, ids, 1, ThumbnailSettings(side=16))
+    assert (small.width, small.height) == (16, 16)
+
+
+def test_every_way_of_making_images_is_on_a_line(block: dict[str, Any], found: ReportData) -> None:
+    assert len(block["places"]) == len(found.evaluation.points)
+    assert {place for line in block["lines"] for place in line["places"]} == set(range(len(block["places"])))
+    assert all(len(line["stops"]) == len(line["places"]) for line in block["lines"])
+    assert block["places"][block["base"]]["method"] == BASE
+    assert isinstance(interactive.block(found).text(), str)
+
+
+# --- in a browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+class Watched:
+    """A page with everything that it asked for and complained about."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.requests, self.troubles = page, list[str](), list[str]()
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self.troubles.append(message.text))
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+
+    def open(self, params: Path, address: str = "") -> Page:
+        """Open the report of a study, and wait until its chart is drawn."""
+        self.page.goto((folders(params).out / "index.html").as_uri() + address)
+        self.page.wait_for_selector("#x-frontier path[role=button]")
+        return self.page
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    seen = Watched(page)
+    yield seen
+    assert seen.troubles == []
+    assert [url for url in seen.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert len([url for url in seen.requests if url.startswith("file:")]) == len(
+        [url for url in seen.requests if "index.html" in url]
+    )
+    page.close()
+
+
+def place(block: dict[str, Any], method: str, strategy: str, setting: str) -> int:
+    return next(i for i, p in enumerate(block["places"])
+                if (p["method"], p["strategy"], p["setting"]) == (method, strategy, setting))  # fmt: skip
+
+
+@needs_browser
+def test_a_click_on_a_marker_shows_its_images_and_numbers(
+    watched: Watched, params: Path, block: dict[str, Any], found: ReportData
+) -> None:
+    page = watched.open(params)
+    k16 = place(block, "imagerefl", "combined", "k=16")
+    marker = page.locator(f"#x-frontier path[data-place='{k16}']")
+    marker.hover()
+    assert "k=16" in page.locator("#x-numbers h3").inner_text()
+    finding = found.findings.estimate(found.evaluation.points[k16], "oracle")
+    assert finding
+    shown = page.locator(f"#x-numbers [data-number='{finding.key}']").inner_text()
+    assert float(shown.split()[0].replace("−", "-")) == pytest.approx(finding.mean, rel=0.01)
+    assert " to " in shown
+
+    marker.click()
+    strips = page.locator("#x-prompts li").first.locator("[role=img]")
+    assert page.locator("#x-prompts li").count() == 6
+    assert [strips.nth(i).locator("i").count() for i in range(strips.count())] == [2, 2]
+    assert "k=16" in str(strips.nth(1).get_attribute("aria-label"))
+    image = strips.nth(1).locator("i").first.evaluate("node => getComputedStyle(node).backgroundImage")
+    assert block["sheets"][block["places"][k16]["sheets"][0]] in image
+    page.select_option("#x-rival", str(place(block, "refl", "tuned", "tuned")))
+    assert strips.count() == 3
+    assert "rival: ReFL" in str(strips.nth(2).get_attribute("aria-label"))
+
+
+@needs_browser
+def test_the_keyboard_reaches_every_marker(watched: Watched, params: Path, block: dict[str, Any]) -> None:
+    page = watched.open(params)
+    markers = page.locator("#x-frontier path[role=button]")
+    assert markers.count() == len(block["places"])
+    assert page.locator("#x-frontier path[tabindex='0']").count() == 1
+    page.locator("#x-frontier path[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    focused = page.evaluate("document.activeElement.dataset.place")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(
+        block["places"][int(focused)]["label"]
+    )
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "x-images"
+    chosen = block["places"][int(focused)]
+    assert f"setting={chosen['strategy']}%3A" in page.evaluate("location.hash")
+
+
+@needs_browser
+def test_the_slider_moves_along_a_curve(watched: Watched, params: Path, block: dict[str, Any]) -> None:
+    page = watched.open(params)
+    line = next(i for i, one in enumerate(block["lines"]) if one["label"] == "ReFL, AIG")
+    page.select_option("#x-curve", str(line))
+    stops, places = block["lines"][line]["stops"], block["lines"][line]["places"]
+    slider = page.locator("#x-slider")
+    assert slider.get_attribute("max") == str(len(stops) - 1)
+    slider.focus()
+    page.keyboard.press("Home")
+    for stop, index in zip(stops, places, strict=True):
+        assert page.locator("#x-setting").inner_text() == slider.get_attribute("aria-valuetext") == stop
+        mine = block["places"][index]
+        scores = mine["scores"]["proxy"][0]
+        shown = page.locator("#x-prompts li tbody tr:first-child td:nth-child(3)").all_text_contents()
+        assert [float(text) for text in shown] == pytest.approx(scores, rel=0.01)
+        key = "/".join((mine["method"], mine["strategy"], mine["setting"], "patch_diversity"))
+        assert page.locator(f"#x-live [data-number='{key}']").count() == 1
+        page.keyboard.press("ArrowRight")
+
+
+@needs_browser
+def test_the_worst_come_first_and_an_address_restores_the_view(
+    watched: Watched, params: Path, block: dict[str, Any]
+) -> None:
+    address = "#run=refl-s1&setting=combined%3Ak%3D4&order=lost%3Aclip_diversity&prompt=eval-003"
+    address += "&rival=imagerefl%3Atuned%3Atuned"
+    page = watched.open(params, address)
+    assert page.locator("#x-run").input_value() == "1"
+    assert page.locator("#x-setting").inner_text() == "k=4"
+    mine = block["places"][place(block, "refl", "combined", "k=4")]
+    lost = dict(zip([p["id"] for p in block["prompts"]], mine["lost"]["clip_diversity"][1], strict=True))
+    ordered = sorted(lost, key=lambda prompt: -lost[prompt])
+    listed = "items => items.map(item => item.dataset.prompt)"
+    assert page.locator("#x-prompts li").evaluate_all(listed) == ordered
+    assert page.locator("#x-prompts li[aria-current]").get_attribute("data-prompt") == "eval-003"
+
+    with page.expect_download() as waited:
+        page.locator("#x-csv").click()
+    rows = list(csv.DictReader(io.StringIO(Path(waited.value.path()).read_text())))
+    assert [row["prompt_id"] for row in rows] == ordered
+    assert [float(row["lost_clip_diversity"]) for row in rows] == [lost[prompt] for prompt in ordered]
+    assert {row["run"] for row in rows} == {"refl-s1"}
+
+    page.fill("#x-filter", "STRIPED red")
+    assert page.locator("#x-count").inner_text().endswith("of 6 prompts")
+    texts = page.locator("#x-prompts h4").all_text_contents()
+    assert 0 < len(texts) < 6 or not [p for p in block["prompts"] if "red" in p["text"] and "striped" in p["text"]]
+    again = page.evaluate("location.hash")
+    page.goto("about:blank")
+    watched.open(params, again)
+    assert page.locator("#x-prompts h4").all_text_contents() == texts
+    assert page.locator("#x-order").input_value() == "lost:clip_diversity"
+    assert page.locator("#x-rival").input_value() == str(place(block, "imagerefl", "tuned", "tuned"))
+
+
+@needs_browser
+def test_without_scripts_the_page_is_what_it_was(browser: Browser, params: Path, tmp_path: Path) -> None:
+    whole = (folders(params).out / "index.html").read_text()
+    plain = re.sub(r'<section id="explore".*?</section>|<a [^>]*id="x-link".*?</a>|<script.*?</script>', "", whole,
+                   flags=re.DOTALL)  # fmt: skip
+    assert len(plain) < len(whole) - 500_000
+    texts = []
+    for name, text in (("whole", whole), ("plain", plain)):
+        (tmp_path / f"{name}.html").write_text(text)
+        page = browser.new_context(java_script_enabled=False).new_page()
+        page.goto((tmp_path / f"{name}.html").as_uri())
+        texts.append(page.locator("body").inner_text())
+        page.close()
+    assert "Verdict" in texts[0]
+    assert texts[0] == texts[1]
