@@ -153,17 +153,25 @@ class Processes:
 ALONE = Processes()
 
 
+def _number(name: str, otherwise: int) -> int:
+    """What the launcher of several processes says in the environment."""
+    text = os.environ.get(name) or str(otherwise)
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{name}: {text!r} is not a number; torchrun and accelerate set it")
+    return int(text)
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
     """The processes of this job, connected; each has its own GPU where there are any (NCCL), else the CPU (gloo)."""
-    count = int(os.environ.get("WORLD_SIZE") or 1)
+    count = _number("WORLD_SIZE", 1)
     if count == 1:
         yield ALONE
         return
     import torch
     from torch import distributed
 
-    local = int(os.environ.get("LOCAL_RANK") or 0)
+    local = _number("LOCAL_RANK", 0)
     if torch.cuda.is_available():
         if local >= torch.cuda.device_count():
             raise InputError(f"{count} processes, but only {torch.cuda.device_count()} GPUs on this machine")

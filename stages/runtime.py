@@ -135,6 +135,18 @@ def _refusal(error: Exception, path: Path) -> str:
     return ""
 
 
+def require_apart(inputs: Iterable[str | Path], outputs: Iterable[str | Path]) -> None:
+    """Raise InputError where a job would write over a file that it reads, or write two things to one file."""
+    read, written = {Path(path).resolve() for path in inputs}, set[Path]()
+    for path in outputs:
+        place = Path(path).resolve()
+        if place in read:
+            raise InputError(f"{path}: this job reads it and would write over it; name another place to write to")
+        if place in written:
+            raise InputError(f"{path}: two outputs of this job have this name; give each its own")
+        written.add(place)
+
+
 def threads() -> int:
     """CPU threads this job may use: what the runner granted, else every core the process may run on."""
     for name in ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"):

@@ -31,7 +31,7 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """The shard written as `2/4`; raises InputError for anything else."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
         shard = cls(*map(int, found.groups())) if found else cls(0)
         if not 1 <= shard.number <= shard.count:
             raise InputError(f"--shard {text}: expected a shard and their number, like 2/4")

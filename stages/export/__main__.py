@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.errors import InputError
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ def main() -> None:
         "--sampler", choices=("ddpm", "ddim"), default="ddpm", help="ancestral or deterministic steps"
     )
     args = parser.parse_args()
+    if args.what == "combined":
+        _check(args)
 
     import torch
 
@@ -48,6 +52,15 @@ def main() -> None:
         given = Defaults(args.sampler, args.steps, args.switch_step, args.base_guidance, args.guidance)
         write_combined(model, network, args.out, dtype, given, args.policy.parent.name)
     print(f"{args.out}: written")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise InputError for defaults with which no pipeline could sample."""
+    if args.steps < 1:
+        raise InputError(f"--steps {args.steps}: expected at least 1")
+    for flag, scale in (("--base-guidance", args.base_guidance), ("--guidance", args.guidance)):
+        if not 0 <= scale < math.inf:
+            raise InputError(f"{flag} {scale:g}: expected a guidance scale of 0 or more")
 
 
 def _networks(base: Path, policy: Path) -> tuple[DiffusionModel, nn.Module]:

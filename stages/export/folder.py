@@ -49,6 +49,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to write to; it takes the name `path` only when the block ends without an exception."""
     if path.exists():
         raise InputError(f"{path}: is there already; name another folder, or remove it")
+    if (path.parent / INDEX).exists():
+        raise InputError(f"{path}: lies in the folder of a model; name a folder outside of it")
     with beside(path) as partial:
         yield partial
         partial.rename(path)
@@ -77,9 +79,14 @@ def write_combined(
     layout = model.layout
     if not 0 <= defaults.switch_step <= defaults.steps:
         raise InputError(f"switch step {defaults.switch_step} is not between 0 and the {defaults.steps} steps")
+    scheduler = _scheduler(read_json(layout.folder / SCHEDULER))
+    most = scheduler.get("num_train_timesteps", defaults.steps)
+    if defaults.steps > most:
+        raise InputError(
+            f"--steps {defaults.steps}: the base was trained on {most} timesteps, expected at most as many"
+        )
     with whole_folder(out) as folder:
         _shared_parts(model, folder)
-        scheduler = _scheduler(read_json(layout.folder / SCHEDULER))
         _made(folder / SCHEDULER).write_text(json.dumps(scheduler, indent=2) + "\n")
         for name, part in (("network", network), ("base_network", model.unet)):
             part.to(dtype).save_pretrained(folder / name)  # type: ignore[operator]

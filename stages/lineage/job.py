@@ -29,6 +29,7 @@ from stages.lineage.record import (
 )
 from stages.lineage.store import Store
 from stages.params import read_study
+from stages.runtime import require_apart
 
 INTERVAL = 10.0
 """Seconds between two writes of the record while the job runs."""
@@ -149,8 +150,9 @@ def job(
     `runs`, method and seed are taken from there. `inputs` and `outputs` are files or folders; outputs are digested when
     the block ends. The record stands at `<study folder>/lineage/<stage>-<name>.json` from the start (`running`) to the
     end (`finished`, `failed` with the exception, which passes through, or `killed`). Processes of a distributed job
-    other than the first record nothing.
+    other than the first record nothing. Raises InputError where an output is an input, or another output too.
     """
+    require_apart([params, *inputs], outputs)
     made = _begin(Path(params), stage, name, inputs, outputs)
     made.begin()
     _active.append(made)

@@ -40,6 +40,8 @@ def main() -> None:
 
         pairs = read_pairs(args.pairs)
         record = load(args.model)
+        if record.name != args.reward:
+            raise InputError(f"{args.model}: is the record of model {record.name!r}, expected that of {args.reward!r}")
         reward = load_reward(record, device())
         rows = score_rows(reward, args.reward, args.images, pairs, settings.batch_size, state)
         tables.write(args.scores, rows, tables.SCORES)

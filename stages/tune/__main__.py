@@ -18,7 +18,7 @@ from stages.finetune.paths import Paths
 from stages.finetune.resolve import TrainingPlan, training_plan
 from stages.finetune.settings import RunSettings
 from stages.params import nearest, read_study, section
-from stages.runtime import run_stage
+from stages.runtime import require_apart, run_stage
 from stages.tune.choice import choose
 from stages.tune.settings import TunedStudy, require_own_seed
 
@@ -47,6 +47,7 @@ def main() -> None:
     from stages.tune.sweep import sweep
 
     paths = Paths(args.base, args.reward, args.heldout, args.tensors, args.index, args.predictors)
+    require_apart([args.params, args.base, args.reward, args.heldout, args.tensors, args.index], [args.table])
     trials = sweep(found, tune, paths)
     rows = table_rows(trials, tune.min_diversity)
     tables.write(args.table, tables.table(tables.TUNE, rows), tables.TUNE)

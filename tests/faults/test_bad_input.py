@@ -615,3 +615,79 @@ def test_texts_over_the_token_limit_are_cut_with_a_count(world: World, capsys: p
 def test_there_are_enough_cases() -> None:
     assert len(BAD) >= 40
     assert {job.split(" ")[0] for job, *_ in BAD.values()} >= {line.split(" ")[0] for line in LINES} - {"prepare"}
+
+
+APART = [
+    (job, "this job reads it and would write over it", {flag: place})
+    for job, flag, place in (
+        ("curate", "manifest", "study.yaml"),
+        ("score", "scores", "d/images.parquet"),
+        ("encode", "index", "d/../d/prompts.parquet"),
+        ("finetune", "weights", "e/encodings.safetensors"),
+        ("sample", "samples", "e/index.parquet"),
+        ("measure", "measures", "i/refl-s0.parquet"),
+        ("reference", "features", "d/images.parquet"),
+        ("decided", "pairs", "e/index.parquet"),
+        ("tune", "table", "e/index.parquet"),
+    )
+] + [
+    (job, "two outputs of this job have this name", dict.fromkeys(flags, "new/same"))
+    for job, flags in (
+        ("curate", ("prompts", "pairs")),
+        ("score", ("scores", "accuracy")),
+        ("encode", ("tensors", "index")),
+        ("finetune", ("weights", "log")),
+        ("sample base", ("samples", "latents")),
+        ("measure", ("measures", "summary")),
+        ("decided", ("shares", "auto")),
+    )
+]
+
+
+@pytest.mark.parametrize("job, message, changed", APART, ids=lambda each: each if isinstance(each, str) else "")
+def test_no_job_writes_over_what_it_reads_or_writes(
+    world: World, job: str, message: str, changed: dict[str, str]
+) -> None:
+    before = {path: path.read_bytes() for path in world.folder.rglob("*") if path.is_file() and path.suffix != ".json"}
+    code, said = world.run(job, **changed)
+    assert code == 2
+    assert message in said.splitlines()[-1]
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert not Path("new").exists()
+
+
+WRONG_WORDS = {
+    "score a model under the name of another": (
+        "score",
+        {"model": "models/heldout.json"},
+        "record of model 'heldout', ",
+    ),
+    "a shard in other digits": ("sample", {"shard": "\uff12/4"}, "expected a shard and their number"),
+    "export with a scale that is none": ("export combined", {"guidance": "nan"}, "--guidance nan: expected a guidance"),
+    "export with a negative scale": ("export combined", {"base-guidance": "-3"}, "--base-guidance -3: expected a"),
+    "export without steps": ("export combined", {"steps": "0"}, "--steps 0: expected at least 1"),
+    "export with more steps than there are": (
+        "export combined",
+        {"steps": "5000"},
+        "--steps 5000: the base was trained",
+    ),
+    "export into the folder of the base": ("export merged", {"out": "models/base/x"}, "lies in the folder of a model"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WORDS)
+def test_wrong_words_of_a_command_line(world: World, case: str) -> None:
+    job, changed, message = WRONG_WORDS[case]
+    world.forget(job)
+    code, said = world.run(job, **changed)
+    refused(world, job, said, code, re.escape(message))
+
+
+@pytest.mark.parametrize("name, value", [("WORLD_SIZE", "two"), ("WORLD_SIZE", "-1"), ("PROCESSES", "0")])
+def test_a_number_of_processes_that_is_none(
+    world: World, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    world.forget("finetune")
+    code, said = world.run("finetune")
+    refused(world, "finetune", said, code, f"{name}: '{value}' is not a number")
