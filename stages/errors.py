@@ -11,6 +11,14 @@ class InputError(Exception):
     """
 
 
+class RowError(InputError):
+    """An InputError about one image of a batch, `row`; who knows where that image is from adds it to the message."""
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class DiskError(InputError, OSError):
     """An output cannot be written: the disk is full, or the folder is not ours."""
 

@@ -107,7 +107,11 @@ class State:
         waiting: list[Unit] = []
         self._pending[name] = (first, waiting)
         for item in rest:
-            unit = make(item)
+            try:
+                unit = make(item)
+            except Stopped:
+                self._flush()
+                raise
             if self.folder is not None:
                 self._pending[name][1].append(unit)
             told = self._agreed()
@@ -123,6 +127,22 @@ class State:
     def rest(self) -> None:
         """Raise Stopped when the job was told to stop."""
         self._stop(self._agreed())
+
+    def rest_alone(self) -> None:
+        """`rest`, for a moment at which not all processes are: several processes go on."""
+        if self.processes.count == 1:
+            self._stop(self.told or 0)
+
+    def opened(self) -> Path | None:
+        """The folder, for files that are appended to and not saved by a State; None where nothing is kept."""
+        if self.folder is None or self._ours(self.folder):
+            return self.folder
+        try:
+            _whole(self.folder / KEY, lambda path: path.write_text(self.key))
+        except OSError as error:
+            _say(f"warning: {self.folder}: cannot be written, so nothing to resume from ({error})")
+            return None
+        return self.folder
 
     def _agreed(self) -> int:
         """The signal that any of the processes was told to stop by, the same answer in all of them; 0 for none."""
@@ -211,8 +231,17 @@ def keep(
         yield from _kept(State(folder, _key(stage, name, settings, inputs), _every(), processes))
 
 
+def current() -> State:
+    """The state of the job that this process is at work on; one that keeps nothing where that is none."""
+    return _current[-1] if _current else State()
+
+
+_current: list[State] = []
+
+
 def _kept(state: State) -> Iterator[State]:
     before, processes = {}, state.processes
+    _current.append(state)
     if threading.current_thread() is threading.main_thread():
         heeded = _first_process() or processes.count > 1
         heed = (lambda found, _: setattr(state, "told", found)) if heeded else signal.SIG_IGN
@@ -221,6 +250,7 @@ def _kept(state: State) -> Iterator[State]:
         yield state
         state.clear()
     finally:
+        _current.remove(state)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stages import plugins, tables
-from stages.errors import InputError
+from stages.errors import InputError, RowError
 from stages.measure.bootstrap import Interval, interval, jackknife
 from stages.measure.evaluation import Evaluation, prompt_suite, with_ids
 from stages.measure.expected import KEY
@@ -72,7 +72,12 @@ def judging_by(judges: Judges, metrics: Metrics) -> Judging:
     """Judging by the models themselves."""
 
     def judge(place: int, rows: list[Row], pixels: np.ndarray) -> Verdict:
-        images = judges.judge(pixels, [row["prompt"] for row in rows])
+        try:
+            images = judges.judge(pixels, [row["prompt"] for row in rows])
+        except RowError as error:
+            row = rows[error.row]
+            where = f"strategy {row['strategy']}, {row['setting']}, prompt {row['prompt_id']}, sample {row['sample']}"
+            raise InputError(f"{where}: {error}") from None
         return Verdict(images, _values(metrics.image, images))
 
     return judge

@@ -21,7 +21,8 @@ class ModelRecord:
     `kind` names the loader (`diffusers`, or a module of `stages.rewards`). `path` is the folder, relative to the
     working directory where possible, empty for a model without files. `files` maps each file's path below `path` to its
     SHA-256. `source` and `revision` say where it came from; `options` are passed to the loader. `parts` are the models
-    that this one is made of, a weighted sum of rewards say.
+    that this one is made of, a weighted sum of rewards say. `access` are options that say how the model is reached, a
+    server's address say: they are passed to the loader too, but another address does not make another model.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ModelRecord:
     files: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     parts: Mapping[str, ModelRecord] = field(default_factory=dict)
+    access: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -109,8 +111,9 @@ def load(path: str | Path) -> ModelRecord:
 
 
 def _plain(record: ModelRecord) -> dict[str, Any]:
-    """A record as JSON has it; `parts` stands there only where there are some."""
-    values = {name: value for name, value in vars(record).items() if name != "parts"}
+    """A record as JSON has it; `parts` and `access` stand there only where there are some."""
+    values = {name: value for name, value in vars(record).items() if name not in ("parts", "access")}
+    values |= {"access": dict(record.access)} if record.access else {}
     return values | ({"parts": {name: _plain(part) for name, part in record.parts.items()}} if record.parts else {})
 
 
@@ -119,7 +122,7 @@ def _from_plain(values: Mapping[str, Any]) -> ModelRecord:
     for name in ("name", "kind", "path", "source", "revision"):
         if not isinstance(values.get(name, ""), str):
             raise TypeError(f"{name}: expected text, found {shown(values[name])}")
-    for name in ("files", "options"):
+    for name in ("files", "options", "access"):
         if not isinstance(values.get(name, {}), dict):
             raise TypeError(f"{name}: expected a mapping, found {shown(values[name])}")
     return ModelRecord(**{**values, "parts": parts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from stages import contents, gives, own_code, walk
+from stages import contents, gives, model_options, own_code, plugins, walk
 from stages.errors import InputError
 from stages.kinds import shown
 from stages.models import record
@@ -21,6 +22,7 @@ from stages.models.bases.weights import linear_layers as base_layers
 from stages.params import Settings, nearest
 from stages.places import missing
 from stages.plugins import names
+from stages.rewards.networks.options import checked
 
 BASE_KINDS = ("diffusers",)
 BASE_OPTIONS = ("variant", "config", "empty")
@@ -95,6 +97,8 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
         place = _fetched(settings, where, {"allow_patterns": [*settings.only]} if settings.only else {})
         about |= {"source": settings.hub, "revision": str(settings.revision)}
     elif place is None:
+        if access := _access(settings.kind):
+            return _served(name, settings, access, where)
         if (code := own_code.of_model(settings.kind, settings.options, where)) is None:
             return record.ModelRecord(name=name, kind=settings.kind, **about)
         folder = Path(os.path.relpath(code.folder)) if code.folder == Path.cwd() else code.folder
@@ -116,6 +120,27 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
     made = record.describe_files(name, settings.kind, base, [f.relative_to(base).as_posix() for f in files], **about)
     _check_digest(made, settings.sha256, where)
     return made
+
+
+def _access(kind: str) -> tuple[str, ...]:
+    """The options of a kind that say how a server is reached (its `ACCESS`); empty for a kind without server."""
+    found = plugins.assigned("stages.rewards", "imagerefl.rewards", kind, "ACCESS")
+    return () if found is None else tuple(ast.literal_eval(found))
+
+
+def _served(name: str, settings: ImportSettings, access: tuple[str, ...], where: str) -> record.ModelRecord:
+    """The record of a reward behind a server: it is known by what is asked of the server and by its version."""
+    from stages.rewards.remote.setup import recorded_version
+
+    kind = model_options.declared(settings.kind)
+    assert kind is not None, settings.kind
+    options = checked(kind, settings.options, (), False, f"{where}.options").model_dump()
+    options["version"] = recorded_version(name, options, f"{where}.options")
+    known = {key: value for key, value in options.items() if key not in access}
+    return record.ModelRecord(
+        name=name, kind=settings.kind, source=options["reward"], revision=options["version"], options=known,
+        access={key: options[key] for key in access},
+    )  # fmt: skip
 
 
 def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from stages import tables
-from stages.errors import InputError
+from stages.errors import InputError, RowError
 from stages.pictures import decode_row
 from stages.resume import State, Unit, packed, unpacked
 from stages.rewards.base import Reward
@@ -98,7 +98,7 @@ def score_rows(
             places = wanted.get(row["image_id"], ())
             questions += [_Question(index, pairs.prompts[pair], pair, side) for pair, side in places]
         pixels = [decode_row(row, f"{images}: image {row['image_id']}") for row in rows]
-        scores = _answers(reward, pixels, questions, batch_size)
+        scores = _answers(reward, pixels, questions, batch_size, [str(row["image_id"]) for row in rows])
         if not np.isfinite(scores).all():
             bad = questions[int(np.flatnonzero(~np.isfinite(scores))[0])]
             raise InputError(
@@ -130,8 +130,10 @@ def score_rows(
     )
 
 
-def _answers(reward: Reward, pixels: list[np.ndarray], questions: list[_Question], batch_size: int) -> np.ndarray:
-    """Scores float64, one a question; images of one size go together."""
+def _answers(
+    reward: Reward, pixels: list[np.ndarray], questions: list[_Question], batch_size: int, ids: list[str]
+) -> np.ndarray:
+    """Scores float64, one per question; images of one size go together. `ids` are those of the images."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for index, question in enumerate(questions):
         sizes.setdefault(pixels[question.row].shape, []).append(index)
@@ -140,8 +142,11 @@ def _answers(reward: Reward, pixels: list[np.ndarray], questions: list[_Question
         for start in range(0, len(indices), batch_size):
             part = indices[start : start + batch_size]
             stack = torch.from_numpy(np.stack([pixels[questions[i].row] for i in part])).to(where)
-            with torch.no_grad():
-                scores = reward(stack.permute(0, 3, 1, 2).float() / 255, [questions[i].text for i in part])
+            try:
+                with torch.no_grad():
+                    scores = reward(stack.permute(0, 3, 1, 2).float() / 255, [questions[i].text for i in part])
+            except RowError as error:
+                raise InputError(f"image {ids[questions[part[error.row]].row]}: {error}") from None
             found[part] = scores.double().cpu().numpy()
     return found
 

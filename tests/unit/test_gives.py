@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stages.params import validate
 from stages.prepare.source import ImportSettings
 from stages.rewards.base import Embedder, Oracle, PatchEmbedder, TextImage, known_kinds, load_reward
 from tests import tiny_judges
+from tests.scorers import scorer
 
 ORACLE = ModelRecord(name="oracle", kind="shapes_oracle")
 
@@ -30,8 +32,16 @@ def made_of(kind: str, parts: dict[str, ModelRecord], **options: object) -> Mode
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]:
-    """A model of every kind; its networks are tiny."""
+def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModelRecord]]:
+    """A model of every kind; its networks are tiny, and a server is asked that runs here."""
+    with scorer() as server:
+        served = ModelRecord(
+            name="http", kind="http", options={"reward": "bright", "version": "1"}, access={"url": server.url}
+        )
+        yield _records(tmp_path_factory) | {"http": served}
+
+
+def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]:
     folder = tmp_path_factory.mktemp("gives")
     clip = tiny_judges.clip_folder(folder / "clip", "clipscore")
     tiny_judges.aesthetic_head(folder / "head.pth")

@@ -61,7 +61,8 @@ S = TypeVar("S", bound=KindOptions)
 
 def options(record: ModelRecord, model: type[S]) -> S:
     """The options of `record`; raises InputError, one line, for a key or value that this kind does not take."""
-    return checked(model, record.options, record.parts, bool(record.files), f"model {record.name!r}: options")
+    values = {**record.options, **record.access}
+    return checked(model, values, record.parts, bool(record.files), f"model {record.name!r}: options")
 
 
 def checked(model: type[S], values: Mapping[str, object], parts: Collection[str], files: bool, where: str) -> S:

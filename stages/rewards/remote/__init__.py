@@ -1,0 +1,1 @@
+"""Scorers behind HTTP: the contract, the client and the answers that an interrupted job keeps."""
