@@ -11,7 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from stages.finetune.batch import Batch
-from stages.finetune.methods import awm, d3po, ddpo, dpok, hrf, large_scale_rl, online, spo, sqdf, tailorpo
+from stages.finetune.methods import (
+    awm,
+    d3po,
+    ddpo,
+    dense_reward,
+    dpok,
+    hrf,
+    large_scale_rl,
+    online,
+    spo,
+    sqdf,
+    tailorpo,
+)
 from stages.finetune.objective import Run
 from stages.finetune.reward import CountedReward, Decode, LatentReward, RewardFunction
 from stages.finetune.settings import FinetuneSettings
@@ -34,6 +46,7 @@ EVERY = {
     "tailorpo": (tailorpo, {"steps_per_trajectory": 2, "updates": 2, "kl_weight": 0.1}),
     "tailorpo guided": (tailorpo, {"updates": 2, "guidance": 0.5}),
     "spo": (spo, {"start": 2, "candidates": 3, "threshold": 0.1, "updates": 2, "kl_weight": 0.1}),
+    "dense reward": (dense_reward, {"images_per_prompt": 2, "updates": 2, "epochs": 2, "kl_weight": 0.1}),
     "large scale": (large_scale_rl, {"images_per_prompt": 2, "updates": 2}),
     "sqdf": (sqdf, {"buffer": {"size": 8}, "replay": 2, "predictor": "ddim2"}),
     "sqdf by priority": (sqdf, {"buffer": {"size": 8, "draw": "prioritised"}, "replay": 2}),

@@ -22,6 +22,7 @@ from stages.finetune.families.settings import (
     BranchSettings,
     CandidateSettings,
     CollectionSettings,
+    RankedSettings,
 )
 from stages.finetune.method import Method
 from stages.finetune.settings import MethodSettings
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from stages.finetune.families.matching import Matched
     from stages.finetune.families.pair_errors import PairErrors
     from stages.finetune.families.policy_gradient import Collected, StepDensities
+    from stages.finetune.families.ranked_rollouts import RankedLists
     from stages.finetune.families.reward_gradient import Step
     from stages.finetune.families.step_preference import StepPairs
     from stages.finetune.families.unpaired import ImageErrors
@@ -44,6 +46,7 @@ A = TypeVar("A", bound=AdvantageSettings)
 C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
 S = TypeVar("S", bound=CandidateSettings)
+R = TypeVar("R", bound=RankedSettings)
 P = TypeVar("P", bound=PairSettings)
 T = TypeVar("T", bound=ImagePairSettings)
 W = TypeVar("W", bound=AdaptiveSettings)
@@ -231,5 +234,18 @@ def candidate_rollouts(settings: type[S], loss: Callable[[StepPairs, S], Loss]) 
         from stages.finetune.families.candidates import CandidateRollouts
 
         return CandidateRollouts(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def ranked_rollouts(settings: type[R], loss: Callable[[RankedLists, R], Loss]) -> Method[R]:
+    """Lists of rollouts of a prompt that the reward ranks: `loss` is the mean loss of some lists, from log densities of
+    sampling steps that were drawn.
+    """
+
+    def objective(own: R, run: Run) -> Objective:
+        from stages.finetune.families.ranked_rollouts import RankedRollouts
+
+        return RankedRollouts(own, run, loss)
 
     return Method(settings, objective)

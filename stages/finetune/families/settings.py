@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import comb
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -163,6 +164,54 @@ class CandidateSettings(PreferenceSettings):
         if self.steps_per_trajectory and self.steps_per_trajectory > left:
             raise ValueError(
                 f"steps_per_trajectory {self.steps_per_trajectory} is more than the {left} steps from {self.start} on"
+            )
+
+
+class RankedSettings(CollectionSettings):
+    """Lists of rollouts of a prompt, ranked by the reward."""
+
+    images_per_prompt: int = Field(default=4, ge=2, description="rollouts of one prompt in a collection")
+    list_length: int = Field(default=2, ge=2, description="rollouts in a list; 2: pairs")
+    tuples: int = Field(default=1, ge=1, description="different lists of each prompt, drawn for each optimizer step")
+    steps_per_trajectory: int | None = Field(
+        default=3, ge=1, description="sampling steps in the loss, drawn with replacement for each update; null: T"
+    )
+    gamma: float = Field(
+        default=0.9, gt=0, le=1, description="step i, counted from the noisiest, is drawn in proportion to gamma^i"
+    )
+    strength: float = Field(default=10.0, gt=0, description="C, the factor of the mean log ratio in a logit")
+    clip: float = Field(default=1e-4, gt=0, description="log ratios are clipped to plus and minus this")
+    against: Literal["base", "old", "both", "none"] = Field(
+        default="base",
+        description="log ratios to the base, to the policy that made the rollouts, the sum of both, or log densities",
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Rollouts of one prompt stand side by side; the base is evaluated for ratios and for the divergence."""
+        base = self.against in ("base", "both") or self.kl_weight > 0
+        return replace(super().needs, group=self.images_per_prompt, reference=base)
+
+    def probabilities(self, steps: int) -> list[float]:
+        """Of each of `steps` sampling steps to be drawn."""
+        weights = [self.gamma**i for i in range(steps)]
+        return [weight / sum(weights) for weight in weights]
+
+    def shares(self, train: FinetuneSettings) -> dict[str, int]:
+        """Lists stay together in the loss."""
+        images = train.batch_size // train.accumulate
+        return {
+            "images": images, "lists of an update": images // self.images_per_prompt // self.updates * self.tuples
+        }  # fmt: skip
+
+    def check(self, train: FinetuneSettings) -> None:
+        """There are as many lists as are drawn."""
+        super().check(train)
+        most = comb(self.images_per_prompt, self.list_length)
+        if self.tuples > most:
+            raise ValueError(
+                f"tuples {self.tuples} is more than the {most} lists of {self.list_length} among images_per_prompt "
+                f"{self.images_per_prompt}"
             )
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from stages.parity.checks import Check
 from stages.parity.reference import ParitySet
-from stages.parity.stepwise import alignprop, awm, d3po, dpok, spo
+from stages.parity.stepwise import alignprop, awm, d3po, dense_reward, dpok, spo
 from stages.parity.stepwise.given import Given
 from stages.parity.stepwise.reasons import REASONS, reason
 
 __all__ = ["checks", "checks_of", "knows", "reason"]
 
-COMPARED = ("d3po", "dpok", "awm", "awm_flow", "alignprop", "spo")
+COMPARED = ("d3po", "dpok", "awm", "awm_flow", "alignprop", "spo", "dense")
 
 
 def knows(reference: ParitySet) -> bool:
@@ -31,5 +31,5 @@ def checks(reference: ParitySet) -> Iterator[Check]:
 
 def checks_of(given: Given) -> Iterator[Check]:
     """The comparisons of what is given."""
-    for module in (d3po, dpok, awm, alignprop, spo):
+    for module in (d3po, dpok, awm, alignprop, spo, dense_reward):
         yield from module.checks(given)

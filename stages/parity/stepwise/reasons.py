@@ -5,7 +5,6 @@ from __future__ import annotations
 REASONS = {
     "_": "words, not numbers",
     "pso": "not a method here yet",
-    "dense": "not a method here yet",
     "spm": "the time-conditioned scorer is not here: a step is scored by the training reward",
     "lrm": "the reward model on latents is not here",
     "lpo": "not a method here",

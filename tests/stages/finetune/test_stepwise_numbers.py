@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 
@@ -15,12 +16,13 @@ from stages.finetune.families.step_preference import Branching
 from stages.finetune.losses import step_preference
 from stages.finetune.methods import alignprop as alignprop_method
 from stages.finetune.methods import awm as awm_method
+from stages.finetune.methods import dense_reward as dense_method
 from stages.finetune.methods import draft_k
 from stages.finetune.objective import Loss
 from stages.models.conditioning import Conditioning
 from stages.parity import stepwise
 from stages.parity.reference import Expected, ParitySet, load
-from stages.parity.stepwise import alignprop, awm, d3po, dpok, spo
+from stages.parity.stepwise import alignprop, awm, d3po, dense_reward, dpok, spo
 from stages.parity.stepwise.given import Given
 from tests.parity_sets import NUMBERS, PARITY_SETS
 
@@ -54,12 +56,15 @@ def unclipped(pairs: step_preference.StepPairs, beta: float, clip: float) -> Los
 
 def some(numbers: ParitySet, item: str) -> Given:
     """The set with one item of its method."""
-    kept = {name: value for name, value in numbers.expected.scalars.items() if name == item or "." not in name}
+    also = {"dense.multi": ["dense.cfg"]}.get(item, [])  # whose trajectories it learns from
+    kept = {name: v for name, v in numbers.expected.scalars.items() if name in (item, *also) or "." not in name}
     return Given(replace(numbers, expected=Expected(numbers.expected.arrays, kept)))
 
 
 @needs_numbers
-@pytest.mark.parametrize("item", ["d3po.b", "dpok.a", "awm.guided", "awm_flow.official", "alignprop.ddim", "spo.b"])
+@pytest.mark.parametrize(
+    "item", ["d3po.b", "dpok.a", "awm.guided", "awm_flow.official", "alignprop.ddim", "spo.b", "dense.multi"]
+)
 def test_an_item_of_every_module_passes(item: str, numbers: ParitySet) -> None:
     found = list(stepwise.checks_of(some(numbers, item)))
     assert len(found) > 10
@@ -74,6 +79,10 @@ def not_predicted(self: CandidateRollouts, x: Tensor, i: int, text: Conditioning
     return x, Branching.predicted(self, x, i, text)[1]
 
 
+def worst_first(found: Tensor, rewards: Tensor, own: Callable[..., Tensor] = dense_method.list_mle) -> Tensor:
+    return own(found, -rewards)
+
+
 MISTAKES: dict[str, tuple[ModuleType, object, str, object, str]] = {
     "ratios are not clipped": (d3po, step_preference, "clipped_preference", unclipped, "d3po.b.losses"),
     "half the divergence": (
@@ -81,6 +90,7 @@ MISTAKES: dict[str, tuple[ModuleType, object, str, object, str]] = {
     ),
     "the usual constant": (awm, awm_method, "SPREAD", 1e-6, "awm.guided.advantages_raw"),
     "clean latents are judged": (alignprop, alignprop_method, "noisy_end", draft_k.judge, "alignprop.a.x0"),
+    "lists are ranked from the worst": (dense_reward, dense_method, "list_mle", worst_first, "dense.multi.loss"),
     "scored at the time of the step before": (spo, CandidateRollouts, "time", too_early, "spo.b.scores"),
     "states are judged in place of predictions": (
         spo, CandidateRollouts, "predicted", not_predicted, "spo.b.image_raw_crop",
