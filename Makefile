@@ -10,7 +10,7 @@ VENV := .venv
 FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor estimate test slow-test slurm-test mutants audit faults bench lint format schema docs dvc-file clean-venv
+.PHONY: help study claims smoke doctor estimate test slow-test slurm-test mutants screenshots audit faults bench lint format schema docs dvc-file clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,6 +35,10 @@ doctor: $(VENV)/.study  ## say what this machine has, and what STUDY needs and l
 
 estimate: $(VENV)/.study  ## encode what STUDY needs, time its networks for a moment: hours, memory and disk of the rest
 	@$(IN) python -m workflow.estimate $(FILE)
+
+screenshots: $(VENV)/.test  ## take the pictures of docs/page.md from the report of STUDY (needs Chromium)
+	@$(IN) python -m workflow.layout $(FILE) | sed -n 's/^report: //p' | xargs -I '{}' \
+	    $(IN) python -m stages.report.screenshots --page '{}' --out docs/img
 
 audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
 	@$(IN) python -m stages.audit --params $(FILE) $(ARGS)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,6 +80,14 @@ def evaluation_of(path: str | Path) -> str:
     if _KEY not in metadata:
         raise InputError(f"{path}: carries no evaluation id; expected a table that measure writes")
     return metadata[_KEY].decode()
+
+
+def specification_of(path: str | Path) -> dict[str, Any]:
+    """Everything that the id in the metadata of a table stands for, by the fields of `Evaluation`; raises InputError
+    where there is none.
+    """
+    evaluation_of(path)
+    return json.loads((pq.read_schema(path).metadata or {})[_SPECIFICATION])
 
 
 def with_ids(schema: pa.Schema, ids: Mapping[str, str]) -> pa.Schema:

@@ -35,7 +35,15 @@ def main() -> None:
     args = parser.parse_args()
     study = settings.read(args.params)
     folders = Folders(
-        args.data, args.scores, args.runs, args.samples, args.measures, args.out, args.predictors, args.decided
+        args.data,
+        args.scores,
+        args.runs,
+        args.samples,
+        args.measures,
+        args.out,
+        args.predictors,
+        args.decided,
+        args.params,
     )
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
@@ -50,7 +58,7 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read and draw everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import data, files, interactive, page
+    from stages.report import data, files, interactive, page, provenance
     from stages.report.timeline import timeline
 
     found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
@@ -58,7 +66,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     figures = figure.figures(study.report.figures)
     drawn = [one.draw(found) for one in figures]
     numbers = files.headline(found)
-    block = interactive.block(found)
+    block = interactive.block(found, provenance.read(found, folders))
 
     out = folders.out
     for one, picture in zip(figures, drawn, strict=True):

@@ -81,3 +81,33 @@ def frontier() -> dict[str, Any]:
             },
         ],
     }  # fmt: skip
+
+
+def tape() -> dict[str, Any]:
+    """The probe of a run over optimizer steps, one panel per term, and a line across all of them at the peak of the
+    held-out reward. The page fills in `shots` and `peak`, and the size of a panel.
+    """
+    step = {"field": "step", "type": "quantitative", "axis": {"title": "optimizer step"}}
+    value = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "axis": {"title": ""}}
+    return {
+        "data": {"name": "shots"},
+        "facet": {"field": "panel", "type": "nominal", "sort": None, "title": "", "header": {"labelFontSize": 13}},
+        "resolve": {"scale": {"y": "independent"}},
+        "spec": {
+            "height": 130,
+            "layer": [
+                {
+                    "data": {"name": "peak"},
+                    "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5, "color": "#b3261e"},
+                    "encoding": {"x": step},
+                },
+                {
+                    "mark": {"type": "line", "point": True, "color": "#0072b2"},
+                    "encoding": {
+                        "x": step, "y": value,
+                        "tooltip": [{"field": "step"}, {"field": "value", "format": ".4"}],
+                    },
+                },
+            ],
+        },
+    }  # fmt: skip

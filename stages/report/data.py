@@ -30,6 +30,8 @@ class Folders:
     predictors: Path | None = None
     decided: Path | None = None
     """The table of shares."""
+    params: Path = Path("params.yaml")
+    """The study file, as the commands on the page name it."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import numpy as np
 
 from stages import tables
 from stages.measure.settings import PASSED
-from stages.report import charts, curves, display, sprites, worst
+from stages.report import charts, curves, display, sprites, tape, worst
 from stages.report.curves import Curve
 from stages.report.data import ReportData
 from stages.report.findings import Finding
 from stages.report.load import Point
 from stages.report.look import BASE
+from stages.report.provenance import Provenance
 
 Grid = list[list[float | None]]
 """A number for every training seed and prompt; None where a prompt has none."""
@@ -101,6 +102,8 @@ class Block:
     layout: sprites.Layout
     sheets: list[str]
     specs: dict[str, object]
+    tapes: dict[str, tape.Tape]
+    provenance: Provenance
 
     def text(self) -> str:
         """The block as JSON for a script element of the page."""
@@ -112,7 +115,7 @@ COLUMNS = ("key", "about", "method", "strategy", "setting", "metric", "against",
 """The columns of `Block.findings`: fields of `Finding`, and its key."""
 
 
-def block(data: ReportData) -> Block:
+def block(data: ReportData, origin: Provenance) -> Block:
     """The block of a study; raises InputError for an image that cannot be decoded."""
     points = data.evaluation.points
     rewards, diversities = data.study.report.rewards, _diversities(data)
@@ -135,7 +138,7 @@ def block(data: ReportData) -> Block:
         main=list(main), prompts=_prompts(data, shape), methods=_methods(data), places=places,
         lines=_lines(data, points), base=points.index(data.evaluation.base), columns=list(COLUMNS),
         findings=[row(finding) for finding in data.findings.rows], layout=shape, sheets=list(stored.values()),
-        specs={"frontier": charts.frontier()},
+        specs={"frontier": charts.frontier(), "tape": charts.tape()}, tapes=tape.tapes(data), provenance=origin,
     )  # fmt: skip
 
 

@@ -203,6 +203,7 @@ function showNumbers(index) {
   const found = findings.get(keyOf(place, view.reward)) || {};
   fill("x-numbers", make("h3", {}, dot(place.colour), place.label), numbersTable(place),
     make("p", { class: "note" }, `${found.seeds} training seed${found.seeds > 1 ? "s" : ""}, ${found.n_prompts} prompts, ${number(found.nfe)} network evaluations per image.`));
+  pressable(get("x-numbers"));
 }
 
 // --- images ----------------------------------------------------------------------------------------------------------
@@ -299,6 +300,56 @@ function download() {
   URL.revokeObjectURL(link.href);
 }
 
+// --- tape ------------------------------------------------------------------------------------------------------------
+async function drawTape() {
+  const tape = data.tapes[get("x-tape-run").value];
+  if (!tape) return;
+  const spec = structuredClone(data.specs.tape);
+  const across = get("x-tape").clientWidth, columns = Math.max(1, Math.min(3, Math.floor(across / 300)));
+  spec.facet.sort = [...new Set(tape.shots.map((shot) => shot.panel))];
+  Object.assign(spec, { columns, datasets: { shots: tape.shots, peak: tape.mark == null ? [] : [{ step: tape.mark }] } });
+  spec.spec.width = across / columns - 75;
+  get("x-peak").textContent = tape.words;
+  await embed("x-tape", spec);
+}
+
+// --- where a number comes from ---------------------------------------------------------------------------------------
+/** Makes the number in every cell that names a finding a button. */
+function pressable(within) {
+  for (const one of within.querySelectorAll("[data-number]:not([data-pressed])")) {
+    if (one.closest("details:not([open])")) continue;
+    const text = [...one.childNodes].find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (!text || !findings.has(one.dataset.number.split("#")[0])) continue;
+    one.dataset.pressed = "";
+    const button = make("button", { type: "button", class: "figures", "aria-haspopup": "dialog" }, text.data.trim());
+    button.addEventListener("click", () => origin(one.dataset.number.split("#")[0]));
+    text.replaceWith(button);
+  }
+}
+
+function origin(key) {
+  const found = findings.get(key), source = data.provenance;
+  const methods = [...new Set([found.method, found.against].filter((name) => source.targets[name]))];
+  const spell = (name) => data.methods[name] || name;
+  const facts = [
+    ["value", `${number(found.mean)}${found.low == null ? "" : `, ${(100 * data.level).toFixed(0)}% interval ${number(found.low)} to ${number(found.high)}`}`],
+    ["in full", String(found.mean)],
+    ["single training seeds", found.per_seed.map(number).join(", ")],
+    ["method", spell(found.method)], ["strategy, setting", [found.strategy, found.setting].filter(Boolean).join(", ")],
+    ["against", found.against && spell(found.against)], ["at equal", found.at_equal],
+    ["training seeds", found.seeds || ""], ["guidance", source.guidance[found.strategy]],
+    ["judge", source.judges[found.metric]], ["judge of diversity", found.at_equal && source.judges[found.at_equal]],
+    ["network evaluations per image", found.nfe == null ? "" : number(found.nfe)], ...source.facts,
+  ].filter(([, value]) => value);
+  const title = (metrics.find((one) => one.name === found.metric) || { label: found.metric }).label;
+  const targets = methods.flatMap((name) => source.targets[name]);
+  fill("x-origin", make("h3", { id: "x-what" }, `${title} (${found.about})`),
+    make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))])),
+    make("p", {}, "Samples, measures and the report are made anew by"),
+    make("pre", { tabindex: "0" }, [source.command, ...targets, source.report].join(" ")));
+  get("x-dialog").showModal();
+}
+
 // --- controls --------------------------------------------------------------------------------------------------------
 function controls() {
   const line = data.lines[view.line], place = data.places[view.place];
@@ -308,6 +359,10 @@ function controls() {
   get("x-slider").max = line.places.length - 1;
   get("x-slider").value = line.places.indexOf(view.place);
   get("x-slider").setAttribute("aria-valuetext", line.stops[line.places.indexOf(view.place)]);
+  if (data.tapes[place.runs[view.run]] && get("x-tape-run").value !== place.runs[view.run]) {
+    get("x-tape-run").value = place.runs[view.run];
+    if (chart) drawTape();
+  }
   get("x-setting").textContent = line.stops[line.places.indexOf(view.place)];
   fill("x-run", ...place.runs.map((run, index) => option(index, run)));
   get("x-run").value = view.run;
@@ -323,6 +378,7 @@ function show() {
   showNumbers(view.place);
   fill("x-live", liveTable([data.places[view.place], ...(view.rival < 0 ? [] : [data.places[view.rival]])]));
   showPrompts();
+  pressable(get("x-live"));
   if (chart) chart.data("chosen", chosen()).run();
 }
 
@@ -345,10 +401,12 @@ function listen() {
   on("x-run", "change", (run) => { view.run = Number(run); update(); });
   on("x-rival", "change", (rival) => { view.rival = Number(rival); update(); });
   on("x-order", "change", (order) => { view.order = order; update(); });
+  on("x-tape-run", "change", drawTape);
+  document.addEventListener("toggle", (event) => pressable(event.target), true);
   on("x-filter", "input", (filter) => { view.filter = filter; update(); });
   get("x-csv").addEventListener("click", download);
   window.addEventListener("hashchange", () => { if (restore()) { show(); drawFrontier(); go(); } });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawFrontier);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawFrontier(); drawTape(); });
 }
 
 function go() {
@@ -360,6 +418,7 @@ fill("x-reward", ...data.rewards.map((one) => option(one.name, one.label)));
 fill("x-diversity", ...data.diversities.map((one) => option(one.name, one.label)));
 fill("x-curve", ...data.lines.map((line, index) => option(index, line.label)));
 fill("x-rival", option(-1, "none"), ...data.places.map((place, index) => option(index, place.label)));
+fill("x-tape-run", ...Object.keys(data.tapes).map((run) => option(run, run)));
 fill("x-order", ...orders.map(([name, text]) => option(name, text)));
 for (const [name, label] of Object.entries(data.methods)) {
   const box = make("input", { type: "checkbox", checked: "" });
@@ -373,5 +432,6 @@ for (const one of document.querySelectorAll("#explore, #x-link")) one.hidden = f
 const restored = restore();
 listen();
 show();
-drawFrontier().then(() => restored && go());
+drawFrontier().then(() => restored && go()).then(drawTape);
+for (const one of document.querySelectorAll("main > section")) pressable(one);
 })();

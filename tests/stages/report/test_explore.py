@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,38 +14,41 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from report_fixture import Silent, folders, write_study
+from report_fixture import folders, write_study
 
 from stages.report import data as reading
-from stages.report import interactive, settings, sprites, worst
-from stages.report.__main__ import write_report
+from stages.report import interactive, page, provenance, settings, sprites, worst
 from stages.report.data import ReportData
 from stages.report.look import BASE
+from stages.report.screenshots import chromium
 from stages.report.settings import ThumbnailSettings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = chromium()
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here, in which the page could be opened")
 RUNS = ("refl-s0", "refl-s1", "imagerefl-s0")
 
 
 @pytest.fixture(scope="module")
 def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = write_study(tmp_path_factory.mktemp("explored"), prompts=6, samples=2, runs=RUNS)
-    write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
-    return made
+    return write_study(tmp_path_factory.mktemp("explored"), prompts=6, samples=2, runs=RUNS)
 
 
 @pytest.fixture(scope="module")
 def found(params: Path) -> ReportData:
+    """What the page is made of; the page itself is written without figures, which take longest and are not touched."""
     where = folders(params)
-    return reading.read(settings.read(params), where.measures, where.samples, where.runs)
+    study = settings.read(params)
+    read = reading.read(study, where.measures, where.samples, where.runs)
+    held = interactive.block(read, provenance.read(read, where))
+    page.write(where.out / "index.html", read, reading.background(study, where), [], None, [], held)
+    return read
 
 
 @pytest.fixture(scope="module")
-def block(params: Path) -> dict[str, Any]:
+def block(params: Path, found: ReportData) -> dict[str, Any]:
     page = (folders(params).out / "index.html").read_text()
     held = re.search(r'<script type="application/json" id="x-data">(.*?)</script>', page, re.DOTALL)
     assert held
@@ -133,7 +135,24 @@ def test_every_way_of_making_images_is_on_a_line(block: dict[str, Any], found: R
     assert {place for line in block["lines"] for place in line["places"]} == set(range(len(block["places"])))
     assert all(len(line["stops"]) == len(line["places"]) for line in block["lines"])
     assert block["places"][block["base"]]["method"] == BASE
-    assert isinstance(interactive.block(found).text(), str)
+
+
+def test_every_sheet_is_stored_once(block: dict[str, Any], params: Path) -> None:
+    whole = (folders(params).out / "index.html").read_text()
+    assert len(block["sheets"]) == 5 + 15 * len(RUNS)
+    assert [whole.count(one) for one in block["sheets"]] == [block["sheets"].count(one) for one in block["sheets"]]
+    assert len(whole) < 2_500_000
+
+
+def test_a_tape_is_the_probe_of_its_run(block: dict[str, Any], params: Path) -> None:
+    rows = pq.read_table(folders(params).runs / "refl-s1" / "train_log.parquet").to_pylist()
+    probe = [(row["step"], row["value"]) for row in rows if row["term"] == "probe_heldout"]
+    tape = block["tapes"]["refl-s1"]
+    assert [(shot["step"], shot["value"]) for shot in tape["shots"] if "held-out reward" in shot["panel"]] == probe
+    best = max(probe, key=lambda one: one[1])[0]
+    assert tape["mark"] == best
+    assert f"The held-out reward peaked at step {best} of 100" in tape["words"]
+    assert {shot["panel"].split(" ")[0] for shot in tape["shots"]} == {"proxy", "held-out", "oracle", "diversity"}
 
 
 # --- in a browser ---------------------------------------------------------------------------------------------------
@@ -282,6 +301,42 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     assert page.locator("#x-prompts h4").all_text_contents() == texts
     assert page.locator("#x-order").input_value() == "lost:clip_diversity"
     assert page.locator("#x-rival").input_value() == str(place(block, "imagerefl", "tuned", "tuned"))
+
+
+@needs_browser
+def test_numbers_say_where_they_come_from(watched: Watched, params: Path, found: ReportData) -> None:
+    page = watched.open(params)
+    page.locator("#numbers details summary").nth(1).click()
+    shown = page.locator("#numbers details[open] button.figures").first
+    key = shown.locator("xpath=..").get_attribute("data-number")
+    finding = next(row for row in found.findings.rows if row.key == key)
+    shown.focus()
+    page.keyboard.press("Enter")
+    dialog = page.locator("#x-dialog")
+    says = dialog.inner_text()
+    assert str(finding.mean) in says
+    assert found.evaluation.identity in says
+    assert "6 × 2" in says and "32 × 32 pixels" in says and "20 steps" in says
+    command = dialog.locator("pre").inner_text()
+    assert command.startswith("snakemake --cores all --config study=params.yaml --force ")
+    for run in ("refl-s0", "refl-s1"):
+        assert str(folders(params).measures / f"{run}.parquet") in command
+        assert str(folders(params).samples / f"{run}.parquet") in command
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    page.locator("#x-numbers button.figures").first.click()
+    assert dialog.is_visible()
+
+
+@needs_browser
+def test_the_tape_follows_the_chosen_run(watched: Watched, params: Path, block: dict[str, Any]) -> None:
+    page = watched.open(params, "#run=refl-s1&setting=tuned%3Atuned")
+    page.wait_for_selector("#x-tape svg")
+    assert page.locator("#x-tape-run").input_value() == "refl-s1"
+    assert page.locator("#x-peak").inner_text() == block["tapes"]["refl-s1"]["words"]
+    assert page.locator("#x-tape svg g.mark-rule.role-mark > *").count() == 4
+    page.select_option("#x-tape-run", "imagerefl-s0")
+    assert page.locator("#x-peak").inner_text() == block["tapes"]["imagerefl-s0"]["words"]
 
 
 @needs_browser

@@ -1,0 +1,75 @@
+"""The over-optimisation tape: what the probe of a run saw over optimizer steps, and where rewards peaked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.report import probes, style
+
+if TYPE_CHECKING:
+    from stages.report.data import ReportData
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One value of the probe: the title of its panel, the optimizer step, the value."""
+
+    panel: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A reward that the run was not trained on, the step of its best probe, and whether it fell after it while the
+    training reward rose.
+    """
+
+    reward: str
+    step: int
+    alarm: bool
+
+
+@dataclass(frozen=True)
+class Tape:
+    """The probe of a run, panels in the order of the figure of training, and the same in words.
+
+    `mark` is the step at which the study's held-out reward peaked (without one, the first reward that the run was not
+    trained on); None where the probe asked none.
+    """
+
+    shots: list[Shot]
+    peaks: list[Peak]
+    mark: int | None
+    words: str
+
+
+def tapes(data: ReportData) -> dict[str, Tape]:
+    """The tape of every run whose log has probes."""
+    return {run: _tape(data, run) for run, terms in data.log.items() if any(t.startswith(probes.PROBE) for t in terms)}
+
+
+def _tape(data: ReportData, run: str) -> Tape:
+    mine = data.log[run]
+    shots = [
+        Shot(probes.title(data.look, term), int(step), float(value))
+        for term in probes.terms(data.study, data.log)
+        if term in mine
+        for step, value in zip(mine[term].steps, mine[term].values, strict=True)
+    ]
+    turns = [turn for turn in probes.turns(data.study, data.log) if turn.run == run]
+    peaks = [Peak(data.look.metric(turn.reward), turn.best_step, turn.alarm) for turn in turns]
+    held_out = [turn for turn in turns if turn.reward == data.study.study.heldout] or turns
+    return Tape(shots, peaks, held_out[0].best_step if held_out else None, _words(data, turns, shots))
+
+
+def _words(data: ReportData, turns: list[probes.Turn], shots: list[Shot]) -> str:
+    last = max((shot.step for shot in shots), default=0)
+    found = []
+    for turn in turns:
+        name = data.look.metric(turn.reward)
+        fall = f", then fell by {style.number(turn.fall)}" if turn.fall > 0 else ""
+        rise = " while the training reward went on rising" if turn.alarm else ""
+        found.append(f"The {name} peaked at step {turn.best_step} of {last}{fall}{rise}.")
+    return " ".join(found) or "The probe of this run asked no reward that the run was not trained on."
