@@ -37,8 +37,8 @@ estimate: $(VENV)/.study  ## encode what STUDY needs, time its networks for a mo
 	@$(IN) python -m workflow.estimate $(FILE)
 
 screenshots: $(VENV)/.test  ## take the pictures of docs/page.md from the report of STUDY (needs Chromium)
-	@$(IN) python -m workflow.layout $(FILE) | sed -n 's/^report: //p' | xargs -I '{}' \
-	    $(IN) python -m stages.report.screenshots --page '{}' --out docs/img
+	@$(IN); export PATH; page=$$(python -m workflow.layout $(FILE)) && \
+	    python -m stages.report.screenshots --page "$${page#report: }" --out docs/img
 
 audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
 	@$(IN) python -m stages.audit --params $(FILE) $(ARGS)
