@@ -45,6 +45,8 @@ STOCHASTIC = {
     "awm": {"kind": "awm", "advantage": "batch", "kl_weight": 0.1},
     "d3po": {"kind": "d3po", "kl_weight": 0.1},
     "tailorpo": {"kind": "tailorpo", "kl_weight": 0.1},
+    "spo": {"kind": "spo", "start": 1, "candidates": 2, "threshold": 0, "kl_weight": 0.1},
+    "dense_reward": {"kind": "dense_reward", "images_per_prompt": 2, "kl_weight": 0.1},
     "large_scale_rl": {"kind": "large_scale_rl", "images_per_prompt": 2, "source": "scenes"},
     "sqdf": {"kind": "sqdf", "predictor": "ddim2"},
     "online": {"kind": "online", "round_steps": 2, "queries": [4], "optimism": "none", "proxy": {"prompts": False},
@@ -192,7 +194,8 @@ def test_densities_and_divergences_on_flow_matching(place: Place) -> None:
         policy = load_policy(base.unet, f"runs/{name}-s0/policy.safetensors", base.record.digest)
         before = dict(base.unet.named_parameters())
         assert any(not torch.equal(p, before[n]) for n, p in policy.parameters())
-    assert {"ddpo", "refl", "draft_k", "d3po", "tailorpo", "sqdf", "online"} <= diverged
+    every = {"ddpo", "refl", "draft_k", "d3po", "tailorpo", "spo", "dense_reward", "sqdf", "online"}
+    assert every <= diverged
 
 
 def check_images(family: str) -> None:
