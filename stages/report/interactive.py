@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from stages import tables
+from stages.errors import InputError
 from stages.measure.settings import PASSED
 from stages.report import charts, curves, display, sprites, tape, worst
 from stages.report.curves import Curve
@@ -116,7 +118,7 @@ COLUMNS = ("key", "about", "method", "strategy", "setting", "metric", "against",
 
 
 def block(data: ReportData, origin: Provenance) -> Block:
-    """The block of a study; raises InputError for an image that cannot be decoded."""
+    """The block of a study; raises InputError for an image that cannot be decoded, and where a setting has none."""
     points = data.evaluation.points
     rewards, diversities = data.study.report.rewards, _diversities(data)
     names = _runs(data)
@@ -202,10 +204,19 @@ def _place(
         point.method, point.strategy, setting, f"{method}, {rest}", look.method(point.method),
         look.colour(point.method), charts.shape("*" if is_base else strategy.marker or look.marker(point.method)),
         strategy.about.leading or strategy.about.role != "curve", runs,
-        [order[run, point.strategy, setting] for run in runs], {name: _grid(values) for name, values in scores.items()},
+        [_sheet(order, data.samples, run, point.strategy, setting) for run in runs],
+        {name: _grid(values) for name, values in scores.items()},
         {name: _grid(base[name] - scores[name]) for name in diversities}, _grid(worst.disagreement(changed)),
         _grid(worst.turned(changed, look.reward)),
     )  # fmt: skip
+
+
+def _sheet(order: dict[tuple[str, str, str], int], samples: Path, run: str, strategy: str, setting: str) -> int:
+    if (run, strategy, setting) not in order:
+        raise InputError(
+            f"{samples / f'{run}.parquet'}: no images of {strategy} {setting}, which was measured; sample the run again"
+        )
+    return order[run, strategy, setting]
 
 
 def _grid(values: np.ndarray) -> Grid:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from stages import tables
 from stages.errors import InputError
@@ -37,11 +35,10 @@ def layout(path: Path, prompts: Sequence[str], sheets: int, wanted: ThumbnailSet
     Where all of them have more pixels than `wanted.megapixels`, fewer samples are shown, at least two, then fewer
     prompts, spread evenly in the order of their ids.
     """
-    rows = tables.read(path, tables.SAMPLES, ["sample", "image"])
-    with _opened(rows["image"][0].as_py(), path) as first:
+    here = int(max(tables.read(path, tables.SAMPLES, ["sample"])["sample"].to_pylist())) + 1
+    with _opened(next(_rows(path, ["image"], 1))["image"], path) as first:
         first.thumbnail((wanted.side, wanted.side))
         width, height = first.size
-    here = int(max(rows["sample"].to_pylist())) + 1
     room = int(wanted.megapixels * 1e6) // (width * height * sheets)
     samples = min(here, wanted.samples, max(2, room // len(prompts)))
     count = max(1, min(len(prompts), room // samples))
@@ -55,11 +52,12 @@ def sheets(path: Path, shape: Layout, quality: int) -> dict[tuple[str, str], str
     """
     from PIL import Image as pictures
 
-    rows = tables.read(path, tables.SAMPLES, ["strategy", "setting", "prompt_id", "sample", "image"])
     place = {prompt: row for row, prompt in enumerate(shape.prompts)}
     size = (shape.samples * shape.width, len(shape.prompts) * shape.height)
     found: dict[tuple[str, str], Image] = {}
-    for row in _wanted(rows, shape):
+    for row in _rows(path, ["strategy", "setting", "prompt_id", "sample", "image"]):
+        if row["prompt_id"] not in place or row["sample"] >= shape.samples:
+            continue
         key = row["strategy"], row["setting"]
         sheet = found.get(key) or found.setdefault(key, pictures.new("RGB", size, "white"))
         with _opened(row["image"], path) as image:
@@ -68,11 +66,10 @@ def sheets(path: Path, shape: Layout, quality: int) -> dict[tuple[str, str], str
     return {key: _uri(sheet, quality) for key, sheet in found.items()}
 
 
-def _wanted(rows: pa.Table, shape: Layout) -> list[dict]:
-    import pyarrow.compute as pc
-
-    shown = pc.field("prompt_id").isin(list(shape.prompts)) & (pc.field("sample") < shape.samples)
-    return rows.filter(shown).to_pylist()
+def _rows(path: Path, columns: list[str], at_once: int = 128) -> Iterator[dict[str, Any]]:
+    """The rows of a table of samples, few at a time: all images of a run may be larger than the memory."""
+    for rows in tables.stream(path, tables.SAMPLES, at_once, columns):
+        yield from rows.to_pylist()
 
 
 def _opened(data: bytes, path: Path) -> Image:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from report_fixture import folders, write_study
 
+from stages.errors import InputError
 from stages.report import data as reading
 from stages.report import interactive, page, provenance, settings, sprites, worst
 from stages.report.data import ReportData
@@ -117,6 +122,23 @@ def test_a_sheet_holds_every_image_where_it_belongs(params: Path, block: dict[st
         own = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB")).astype(float)
         near = np.abs(kept[top : top + 32, left : left + 32] - own).mean()
         assert near < 12, "of 255: what WebP loses"
+
+
+def test_settings_without_images_and_damaged_images_are_refused_in_one_line(params: Path, tmp_path: Path) -> None:
+    where = folders(params)
+    for file in where.samples.glob("*.parquet"):
+        shutil.copy(file, tmp_path)
+    read = reading.read(settings.read(params), where.measures, where.samples, where.runs)
+    spoiled, origin = dataclasses.replace(read, samples=tmp_path), provenance.read(read, where)
+    table = pq.read_table(tmp_path / "refl-s0.parquet")
+    pq.write_table(table.filter(pc.field("setting") != "k=10"), tmp_path / "refl-s0.parquet")
+    with pytest.raises(InputError, match=r"refl-s0\.parquet: no images of combined k=10"):
+        interactive.block(spoiled, origin)
+    images = pa.array([b"no image", *table["image"].to_pylist()[1:]], pa.binary())
+    place = table.schema.get_field_index("image")
+    pq.write_table(table.set_column(place, table.schema.field(place), images), tmp_path / "refl-s0.parquet")
+    with pytest.raises(InputError, match=r"refl-s0\.parquet: an image cannot be decoded"):
+        interactive.block(spoiled, origin)
 
 
 @pytest.mark.parametrize(("megapixels", "samples", "prompts"), [(1.0, 2, 6), (0.05, 2, 1), (0.2, 2, 4)])
