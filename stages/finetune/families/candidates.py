@@ -99,7 +99,7 @@ class CandidateRollouts(Branching[S]):
         """Best and worst candidate of the states x [B, C, h, w] entering step i; sign 1 where the pair counts."""
         margin = found.margin
         counts = (margin > self.settings.threshold).to(margin.dtype)
-        valid = torch.where(margin.isnan(), margin, counts)  # the loss of a score that is no number is none either
+        valid = torch.where(margin.isnan(), margin, counts)  # a NaN score makes the loss NaN, which training reports
         (best, _), (worst, _) = found.chosen(found.best), found.chosen(found.worst)
         return Branches(x, self.chain.index(i, len(x)), best, worst, valid, text)
 
