@@ -20,7 +20,6 @@ from stages.errors import RowError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.pictures import encode, levels
-from stages.resume import State
 from stages.rewards.networks.options import KindOptions, options
 from stages.rewards.remote.answers import Answers, digest
 from stages.rewards.remote.client import Server
@@ -69,7 +68,6 @@ class Http:
 
     def __init__(self, name: str, model: str, server: Server, batch: int) -> None:
         self.name, self.model, self.server, self.batch = name, model, server, batch
-        self._answers, self._job = Answers(), State()
         server.rest = lambda: resume.current().rest_alone()
 
     def describe(self) -> dict[str, object]:
@@ -82,7 +80,7 @@ class Http:
         What the server has answered in this job, before an interruption too, is not asked again. Raises InputError
         where it gives no finite number, RowError where it is about one of the images.
         """
-        answers = self._of_this_job()
+        answers = Answers.of(resume.current())
         pixels = levels(images)
         keys = [digest(self.model, image, prompt) for image, prompt in zip(pixels, prompts, strict=True)]
         first: dict[str, int] = {}
@@ -98,12 +96,6 @@ class Http:
                 raise RowError(str(error), part[error.row]) from None
             answers.keep(zip((keys[row] for row in part), found, strict=True))
         return torch.tensor([answers.known[key] for key in keys], dtype=torch.float32, device=images.device)
-
-    def _of_this_job(self) -> Answers:
-        """The answers of the job that is at work; outside of jobs, none are remembered from call to call."""
-        if (job := resume.current()) is not self._job:
-            self._answers, self._job = Answers.of(job), job
-        return self._answers
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Http:

@@ -23,7 +23,7 @@ from stages.rewards.http import ACCESS, HttpOptions
 from tests.scorers import Fault, Scorer, altered, expected, scorer, sent, slowly
 
 PROMPTS = ["a cat", "a red cat", "two cats", "a dog", "no dog at all"]
-FAST = {"pause": 0.01, "retries": 3, "timeout": 0.5}
+FAST = {"pause": 0.01, "retries": 3, "timeout": 1.0}
 
 
 def images(count: int = len(PROMPTS), seed: int = 0) -> torch.Tensor:
@@ -67,7 +67,7 @@ PASSING: dict[str, Fault] = {
     "500": lambda body: sent({"detail": "oom"}, 500),
     "503 without a body": lambda body: sent(b"", 503),
     "429": lambda body: sent(b"later", 429),
-    "slow": slowly(0.8),
+    "slow": slowly(20),
     "dies before the answer": lambda body: (200, b"x" * 50, 0),
     "dies in the middle": lambda body: (200, b'{"results": [{"bright": {"bright": 1.0}}, {"bri' + b" " * 90, 30),
 }

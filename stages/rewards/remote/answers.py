@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -31,8 +32,10 @@ class Answers:
 
     @classmethod
     def of(cls, state: State) -> Answers:
-        """The answers in the state of a job."""
-        return cls(state.opened())
+        """The answers in the state of a job, the same ones for all models that it asks."""
+        if state not in _by_job:
+            _by_job[state] = cls(state.opened())
+        return _by_job[state]
 
     def keep(self, scores: Iterable[tuple[str, float]]) -> None:
         """Take in scores by their digests, and append them to the file; a disk that refuses costs a warning only."""
@@ -55,6 +58,9 @@ class Answers:
                 self.known[str(key)] = float(score)
             except (ValueError, TypeError):
                 continue
+
+
+_by_job: WeakKeyDictionary[State, Answers] = WeakKeyDictionary()
 
 
 def digest(model: str, pixels: np.ndarray, prompt: str) -> str:
