@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from html import unescape
@@ -17,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from stages.audit.documents import documents
-from stages.audit.statistics import Finding, Frame, Study, read, setting, side
+from stages.audit.reading import complete, query, read, read_csv, read_json, require_sections
+from stages.audit.statistics import Finding, Frame, Study, setting, side
 from stages.errors import InputError
 from stages.params import read_study
 from stages.runtime import run_stage, seed_from
@@ -100,7 +99,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     estimates |= {key: own.interval(own.drawn(scores)) for key, scores in own.scores.items()}
     spent = costs.groupby(keys)[["nfe", "seconds"]].mean().groupby(POINT).mean().to_dict("index")
     rowed = {key: _ends(value) | spent[key[:3]] for key, value in estimates.items()}
-    audit.table("summary.csv", [*POINT, "metric"], pd.read_csv(report / "summary.csv"), rowed)
+    audit.table("summary.csv", [*POINT, "metric"], read_csv(report / "summary.csv"), rowed)
     differences: dict[tuple[str, ...], Finding] = {}
     for *point, metric in own.scores:
         for other in filter(None, (own.limit, (raw["study"]["reference"], *point[1:]))):
@@ -108,26 +107,26 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
                 sides = own.scores[*point, metric], own.scores[*other, metric]
                 differences[*point, metric, other[0]] = own.interval(own.drawn(*sides))
     rowed = {key: _ends(value) | {"clear": side(value)} for key, value in differences.items()}
-    audit.table("differences.csv", [*POINT, "metric", "against"], pd.read_csv(report / "differences.csv"), rowed)
+    audit.table("differences.csv", [*POINT, "metric", "against"], read_csv(report / "differences.csv"), rowed)
     findings, places, probes = dict(own.findings()), {}, {}
     for key in dict.fromkeys(point[:2] for point in own.points):
         if own.role(key[1]) in ("curve", "base" if key[0] == "base" else "curve"):
             for place, point in enumerate(own.curve(*key)):
                 axes = {*own.axes, raw["study"]["reward"], raw["study"].get("heldout")} & {k[3] for k in own.scores}
                 places[*key, place] = {axis: own.drawn(own.scores[*point, axis])[0] for axis in axes}
-    audit.table("frontier.csv", ["method", "strategy", "place"], pd.read_csv(report / "plots/frontier.csv"), places)
+    audit.table("frontier.csv", ["method", "strategy", "place"], read_csv(report / "plots/frontier.csv"), places)
     for run in raw["runs"]:
         for row in read(out / f"runs/{run}/train_log.parquet").to_dict("records"):
             if row["term"].startswith("probe_"):
                 probes.setdefault((run, row["step"]), {})[row["term"]] = row["value"]
-    audit.table("training.csv", ["run", "step"], pd.read_csv(report / "plots/training.csv"), probes)
+    audit.table("training.csv", ["run", "step"], read_csv(report / "plots/training.csv"), probes)
     numbers = {(key,): {"value": value} for key, value in _headline(own, findings, raw)}
-    kept = list(_flat(json.loads((report / "metrics.json").read_text(encoding="utf-8"))))
+    kept = list(_flat(read_json(report / "metrics.json")))
     audit.table("metrics.json", ["name"], pd.DataFrame(kept, columns=["name", "value"]), numbers)
     cells = {"/".join(key): value for key, value in [*findings.items(), *differences.items(), *estimates.items()]}
     _page(audit, report / "index.html", cells)
     accuracies = dict(_accuracy(raw, out))
-    kept = pd.DataFrame([json.loads((out / f"scores/{name}.json").read_text("utf-8")) for (name,) in accuracies])
+    kept = pd.DataFrame([read_json(out / f"scores/{name}.json") for (name,) in accuracies])
     audit.table("pair accuracy", ["reward"], kept, accuracies)
     if store.is_file():
         logged = {
@@ -146,8 +145,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
 
 def _stored(audit: Audit, store: Path, study: str, own: dict[Any, Any]) -> None:
     """The numbers in MLflow's database, where those that an earlier version of the study logged stay for ever."""
-    with sqlite3.connect(store) as opened:
-        stored = opened.execute(LOGGED, [study]).fetchall()
+    stored = query(store, LOGGED, study)
     kept = pd.DataFrame(stored, columns=["run", "name", "value"])
     points = {(run, name.split("/")[0]) for run, name in own}
     former = np.array([(run, name.split("/")[0]) not in points for run, name, _ in stored], bool)
@@ -254,7 +252,10 @@ def main() -> None:
         about = raw.get("study")
         if not isinstance(about, dict) or not isinstance(about.get("name"), str):
             raise InputError(f"{args.params}: study.name: there is none, expected the name of a finished study")
-        study(audit, raw, args.study or Path("out") / about["name"], not args.without_images, args.store)
+        require_sections(raw, args.params)
+        out = args.study or Path("out") / about["name"]
+        with complete(out):
+            study(audit, raw, out, not args.without_images, args.store)
     elif not args.results:
         raise InputError("nothing to audit; expected --params STUDY.yaml or --results docs/results/NAME")
     for folder in args.results:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.audit.statistics import Finding, Frame, Study, read
+from stages.audit.reading import read
+from stages.audit.statistics import Finding, Frame, Study
 from stages.params import read_study
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.audit.statistics import read
+from stages.audit.reading import read
 from stages.models.record import load as load_record
 from stages.rewards.base import load_reward
 from stages.runtime import device, progress

@@ -8,12 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from stages import about, plugins
 from stages.runtime import seed_from
@@ -252,11 +250,6 @@ def _state(found: Finding, sign: int) -> str:
     """A claim is shown where its interval and every seed alone lie on the claimed side of 0."""
     ways = {side(found), *(side({"low": value, "high": value}) for value in found["seeds"])}
     return {sign: "shown", -sign: "opposite"}.get(ways.pop() if len(ways) == 1 else 0, "not shown")
-
-
-def read(*paths: Path, columns: list[str] | None = None) -> Frame:
-    """The rows of Parquet files, one below another."""
-    return pd.concat([pd.read_parquet(path, columns=columns) for path in paths])
 
 
 def side(found: Finding) -> int:
