@@ -296,18 +296,18 @@ def _check_files(study: Study, where: str) -> None:
         for key in ("folder", "file"):
             place = getattr(model, key)
             if place is not None and (fault := missing(place, key)):
-                raise InputError(f"{where}prepare.import.{name}.{key}: {place!r}: {fault}")
+                raise InputError(f"{where}prepare.import.{name}.{key}: {place}: {fault}")
     if study.report.votes is not None:
         fault = missing(study.report.votes, "file")
         if fault or not Path(study.report.votes).is_file():
             fault = fault or "is a folder, expected a file"
-            raise InputError(f"{where}report.votes: {study.report.votes!r}: {fault}")
+            raise InputError(f"{where}report.votes: {study.report.votes}: {fault}")
         from stages.report.people import read_outcome  # its tables take seconds to import
 
         read_outcome(study.report.votes)
     for place in study.curate.paths():
         if fault := missing(place, "file or folder", pattern=True):
-            raise InputError(f"{where}curate: {place!r}: {fault}")
+            raise InputError(f"{where}curate: {place}: {fault}")
 
 
 def _check_known(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:

@@ -84,7 +84,7 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
     if place is None:
         return record.ModelRecord(name=name, kind=settings.kind, options=settings.options)
     if fault := missing(place, "folder" if settings.folder else "file"):
-        raise InputError(f"{where}: {place!r}: {fault}")
+        raise InputError(f"{where}: {place}: {fault}")
     return _base(name, settings, Path(place), where, source=place)
 
 
@@ -104,7 +104,7 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
         folder = Path(os.path.relpath(code.folder)) if code.folder == Path.cwd() else code.folder
         return record.describe_files(name, settings.kind, folder, code.names, **about)
     elif fault := missing(place, "folder" if settings.folder else "file"):
-        raise InputError(f"{where}: {place!r}: {fault}")
+        raise InputError(f"{where}: {place}: {fault}")
     else:
         about["source"] = place
     files = _files(Path(place), settings.only, where)
