@@ -12,12 +12,16 @@ from pydantic import BaseModel
 import stages
 from stages.params import Settings
 
+MESSAGES = "stages.rewards.serve"
+"""What clients send to the server of rewards and get from it: no part of a study."""
+
 
 def every_class() -> list[type[BaseModel]]:
     """The classes that read a part of a study or of a model's options, by module and name."""
     for _ in _modules(stages):
         pass
-    found = {model for model in _below(BaseModel) if model.__module__.startswith("stages.")} - {Settings}
+    every = (model for model in _below(BaseModel) if model.__module__.startswith("stages."))
+    found = {model for model in every if not model.__module__.startswith(MESSAGES)} - {Settings}
     return sorted(found, key=lambda model: (model.__module__, model.__qualname__))
 
 

@@ -13,34 +13,40 @@ from typing import Annotated
 import numpy as np
 import torch
 from fastapi import Depends, FastAPI, Header, HTTPException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.errors import InputError
 from stages.pictures import decode
 from stages.rewards.base import Reward
 
 
-class Turn(BaseModel):
+class Message(BaseModel):
+    """A part of a body: values are taken as they are sent, none is converted."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Turn(Message):
     """A prompt and its image, any file that `stages.pictures` reads, base64."""
 
     text: str
     image_b64: str
 
 
-class Asked(BaseModel):
+class Asked(Message):
     """One image to be scored: the last turn of `history`."""
 
     history: list[Turn] = Field(min_length=1)
     required_rewards: list[str]
 
 
-class Batch(BaseModel):
+class Batch(Message):
     """The body of `POST /score`."""
 
     requests: list[Asked]
 
 
-class Scored(BaseModel):
+class Scored(Message):
     """Its answer: one entry per request in both lists."""
 
     results: list[dict[str, dict[str, float]]]
