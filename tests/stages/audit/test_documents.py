@@ -25,7 +25,15 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["emoji", "emoji-search", "shapes-online", "shapes-rl", pytest.param("shapes-claims", marks=pytest.mark.slow)],
+    [
+        "emoji",
+        "emoji-coarse",
+        "emoji-fine",
+        "emoji-search",
+        "shapes-online",
+        "shapes-rl",
+        pytest.param("shapes-claims", marks=pytest.mark.slow),
+    ],
 )
 def test_the_numbers_of_the_documentation_are_those_of_the_results(name: str, capsys: pytest.CaptureFixture[str]):
     found = Audit()
