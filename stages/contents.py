@@ -73,7 +73,8 @@ def not_text(data: bytes) -> str:
     if found or data.startswith(_UTF16):
         return found or "UTF-16 text"
     found = next((name for magic, name in _MAGIC if data.startswith(magic)), "")
-    if data[:HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<?xml", b"<svg")):
+    start = data[:HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"<?xml") or (start.startswith(b"<svg") and (b"xmlns" in start or b"</" in start)):
         return "an XML document"
     return found or ("binary, or UTF-16 text" if b"\x00" in data[:HEAD] else "")
 

@@ -143,8 +143,16 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
     "record no JSON": ("sample", b.text("models/base.json", "{"), "models/base.json: not a model record"),
     "record of another kind": (
         "score",
-        lambda w: shutil.copy("models/base.json", "models/proxy.json"),
+        lambda w: (
+            shutil.copy("models/base.json", "models/proxy.json"),
+            b.edited("models/proxy.json", lambda record: record.update(name="proxy"))(w),
+        ),
         "diffusers",
+    ),
+    "record of another model": (
+        "score",
+        lambda w: shutil.copy("models/base.json", "models/proxy.json"),
+        "models/proxy.json: is the record of model 'tiny', expected that of 'proxy'",
     ),
     "record a folder": ("encode", b.folder("models/base.json"), "models/base.json: not a model record: Is a directory"),
     "record with a list of files": (

@@ -250,5 +250,5 @@ def test_weights_and_annotators_of_a_table(tmp_path: Path) -> None:
     assert len({row["pair_id"] for row in judged}) == 2
     for weight in (-1, None, float("inf")):
         write_table(tmp_path / "p.jsonl", [rows[0] | {"w": weight}])
-        with pytest.raises(InputError, match=r"'w' is .*, expected a weight of 0 or more"):
+        with pytest.raises(InputError, match=r"'w' is .*, expected a weight from 0 to "):
             curate(outputs, {"prompts": lists, "pairs": named})

@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
@@ -91,7 +92,8 @@ def call(module: str, *arguments: object) -> None:
     """The command line of a stage, in this process; raises RuntimeError for another exit code than 0."""
     with mock.patch.object(sys, "argv", [module, *map(str, arguments)]):
         try:
-            import_module(f"{module}.__main__").main()
+            with torch.enable_grad():  # a test that needs no gradients may be the first to need a trained run
+                import_module(f"{module}.__main__").main()
         except SystemExit as ended:
             if ended.code:
                 raise RuntimeError(f"{module}: exit code {ended.code}") from None
