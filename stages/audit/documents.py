@@ -17,6 +17,9 @@ from stages.params import read_study
 if TYPE_CHECKING:
     from stages.audit.__main__ import Audit
 
+LAST = 0.2
+"""The share of a run's optimizer steps that the end of its training log is a mean over."""
+
 LABELS = {"alone": 1, "curve": 1, "metric": 2, "reward": 3, "best reward": 3}
 """Columns of labels of a table, by the name of its first one."""
 
@@ -25,12 +28,15 @@ def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
     """Every number beside kept results, and those that `quotes` lists, from the scores of prompts alone."""
     raw, rows = read_study(f"studies/{results.name}.yaml"), read(results / "scores.parquet")
     own = Study(raw, rows)
-    means = {key: {"mean": float(np.nanmean(scores))} for key, scores in own.scores.items()}
+    means: dict[tuple[str, ...], Finding] = {
+        key: {"mean": float(np.nanmean(scores))} for key, scores in own.scores.items()
+    }
+    ends = {("training", *key): {"end": value} for key, value in ends_of_training(results).items()}
     kept = dict(own.findings())
     _readme(audit, results, own, kept)
     listed: Frame = _quotes(quotes) if quotes else []
     for row in (row for row in listed if row["results"] == results.name):
-        known = {"/".join(key): value for key, value in [*means.items(), *kept.items()]}
+        known = {"/".join(key): value for key, value in [*means.items(), *ends.items(), *kept.items()]}
         whole = " ".join(Path(row["document"]).read_text(encoding="utf-8").split())
         text = row["text"] if row["text"] in whole else ""
         audit.text(f"{row['document']}: {row['text']!r}", text, list(_quoted(row["numbers"], known)))
@@ -41,13 +47,23 @@ def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
         _readme(audit, folder, other, dict(other.findings()))
 
 
+def ends_of_training(results: Path) -> dict[tuple[str, str], float]:
+    """The mean of every kept term of a run's training log over its last steps, by run and term."""
+    log = read(results / "training.parquet")
+    late = log[log["step"] >= (1 - LAST) * log.groupby("run")["step"].transform("max")]
+    return late.groupby(["run", "term"])["value"].mean().to_dict()
+
+
 def _quotes(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
-    """`KEY` for mean, low and high, `KEY.field` for one number; a minus sign before it turns it round."""
+    """`KEY` for mean, low and high, `KEY.field` for one number; a minus sign before it turns it round.
+
+    `training/RUN/TERM.end` is the mean of a term of the training log over the last fifth of the run's optimizer steps.
+    """
     for name in numbers.split():
         key, _, field = name.removeprefix("-").rpartition(".")
         found = known.get(key or field, {})

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from stages.report.load import Log
     from stages.report.settings import ReportStudy
 
-TERMS = ("reward", "loss_diffusion", "forward", "backward", "queries", "auto_start")
+TERMS = (
+    "reward", "loss_diffusion", "forward", "backward", "queries", "auto_start",
+    "accuracy", "margin", "winner_drift", "loser_drift",
+)  # fmt: skip
 """Terms of a training log that are kept, beside all probes."""
 
 

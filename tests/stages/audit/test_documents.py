@@ -8,11 +8,12 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import stages.audit
 from stages.audit.__main__ import Audit
-from stages.audit.documents import documents
+from stages.audit.documents import documents, ends_of_training
 
 ROOT = Path(__file__).parents[3]
 QUOTES = ROOT / "docs" / "results" / "quotes.csv"
@@ -64,6 +65,27 @@ def test_a_false_number_is_named(
     documents(found, kept, tmp_path / "quotes.csv")
     assert found.wrong >= 1
     assert named in capsys.readouterr().out
+
+
+def test_the_end_of_training_is_the_mean_over_the_last_fifth(tmp_path: Path):
+    rows = [("one", step, "margin", float(step)) for step in range(1, 11)] + [("two", 4, "margin", 7.0)]
+    pd.DataFrame(rows, columns=["run", "step", "term", "value"]).to_parquet(tmp_path / "training.parquet")
+    assert ends_of_training(tmp_path) == {("one", "margin"): 9.0, ("two", "margin"): 7.0}
+
+
+def test_a_quote_of_a_training_log_is_recomputed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    kept = tmp_path / "shapes-online"
+    shutil.copytree("docs/results/shapes-online", kept, ignore=shutil.ignore_patterns("*.png"))
+    run, end = next((run, end) for (run, term), end in ends_of_training(kept).items() if term == "reward")
+    page = tmp_path / "page.md"
+    quotes = tmp_path / "quotes.csv"
+    for value, wrong in ((end, 0), (end + 0.01, 1)):
+        page.write_text(f"it ends at {value:.3f}")
+        row = f'{page},shapes-online,"ends at {value:.3f}",training/{run}/reward.end'
+        quotes.write_text(f"document,results,text,numbers\n{row}\n")
+        found = Audit()
+        documents(found, kept, quotes)
+        assert found.wrong == wrong, capsys.readouterr().out
 
 
 def test_quotes_stand_in_their_documents():
