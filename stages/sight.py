@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -32,6 +32,15 @@ class Sight(Protocol):
         """What may be open while an image is made, by name, [n] or [n, D] float64, words as one-hot; `stages/decided`
         asks when each of them is settled.
         """
+        ...
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """What an oracle saw that also sees where the objects of an image are."""
+
+    def boxes(self) -> Sequence[np.ndarray]:
+        """float64 [m, 4] for each of the n images, one box for every object: left, top, right, bottom in one unit."""
         ...
 
 

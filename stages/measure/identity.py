@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from stages import plugins
 from stages.measure.panel import Panel
-from stages.measure.settings import PASSED, MeasureSettings
+from stages.measure.settings import GROUP, PACKAGE, PASSED, MeasureSettings
 from stages.rewards.preprocess import NORMALISATIONS
 
 if TYPE_CHECKING:
     from stages.models.record import ModelRecord
-
-OWN_SPACE = ("vendi",)
-"""Metrics that compare the first embedding, whatever embedding set metrics compare."""
 
 
 def model_id(record: ModelRecord, about: Mapping[str, Any]) -> str:
@@ -38,7 +36,9 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
     owners |= {f"{name}_diversity": models[name] for name in settings.features}
     if settings.text_image:
         owners["clipscore"] = models[settings.text_image]
-    first = next((name for name, kind in settings.features.items() if kind == "embedding"), None)
+    first = settings.spaces["first"]
+    if first:
+        owners |= {name: models[first] for name in settings.set_metrics if _takes_first(name)}
     found = {}
     for name in names:
         whole = name.removesuffix(PASSED)
@@ -47,8 +47,6 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
             found[name] = f"{name}: {owners[whole]}, images with {check.metric} of at least {check.least:g}"
         elif name in owners:
             found[name] = f"{name}: {owners[name]}"
-        elif name in OWN_SPACE and first is not None:
-            found[name] = f"{name}: {models[first]}"
         elif name in settings.set_metrics and settings.space is not None:
             compared = "directions" if settings.directions else "features"
             found[name] = f"{name}: {compared} of {models[settings.space]}"
@@ -57,6 +55,11 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
         else:
             found[name] = name
     return found
+
+
+def _takes_first(metric: str) -> bool:
+    """Whether a metric says (`SPACE`) that it compares the first embedding, whatever embedding set metrics compare."""
+    return getattr(plugins.load(PACKAGE, GROUP, metric, "measure.set_metrics"), "SPACE", None) == "first"
 
 
 def _preprocessing(values: Mapping[str, Any]) -> str:

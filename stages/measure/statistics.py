@@ -151,6 +151,19 @@ def unit(features: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12)
 
 
+def second_order_number(features: np.ndarray) -> float:
+    """RKE of features [n, D], n > 0: 1 / |K / n|^2, K the cosines, |.| the Frobenius norm; between 1 and n.
+
+    That is exp of the Rényi entropy of order 2 of the eigenvalues of K / n (Jalali, Li and Farnia 2023, section 4): 1
+    for equal images, n for orthogonal ones. K and the smaller of the matrices u u^T and u^T u have the same norm.
+    """
+    units = unit(features)
+    count, width = units.shape
+    products = units @ units.T if count <= width else units.T @ units
+    value = float(count**2 / np.square(products).sum())
+    return at_bound(value, 1.0, count, 64 * count**2 * EPSILON)
+
+
 def directions(features: np.ndarray) -> np.ndarray:
     """Features [n, D] scaled to length sqrt(D), in float64.
 

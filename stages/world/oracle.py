@@ -61,6 +61,8 @@ class Parsed:
     """Share of channel values at the ends of the range."""
     empty: np.ndarray
     """bool: no object of any of the world's colours."""
+    box: np.ndarray
+    """[n, 4] left, top, right, bottom of the pixels that the object covers by half or more; zeros where empty."""
 
     def marks(self, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
         """0 or 1 an image: caption_accuracy (shape and colour), either alone, everything said, and empty_share."""
@@ -77,6 +79,10 @@ class Parsed:
     def diversity(self) -> Mapping[str, float]:
         """Mean pairwise distance of parsed attributes, in standard deviations of the world."""
         return {"attribute_diversity": attribute_diversity(self)}
+
+    def boxes(self) -> list[np.ndarray]:
+        """The box of the object, [1, 4]; [0, 4] in an empty picture."""
+        return [self.box[row : row + 1] if np.ptp(self.box[row]) else np.zeros((0, 4)) for row in range(len(self.box))]
 
     def open_attributes(self) -> dict[str, np.ndarray]:
         """What a picture shows, by name, [n] or [n, D] float64; words are one-hot. `stages/decided` asks when each of
@@ -129,6 +135,7 @@ def _parse(images: np.ndarray) -> Parsed:
         noise=_noise(pixels, outside),
         clipped=((images <= 1) | (images >= 254)).mean((1, 2, 3)),
         empty=~found,
+        box=np.where(found[:, None], _boxes(alpha), 0.0),
     )
 
 
@@ -210,6 +217,19 @@ def _moments(alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     y = (alpha.sum(2) * axis).sum(1) / total
     square = (alpha.sum(1) * axis**2).sum(1) / total + (alpha.sum(2) * axis**2).sum(1) / total
     return x, y, np.sqrt(np.maximum(square - x**2 - y**2, 1e-4))
+
+
+def _boxes(alpha: np.ndarray) -> np.ndarray:
+    """[n, 4] left, top, right, bottom of the pixels of every mask above one half, in half sides; zeros without any."""
+    size = alpha.shape[1]
+    inside = np.asarray(alpha >= 0.5)
+    edges = []
+    for axis in (1, 2):  # columns that hold a pixel, then rows
+        held = inside.max(axis)
+        edges.append((held.argmax(1), size - held[:, ::-1].argmax(1)))
+    (left, right), (top, bottom) = edges
+    box = np.stack([left, top, right, bottom], axis=1) * 2 / size - 1
+    return np.where(inside.max((1, 2))[:, None], box, 0.0)
 
 
 def _best_shape(alpha: np.ndarray, x: np.ndarray, y: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

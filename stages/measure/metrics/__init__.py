@@ -9,6 +9,8 @@ A module says what it is a metric of and defines one function `metric`:
   any choice of rows, which is how the interval leaves prompts out. The metric is named like the file;
   `RANGE`, if given, is the pair of values between which it lies.
 
+A metric of a prompt that compares the first embedding of the study says so with `SPACE = "first"`, for its id.
+
 The keys of the mappings are the names of the metrics; an empty mapping means that the metric does not apply.
 An installed package adds its own under the entry point group `imagerefl.metrics`.
 """

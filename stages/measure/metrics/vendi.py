@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ABOUT = MetricAbout("Vendi score", "Friedman and Dieng 2023", labels={"vendi": "Vendi score"}, rising="more diverse")
 
 SCOPE = "prompt"
+SPACE = "first"
 
 
 def metric(images: Judged) -> Mapping[str, float]:
