@@ -23,7 +23,7 @@ def judge(raw: Mapping[str, Any], out: Path, runs: list[str]) -> Iterator[tuple[
     settings, text = raw["measure"], raw["measure"].get("text_image")
     spaces = {name: how for name, how in settings.get("features", {}).items() if how != "distance"}
     judges = {name: name for name in settings["rewards"]} | ({"clipscore": text} if text else {})
-    records = {name: load_record(out / "models" / f"{name}.json") for name in {*judges.values(), *spaces}}
+    records = {name: load_record(out / "models" / f"{name}.json", name) for name in {*judges.values(), *spaces}}
     models: dict[str, Any] = {name: load_reward(record, device()) for name, record in records.items()}
     point = ["strategy", "setting", "prompt_id"]
     files = {run: out / "samples" / f"{run}.parquet" for run in runs}

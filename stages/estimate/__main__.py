@@ -64,7 +64,7 @@ def main() -> None:
             f"--models: a strategy asks the reward {next(iter(asked))!r}; expected the folder of the records"
         )
     context = TrainingContext.load(paths, every)
-    rewards = {name: load_reward(record.load(args.models / f"{name}.json"), device()) for name in asked}
+    rewards = {name: load_reward(record.load(args.models / f"{name}.json", name), device()) for name in asked}
     made = sampling(wanted, context.model, context.encodings, rewards)
     trained = [training(plan, context) for plan in progress(plans, len(plans), "estimate")]
     print(said(trained, counted, made))

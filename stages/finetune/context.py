@@ -43,13 +43,13 @@ class TrainingContext:
         """
         where, study = device(), plans[0].study
         model = load_diffusion(record.load(paths.base), where, parts=("unet", "vae"))
-        rewards = {study.reward: load_reward(record.load(paths.reward), where)}
+        rewards = {study.reward: load_reward(record.load(paths.reward, study.reward), where)}
         for plan in plans:
             require_enough(plan, rewards[study.reward])
         if paths.heldout is not None:
-            rewards[study.heldout] = load_reward(record.load(paths.heldout), where)
+            rewards[study.heldout] = load_reward(record.load(paths.heldout, study.heldout), where)
         if paths.oracle is not None:
-            oracle = record.load(paths.oracle)
+            oracle = record.load(paths.oracle, plans[0].train.probe.oracle)
             rewards[oracle.name] = load_reward(oracle, where)
         encodings = Encodings(paths.tensors, paths.index, where, model.record.digest)
         encodings.require_fit(model, paths.tensors)
@@ -91,7 +91,7 @@ class TrainingContext:
         path = self.paths.student(name)
         if path is None:
             raise InputError(f"run {plan.name!r}: its method needs the distilled model {name!r}, expected --predictors")
-        found = record.load(path)
+        found = record.load(path, name)
         if found.kind != "consistency":
             raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
         return Denoiser(load_student(found.folder(), self.model.device), self.model.process)

@@ -93,7 +93,7 @@ def load_judges(settings: MeasureSettings, folder: Path, device: torch.device) -
 
     Raises InputError where a record is missing or a model cannot do what the settings ask of it.
     """
-    records = {name: load_record(folder / f"{name}.json") for name in settings.models}
+    records = {name: load_record(folder / f"{name}.json", name) for name in settings.models}
     models = {name: load_reward(record, device) for name, record in records.items()}
     if settings.text_image in models:
         require_text(models[settings.text_image])

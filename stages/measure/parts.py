@@ -76,7 +76,7 @@ class Joined:
                     raise InputError(f"{path}: judged with other {key}; run measure judge again")
         panel = Panel(**json.loads(parts.about()[0]["models"]))
         for name in settings.models:
-            digest = load_record(models / f"{name}.json").digest
+            digest = load_record(models / f"{name}.json", name).digest
             if panel.identities.get(name, {}).get("digest") != digest:
                 raise InputError(f"{paths[0]}: judged by another model {name!r}; run measure judge again")
         return cls(parts, panel)

@@ -93,8 +93,11 @@ def save(record: ModelRecord, path: str | Path) -> None:
         partial.write_text(json.dumps(_plain(record) | {"digest": record.digest}, indent=1, sort_keys=True) + "\n")
 
 
-def load(path: str | Path) -> ModelRecord:
-    """Read a record; raises InputError when the file is missing, is not a record, or is not as it was written."""
+def load(path: str | Path, name: str | None = None) -> ModelRecord:
+    """Read a record, of the model `name` where one is given.
+
+    Raises InputError when the file is missing, is not a record, is not as it was written, or is of another model.
+    """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         digest = values.pop("digest")
@@ -107,6 +110,8 @@ def load(path: str | Path) -> ModelRecord:
         raise InputError(f"{path}: not a model record: {error}") from None
     if digest != record.digest:
         raise InputError(f"{path}: its digest is not that of its content; was it edited by hand? run prepare again")
+    if name is not None and record.name != name:
+        raise InputError(f"{path}: is the record of model {record.name!r}, expected that of {name!r}")
     return record
 
 

@@ -153,7 +153,7 @@ def _sampling(args: argparse.Namespace, plan: SamplingPlan, target: Target, othe
     suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
     judges = {}
     for name in plan.rewards(target):
-        record = load(_record(args, name))
+        record = load(_record(args, name), name)
         judges[name] = Judge(load_reward(record, where), record.digest)
     for strategy in plan.of(target):
         for name in strategy.settings.rewards() if strategy.settings.needs_gradient() else ():

@@ -39,9 +39,7 @@ def main() -> None:
         from stages.score.scoring import read_pairs, score_rows
 
         pairs = read_pairs(args.pairs)
-        record = load(args.model)
-        if record.name != args.reward:
-            raise InputError(f"{args.model}: is the record of model {record.name!r}, expected that of {args.reward!r}")
+        record = load(args.model, args.reward)
         reward = load_reward(record, device())
         rows = score_rows(reward, args.reward, args.images, pairs, settings.batch_size, state)
         tables.write(args.scores, rows, tables.SCORES)

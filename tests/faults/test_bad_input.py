@@ -154,6 +154,16 @@ BAD: dict[str, tuple[str, b.Breaking, str]] = {
         lambda w: shutil.copy("models/base.json", "models/proxy.json"),
         "models/proxy.json: is the record of model 'tiny', expected that of 'proxy'",
     ),
+    "record of the held-out reward to train on": (
+        "finetune",
+        lambda w: shutil.copy("models/heldout.json", "models/proxy.json"),
+        "models/proxy.json: is the record of model 'heldout', expected that of 'proxy'",
+    ),
+    "record of the training reward as the held-out judge": (
+        "measure",
+        lambda w: shutil.copy("models/proxy.json", "models/heldout.json"),
+        "models/heldout.json: is the record of model 'proxy', expected that of 'heldout'",
+    ),
     "record a folder": ("encode", b.folder("models/base.json"), "models/base.json: not a model record: Is a directory"),
     "record with a list of files": (
         "score",
