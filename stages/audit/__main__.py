@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from stages.audit.documents import documents
-from stages.audit.reading import complete, query, read, read_csv, read_json, require_sections
-from stages.audit.statistics import Finding, Frame, Study, setting, side
+from stages.audit.reading import Frame, complete, query, read, read_csv, read_json, require_sections
+from stages.audit.statistics import Finding, Study, setting, side
 from stages.errors import InputError
 from stages.params import read_study
 from stages.runtime import run_stage, seed_from

@@ -6,12 +6,12 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages.audit.reading import read
-from stages.audit.statistics import Finding, Frame, Study
+from stages.audit.statistics import Finding, Study
 from stages.params import read_study
 
 if TYPE_CHECKING:
@@ -34,17 +34,23 @@ def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
     ends = {("training", *key): {"end": value} for key, value in ends_of_training(results).items()}
     kept = dict(own.findings())
     _readme(audit, results, own, kept)
-    listed: Frame = _quotes(quotes) if quotes else []
-    for row in (row for row in listed if row["results"] == results.name):
-        known = {"/".join(key): value for key, value in [*means.items(), *ends.items(), *kept.items()]}
+    listed = _quotes(quotes) if quotes else []
+    _documents(audit, [row for row in listed if row["results"] == results.name], means | ends | kept)
+    for name, pair in (raw["report"].get("comparisons") or {}).items():  # the claims put to two other methods
+        report = raw["report"] | {"candidate": pair["candidate"], "long": None, "ablations": []}
+        other = Study(raw | {"report": report, "study": raw["study"] | {"reference": pair["reference"]}}, rows)
+        found = dict(other.findings())
+        _readme(audit, results / name, other, found)
+        _documents(audit, [row for row in listed if row["results"] == f"{results.name}/{name}"], found)
+
+
+def _documents(audit: Audit, quoted: list[dict[str, str]], found: dict[Any, Finding]) -> None:
+    """What documents quote, by the keys of findings."""
+    known = {"/".join(key): value for key, value in found.items()}
+    for row in quoted:
         whole = " ".join(Path(row["document"]).read_text(encoding="utf-8").split())
         text = row["text"] if row["text"] in whole else ""
         audit.text(f"{row['document']}: {row['text']!r}", text, list(_quoted(row["numbers"], known)))
-    for folder in (path.parent for path in results.glob("*/findings.parquet")):  # the claims put to two other methods
-        above = read(folder / "findings.parquet").query("about == 'above'").iloc[0]
-        report = raw["report"] | {"candidate": above["method"], "long": None, "ablations": []}
-        other = Study(raw | {"report": report, "study": raw["study"] | {"reference": above["against"]}}, rows)
-        _readme(audit, folder, other, dict(other.findings()))
 
 
 def ends_of_training(results: Path) -> dict[tuple[str, str], float]:

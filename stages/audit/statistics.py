@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import Any, TypeAlias
@@ -14,10 +15,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from stages import about, plugins
+from stages.audit.reading import Frame
 from stages.runtime import seed_from
 
 Point = tuple[str, str, str]  # method (or base), strategy, setting
-Frame: TypeAlias = Any  # of pandas, whose stubs know less of it than it does
 Finding: TypeAlias = dict[
     str, Any
 ]  # mean, low, high, seeds, and where they apply: area, area_low, area_high, state, note
@@ -42,6 +43,7 @@ class Study:
         self.leading = next((name for name, said in self.about.items() if said.leading), "")
         self.limit = self.base(self.leading)
 
+    @cache  # noqa: B019 - a study lives as long as the process
     def _draws(self, name: str, count: int) -> np.ndarray:
         random = np.random.default_rng(seed_from(name, self.study.get("seed", 0), count))
         return random.multinomial(count, np.full(count, 1 / count), size=self.size)
