@@ -38,11 +38,9 @@ def run_stage(main: Callable[[], None]) -> None:
         name = signal.Signals(stop.number).name
         print(f"stopped by {name}; the same command goes on from here", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
-    except (
-        OSError
-    ) as error:  # a file that cannot be read, or a name that is too long: nothing that a traceback explains
+    except OSError as error:
         if error.filename is None:
-            raise
+            raise  # of a file that cannot be read, or a name that is too long, a traceback explains nothing
         print(f"error: {error.filename!r}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

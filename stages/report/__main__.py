@@ -35,16 +35,9 @@ def main() -> None:
     args = parser.parse_args()
     study = settings.read(args.params)
     folders = Folders(
-        args.data,
-        args.scores,
-        args.runs,
-        args.samples,
-        args.measures,
-        args.out,
-        args.predictors,
-        args.decided,
-        args.params,
-    )
+        data=args.data, scores=args.scores, runs=args.runs, samples=args.samples, measures=args.measures, out=args.out,
+        predictors=args.predictors, decided=args.decided, params=args.params,
+    )  # fmt: skip
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
     inputs += [args.decided] if args.decided else []

@@ -50,7 +50,8 @@ def verdicts(data: ReportData) -> str:
     """All claims in plain text, one line per part: what is compared, the verdict, the number with its interval, single
     seeds, the smallest effect that would have been seen.
     """
-    lines = []
+    names = (data.look.method(name) for name in (data.study.report.candidate, data.study.study.reference))
+    lines = [f"{data.study.study.name}: {' and '.join(names)}"]
     for claim in data.findings.claims:
         lines.append(_title(data, claim))
         for part in claim.parts:

@@ -59,7 +59,6 @@ class Place:
     strategy: str
     setting: str
     label: str
-    name: str
     colour: str
     shape: str
     filled: bool
@@ -89,7 +88,6 @@ class Block:
     """Everything. `findings` has one row per finding, with the columns `columns`; `base` is a place in `places`."""
 
     study: str
-    trained: str
     level: float
     rewards: list[Metric]
     diversities: list[Metric]
@@ -113,7 +111,7 @@ class Block:
 
 
 COLUMNS = ("key", "about", "method", "strategy", "setting", "metric", "against", "at_equal", "mean", "low", "high",
-           "per_seed", "seeds", "n_prompts", "nfe", "seconds")  # fmt: skip
+           "per_seed", "seeds", "n_prompts", "nfe")  # fmt: skip
 """The columns of `Block.findings`: fields of `Finding`, and its key."""
 
 
@@ -121,7 +119,7 @@ def block(data: ReportData, origin: Provenance) -> Block:
     """The block of a study; raises InputError for an image that cannot be decoded, and where a setting has none."""
     points = data.evaluation.points
     rewards, diversities = data.study.report.rewards, _diversities(data)
-    names = _runs(data)
+    names = {method: data.study.runs_of(method) for method in (BASE, *data.look.order)}
     count = sum(len(names[point.method]) for point in points)
     wanted = data.study.report.thumbnails
     shape = sprites.layout(data.samples / f"{BASE}.parquet", data.evaluation.prompts, count, wanted)
@@ -134,7 +132,7 @@ def block(data: ReportData, origin: Provenance) -> Block:
     places = [_place(data, point, names[point.method], order, rewards, diversities) for point in points]
     main = data.study.report.main_pair or (rewards[0], diversities[0])
     return Block(
-        study=data.study.study.name, trained=data.look.reward, level=data.study.report.interval,
+        study=data.study.study.name, level=data.study.report.interval,
         rewards=[_metric(data, name, data.look.role(name)) for name in rewards],
         diversities=[_metric(data, name, "diversity") for name in diversities],
         main=list(main), prompts=_prompts(data, shape), methods=_methods(data), places=places,
@@ -176,12 +174,6 @@ def _methods(data: ReportData) -> dict[str, str]:
     return {BASE: BASE} | {name: data.look.method(name) for name in data.look.order}
 
 
-def _runs(data: ReportData) -> dict[str, list[str]]:
-    """The runs of every method, training seeds ascending."""
-    views = sorted(data.study.runs.items(), key=lambda item: item[1].seed)
-    return {BASE: [BASE]} | {m: [run for run, view in views if view.method == m] for m in data.look.order}
-
-
 def _prompts(data: ReportData, shape: sprites.Layout) -> list[Prompt]:
     found = tables.read(data.samples / f"{BASE}.parquet", tables.SAMPLES, ["prompt_id", "prompt"]).to_pylist()
     texts = {one["prompt_id"]: one["prompt"] for one in found}
@@ -201,7 +193,7 @@ def _place(
     method, rest = display.words(data, point)
     is_base = point == evaluation.base
     return Place(
-        point.method, point.strategy, setting, f"{method}, {rest}", look.method(point.method),
+        point.method, point.strategy, setting, f"{method}, {rest}",
         look.colour(point.method), charts.shape("*" if is_base else strategy.marker or look.marker(point.method)),
         strategy.about.leading or strategy.about.role != "curve", runs,
         [_sheet(order, data.samples, run, point.strategy, setting) for run in runs],

@@ -66,9 +66,8 @@ def _guidance(study: ReportStudy) -> dict[str, str]:
 
 
 def _targets(study: ReportStudy, folders: Folders) -> dict[str, list[str]]:
-    runs = {BASE: [BASE]} | {m: [r for r, v in study.runs.items() if v.method == m] for m in study.methods}
     return {
-        method: [shlex.quote(str(folder / f"{run}.parquet")) for run in names
+        method: [shlex.quote(str(folder / f"{run}.parquet")) for run in study.runs_of(method)
                  for folder in (folders.samples, folders.measures)]
-        for method, names in runs.items()
+        for method in (BASE, *study.methods)
     }  # fmt: skip

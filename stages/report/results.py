@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import tables
-from stages.errors import InputError
-from stages.params import nearest
 from stages.report import figure, settings
 from stages.runtime import run_stage, whole_file
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from stages.report.data import ReportData
     from stages.report.findings import Finding, Findings
     from stages.report.load import Log
-    from stages.report.settings import ReportStudy
+    from stages.report.settings import ComparisonSettings, ReportStudy
 
 TERMS = (
     "reward", "loss_diffusion", "forward", "backward", "queries", "auto_start",
@@ -37,28 +35,18 @@ def main() -> None:
     parser.add_argument("--params", type=Path, required=True, help="study file")
     parser.add_argument("--study", type=Path, required=True, help="folder of the study's results, with its report")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument(
-        "--between", nargs=2, metavar=("REFERENCE", "CANDIDATE"),
-        help="put the claims to these methods instead, and write the page and the findings alone",
-    )  # fmt: skip
     args = parser.parse_args()
     study = settings.read(args.params)
-    if args.between:
-        keep(between(study, *args.between), args.study, args.out, alone=True)
-    else:
-        keep(study, args.study, args.out)
+    keep(study, args.study, args.out)
+    for name, pair in study.report.comparisons.items():
+        keep(between(study, pair), args.study, args.out / name, alone=True)
 
 
-def between(study: ReportStudy, reference: str, candidate: str) -> ReportStudy:
-    """The study with another reference and candidate, without long training and ablations.
-
-    Raises InputError for a method without a run.
-    """
-    for name in (reference, candidate):
-        if name not in study.methods:
-            raise InputError(f"--between: {name!r} is not a method that has a run{nearest(name, study.methods)}")
-    report = study.report.model_copy(update={"candidate": candidate, "long": None, "ablations": ()})
-    return study.model_copy(update={"study": study.study.model_copy(update={"reference": reference}), "report": report})
+def between(study: ReportStudy, pair: ComparisonSettings) -> ReportStudy:
+    """The study with another reference and candidate, without long training and ablations."""
+    report = study.report.model_copy(update={"candidate": pair.candidate, "long": None, "ablations": ()})
+    about = study.study.model_copy(update={"reference": pair.reference})
+    return study.model_copy(update={"study": about, "report": report})
 
 
 def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> None:
@@ -79,7 +67,7 @@ def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> N
         tables.write(out / f"{name}.parquet", tables.table(schema, list(rows)), schema)
     with whole_file(out / "README.md") as partial:
         partial.write_text(account(found), encoding="utf-8")
-    print(f"{study.study.name}, to be read in {out}:\n{verdicts(found)}")
+    print(f"{verdicts(found)}\n    more in {out / 'README.md'}")
     if alone:
         return
     pictures = (file for file in figure.outputs(study.report.figures) if Path(file).suffix == ".png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -43,6 +43,13 @@ class MainSettings(Settings):
     diversity: str = Field(description="one of report.diversities")
 
 
+class ComparisonSettings(Settings):
+    """Two methods that the claims are put to instead of the study's reference and candidate."""
+
+    reference: str = Field(description="the method that differences are taken against")
+    candidate: str = Field(description="the method whose frontier is compared with it")
+
+
 class ReportSettings(Settings):
     """Section `report` of a study."""
 
@@ -66,6 +73,11 @@ class ReportSettings(Settings):
         None, description="the reward that long training must not lower; null: the held-out reward of the study"
     )
     ablations: tuple[str, ...] = Field((), description="variants of the candidate, each compared with the candidate")
+    comparisons: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ComparisonSettings] = Field(
+        default_factory=dict,
+        description="the claims put to two other methods, by the name of the folder that `stages.report.results` keeps "
+        "them in",
+    )
     votes: str | None = Field(
         None, min_length=1, description="what `python -m stages.votes analyse` wrote, in folder votes; null: none"
     )
@@ -184,6 +196,11 @@ class ReportStudy(_View):
             for name in names:
                 if name and methods and name not in methods:
                     raise ValueError(f"report.{key} {name!r} is not a method that has a run{nearest(name, methods)}")
+        for key, pair in self.report.comparisons.items():
+            for name in (pair.reference, pair.candidate):
+                if methods and name not in methods:
+                    known = nearest(name, methods)
+                    raise ValueError(f"report.comparisons.{key} {name!r} is not a method that has a run{known}")
         candidate = self.report.candidate
         if "candidate" in self.report.model_fields_set and methods and candidate not in methods:
             raise ValueError(
@@ -207,6 +224,11 @@ class ReportStudy(_View):
     def methods(self) -> tuple[str, ...]:
         """The methods that have a run, in the order of the study file."""
         return tuple(dict.fromkeys(run.method for run in self.runs.values()))
+
+    def runs_of(self, method: str) -> list[str]:
+        """The runs of a method, training seeds ascending; `base` is the only one of `base`."""
+        mine = (run for run, view in self.runs.items() if view.method == method)
+        return ["base"] if method == "base" else sorted(mine, key=lambda run: self.runs[run].seed)
 
 
 def read(path: str | Path) -> ReportStudy:

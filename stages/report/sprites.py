@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import tables
-from stages.errors import InputError
+from stages.pictures import decode
 from stages.report.settings import ThumbnailSettings
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def layout(path: Path, prompts: Sequence[str], sheets: int, wanted: ThumbnailSet
     prompts, spread evenly in the order of their ids.
     """
     here = int(max(tables.read(path, tables.SAMPLES, ["sample"])["sample"].to_pylist())) + 1
-    with _opened(next(_rows(path, ["image"], 1))["image"], path) as first:
-        first.thumbnail((wanted.side, wanted.side))
-        width, height = first.size
+    first = _opened(next(_rows(path, ["image"], 1))["image"], path)
+    first.thumbnail((wanted.side, wanted.side))
+    width, height = first.size
     room = int(wanted.megapixels * 1e6) // (width * height * sheets)
     samples = min(here, wanted.samples, max(2, room // len(prompts)))
     count = max(1, min(len(prompts), room // samples))
@@ -60,9 +60,9 @@ def sheets(path: Path, shape: Layout, quality: int) -> dict[tuple[str, str], str
             continue
         key = row["strategy"], row["setting"]
         sheet = found.get(key) or found.setdefault(key, pictures.new("RGB", size, "white"))
-        with _opened(row["image"], path) as image:
-            image.thumbnail((shape.width, shape.height), pictures.Resampling.LANCZOS)
-            sheet.paste(image, (row["sample"] * shape.width, place[row["prompt_id"]] * shape.height))
+        image = _opened(row["image"], path)
+        image.thumbnail((shape.width, shape.height), pictures.Resampling.LANCZOS)
+        sheet.paste(image, (row["sample"] * shape.width, place[row["prompt_id"]] * shape.height))
     return {key: _uri(sheet, quality) for key, sheet in found.items()}
 
 
@@ -75,10 +75,7 @@ def _rows(path: Path, columns: list[str], at_once: int = 128) -> Iterator[dict[s
 def _opened(data: bytes, path: Path) -> Image:
     from PIL import Image as pictures
 
-    try:
-        return pictures.open(io.BytesIO(data)).convert("RGB")
-    except OSError as error:
-        raise InputError(f"{path}: an image cannot be decoded: {error}") from None
+    return pictures.fromarray(decode(data, str(path)))
 
 
 def _uri(sheet: Image, quality: int) -> str:

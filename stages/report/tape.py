@@ -21,17 +21,6 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Peak:
-    """A reward that the run was not trained on, the step of its best probe, and whether it fell after it while the
-    training reward rose.
-    """
-
-    reward: str
-    step: int
-    alarm: bool
-
-
-@dataclass(frozen=True)
 class Tape:
     """The probe of a run, panels in the order of the figure of training, and the same in words.
 
@@ -40,7 +29,6 @@ class Tape:
     """
 
     shots: list[Shot]
-    peaks: list[Peak]
     mark: int | None
     words: str
 
@@ -59,9 +47,8 @@ def _tape(data: ReportData, run: str) -> Tape:
         for step, value in zip(mine[term].steps, mine[term].values, strict=True)
     ]
     turns = [turn for turn in probes.turns(data.study, data.log) if turn.run == run]
-    peaks = [Peak(data.look.metric(turn.reward), turn.best_step, turn.alarm) for turn in turns]
     held_out = [turn for turn in turns if turn.reward == data.study.study.heldout] or turns
-    return Tape(shots, peaks, held_out[0].best_step if held_out else None, _words(data, turns, shots))
+    return Tape(shots, held_out[0].best_step if held_out else None, _words(data, turns, shots))
 
 
 def _words(data: ReportData, turns: list[probes.Turn], shots: list[Shot]) -> str:

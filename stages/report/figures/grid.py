@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stages.pictures import decode
 from stages.report.figure import FigureAbout
 
 if TYPE_CHECKING:
@@ -162,13 +162,7 @@ def _images(path: Path, point: Point, prompts: Sequence[str], samples: int) -> d
 def _cell(data: bytes, path: Path) -> Image:
     from PIL import Image as images
 
-    from stages.errors import InputError
-
-    try:
-        with images.open(io.BytesIO(data)) as opened:
-            picture = opened.convert("RGB")
-    except OSError as error:
-        raise InputError(f"{path}: an image cannot be decoded: {error}") from None
+    picture = images.fromarray(decode(data, str(path)))
     side = max(picture.size)
     if side <= CELL:
         factor = CELL // side

@@ -117,12 +117,13 @@ def test_the_verdicts_in_plain_text_are_the_findings(params: Path) -> None:
     found = read(params)
     lines = account.verdicts(found).splitlines()
     assert [line for line in lines if not line.startswith(" ")] == [
+        "madeup: ImageReFL and ReFL",
         "1. Tuning raises the reward, and diversity collapses: shown",
         "2. Combined generation brings diversity back: shown",
         "3. More reward than the reference at no less diversity: shown",
         "4. Above the reference at equal diversity: shown",
     ]
-    assert len(lines) == 4 + sum(len(claim.parts) for claim in found.findings.claims)
+    assert len(lines) == 5 + sum(len(claim.parts) for claim in found.findings.claims)
     (one,) = [part for part in found.findings.select("raises") if part.metric == "heldout"]
     (line,) = [line for line in lines if line.startswith("    held-out reward: ")][:1]
     assert line.startswith("    held-out reward: shown, +")
@@ -180,7 +181,8 @@ def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_pa
     assert len(ablation) == 9
     assert all(len(row["per_seed"]) == 1 and row["against"] == "imagerefl" for row in ablation)
     other = tmp_path / "other"
-    results.keep(results.between(settings.read(made), "draft1", "imagerefl"), out.parent, other, alone=True)
+    pair = settings.ComparisonSettings(reference="draft1", candidate="imagerefl")
+    results.keep(results.between(settings.read(made), pair), out.parent, other, alone=True)
     assert {path.name for path in other.iterdir()} == {"README.md", "findings.parquet"}
     rows = tables.read(other / "findings.parquet", tables.FINDINGS).to_pylist()
     assert {(row["method"], row["against"]) for row in rows if row["about"] == "above"} == {("imagerefl", "draft1")}
