@@ -84,7 +84,9 @@ def files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM], ids=["kill", "term"]
+)
 def test_what_was_scored_before_a_job_was_ended_is_not_asked_again(tmp_path: Path, number: int) -> None:
     """The state is saved far too seldom to matter here: what is known is known from the answers that were kept."""
     world(tmp_path, 70)

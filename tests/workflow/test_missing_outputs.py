@@ -57,7 +57,7 @@ def test_any_other_output(project: Project, file: str, expected: set[str]) -> No
     assert not project.snakemake(*OTHER).ran
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_training_once_more_is_stopped(project: Project, stop: int) -> None:
     """`-R finetune --until finetune` takes the old policy away before the new one is there."""
     hold, ran = project.root / "hold.txt", project.root / "ran.txt"

@@ -70,6 +70,7 @@ def unharmed(project: Project) -> None:
     assert len(list((project.root / "data" / NAME).glob("*.png"))) == len(PROMPTS)
 
 
+@pytest.mark.slow
 def test_snakemake(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINEAGE", "off")
     asked = ("--config", f"study=studies/{NAME}.yaml")

@@ -72,10 +72,11 @@ METHOD = '"""A method that no study names."""\n'
     ("file", "executed", "following"),
     [
         pytest.param("stages/finetune/methods/foo.py", set(), set(), marks=pytest.mark.slow),
-        (
+        pytest.param(
             "stages/finetune/methods/imagerefl.py",
             {"finetune imagerefl-s0", "report"},
             of(["imagerefl-s0"], "sample run", "measure samples"),
+            marks=pytest.mark.slow,
         ),
     ],
 )

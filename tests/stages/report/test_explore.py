@@ -68,7 +68,7 @@ def test_every_number_of_the_block_is_that_of_the_finding(block: dict[str, Any],
     assert len(rows) == len(found.findings.rows) > 500
     for row, finding in zip(rows, found.findings.rows, strict=True):
         assert (row["key"], row["about"], row["metric"]) == (finding.key, finding.about, finding.metric)
-        for name in ("mean", "low", "high", "nfe", "seconds"):
+        for name in ("mean", "low", "high", "nfe"):
             np.testing.assert_equal(np.nan if row[name] is None else row[name], getattr(finding, name))
         assert row["per_seed"] == list(finding.per_seed)
         assert (row["seeds"], row["n_prompts"]) == (finding.seeds, finding.n_prompts)
