@@ -117,6 +117,7 @@ GIVEN: dict[str, list[Any]] = {
     "sample.strategies.das_.schedule": [2.0], "sample.strategies.chats_.lose": ["refl-s0"],
     "sample.strategies.npo_.negative": ["refl-s0"],
     "methods.awm.as_released.deviation": ["prompt"],
+    "report.comparisons": [{"other": {"reference": "refl", "candidate": "draft_k"}}],
     "report.long": ["draft_k"], "methods.diffusion_dpo.safeguard": [{"mu": 0.5}],
     "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
 }  # fmt: skip
