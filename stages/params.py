@@ -168,8 +168,10 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _kinds(model: type[BaseModel]) -> tuple[object, ...]:
+    """The tags of a member of a union: the values of its key `kind`, or its `TAG` where the file has no such key."""
     kind = model.model_fields.get("kind")
-    return getattr(kind.annotation, "__args__", ()) if kind else ()
+    own = getattr(model, "TAG", None)
+    return (own,) if own else getattr(kind.annotation, "__args__", ()) if kind else ()
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -12,11 +12,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, StringConstraints
+from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from stages import demands, names, plugins
+from stages.checkpoints import files as checkpoints
+from stages.checkpoints import fit
+from stages.checkpoints.settings import CheckpointSettings, names_checkpoint
 from stages.curate.settings import CurateSettings, source_name
 from stages.decided.settings import DecidedSettings
 from stages.encode.settings import EncodeSettings
@@ -43,6 +46,11 @@ from stages.world.settings import WorldSettings
 
 BASE = "base"
 """What the base model is called where methods are named."""
+RunEntry: TypeAlias = Annotated[
+    Annotated[RunSettings, Tag(RunSettings.TAG)] | Annotated[CheckpointSettings, Tag(CheckpointSettings.TAG)],
+    Discriminator(lambda entry: CheckpointSettings.TAG if _of_checkpoint(entry) else RunSettings.TAG),
+]
+"""A run is trained here, or named by a checkpoint."""
 Name = Annotated[str, StringConstraints(pattern=names.PATTERN)]
 """Name of a study, model or method; `stages.names` says why it is so plain, and checks the others too."""
 
@@ -109,11 +117,25 @@ class Study(Settings):
     encode: EncodeSettings
     decided: DecidedSettings | None = Field(None, description="what is settled when; without it, not looked at")
     finetune: FinetuneSettings
-    methods: dict[Name, dict[str, Any]] = Field(min_length=1)
-    runs: dict[str, RunSettings] = Field(min_length=1)
+    methods: dict[Name, dict[str, Any]] = Field(description="may be {} where every run is a checkpoint")
+    runs: dict[str, RunEntry] = Field(min_length=1)
     sample: SampleSettings
     measure: MeasureSettings
     report: ReportSettings
+
+    @property
+    def trained(self) -> dict[str, RunSettings]:
+        """The runs that are trained here."""
+        return {name: run for name, run in self.runs.items() if isinstance(run, RunSettings)}
+
+    @property
+    def checkpoints(self) -> dict[str, CheckpointSettings]:
+        """The runs that were trained elsewhere."""
+        return {name: run for name, run in self.runs.items() if isinstance(run, CheckpointSettings)}
+
+
+def _of_checkpoint(entry: object) -> bool:
+    return isinstance(entry, CheckpointSettings) or names_checkpoint(entry)
 
 
 def load(path: str | Path) -> Study:
@@ -195,7 +217,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
     `raw` is what stands in the file: read once, since a large study has thousands of runs.
     """
     plans = {}
-    for name, run in study.runs.items():
+    for name, run in study.trained.items():
         expected = f"{run.method}-s{run.seed}"
         _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
@@ -206,6 +228,8 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         if own not in (None, common):
             spot = f"{path}: methods.{run.method}.train.probe.oracle"
             raise InputError(f"{spot}: {own!r}; expected that of finetune.probe, which is {common or 'null'}")
+    if study.trained and not study.methods:
+        raise InputError(f"{path}: methods: expected at least 1 item, found an empty mapping")
     if BASE in study.methods:
         raise InputError(f"{path}: methods.{BASE}: tables call the base model so; call the method something else")
     for name, settings in study.methods.items():
@@ -218,10 +242,28 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         _check_known(asked, sources, f"{path}: methods.{name}.source", f"source of curate.{table}")
     tune = study.study.tune
     if "seed" in tune.model_fields_set:
-        require_own_seed(tune, {name: run.seed for name, run in study.runs.items()}, f"{path}: study.tune.seed")
-    trained = {run.method for run in study.runs.values()}
-    _check_known([study.study.reference], trained, f"{path}: study.reference", "trained method")
+        require_own_seed(tune, {name: run.seed for name, run in study.trained.items()}, f"{path}: study.tune.seed")
+    _check_checkpoints(study, f"{path}: ")
+    shown = {run.method for run in study.trained.values()} | study.checkpoints.keys()
+    _check_known([study.study.reference], shown, f"{path}: study.reference", "trained method")
     return plans
+
+
+def _check_checkpoints(study: Study, where: str) -> None:
+    """Checkpoints are there and fit the base, as far as files on this machine say; a checkpoint's run has a name of its
+    own, since tables call its method so.
+    """
+    base = study.prepare.import_.get(BASE)
+    layout = source.layout_of(base) if base is not None else None
+    shapes = fit.header_shapes(layout) if layout is not None and base is not None and base.folder else None
+    for name, run in study.checkpoints.items():
+        spot = f"{where}runs.{name}"
+        if name == BASE or name in study.methods:
+            what = "the base model" if name == BASE else "a method"
+            raise InputError(f"{spot}: tables call {what} so; call the run something else")
+        found = checkpoints.find(run.checkpoint, f"{spot}.checkpoint")
+        if layout is not None:
+            fit.check(found, layout, shapes, f"{spot}.checkpoint")
 
 
 def _check_predictor(study: Study, plan: methods.TrainingPlan, where: str) -> None:

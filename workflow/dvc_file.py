@@ -1,14 +1,15 @@
 """`dvc.yaml` from the table of jobs: `python -m workflow.dvc_file` writes it anew (`make dvc-file`).
 
-Jobs of the study stand in it as templates that DVC fills from params.yaml, so editing the study leaves it as it is. Its
-first stage checks the study and writes the stamps that all others depend on; it also sees whether this file is stale.
+Jobs of the study stand in it as templates that DVC fills from params.yaml, so editing the study leaves it as it is,
+except that runs are named in it where some of them are checkpoints. Its first stage checks the study and writes the
+stamps that all others depend on; it also sees whether this file is stale.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,20 @@ PLOTS = Path(__file__).with_name("plots.yaml")
 """What `dvc metrics` and `dvc plots` show of the report."""
 
 
-def content(crosses: bool = False, report: Sequence[str] | None = None, needs: Collection[str] = ()) -> str:
+@dataclass(frozen=True)
+class Runs:
+    """Runs of a study of which some are checkpoints: those that are trained here, and the others with their places."""
+
+    trained: Sequence[str] = ()
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+
+
+def content(
+    crosses: bool = False, report: Sequence[str] | None = None, needs: Collection[str] = (), runs: Runs | None = None
+) -> str:
     """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained, `report` what the report
-    consists of: by default that of a study without figures of its own. `needs` is that of `Layout.needs`.
+    consists of: by default that of a study without figures of its own. `needs` is that of `Layout.needs`; `runs` are
+    named in a study with checkpoints.
     """
     files = figure.outputs() if report is None else report
     stages: dict[str, Any] = {"plan": _plan()}
@@ -50,14 +62,15 @@ def content(crosses: bool = False, report: Sequence[str] | None = None, needs: C
             continue
         if _chooses(stage) and "chosen" not in stages:
             stages["chosen"] = _chosen(crosses)
-        stages |= dict(_stages(_without_unneeded(stage, needs), files))
+        stages |= dict(_stages(_without_unneeded(stage, needs), files, runs or Runs()))
     body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
     return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
 
 
 def of(layout: Layout) -> str:
     """The text of dvc.yaml for a study."""
-    return content(layout.crosses, layout.report_files, layout.needs)
+    runs = Runs(layout.trained_runs, layout.checkpoints) if layout.checkpoints else None
+    return content(layout.crosses, layout.report_files, layout.needs, runs)
 
 
 def _plan() -> dict[str, Any]:
@@ -87,9 +100,18 @@ def _chooses(stage: Stage) -> bool:
     return any(isinstance(place, Chosen) for place in stage.reads.values())
 
 
-def _stages(stage: Stage, report: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _stages(stage: Stage, report: Sequence[str], runs: Runs) -> Iterator[tuple[str, dict[str, Any]]]:
     """The stages of DVC for one of ours: a template over the entries of the study, and the job of the base."""
-    if stage.each:
+    if stage.entries == "checkpoints":
+        if runs.checkpoints:
+            job = _job(stage, "${key}", report)
+            job["deps"].append("${item}")
+            places = {name: place.replace("${", "\\${") for name, place in runs.checkpoints.items()}
+            yield stage.name, {"foreach": places, "do": job}
+    elif stage.entries == "trained" and runs.checkpoints:
+        if runs.trained:
+            yield stage.name, {"foreach": list(runs.trained), "do": _job(stage, "${item}", report)}
+    elif stage.each:
         item = "${item}" if stage.each == "score.rewards" else "${key}"
         yield stage.name, {"foreach": f"${{{stage.each}}}", "do": _job(stage, item, report)}
     else:

@@ -39,6 +39,8 @@ class Files:
             return []
         if not stage.each:
             return [""]
+        if stage.entries != "all":
+            return self.layout.trained_runs if stage.entries == "trained" else list(self.layout.checkpoints)
         return [*(["base"] if stage.base else []), *map(str, at(self.layout.study, stage.each) or ())]
 
     def shards(self, stage: Stage) -> list[str]:

@@ -69,6 +69,8 @@ class Stage:
     """Dotted keys of the study file that the job reads, one that ends with `.*` for everything below."""
     each: str = ""
     """Dotted key of the study file whose entries are the jobs; empty where there is one job."""
+    entries: Literal["all", "trained", "checkpoints"] = "all"
+    """Of `runs`, whose jobs these are: those of all runs, of those that are trained here, or of checkpoints."""
     flag: str = ""
     """Flag that names the job's entry."""
     base: bool = False
@@ -217,9 +219,15 @@ FINETUNE = Stage(
     reads={"base": BASE, "reward": "models/{reward}.json", "heldout": "models/{heldout}.json"}
     | ENCODINGS | {"predictors": Folder("encodings"), "auto": Needed(AUTO, "start"), "oracle": ORACLE},
     writes={"weights": "runs/{name}/policy.safetensors", "log": f"runs/{{name}}/{LOG}"},
-    each="runs", flag="run",
+    each="runs", entries="trained", flag="run",
     keys=("study.seed", "study.reward", "study.heldout", "methods.{method}", "runs.{name}"),
     priority=60, resources=_asks(4000, 720, 1),
+)  # fmt: skip
+
+IMPORT_POLICY = Stage(
+    "import_policy", "checkpoints", "One run: a checkpoint that was trained elsewhere, as a policy on the base",
+    reads={"base": BASE}, writes={"policy": "runs/{name}/policy.safetensors", "record": "runs/{name}/checkpoint.json"},
+    each="runs", entries="checkpoints", flag="run", keys=("runs.{name}",), priority=60, resources=_asks(16000, 60),
 )  # fmt: skip
 
 SAMPLE_BASE = Stage(
@@ -263,7 +271,8 @@ REPORT = Stage(
 )  # fmt: skip
 
 STAGES = (
-    CURATE, *PREPARE, SCORE, ENCODE, CONSISTENCY, DECIDED, FINETUNE, SAMPLE_BASE, SAMPLE, REFERENCES, MEASURE, REPORT,
+    CURATE, *PREPARE, SCORE, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE, SAMPLE, REFERENCES,
+    MEASURE, REPORT,
 )  # fmt: skip
 """What DVC runs, and Snakemake where one job takes all images of a run."""
 

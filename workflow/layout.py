@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stages import walk
+from stages.checkpoints.files import find
+from stages.checkpoints.settings import names_checkpoint
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.finetune.resolve import method
@@ -98,7 +100,7 @@ class Layout:
         (prompts, images or pairs), `decided` where it has that section, and `start` or `k` where a method or a sampling
         strategy takes that from what was decided, and `oracle` where probes ask one.
         """
-        names = {self.method(run) for run in self.runs}
+        names = {self.method(run) for run in self.trained_runs}
         asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
         found = {str(each.needs.data) for each in asked}
         found |= {"oracle"} if self.oracle else set()
@@ -134,8 +136,18 @@ class Layout:
 
     @property
     def runs(self) -> list[str]:
-        """Trained runs, a method with a training seed each."""
+        """Every run: a method with a training seed each, or a checkpoint."""
         return list(self.study["runs"])
+
+    @property
+    def trained_runs(self) -> list[str]:
+        """Runs that are trained here."""
+        return [name for name in self.runs if not names_checkpoint(self.study["runs"][name])]
+
+    @property
+    def checkpoints(self) -> dict[str, str]:
+        """Runs that were trained elsewhere, with the places of their checkpoints."""
+        return {name: str(run["checkpoint"]) for name, run in self.study["runs"].items() if names_checkpoint(run)}
 
     @cached_property
     def report_files(self) -> tuple[str, ...]:
@@ -160,11 +172,13 @@ class Layout:
         return [f"{number}-of-{count}" for number in range(1, count + 1)] if count > 1 else []
 
     def method(self, run: str) -> str:
-        """The method of a run."""
+        """The method of a run that is trained here."""
         return str(self.study["runs"][run]["method"])
 
     def sources(self, job: str) -> list[str]:
-        """Files from outside that a job takes (`curate`, `prepare_import@base`, `report`; none for other jobs)."""
+        """Files from outside that a job takes (`curate`, `prepare_import@base`, `import_policy@NAME`, `report`; none
+        for other jobs).
+        """
         stage, _, name = job.partition("@")
         if stage == "curate":
             paths = CurateSettings.model_validate(self.study["curate"]).paths()
@@ -172,6 +186,8 @@ class Layout:
             model = ImportSettings.model_validate(self.study["prepare"]["import"][name])
             every = [part for _, part in model.everything(name)]
             paths = [place for part in every for place in (part.folder, part.file) if place]
+        elif stage == "import_policy":
+            paths = [str(file) for file in find(self.checkpoints[name], f"{self.file}: runs.{name}.checkpoint").files]
         elif stage == "report":
             votes = self.study["report"].get("votes")
             paths = [str(votes)] if votes else []

@@ -56,7 +56,7 @@ class Plan:
         found["sample"]["strategies"] = {one.name: one.settings.model_dump(mode="json") for one in sampled}
         for name, settings in self.layout.study["methods"].items():
             found["methods"][name] = methods.method(settings, name)[-1].model_dump(mode="json")
-        for name, run in {self.layout.method(run): run for run in self.layout.runs}.items():
+        for name, run in {self.layout.method(run): run for run in self.layout.trained_runs}.items():
             train = methods.training_plan(self.layout.file, run, self.layout.study).train
             found["methods"][name]["train"] = train.model_dump(mode="json")
         return found
@@ -75,7 +75,7 @@ class Plan:
 
     def settings(self, stage: Stage, name: str) -> dict[str, Any]:
         """The keys of the study that one job depends on, with their values."""
-        method = self.layout.method(name) if name in self.layout.runs else ""
+        method = self.layout.method(name) if name in self.layout.trained_runs else ""
         keys = [fill(key, name).replace("{method}", method) for key in stage.keys]
         return {key: at(self.values, key) for key in keys}
 

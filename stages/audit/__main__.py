@@ -17,6 +17,7 @@ import pandas as pd
 from stages.audit.documents import documents
 from stages.audit.reading import Frame, complete, query, read, read_csv, read_json, require_sections
 from stages.audit.statistics import Finding, Study, setting, side
+from stages.checkpoints.settings import names_checkpoint, with_methods
 from stages.errors import InputError
 from stages.params import read_study
 from stages.runtime import run_stage, seed_from
@@ -73,6 +74,8 @@ def _close(text: str, value: float) -> bool:
 
 def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Path) -> None:
     """Everything of a study whose results stand in `out`."""
+    elsewhere = [run for run, about in raw["runs"].items() if names_checkpoint(about)]
+    raw = raw | {"runs": with_methods(raw["runs"])}
     runs, report, keys = ["base", *raw["runs"]], out / "report", [*RUN, *POINT[1:]]
     rows = read(*(out / f"measures/{run}.parquet" for run in runs))
     summaries = read(*(out / f"measures/{run}.summary.parquet" for run in runs))
@@ -115,7 +118,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
                 axes = {*own.axes, raw["study"]["reward"], raw["study"].get("heldout")} & {k[3] for k in own.scores}
                 places[*key, place] = {axis: own.drawn(own.scores[*point, axis])[0] for axis in axes}
     audit.table("frontier.csv", ["method", "strategy", "place"], read_csv(report / "plots/frontier.csv"), places)
-    for run in raw["runs"]:
+    for run in (run for run in raw["runs"] if run not in elsewhere):
         for row in read(out / f"runs/{run}/train_log.parquet").to_dict("records"):
             if row["term"].startswith("probe_"):
                 probes.setdefault((run, row["step"]), {})[row["term"]] = row["value"]
@@ -139,7 +142,8 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
             names = [f"{strategy} {value}".replace("=", "") if settings[run, strategy] > 1 else strategy]
             names += ["tuned"] if strategy == "guidance" and setting(("", "", value)) == 1 else []
             for name in names:
-                logged[run if run == "base" else f"finetune {run}", f"{name}/{metric}"] = {"value": ends["mean"]}
+                made = "" if run == "base" else "import_policy " if run in elsewhere else "finetune "
+                logged[f"{made}{run}", f"{name}/{metric}"] = {"value": ends["mean"]}
         _stored(audit, store, raw["study"]["name"], logged)
 
 

@@ -11,6 +11,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from stages.checkpoints.settings import names_checkpoint
 from stages.decided.auto import stand_in
 from stages.decided.settings import GridSettings
 from stages.errors import InputError
@@ -30,11 +31,12 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder with the model records, for strategies with a reward")
     parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
     args = parser.parse_args()
-    runs = read_study(args.params).get("runs") or {}
+    every_run = read_study(args.params).get("runs") or {}
+    runs = {name: run for name, run in every_run.items() if not names_checkpoint(run)}
     counted = Counter(str(run["method"]) for run in runs.values())
     first = {str(run["method"]): name for name, run in reversed(runs.items())}
     if not counted:
-        raise InputError(f"{args.params}: runs: there are none, expected at least one to estimate")
+        raise InputError(f"{args.params}: runs: none is trained here, expected at least one to estimate")
 
     from stages.estimate.trial import sampling, training
     from stages.finetune.context import TrainingContext

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -176,6 +176,8 @@ class MethodSettings(Settings):
 
 class RunSettings(Settings):
     """One entry of `runs`: a method and a training seed; its key is `<method>-s<seed>`."""
+
+    TAG: ClassVar[str] = "<trained>"
 
     method: str
     seed: int = Field(ge=0)

@@ -171,11 +171,12 @@ class Mirror:
             self._to.alone(partial(views.compare, self._to, names, record.reward, record.heldout))
 
     def _recover_training(self, record: Record, name: str) -> None:
-        """Mirror the training of `name` first where it was recorded but never reached this store."""
-        path = record_path(Path(record.folder), "finetune", name)
-        if path.exists() and runs.find(self._to, runs.key(self._to, record.study, "finetune", name)) is None:
-            training = read_record(path)
-            Mirror(self._to, training).update(training)
+        """Mirror the training, or the import, of `name` first where it was recorded but never reached this store."""
+        for stage in ("finetune", "import_policy"):
+            path = record_path(Path(record.folder), stage, name)
+            if path.exists() and runs.find(self._to, runs.key(self._to, record.study, stage, name)) is None:
+                made = read_record(path)
+                Mirror(self._to, made).update(made)
 
     def _models(self, run: str | None = None) -> list[LoggedModel]:
         made_by = f"source_run_id = '{run}'" if run else None

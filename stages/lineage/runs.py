@@ -64,11 +64,13 @@ def close_run(connection: Connection, record: Record, run: str) -> None:
 
 
 def evaluated_run(connection: Connection, study: str, name: str) -> Run:
-    """The run that final measures of `name` belong to: its training, else one made for them (`base`)."""
+    """The run that final measures of `name` belong to: its training, or the import of a checkpoint, else one made for
+    them (`base`).
+    """
     stage = "base" if name == "base" else "finetune"
     job_key = key(connection, study, stage, name)
     with connection.store.locked():
-        found = find(connection, job_key)
+        found = find(connection, job_key) or find(connection, key(connection, study, "import_policy", name))
         if found is not None:
             return found
         parent = find(connection, key(connection, study, "study", ""))

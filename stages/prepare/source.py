@@ -202,6 +202,17 @@ def timesteps(settings: ImportSettings) -> int | None:
     return count if isinstance(count, int) and not str(config.get("_class_name", "")).startswith("FlowMatch") else None
 
 
+def layout_of(settings: ImportSettings) -> BaseLayout | None:
+    """The layout of a base model's folder, or of the folder of its configurations; None where it is not on this
+    machine.
+    """
+    place = settings.options.get("config") or settings.folder
+    if place is None or not Path(str(place)).is_dir():
+        return None
+    variant = settings.options.get("variant")
+    return BaseLayout(Path(str(place)), str(variant) if variant else None)
+
+
 def linear_layers(settings: ImportSettings) -> list[str] | None:
     """Names of the linear layers of a base model's denoising network; None where headers on this machine do not say."""
     if settings.folder is None or not Path(settings.folder).is_dir():

@@ -103,7 +103,7 @@ def _linked(study: ReportStudy, folders: Folders, figures: list[figure.Figure]) 
     for run in ("base", *study.runs):
         found.append((f"scores of {run}", folders.measures / f"{run}.parquet"))
         found.append((f"images of {run}", folders.samples / f"{run}.parquet"))
-    found += [(f"training log of {run}", folders.runs / run / "train_log.parquet") for run in study.runs]
+    found += [(f"training log of {run}", folders.runs / run / "train_log.parquet") for run in study.trained_runs]
     return found
 
 

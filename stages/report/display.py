@@ -126,9 +126,10 @@ def cost(data: ReportData) -> Table:
 
 
 def training_cost(data: ReportData) -> Table:
-    """Optimizer steps, network evaluations and queries of every run, where the log has them."""
+    """Optimizer steps, network evaluations and queries of every trained run, where the log has them."""
     rows = []
-    for run, view in data.study.runs.items():
+    for run in data.study.trained_runs:
+        view = data.study.runs[run]
         mine = data.log[run]
         steps, spent, queried = mine.get("loss"), mine.get("nfe"), mine.get("queries")
         name = Cell(data.look.method(view.method), f"seed {view.seed}", dot=data.look.colour(view.method))

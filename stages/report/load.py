@@ -143,8 +143,9 @@ def metric_ids(study: ReportStudy, measures: Path) -> dict[str, str]:
 
 
 def training(study: ReportStudy, runs: Path) -> Log:
-    """The training logs of all runs."""
-    return {run: _series(runs / run / "train_log.parquet") for run in study.runs}
+    """The training logs of all runs; empty for a checkpoint, which was trained elsewhere."""
+    trained = study.trained_runs
+    return {run: _series(runs / run / "train_log.parquet") if run in trained else {} for run in study.runs}
 
 
 def _series(path: Path) -> dict[str, Series]:

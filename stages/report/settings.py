@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from stages import plugins
+from stages.checkpoints.settings import names_checkpoint, with_methods
 from stages.params import Settings, nearest, read_study, validate
 
 FIGURES, GROUP = "stages.report.figures", "imagerefl.figures"
@@ -129,10 +130,11 @@ class StudyView(_View):
 
 
 class RunView(_View):
-    """One trained run."""
+    """One run; a checkpoint is a method of the run's name, and has no training log."""
 
     method: str
     seed: int = 0
+    checkpoint: str | None = None
 
 
 class MethodView(Settings):
@@ -186,6 +188,14 @@ class ReportStudy(_View):
     finetune: _Trained = _Trained()
     decided: Mapping[str, Any] | None = None
 
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _checkpoints_are_methods(cls, runs: Any) -> Any:
+        if not isinstance(runs, Mapping):
+            return runs
+        places = {name: {"checkpoint": run["checkpoint"]} for name, run in runs.items() if names_checkpoint(run)}
+        return {name: run | places.get(name, {}) if name in places else run for name, run in with_methods(runs).items()}
+
     @model_validator(mode="after")
     def _methods_exist(self) -> ReportStudy:
         methods = {run.method for run in self.runs.values()}
@@ -219,6 +229,11 @@ class ReportStudy(_View):
     def truth(self) -> str | None:
         """The reward that stands for the truth where over-optimisation is looked for; None where none is."""
         return (self.report.truth or self.study.heldout) if self.report.long else None
+
+    @property
+    def trained_runs(self) -> tuple[str, ...]:
+        """The runs that were trained here, and so have a training log."""
+        return tuple(name for name, run in self.runs.items() if run.checkpoint is None)
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stages import lineage, processes, resume
 from stages.decided.auto import Resolved
 from stages.errors import InputError
-from stages.params import read_study, section
+from stages.params import read_study
 from stages.runtime import device, run_stage
 from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import RunIdentity, Target
@@ -93,7 +93,7 @@ def base_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
 
 def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     """`sample run`."""
-    run, shard = section(args.params, f"runs.{args.run}", RunIdentity), Shard.parse(args.shard)
+    run, shard = RunIdentity.read(args.params, args.run), Shard.parse(args.shard)
     name = shard.named(args.run)
     asked = [_record(args, reward) for reward in plan.rewards("tuned")]
     others = _networks(args, plan, args.run)

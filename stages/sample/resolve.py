@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from stages import plugins
+from stages.checkpoints.settings import SEED as CHECKPOINT_SEED
 from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.kinds import shown
@@ -72,11 +73,13 @@ class SamplingPlan:
 
 def run_of(network: str, run: str, runs: Collection[str], where: str) -> str:
     """The run whose network a strategy calls `network` when `run` (or `base`) is sampled: a run of that name, or the
-    run of that method with the training seed of `run`.
+    run of that method with the training seed of `run` (0 of a checkpoint).
 
     Raises InputError that starts with `where` if there is none.
     """
     seed = run.rpartition("-s")[2]
+    if run != "base" and not seed.isdigit():
+        seed = str(CHECKPOINT_SEED)
     for name in (network, f"{network}-s{seed}"):
         if name in runs:
             return name

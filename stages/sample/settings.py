@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, model_validator
 
-from stages.params import Settings
+from stages.checkpoints.settings import with_methods
+from stages.params import Settings, read_study, section
 
 if TYPE_CHECKING:
     from typing import Self
@@ -164,7 +166,14 @@ class StudySeed(Settings):
 
 
 class RunIdentity(Settings):
-    """What sampling reads of an entry of `runs`."""
+    """What sampling reads of an entry of `runs`; a checkpoint is a method of the run's name."""
 
     method: str
     seed: int = Field(ge=0)
+
+    @classmethod
+    def read(cls, path: Path, run: str) -> RunIdentity:
+        """That of `run` in the study at `path`; raises InputError where there is no such run."""
+        raw = read_study(path)
+        runs = raw.get("runs")
+        return section(path, f"runs.{run}", cls, raw | {"runs": with_methods(runs)} if isinstance(runs, dict) else raw)

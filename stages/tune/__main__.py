@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import tables
+from stages.checkpoints.settings import names_checkpoint
 from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.paths import Paths
@@ -62,7 +63,8 @@ def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) ->
     runs = read_study(path).get("runs") or {}
     if not isinstance(runs, dict) or not runs:
         raise InputError(f"{path}: runs: there is none; a method is tuned where a run trains it")
-    methods = {str(run.get("method")): name for name, run in runs.items() if isinstance(run, dict)}
+    trained = {name: run for name, run in runs.items() if isinstance(run, dict) and not names_checkpoint(run)}
+    methods = {str(run.get("method")): name for name, run in trained.items()}
     for name in wanted or ():
         if name not in methods:
             raise InputError(f"{path}: --methods: no run of method {name!r}{nearest(name, methods)}")
@@ -76,9 +78,10 @@ def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) ->
 
 
 def run_seeds(path: Path) -> dict[str, int]:
-    """The training seed of every run of the study."""
+    """The training seed of every run of the study that is trained."""
     runs = read_study(path).get("runs") or {}
-    return {name: section(path, f"runs.{name}", RunSettings, {"runs": runs}).seed for name in runs}
+    trained = [name for name, run in runs.items() if not names_checkpoint(run)]
+    return {name: section(path, f"runs.{name}", RunSettings, {"runs": runs}).seed for name in trained}
 
 
 def table_rows(trials: Sequence[Trial], min_diversity: float) -> list[dict[str, object]]:

@@ -24,7 +24,7 @@ from workflow import dvc_file
 from workflow.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("curate", "prepare", "score", "encode", "decided", "finetune", "sample", "measure", "report")
+STAGES = ("curate", "prepare", "score", "encode", "decided", "checkpoints", "finetune", "sample", "measure", "report")
 
 STAND_IN = '''
 """Stand-in of a stage."""
@@ -74,6 +74,9 @@ for path in parts:
 if (stage, kind) == ("prepare", "import"):
     folder = study["prepare"]["import"][name].get("folder")
     for file in files(folder) if folder else []:
+        digest.update(file.read_bytes())
+if stage == "checkpoints":
+    for file in files(study["runs"][name]["checkpoint"]):
         digest.update(file.read_bytes())
 with open("ran.txt", "a") as log:
     print(*filter(None, (stage, kind, name, flags.get("shard"))), file=log)
@@ -210,7 +213,7 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     project.write(study)
     with suppress(InputError):  # of a study that is refused there are no jobs
         layout = Layout("params.yaml", study)
-        write_text(root / "dvc.yaml", dvc_file.content(report=layout.report_files, needs=layout.needs))
+        write_text(root / "dvc.yaml", dvc_file.of(layout))
     return project
 
 
@@ -236,6 +239,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "score": {"scores": [], "accuracy": []},
         "encode": {"tensors": [], "index": []},
         "decided": {"pairs": [], "shares": [], "auto": []},
+        "checkpoints": {"policy": [], "record": []},
         "finetune": {"weights": [], "log": []},
         "sample base": {"samples": [], "latents": []},
         "sample run": {"samples": []},
@@ -259,6 +263,7 @@ READ = {
     "encode": ["encode"],
     "decided": ["study.seed", "decided", "sample.steps", "measure"],
     "finetune": ["study.seed", "study.reward", "finetune", "methods.{method}", "runs.{name}"],
+    "checkpoints": ["runs.{name}"],
     "sample base": ["study.seed", "sample"],
     "sample run": ["study.seed", "sample", "runs.{name}"],
     "measure reference": ["measure"],

@@ -76,6 +76,25 @@ def tensor_names(path: Path) -> list[str]:
     return [name for name in _header(path)[1] if name != "__metadata__"]
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a safetensors file by their names, from its header; raises InputError for another
+    file.
+    """
+    entries = {name: entry for name, entry in _header(path)[1].items() if name != "__metadata__"}
+    try:
+        return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (KeyError, TypeError, ValueError):
+        raise _no_safetensors(path) from None
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, from its header; raises InputError for another file."""
+    found = _header(path)[1].get("__metadata__") or {}
+    if not isinstance(found, dict):
+        raise _no_safetensors(path)
+    return {str(key): str(value) for key, value in found.items()}
+
+
 def linear_layers(path: Path) -> list[str]:
     """Names of the layers in a safetensors file whose weight is a matrix, from its header."""
     entries = {name: entry for name, entry in _header(path)[1].items() if name.endswith(".weight")}

@@ -1,0 +1,71 @@
+"""The scale of every update of a LoRA: alpha / rank, from the settings of peft or diffusers. Torch-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stages.checkpoints.files import Checkpoint
+from stages.checkpoints.lora_names import Update
+from stages.errors import InputError
+
+CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
+"""Starts of a LoRA that take something off the base's own weights; without that the updates mean nothing."""
+UNREAD = (
+    "fan_in_fan_out",
+    "use_qalora",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "megatron_config",
+)
+"""Settings of peft that change what an update means, or where it goes."""
+
+
+def scales(checkpoint: Checkpoint, found: Iterable[Update], where: str) -> dict[str, float | None]:
+    """By layer, the factor alpha / rank (alpha / sqrt(rank) of rsLoRA) of its update; None where a tensor of the file
+    holds alpha. Without any alpha the factor is 1.
+
+    Source: peft, `LoraLayer.update_layer`. Raises InputError that starts with `where` for settings that are not read.
+    """
+    says = own_settings(checkpoint.settings)
+    for key in UNREAD:
+        if says.get(key):
+            raise InputError(f"{where}: {key} is {says[key]!r}; such a LoRA is not read: merge it into the network")
+    start = str(says.get("init_lora_weights", "")).lower()
+    if start.startswith(CHANGED_BASE):
+        raise InputError(
+            f"{where}: init_lora_weights is {start!r}, which changes the base's weights too; convert it to a plain LoRA"
+        )
+    ranks, made = checkpoint.shapes, {}
+    for update in found:
+        alpha, rank = _alpha(says, update.layer, where), ranks[update.down][0]
+        root = rank**0.5 if says.get("use_rslora") else float(rank)
+        made[update.layer] = None if update.alpha else 1.0 if alpha is None else alpha / root
+    return made
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the denoising network's LoRA: those of peft, or diffusers' without their `unet.`."""
+    if isinstance(settings.get("lora"), Mapping):  # of a policy
+        return {"lora_alpha": settings["lora"].get("alpha")}
+    nested = {
+        key.partition(".")[2]: value
+        for key, value in settings.items()
+        if key.partition(".")[0] in ("unet", "transformer")
+    }
+    return nested or dict(settings)
+
+
+def _alpha(says: Mapping[str, Any], layer: str, where: str) -> float | None:
+    """What the settings say of one layer: by the first pattern that fits, as peft has it, else for all."""
+    patterns = says.get("alpha_pattern") or {}
+    if not isinstance(patterns, Mapping):
+        raise InputError(f"{where}: alpha_pattern: expected a mapping of layers, found {patterns!r}")
+    try:
+        fits = [value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
+        value = fits[0] if fits else says.get("lora_alpha")
+        return None if value is None else float(value)
+    except (re.error, TypeError, ValueError) as error:
+        raise InputError(f"{where}: alpha of layer {layer!r} cannot be read: {error}") from None
