@@ -1,0 +1,96 @@
+"""A run that names a checkpoint, under both runners: the same jobs, and an edited file reruns its own only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import graphs
+import pytest
+import torch
+import yaml
+from project import ROOT, Project, make, small_study
+from safetensors.torch import save_file
+
+from stages.errors import InputError
+from stages.study import load
+from workflow.plan import Plan
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A study with a run that is trained and two checkpoints, of which files are there."""
+    study = small_study()
+    study["runs"] = {
+        "refl-s0": {"method": "refl", "seed": 0},
+        "theirs": {"checkpoint": "data/theirs"}, "file": {"checkpoint": "data/file.safetensors"},
+    }  # fmt: skip
+    del study["methods"]["imagerefl"]
+    study["report"].pop("candidate", None)
+    made = make(tmp_path / "copy", study)
+    (made.root / "data/theirs").mkdir(parents=True)
+    lora(made, 0.0)
+    save_file({"conv_in.weight": torch.zeros(2)}, made.root / "data/file.safetensors")
+    return made
+
+
+def lora(project: Project, value: float) -> None:
+    """A LoRA of one layer in the folder `theirs`."""
+    matrices = {f"unet.to_q.lora_{name}.weight": torch.full((2, 2), value) for name in "AB"}
+    save_file(matrices, project.root / "data/theirs/pytorch_lora_weights.safetensors")
+
+
+def test_both_runners_have_the_same_jobs(project: Project) -> None:
+    snakemake, dvc = graphs.of_snakemake(project.root), graphs.of_dvc(project.root)
+    assert snakemake.jobs.keys() == dvc.jobs.keys()
+    assert {"import_policy@theirs", "import_policy@file", "finetune@refl-s0"} <= snakemake.jobs.keys()
+    assert not {"finetune@theirs", "import_policy@refl-s0"} & snakemake.jobs.keys()
+    for name, job in snakemake.jobs.items():
+        other = dvc.jobs[name]
+        assert (job.command, job.outputs, job.stamps) == (other.command, other.outputs, other.stamps), name
+        unwatched = [file for file in job.inputs if not {file, *map(str, Path(file).parents)} & other.inputs]
+        assert not unwatched, name
+    for later in ("sample@theirs", "report"):
+        assert any(edge == (later, "import_policy@theirs") for edge in snakemake.edges & dvc.edges), later
+
+
+def test_an_edited_checkpoint_reruns_its_own_jobs(project: Project) -> None:
+    assert {"checkpoints theirs", "checkpoints file", "finetune refl-s0"} <= project.snakemake().ran.keys()
+    lora(project, 1.0)
+    wanted = {"checkpoints theirs", "sample run theirs", "measure samples theirs", "report"}
+    assert project.snakemake().ran.keys() == wanted
+    assert not project.snakemake().ran
+
+
+def test_refused_before_the_first_job(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.root)
+    for name, entry, message in (
+        ("x", {"checkpoint": "data/nowhere"}, "runs.x.checkpoint: data/nowhere: no such file or folder"),
+        ("x", {"checkpoint": "data/theirs", "seed": 1}, "runs.x.seed: unknown key; known: checkpoint"),
+        ("refl", {"checkpoint": "data/theirs"}, "runs.refl: tables call a method so; call the run something else"),
+        ("base", {"checkpoint": "data/theirs"}, "runs.base: tables call the base model so"),
+        ("x", {"checkpoint": 3}, "runs.x.checkpoint: expected text, found 3"),
+    ):
+        study = small_study()
+        study["runs"][name] = entry
+        Path("study.yaml").write_text(json.dumps(study))
+        with pytest.raises(InputError, match=message):
+            load("study.yaml")
+
+
+def test_the_example_of_the_page(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/evaluate.md: its runs are accepted, and get the jobs that it speaks of."""
+    page = (ROOT / "docs/evaluate.md").read_text(encoding="utf-8")
+    study = small_study() | yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    del study["methods"]["imagerefl"]
+    study["report"].pop("candidate", None)
+    monkeypatch.chdir(project.root)
+    (project.root / "data/theirs").rename(project.root / "data/their-lora")
+    project.write(study)
+    jobs = {job for job, _, _ in Plan.read("params.yaml").jobs()}
+    assert {"import_policy@theirs", "sample@theirs", "measure@theirs", "finetune@refl-s0"} <= jobs
+    with_checkpoints_only = study | {"methods": {}, "runs": {"theirs": study["runs"]["theirs"]}}
+    with_checkpoints_only["study"] = study["study"] | {"reference": "theirs"}
+    project.write(with_checkpoints_only)
+    jobs = {job for job, _, _ in Plan.read("params.yaml").jobs()}
+    assert not any(job.startswith("finetune") for job in jobs)
