@@ -139,12 +139,12 @@ class Layout:
         """Every run: a method with a training seed each, or a checkpoint."""
         return list(self.study["runs"])
 
-    @property
+    @cached_property
     def trained_runs(self) -> list[str]:
         """Runs that are trained here."""
         return [name for name in self.runs if not names_checkpoint(self.study["runs"][name])]
 
-    @property
+    @cached_property
     def checkpoints(self) -> dict[str, str]:
         """Runs that were trained elsewhere, with the places of their checkpoints."""
         return {name: str(run["checkpoint"]) for name, run in self.study["runs"].items() if names_checkpoint(run)}

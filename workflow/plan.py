@@ -75,7 +75,7 @@ class Plan:
 
     def settings(self, stage: Stage, name: str) -> dict[str, Any]:
         """The keys of the study that one job depends on, with their values."""
-        method = self.layout.method(name) if name in self.layout.trained_runs else ""
+        method = self.layout.method(name) if stage.entries == "trained" else ""
         keys = [fill(key, name).replace("{method}", method) for key in stage.keys]
         return {key: at(self.values, key) for key in keys}
 
