@@ -54,8 +54,8 @@ def lora(base: DiffusionModel, folder: Path, **settings: Any) -> nn.Module:
         for name, parameter in network.named_parameters():
             if "magnitude" in name:
                 parameter.mul_(1 + torch.linspace(0, 0.5, parameter.numel()).reshape(parameter.shape))
-    network.save_pretrained(folder)
-    return network.base_model.model
+    network.save_pretrained(str(folder))
+    return network.get_submodule("base_model.model")
 
 
 def tuned(base: DiffusionModel, by: float = 0.05) -> nn.Module:

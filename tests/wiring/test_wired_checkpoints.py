@@ -32,7 +32,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> mini.Mini:
     base.unet.save_pretrained(root / "merged/unet")
     save_file(original_layout.original(root / "merged"), root / "single.safetensors")
     layer, draw = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q", torch.Generator().manual_seed(2)
-    weight = base.unet.get_submodule(layer).weight
+    weight = base.unet.get_parameter(f"{layer}.weight")
     matrices = {"lora_A": (2, weight.shape[1]), "lora_B": (weight.shape[0], 2)}
     (root / "adapter").mkdir()
     save_file(
