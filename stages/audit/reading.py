@@ -30,8 +30,15 @@ def read_csv(path: Path) -> Frame:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return _read(path, lambda file: json.loads(file.read_text(encoding="utf-8")))
+    """The object in a JSON file."""
+
+    def parsed(file: Path) -> Any:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("expected a JSON object")
+        return found
+
+    return _read(path, parsed)
 
 
 def query(path: Path, text: str, *values: object) -> list[tuple[Any, ...]]:

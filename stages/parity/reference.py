@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.models.bases.texts import TextEncoder
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, load_text, load_unet, load_vae
@@ -180,11 +181,14 @@ def _pixelwise(weights: Path) -> Networks:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the layout of docs/parity.md") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected a JSON object, found {shown(found)}; expected the layout of docs/parity.md")
+    return found
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

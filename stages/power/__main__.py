@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stages.errors import InputError
 from stages.params import nearest
 from stages.report import settings
-from stages.runtime import run_stage, whole_file
+from stages.runtime import require_apart, run_stage, whole_file
 
 if TYPE_CHECKING:
     from stages.power.components import Design, Question
@@ -42,6 +42,10 @@ def main() -> None:
     for name, value in (("gap", args.gap), ("power", args.power)):
         if not 0 < value < 1:
             raise InputError(f"--{name} {value:g}: expected a number between 0 and 1")
+    for name, most in (("seeds", args.seeds), ("prompts", args.prompts)):
+        if most is not None and most < 2:
+            raise InputError(f"--{name} {most}: expected 2 or more")
+    require_apart([args.params], [args.out] if args.out else [])
     study = settings.read(args.params)
     reward, diversity = _pair(study, args.reward, args.diversity)
 

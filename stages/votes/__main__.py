@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.runtime import run_stage, whole_file
+from stages.runtime import require_apart, run_stage, whole_file
 
 if TYPE_CHECKING:
     from stages.votes.analysis import Outcome
@@ -49,6 +49,7 @@ def _form(args: argparse.Namespace) -> None:
     from stages.votes import form
     from stages.votes.sheets import Side, make
 
+    require_apart([], [args.form, args.key])
     sides = [Side.parse(text) for text in args.sides]
     study = make(args.samples, sides, args.prompts, args.images, args.questions, args.seed, args.repeats)
     form.write(study, args.form, args.title, args.seed)
@@ -60,6 +61,7 @@ def _form(args: argparse.Namespace) -> None:
 def _analyse(args: argparse.Namespace) -> None:
     from stages.votes.analysis import analyse, read_key, read_votes, to_json, with_shown
 
+    require_apart([args.key, *args.votes], [args.out])
     study, questions, items = read_key(args.key)
     outcome = analyse(study, questions, items, read_votes(args.votes, study, len(questions), items))
     outcome = with_shown(outcome, args.key)

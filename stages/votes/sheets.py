@@ -95,8 +95,13 @@ def make(
 
     Prompts are spread evenly over those that all sides have, and samples are the first ones, so that nobody picks.
     Which side stands left, and the order of all, is drawn from `seed`. `repeats` comparisons are shown once more with
-    sides swapped. Raises InputError where a side has no such images.
+    sides swapped. Raises InputError where a side has no such images, or where nothing would be compared or asked.
     """
+    for flag, value in (("--prompts", prompts), ("--images", images)):
+        if value < 1:
+            raise InputError(f"{flag} {value}: expected 1 or more")
+    if not all(text.strip() for text in questions) or len(set(questions)) != len(questions):
+        raise InputError("--questions: expected texts, each of them once")
     if len({side.name for side in sides}) != len(sides) or len(sides) < 2:
         raise InputError("--sides: expected two or more, each with a name of its own")
     found = {side.name: _read(samples, side) for side in sides}
@@ -111,6 +116,8 @@ def make(
     chosen = [enough[int(place)] for place in np.linspace(0, len(enough) - 1, prompts).round()]
     rng = np.random.default_rng(seed_from("votes", seed))
     pairs = [(prompt, *pair) for prompt in chosen for pair in combinations([side.name for side in sides], 2)]
+    if not 0 <= repeats <= len(pairs):
+        raise InputError(f"--repeats {repeats}: expected 0 to {len(pairs)}, one for each comparison at most")
     items = []
     for prompt, a, b in [pairs[i] for i in rng.permutation(len(pairs))]:
         left, right = (a, b) if rng.random() < 0.5 else (b, a)

@@ -103,6 +103,9 @@ def test_seeds_alone_limit_what_is_seen(
         (["--method", "imagerefl"], "--method imagerefl: found 0 runs, expected at least two training seeds"),
         (["--reward", "proxi"], "--reward proxi: not in the report of the study; did you mean 'proxy'"),
         (["--gap", "2"], "--gap 2: expected a number between 0 and 1"),
+        (["--seeds", "0"], "--seeds 0: expected 2 or more"),
+        (["--prompts", "-1"], "--prompts -1: expected 2 or more"),
+        (["--prompts", "0"], "--prompts 0: expected 2 or more"),
     ],
 )
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:

@@ -105,6 +105,14 @@ def test_what_cannot_be_compared_is_refused(samples: Path) -> None:
         SIDES[0], Side("x", "refl-s0", "tuned", "k=3")
     )
     assert "9 prompts have 3 samples under every side, expected 10 or more" in refused(*SIDES, prompts=10, images=3)
+    assert refused(*SIDES, prompts=0) == "--prompts 0: expected 1 or more"
+    assert refused(*SIDES, images=-1) == "--images -1: expected 1 or more"
+    for questions in (["a?", " "], ["a?", "a?"]):
+        with pytest.raises(InputError, match="--questions: expected texts, each of them once"):
+            make(samples, SIDES, 2, 2, questions, 0)
+    for repeats in (-1, 7):
+        with pytest.raises(InputError, match=f"--repeats {repeats}: expected 0 to 6"):
+            make(samples, SIDES, 2, 2, ["?"], 0, repeats)
     with pytest.raises(InputError, match="expected NAME=RUN/STRATEGY/SETTING"):
         Side.parse("refl-s0/tuned")
     assert Side.parse("a=r/combined/k=4") == Side("a", "r", "combined", "k=4")
@@ -182,6 +190,15 @@ def test_from_samples_to_an_outcome(
     }  # fmt: skip
     assert (found["voters"], found["votes"], found["consistency"]) == (2, 36, 1.0)
     assert list(found["agreement"].values()) == [1.0]
+
+
+@pytest.mark.parametrize("words", [["form", "--form", "a", "--key", "./a"], ["analyse", "--key", "a", "--out", "a"]])
+def test_nothing_is_written_over(words: list[str], samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--samples", str(samples), "--sides", "a=b/c/d"] if words[0] == "form" else ["--votes", "v"]
+    monkeypatch.setattr("sys.argv", ["votes", *words, *given])
+    with pytest.raises(InputError, match=r"two outputs of this job have this name|this job reads it"):
+        main()
 
 
 def test_votes_files_that_do_not_belong_are_refused(samples: Path, tmp_path: Path) -> None:

@@ -286,6 +286,9 @@ def test_command_line(
 def test_refuses_a_folder_that_is_no_set(tmp_path: Path):
     with pytest.raises(InputError, match=r"expected\.json: no such file"):
         load(tmp_path)
+    (tmp_path / "expected.json").write_text("[]")
+    with pytest.raises(InputError, match=r"expected\.json: expected a JSON object, found the list"):
+        load(tmp_path)
     (tmp_path / "expected.json").write_text(json.dumps({"config": {}}))
     with pytest.raises(InputError, match=r"expected\.safetensors: no such file"):
         load(tmp_path)

@@ -64,6 +64,13 @@ def test_a_file_that_cannot_be_read(name: str, content: bytes | None, tmp_path: 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "3"])
+def test_json_that_is_no_object(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InputError, match=r"a\.json: cannot be read: expected a JSON object"):
+        read_json(tmp_path / "a.json")
+
+
 def test_sound_files_are_read(tmp_path: Path) -> None:
     rows = pd.DataFrame({"a": [1, 2]})
     rows.to_parquet(tmp_path / "a.parquet")
