@@ -44,6 +44,26 @@ NO_WEIGHTS = (
 """What stands in the place of weights, and what is said of it."""
 
 
+TOKENS, VAE = "tokenizer/tokenizer_config.json", "vae/config.json"
+ODD_NUMBERS: tuple[tuple[str, str, str, object, str], ...] = (
+    ("scale-0", VAE, "scaling_factor", 0, "0, expected a number above 0"),
+    ("scale-nan", VAE, "scaling_factor", float("nan"), "nan, expected a number above 0"),
+    ("scale-text", VAE, "scaling_factor", "0.18", r"text '0\.18', expected a number above 0"),
+    ("scale-null", VAE, "scaling_factor", None, "null, expected a number above 0"),
+    ("shift", VAE, "shift_factor", True, "true, expected a number or null"),
+    (
+        "no-tokens",
+        TOKENS,
+        "model_max_length",
+        0,
+        r"0, expected a whole number from 2 to the \d+ positions of text_encoder",
+    ),
+    ("endless", TOKENS, "model_max_length", 1e30, r"1e\+30, expected a whole number from 2 to the \d+ .*"),
+    ("long", TOKENS, "model_max_length", 9999, r"9999, expected a whole number from 2 to the \d+ .*"),
+)
+"""Numbers with which no image could be made, and what is said of them."""
+
+
 def refusals(folders: dict[str, Path], top: Path) -> Iterator[tuple[Path, dict[str, object], str]]:
     """Damaged copies of models, options, and what is said of them."""
     sd15, sdxl = folders["sd15"], folders["sdxl"]
@@ -64,6 +84,10 @@ def refusals(folders: dict[str, Path], top: Path) -> Iterator[tuple[Path, dict[s
     wide = without(sdxl, top / "f")
     change(wide / "text_encoder_2" / "config.json", projection_dim=8)
     yield wide, {}, "the width of pooled text and time ids is 56, but unet expects 64$"
+    for name, part, key, value, said in ODD_NUMBERS:
+        odd = without(sd15, top / name)
+        change(odd / part, **{key: value})
+        yield odd, {}, rf"{part}: {key} is {said}$"
     short = without(sd15, top / "g")
     file = short / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])

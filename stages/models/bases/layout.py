@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from stages import contents, walk
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.mappings import DECODER, KeyTwice, twice
 from stages.models.bases.weights import Weights, find_weights, is_weights
 from stages.params import nearest
 
-INDEX, CONFIG = "model_index.json", "config.json"
+INDEX, CONFIG, TOKENIZER = "model_index.json", "config.json", "tokenizer_config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 """Files of a tokenizer, one kind of which it has; without any, transformers makes one that knows no word."""
@@ -117,6 +119,8 @@ class BaseLayout:
         for what, found, wanted in fit:
             if found != wanted:
                 raise InputError(f"{self.folder}: {what} is {found}, but {self.family.network} expects {wanted}")
+        for place, key, value, expected in _odd_numbers(self):
+            raise InputError(f"{self.folder / place}: {key} is {shown(value)}, expected {expected}")
 
     def files(self) -> list[str]:
         """Names of the files that stand for the model: all but weights that are never read, and other tools' parts."""
@@ -203,3 +207,24 @@ def _fit_checks(layout: BaseLayout) -> Iterator[tuple[str, object, object]]:
         yield "the width of pooled text", sum(text.get("projection_dim", 512) for text in texts[:2]), pooled
         if len(texts) > 2:
             yield "the width of text_encoder_3", widths[2], joint
+
+
+def _odd_numbers(layout: BaseLayout) -> Iterator[tuple[str, str, object, str]]:
+    """(file, key, value, what is expected) for numbers of configurations with which no image could be made."""
+    vae = layout.config("vae")
+    scale, shift = vae.get("scaling_factor", 1.0), vae.get("shift_factor")
+    if not (_finite(scale) and scale > 0):
+        yield f"vae/{CONFIG}", "scaling_factor", scale, "a number above 0"
+    if shift is not None and not _finite(shift):
+        yield f"vae/{CONFIG}", "shift_factor", shift, "a number or null"
+    for text, tokenizer in zip(layout.texts, layout.tokenizers, strict=True):
+        place = f"{tokenizer}/{TOKENIZER}"
+        most = layout.config(text).get("max_position_embeddings")  # T5 has none, and takes any length
+        if isinstance(most, int) and (layout.folder / place).is_file():
+            length = read_json(layout.folder / place).get("model_max_length")
+            if not (isinstance(length, int) and 2 <= length <= most):
+                yield place, "model_max_length", length, f"a whole number from 2 to the {most} positions of {text}"
+
+
+def _finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
