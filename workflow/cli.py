@@ -30,6 +30,7 @@ COMMANDS = {
     "estimate": Command("workflow.estimate", "time the networks of a study: hours, memory and disk of the rest"),
     "report": Command("stages.report", "write the page of a finished study again: imagerefl report [STUDY]"),
     "tune": Command("stages.tune", "try learning rates on training prompts"),
+    "evaluate": Command("workflow.evaluate", "sample, measure and report on checkpoints that were trained elsewhere"),
     "export": Command("stages.export", "write a fine-tuned model for diffusers and other programs"),
     "votes": Command("stages.votes", "make a blinded form for raters, and analyse their votes"),
     "parity": Command("stages.parity", "compare the stages with a set of reference numbers"),

@@ -92,11 +92,16 @@ class _Chosen:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Their rows without the pixels, in table order. Raises InputError where there are none."""
+        """Their rows without the pixels, in table order. Raises InputError where there are none, and no `encode.side`
+        says how large sampled images are.
+        """
         columns = ["image_id", "caption", "split", "source", "width", "height"]
         rows = [row for row in tables.read(self.path, tables.IMAGES, columns=columns).to_pylist() if self._has(row)]
-        if not rows:
-            raise InputError(f"{self.path}: no image of splits {' and '.join(SPLITS)}, expected at least one to encode")
+        if not rows and self.settings.side is None:
+            raise InputError(
+                f"{self.path}: no image of splits {' and '.join(SPLITS)}, expected at least one to encode, or"
+                " encode.side: the side of the images that are sampled"
+            )
         return rows
 
     @cached_property
@@ -157,7 +162,13 @@ def _conditioning(model: DiffusionModel, texts: list[str], size: int, state: Sta
 def _posteriors(
     model: DiffusionModel, chosen: _Chosen, size: int, state: State
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Posterior means and standard deviations [N, C, h, w] on the CPU, and height and width of the images."""
+    """Posterior means and standard deviations [N, C, h, w] on the CPU, and height and width of the images.
+
+    Without images N is 0, and the shape that of the latents of an image of `encode.side`.
+    """
+    if not chosen.rows and (side := chosen.settings.side):
+        mean, std = model.vae.posterior(torch.zeros(1, 3, side, side, device=model.device))
+        return mean[:0].cpu(), std[:0].cpu(), (side, side)
 
     def make(batch: list[bytes]) -> Unit:
         pixels = pictures.tensor(batch, str(chosen.path))

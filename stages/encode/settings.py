@@ -17,5 +17,6 @@ class EncodeSettings(Settings):
     side: int | None = Field(
         default=None,
         ge=8,
-        description="images of pairs are cut to squares of so many pixels; null: the size of captioned images",
+        description="images of pairs are cut to squares of so many pixels; where a study has no images at all, the "
+        "side of those that are sampled; null: the size of captioned images",
     )

@@ -74,6 +74,8 @@ class Look:
     candidate: str | None
     reward: str
     rewards: tuple[str, ...]
+    trained: bool = True
+    """Whether the study trains a run."""
 
     @classmethod
     def of(cls, study: ReportStudy) -> Look:
@@ -81,7 +83,7 @@ class Look:
         candidate = study.report.candidate if study.report.candidate in study.methods else None
         return cls(
             _method_labels(study), _strategies(study.sample.strategies), _metrics(study), study.study.reference,
-            candidate, study.study.reward, study.report.rewards,
+            candidate, study.study.reward, study.report.rewards, bool(study.trained_runs),
         )  # fmt: skip
 
     @cached_property
@@ -139,7 +141,9 @@ class Look:
         return next((label for label in found if label), about.spelled(name))
 
     def role(self, reward: str) -> str:
-        """What a reward is to the study."""
+        """What a reward is to the study; of checkpoints alone it is not known what they were trained on."""
+        if not self.trained:
+            return "judge"
         return "trained on" if reward == self.reward else "never trained on"
 
     def axis(self, metric: str) -> str:

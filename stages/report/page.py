@@ -102,6 +102,8 @@ def headline(made: Sequence[cards.Card]) -> str:
 def alarm(data: ReportData) -> str:
     """Whether over-optimisation was seen: a reward that nobody trains on fell while the training reward still rose."""
     turns = probes.turns(data.study, data.log)
+    if not data.study.trained_runs:
+        return "Nothing was trained here, so there are no training logs."
     if not turns:
         return "The training logs hold no probe of a reward that is not trained on."
     rule = f"more than {probes.FALL:.0%} of its gain below its best probe, while the training reward went on rising"
@@ -113,7 +115,7 @@ def alarm(data: ReportData) -> str:
         view, mine = data.study.runs[run], [turn for turn in found if turn.run == run]
         falls = [f"{data.look.metric(t.reward)} {style.number(t.fall)} below that of step {t.best_step}" for t in mine]
         named.append(f"{data.look.method(view.method)} seed {view.seed} ({', '.join(falls)})")
-    count = f"{len(named)} of {len(data.study.runs)} runs"
+    count = f"{len(named)} of {len(data.study.trained_runs)} runs"
     return f"Over-optimisation: {count} ended with a reward that they were not trained on {rule}: {'; '.join(named)}."
 
 
@@ -126,6 +128,8 @@ def _about(data: ReportData) -> dict[str, object]:
         "name": study.study.name,
         "description": study.study.description,
         "reward": look.metric(look.reward),
+        "trained": bool(study.trained_runs),
+        "elsewhere": [look.method(run.method) for run in study.runs.values() if run.checkpoint is not None],
         "untrained": [look.metric(reward) for reward in untrained],
         "diversities": [look.metric(name) for name in report.diversities],
         "methods": [f"{look.method(m)} ({n} seed{'s' * (n > 1)})" for m, n in seeds.items()],

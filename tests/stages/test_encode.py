@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from stages import pictures, tables
+from stages.encode.encode import encode
+from stages.encode.settings import EncodeSettings
 from stages.encode.store import Encodings
 from stages.errors import InputError
 from stages.models.bases.texts import TextEncoder
@@ -59,6 +61,19 @@ def test_items_and_splits(encoded: Path) -> None:
     with pytest.raises(InputError, match=r"no image of split 'train' from source 'set 3', only from 'set 0', 'set 2'"):
         encodings.images("train", "set 3")
     assert encodings.latent_shape() == (4, 8, 8)
+
+
+def test_without_images_a_side_says_how_large_sampled_ones_are(encoded: Path, tmp_path: Path) -> None:
+    tables.write(tmp_path / "images.parquet", tables.table(tables.IMAGES, []), tables.IMAGES)
+    model = load_diffusion(load(encoded / "base.json"), tiny.CPU, ("vae", "text_encoder"))
+    read = encoded / "prompts.parquet", tmp_path / "images.parquet"
+    written = tmp_path / "encodings.safetensors", tmp_path / "index.parquet"
+    with pytest.raises(InputError, match=r"expected at least one to encode, or encode.side: the side of the images"):
+        encode(model, *read, *written, EncodeSettings())
+    encode(model, *read, *written, EncodeSettings(side=24))
+    encodings = Encodings(*written, tiny.CPU)
+    assert encodings.latent_shape() == (4, 12, 12)
+    assert [item.text for item in encodings.prompts("eval")] == ["a blue cross"]
 
 
 @torch.no_grad()

@@ -1,0 +1,148 @@
+"""`imagerefl evaluate`: a protocol, a base and checkpoints become a study, whose report shows them beside the base."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from project import ROOT
+from safetensors.torch import load_file, save_file
+
+from stages.errors import InputError
+from stages.study import load as check
+from tests import original_layout, tiny
+from tests.wiring.mini import call
+from workflow.evaluate import __main__ as command
+from workflow.evaluate import protocol
+from workflow.evaluate.study import study
+from workflow.files import Files, fill
+from workflow.plan import Plan
+
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
+TINY = ("side=16", "steps=4", "limit=3", "images=2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of the project with a tiny base, a network tuned from it in two forms, and a LoRA."""
+    root = tmp_path_factory.mktemp("evaluate")
+    (root / "shipped").symlink_to(ROOT / "shipped")
+    tiny.diffusion_folder(root / "base")
+    shutil.copytree(root / "base", root / "merged")
+    file = root / "merged/unet/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["conv_out.bias"] += 0.2
+    save_file(weights, file)
+    save_file(original_layout.original(root / "merged"), root / "single.safetensors")
+    (root / "lora").mkdir()
+    out, width = weights[f"{LAYER}.weight"].shape
+    draw = torch.Generator().manual_seed(1)
+    matrices = {"lora_A": torch.randn(2, width, generator=draw), "lora_B": torch.randn(out, 2, generator=draw)}
+    named = {f"unet.{LAYER}.{name}.weight": value for name, value in matrices.items()}
+    save_file(named, root / "lora/pytorch_lora_weights.safetensors")
+    (root / "prompts.txt").write_text("a red circle\na blue square\na green cross\n")
+    return root
+
+
+def evaluate(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """The command line."""
+    monkeypatch.setattr(sys, "argv", ["imagerefl evaluate", *words])
+    command.main()
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The studies that the command hands to Snakemake, whose jobs are then run in this process."""
+    files: list[Path] = []
+
+    def run(file: Path, cores: str, dry_run: bool) -> None:
+        files.append(file)
+        plan = Plan.read(file)
+        for _, stage, name in plan.jobs():
+            words = shlex.split(fill(Files(plan.layout).command(stage), name).replace("{P}", str(file)))
+            call(words[2], *words[3:])
+
+    monkeypatch.setattr(command, "_run", run)
+    return files
+
+
+def test_three_forms_of_checkpoints(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a folder without a study of one's own to the report."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("LINEAGE", "off")
+    files = started(monkeypatch)
+    changes = [word for change in TINY for word in ("--set", change)]
+    checkpoints = [word for name in ("lora", "merged", "single.safetensors") for word in ("--checkpoint", name)]
+    evaluate(monkeypatch, "--base", "base", *checkpoints, *changes)
+    [file] = files
+    out = file.parent
+    numbers = json.loads((out / "report/metrics.json").read_text())
+    assert list(numbers["runs"]) == ["lora", "merged", "single"]
+    images = {name: pq.read_table(out / f"samples/{name}.parquet")["image"] for name in ("lora", "merged", "single")}
+    assert images["merged"] == images["single"] != images["lora"]
+    assert len(images["lora"]) == 3 * 2 * 2  # prompts, images, and the checkpoint alone and combined with the base
+    said = f"protocol {protocol.load('shapes', TINY).id}, changed: limit None -> 3, images 6 -> 2, steps 20 -> 4"
+    page = (out / "report/index.html").read_text().replace("&gt;", ">")
+    assert "proxy reward (judge)" in page and "trained on" not in page.split("<script")[0]
+    assert "What lora and merged and single were fine-tuned on is not known here." in page
+    assert said in page and f"{said}, side 32 -> 16" in file.read_text()
+    told = capsys.readouterr().out
+    assert f"study: {file}" in told and f"report: {out / 'report/index.html'}" in told
+
+
+@pytest.mark.parametrize("name", protocol.names())
+def test_every_protocol_makes_a_valid_study(place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(place)
+    made = protocol.load(name)
+    prompts = None if made.settings.prompts["kind"] == "shapes" else Path("prompts.txt")
+    content = study(made, Path("base"), [Path("lora")], prompts)
+    Path("study.yaml").write_text(yaml.safe_dump(content))
+    found = check("study.yaml")
+    assert found.study.name == f"evaluate-{made.id}-base" and not found.trained
+    assert found.sample.samples_per_prompt == made.settings.images and found.sample.steps == made.settings.steps
+    page = (ROOT / "docs/evaluate.md").read_text()
+    assert f"| `{name}` | `{made.id}` |" in page, "the table of protocols has another id"
+
+
+@pytest.mark.parametrize("change", ["limit=5", "images=3", "steps=21", "sampler=ddim", "guidance=2.0", "seed=1"])
+def test_a_changed_setting_changes_the_id_and_is_said(change: str) -> None:
+    before, after = protocol.load("shapes"), protocol.load("shapes", [change])
+    key, _, value = change.partition("=")
+    assert before.id != after.id and after.said.endswith(f" -> {value}") and key in after.said
+    assert before.said == f"protocol {before.id}, unchanged"
+
+
+def test_words_do_not_change_the_id(tmp_path: Path) -> None:
+    """Nor does a setting that is given as it is."""
+    raw: dict[str, Any] = yaml.safe_load((protocol.FOLDER / "shapes.yaml").read_text())
+    (tmp_path / "shapes.yaml").write_text(yaml.safe_dump(raw | {"description": "other words"}))
+    assert protocol.load(str(tmp_path / "shapes.yaml"), ["steps=20"]).said == protocol.load("shapes").said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--base", "nowhere", "--checkpoint", "lora"], "--base nowhere: no such folder"),
+        (["--base", "base", "--checkpoint", "nowhere"], r"study.yaml: runs.nowhere.checkpoint: nowhere: no such file"),
+        (["--base", "base", "--checkpoint", "lora", "--protocol", "shape"], "unknown protocol; did you mean 'shapes'"),
+        (["--base", "base", "--checkpoint", "lora", "--set", "step=3"], "--set step=3: expected KEY=VALUE; did you me"),
+        (["--base", "base", "--checkpoint", "lora", "--set", "steps=x"], "--set: steps: expected a number, found text"),
+        (["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench"], "needs its prompts; name their file"),
+        (["--base", "base", "--checkpoint", "lora", "--prompts", "prompts.txt"], "has prompts of its own; leave it ou"),
+        (["--base", "base", "--checkpoint", "lora", "--checkpoint", "x/lora"], "would call it 'lora', as lora; rename"),
+    ],
+)
+def test_refusals(place: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
+    monkeypatch.chdir(place)
+    started(monkeypatch)
+    with pytest.raises(InputError, match=message):
+        evaluate(monkeypatch, *words)

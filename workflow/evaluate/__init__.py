@@ -1,0 +1,1 @@
+"""Evaluate checkpoints by a protocol: a study file is written, and the workflow runs it."""

@@ -1,0 +1,71 @@
+"""Evaluate checkpoints that were trained elsewhere by a protocol: sample, measure and report on them beside the base.
+
+Writes a study file and runs it by Snakemake, so an interrupted evaluation goes on where it was, and a second one with
+other checkpoints of the same base and protocol samples only what is new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from stages.errors import InputError
+from stages.places import missing
+from stages.runtime import run_stage, whole_file
+from stages.study import load as check
+from workflow.evaluate import protocol
+from workflow.evaluate.study import study
+from workflow.layout import Layout
+
+HEAD = "# Written by `imagerefl evaluate`: {said}.\n"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="imagerefl evaluate", description=__doc__, formatter_class=_Plain)
+    parser.add_argument("--base", type=Path, required=True, help="diffusers folder of the base")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, action="append", help="LoRA, diffusers folder or single file; repeat"
+    )
+    parser.add_argument("--protocol", default="shapes", help=f"{', '.join(protocol.names())}, or a file of your own")
+    parser.add_argument("--prompts", type=Path, help="the protocol's prompts, where it ships none")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the protocol; repeat")
+    parser.add_argument("--cores", default="all", help="jobs at a time (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="write the study file, and say what would run")
+    args = parser.parse_args()
+    if fault := missing(str(args.base), "folder"):
+        raise InputError(f"--base {args.base}: {fault}")
+    chosen = protocol.load(args.protocol, args.set)
+    content = study(chosen, args.base, args.checkpoint, args.prompts)
+    file = Path("out") / content["study"]["name"] / "study.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as partial:
+        text = yaml.safe_dump(content, sort_keys=False, width=118)
+        partial.write_text(HEAD.format(said=chosen.said) + text, encoding="utf-8")
+    check(file)
+    print(f"{chosen.said}\nstudy: {file}", flush=True)
+    _run(file, args.cores, args.dry_run)
+    if not args.dry_run:
+        print(f"report: {Layout.read(file).out('report/index.html')}")
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def _run(file: Path, cores: str, dry_run: bool) -> None:
+    """Snakemake on the study; its own lines say how far it is. Ends with its exit code where that is not 0."""
+    words = ["--cores", cores, "--config", f"study={file}", "--quiet", "rules", *(["--dry-run"] if dry_run else [])]
+    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run([sys.executable, "-m", "snakemake", *words], env=environment)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+if __name__ == "__main__":
+    run_stage(main)

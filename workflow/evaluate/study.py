@@ -1,0 +1,80 @@
+"""The study that evaluates checkpoints by a protocol: they and the base are sampled and judged, nothing is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.errors import InputError
+from stages.names import LONGEST
+from workflow.evaluate.protocol import Protocol
+
+
+def study(protocol: Protocol, base: Path, checkpoints: Sequence[Path], prompts: Path | None) -> dict[str, Any]:
+    """The content of the study file. Raises InputError where the protocol needs prompts and none are named, and for two
+    checkpoints of one name.
+    """
+    own = protocol.settings
+    source = _source(protocol, prompts)
+    runs = _runs(checkpoints)
+    middle = own.steps // 2
+    strategies: dict[str, dict[str, Any]] = {"tuned": {"kind": "tuned", "guidance": own.guidance}}
+    if middle:
+        both = {"base_guidance": own.base_guidance, "guidance": own.guidance}
+        strategies["combined"] = {"kind": "combined", "k": [middle], **both}
+    return {
+        "study": {
+            "name": f"evaluate-{protocol.id}-{_name(base)}"[:LONGEST],
+            "description": f"{own.description} ({protocol.said})", "seed": own.seed,
+            "reward": own.reward, "heldout": own.heldout, "reference": next(iter(runs)),
+        },
+        "world": {},
+        "curate": {"images": None, "pairs": None, "prompts": {"train": source, "eval": source}},
+        "prepare": {
+            "import": {"base": {"kind": "diffusers", "folder": str(base)}, **own.judges},
+            "train": {"vae": {}, "base": {}, "clip": {}, "consistency": {}},
+        },
+        "score": {"rewards": []},
+        "encode": {"side": own.side},
+        "finetune": {}, "methods": {}, "runs": runs,
+        "sample": {
+            "steps": own.steps, "sampler": own.sampler, "samples_per_prompt": own.images,
+            "guidance": sorted({1.0, own.base_guidance}), "strategies": strategies,
+        },
+        "measure": {"rewards": list(own.rewards), "text_image": own.text_image, "features": own.features},
+        "report": {"rewards": list(own.rewards), "diversities": list(own.diversities)},
+    }  # fmt: skip
+
+
+def _source(protocol: Protocol, prompts: Path | None) -> dict[str, Any]:
+    """The source of the evaluation prompts."""
+    source, limit = dict(protocol.settings.prompts), protocol.settings.limit
+    if "path" not in source and prompts is not None:
+        raise InputError(f"--prompts {prompts}: protocol {protocol.name} has prompts of its own; leave it out")
+    if "path" in source and prompts is None:
+        raise InputError(f"--prompts: protocol {protocol.name} needs its prompts; name their file")
+    if prompts is not None:
+        source["path"] = str(prompts)
+    return source if limit is None else source | {"limit": limit}
+
+
+def _runs(checkpoints: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """An entry of `runs` for every checkpoint, under the name of its file or folder."""
+    runs: dict[str, dict[str, str]] = {}
+    for place in checkpoints:
+        name = _name(place)
+        name = f"{name}-checkpoint" if name == "base" else name
+        if name in runs:
+            raise InputError(
+                f"--checkpoint {place}: tables would call it {name!r}, as {runs[name]['checkpoint']}; rename one"
+            )
+        runs[name] = {"checkpoint": str(place)}
+    return runs
+
+
+def _name(place: Path) -> str:
+    """The name of a file or folder as studies may have it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", place.resolve().name.removesuffix(".safetensors"))
+    return plain.lstrip("-_")[:LONGEST] or "checkpoint"
