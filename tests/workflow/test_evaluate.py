@@ -93,7 +93,7 @@ def test_three_forms_of_checkpoints(
     said = f"protocol {protocol.load('shapes', TINY).id}, changed: limit None -> 3, images 6 -> 2, steps 20 -> 4"
     page = (out / "report/index.html").read_text().replace("&gt;", ">")
     assert "proxy reward (judge)" in page and "trained on" not in page.split("<script")[0]
-    assert "What lora and merged and single were fine-tuned on is not known here." in page
+    assert "What lora, merged, single were fine-tuned on is not known here." in page
     assert said in page and f"{said}, side 32 -> 16" in file.read_text()
     told = capsys.readouterr().out
     assert f"study: {file}" in told and f"report: {out / 'report/index.html'}" in told
