@@ -81,6 +81,11 @@ VARIANTS = {
         "start_14",
     },
     "shapes-rl": set(),
+    "shapes-preference": {
+        *("refl", "imagerefl", "sqdf"),  # at the rates of shapes-rl
+        *("ipo", "sdpo", "adaptive", "balanced", "dpo_soft"),  # as dpo
+        *("smpo", "rwsft"),  # as inpo, as sft
+    },
 }
 """Methods of a study that were not swept: variants of methods that were, at their rates."""
 
