@@ -32,6 +32,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "emoji-fine",
         "emoji-search",
         "shapes-online",
+        "shapes-preference",
         "shapes-rl",
         "shapes-steps",
         pytest.param("shapes-claims", marks=pytest.mark.slow),
