@@ -122,15 +122,17 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
         for row in read(out / f"runs/{run}/train_log.parquet").to_dict("records"):
             if row["term"].startswith("probe_"):
                 probes.setdefault((run, row["step"]), {})[row["term"]] = row["value"]
-    audit.table("training.csv", ["run", "step"], read_csv(report / "plots/training.csv"), probes)
+    if len(elsewhere) < len(raw["runs"]):
+        audit.table("training.csv", ["run", "step"], read_csv(report / "plots/training.csv"), probes)
     numbers = {(key,): {"value": value} for key, value in _headline(own, findings, raw)}
     kept = list(_flat(read_json(report / "metrics.json")))
     audit.table("metrics.json", ["name"], pd.DataFrame(kept, columns=["name", "value"]), numbers)
     cells = {"/".join(key): value for key, value in [*findings.items(), *differences.items(), *estimates.items()]}
     _page(audit, report / "index.html", cells)
     accuracies = dict(_accuracy(raw, out))
-    kept = pd.DataFrame([read_json(out / f"scores/{name}.json") for (name,) in accuracies])
-    audit.table("pair accuracy", ["reward"], kept, accuracies)
+    if accuracies:
+        kept = pd.DataFrame([read_json(out / f"scores/{name}.json") for (name,) in accuracies])
+        audit.table("pair accuracy", ["reward"], kept, accuracies)
     if store.is_file():
         logged = {
             ("report", *k): v

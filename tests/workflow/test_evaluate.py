@@ -97,6 +97,8 @@ def test_three_forms_of_checkpoints(
     assert said in page and f"{said}, side 32 -> 16" in file.read_text()
     told = capsys.readouterr().out
     assert f"study: {file}" in told and f"report: {out / 'report/index.html'}" in told
+    call("stages.audit", "--params", file, "--store", "none.db")
+    assert " numbers compared, 0 differ" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", protocol.names())

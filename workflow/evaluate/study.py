@@ -31,7 +31,7 @@ def study(protocol: Protocol, base: Path, checkpoints: Sequence[Path], prompts: 
             "reward": own.reward, "heldout": own.heldout, "reference": next(iter(runs)),
         },
         "world": {},
-        "curate": {"images": None, "pairs": None, "prompts": {"train": source, "eval": source}},
+        "curate": {"images": None, "pairs": None, "prompts": {"train": source, "eval": dict(source)}},
         "prepare": {
             "import": {"base": {"kind": "diffusers", "folder": str(base)}, **own.judges},
             "train": {"vae": {}, "base": {}, "clip": {}, "consistency": {}},
