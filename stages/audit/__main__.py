@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stages.audit.agreement import OVER, agreement
 from stages.audit.documents import documents
 from stages.audit.reading import Frame, complete, query, read, read_csv, read_json, require_sections
 from stages.audit.statistics import Finding, Study, setting, side
@@ -111,6 +112,10 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
                 differences[*point, metric, other[0]] = own.interval(own.drawn(*sides))
     rowed = {key: _ends(value) | {"clear": side(value)} for key, value in differences.items()}
     audit.table("differences.csv", [*POINT, "metric", "against"], read_csv(report / "differences.csv"), rowed)
+    ranked = {key: value for over in OVER for key, value in agreement(own, raw, rows, over)}
+    said = {(key[0].removeprefix("rank_"), *key[1:]): _ends(value) for key, value in ranked.items()}
+    named = ["over", *POINT, "judge", "against"]
+    audit.table("judges.csv", named, read_csv(report / "judges.csv"), said)
     findings, places, probes = dict(own.findings()), {}, {}
     for key in dict.fromkeys(point[:2] for point in own.points):
         if own.role(key[1]) in ("curve", "base" if key[0] == "base" else "curve"):
@@ -127,7 +132,8 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     numbers = {(key,): {"value": value} for key, value in _headline(own, findings, raw)}
     kept = list(_flat(read_json(report / "metrics.json")))
     audit.table("metrics.json", ["name"], pd.DataFrame(kept, columns=["name", "value"]), numbers)
-    cells = {"/".join(key): value for key, value in [*findings.items(), *differences.items(), *estimates.items()]}
+    numbered = [*findings.items(), *differences.items(), *estimates.items(), *ranked.items()]
+    cells = {"/".join(key): value for key, value in numbered}
     _page(audit, report / "index.html", cells)
     accuracies = dict(_accuracy(raw, out))
     if accuracies:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.audit.agreement import agreement
 from stages.audit.reading import read
 from stages.audit.statistics import Finding, Study
 from stages.params import read_study
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 LAST = 0.2
 """The share of a run's optimizer steps that the end of its training log is a mean over."""
 
-LABELS = {"alone": 1, "curve": 1, "metric": 2, "reward": 3, "best reward": 3}
+LABELS = {"alone": 1, "curve": 1, "judges": 1, "metric": 2, "reward": 3, "best reward": 3}
 """Columns of labels of a table, by the name of its first one."""
 
 
@@ -33,14 +34,14 @@ def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
     }
     ends = {("training", *key): {"end": value} for key, value in ends_of_training(results).items()}
     kept = dict(own.findings())
-    _readme(audit, results, own, kept)
+    _readme(audit, results, own, kept, raw)
     listed = _quotes(quotes) if quotes else []
     _documents(audit, [row for row in listed if row["results"] == results.name], means | ends | kept)
     for name, pair in (raw["report"].get("comparisons") or {}).items():  # the claims put to two other methods
         report = raw["report"] | {"candidate": pair["candidate"], "long": None, "ablations": []}
         other = Study(raw | {"report": report, "study": raw["study"] | {"reference": pair["reference"]}}, rows)
         found = dict(other.findings())
-        _readme(audit, results / name, other, found)
+        _readme(audit, results / name, other, found, raw)
         _documents(audit, [row for row in listed if row["results"] == f"{results.name}/{name}"], found)
 
 
@@ -77,7 +78,9 @@ def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
         yield from [-value for value in values[:1] + values[:0:-1]] if name.startswith("-") else values
 
 
-def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...], Finding]) -> None:
+def _readme(
+    audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...], Finding], raw: Mapping[str, Any]
+) -> None:
     """The tables of a README, row by row; rows stand in the order of `findings.parquet` beside it."""
     order = read(folder / "findings.parquet")
     keys = [
@@ -104,8 +107,10 @@ def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...],
         elif key[0] in ("gap", "ablation"):
             rows["curve"] += [[]] if key[3:] == (own.report["rewards"][0], own.report["diversities"][0]) else []
             rows["curve"][-1] += _ends(one)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    rows["judges"] = _ranked(own, raw) if "\n| judges |" in text else []
     kind = ""
-    for line in (folder / "README.md").read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
         if cells and cells[0] in LABELS:
             kind = cells[0]
@@ -115,6 +120,14 @@ def _readme(audit: Audit, folder: Path, own: Study, found: dict[tuple[str, ...],
                 " ; ".join(cells[LABELS[kind] :]),
                 rows[kind].pop(0) if rows[kind] else [],
             )
+
+
+def _ranked(own: Study, raw: Mapping[str, Any]) -> list[list[float]]:
+    """The rank correlations of every pair of judges over prompts: those of all points in one row."""
+    rows: dict[tuple[str, ...], list[float]] = {}
+    for key, found in agreement(own, raw, None, "prompts"):
+        rows.setdefault(key[-2:], []).extend(_ends(found))
+    return list(rows.values())
 
 
 def _ends(found: Finding, prefix: str = "") -> list[float]:

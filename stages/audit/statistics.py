@@ -44,7 +44,8 @@ class Study:
         self.limit = self.base(self.leading)
 
     @cache  # noqa: B019 - a study lives as long as the process
-    def _draws(self, name: str, count: int) -> np.ndarray:
+    def draws(self, name: str, count: int) -> np.ndarray:
+        """[resamples, count]: how often each of `count` is drawn in every resample, as the report draws."""
         random = np.random.default_rng(seed_from(name, self.study.get("seed", 0), count))
         return random.multinomial(count, np.full(count, 1 / count), size=self.size)
 
@@ -56,11 +57,11 @@ class Study:
         anew, means = self.report.get("resample") == "prompts_and_seeds", []
         for scores in sides:
             n = len(scores)
-            chosen = self._draws("training seeds", n) if anew and n > 1 else np.ones((self.size, n))
+            chosen = self.draws("training seeds", n) if anew and n > 1 else np.ones((self.size, n))
             alone = np.eye(n) if n == seeds else np.ones((seeds, n))
             means.append(average(np.vstack([np.ones(n), chosen, alone])[:, None], scores.T))
         prompts = means[0].shape[1]
-        weights = np.vstack([np.ones(prompts), self._draws("bootstrap", prompts), np.ones((seeds, prompts))])
+        weights = np.vstack([np.ones(prompts), self.draws("bootstrap", prompts), np.ones((seeds, prompts))])
         return average(weights, means[0] - means[1] if len(means) > 1 else means[0])
 
     def interval(self, drawn: np.ndarray) -> Finding:

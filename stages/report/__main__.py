@@ -51,7 +51,7 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read and draw everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import data, files, interactive, page, provenance
+    from stages.report import data, files, interactive, judges, page, provenance
     from stages.report.timeline import timeline
 
     found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
@@ -69,6 +69,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     files.write_json(out / "metrics.json", numbers)
     files.write_csv(out / "summary.csv", files.summary(found.findings))
     files.write_csv(out / "differences.csv", files.differences(found.findings))
+    files.write_csv(out / "judges.csv", judges.rows(found))
     job.metrics(_flat(numbers))
     jobs = timeline(Path(job.record.folder), leave_out=job.record.title)
     page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block)
@@ -92,6 +93,7 @@ def _linked(study: ReportStudy, folders: Folders, figures: list[figure.Figure]) 
     found = [
         ("every metric of every setting", folders.out / "summary.csv"),
         ("paired differences", folders.out / "differences.csv"),
+        ("rank correlations of the judges", folders.out / "judges.csv"),
         *(
             (f"numbers of the figure “{one.about.title}”", folders.out / one.about.table)
             for one in figures

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from stages.report import passing, style
+from stages.report import judges, passing, style
+from stages.report.agreement import PROMPTS
 from stages.report.claims import POWER, Interval, State
 from stages.report.data import ReportData
 from stages.report.findings import Claim, Finding
@@ -43,7 +44,23 @@ def account(data: ReportData) -> str:
     if ablations := data.findings.curves("ablation"):
         title = f"## Ablations: the same gap to {candidate}'s {strategy}, on the training seeds that both have"
         parts += [title, _curves(data, ablations)]
+    parts += _judges(data)
     return "\n\n".join(parts) + "\n"
+
+
+def _judges(data: ReportData) -> list[str]:
+    """Which judges are not independent, and the rank correlation of every pair over mean scores of prompts."""
+    points, pairs = judges.matrix(data, PROMPTS)
+    lines = "\n".join(f"- {line}" for line in judges.warnings(data))
+    if not pairs:
+        return ["## Judges", lines] if lines else []
+    rows = [
+        [judges.pair_label(data, pair), *("–" if one is None else _interval(one.interval) for one in found)]
+        for pair, found in pairs
+    ]
+    head = ["judges", *(judges.name(data, point) for point in points)]
+    title = "## Judges: rank correlation (Spearman) over mean scores of prompts"
+    return [part for part in (title, lines, _table(head, rows)) if part]
 
 
 def verdicts(data: ReportData) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stages.report.data import ReportData
 
 PAGE_FILES = ("index.html", "metrics.json")
-TABLE_FILES = ("summary.csv", "differences.csv")
+TABLE_FILES = ("summary.csv", "differences.csv", "judges.csv")
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 NAN = math.nan
 CLAIMS = ("raises", "trade", "best", "above", "parts_company")
-"""The claims in their order. The other kinds of findings are `estimate`, `difference`, `gap`, `best_gap`, `ablation`
-and `best_passed` (`best` over diversity among images that pass)."""
+"""The claims in their order. The other kinds of findings are `estimate`, `difference`, `gap`, `best_gap`, `ablation`,
+`best_passed` (`best` over diversity among images that pass), `rank_prompts` and `rank_images` (of two judges)."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,13 @@ class Finding:
 
     `about` is a claim, or `estimate` (the metric itself), `difference` (paired, to `against`), `gap` (mean reward gap
     of a curve to the reference method's leading one), `best_gap` (best-reward gap of a method's leading curve to the
-    same) or `ablation` (the mean gap to the candidate's). `metric` at equal `at_equal` (of `best` and `best_gap`: at no
-    less), where that is a diversity. `detectable` is the smallest effect that a claim could have shown, `p` a two-sided
-    p-value, `p_adjusted` the same after Holm's correction; `main` marks the pair of a claim that was named beforehand.
-    `value` is the strategy's free setting where the finding is about one point, NaN where it is about a curve. `area`
-    is the integral whose mean is the gap. `per_seed` are the values of the single training seeds. `nfe` and `seconds`
-    are means per image.
+    same), `ablation` (the mean gap to the candidate's), `rank_prompts` or `rank_images` (the rank correlation of the
+    judge `metric` with the judge `against`, over mean scores of prompts or over single images). `metric` at equal
+    `at_equal` (of `best` and `best_gap`: at no less), where that is a diversity. `detectable` is the smallest effect
+    that a claim could have shown, `p` a two-sided p-value, `p_adjusted` the same after Holm's correction; `main` marks
+    the pair of a claim that was named beforehand. `value` is the strategy's free setting where the finding is about one
+    point, NaN where it is about a curve. `area` is the integral whose mean is the gap. `per_seed` are the values of the
+    single training seeds. `nfe` and `seconds` are means per image.
     """
 
     about: str
@@ -70,6 +71,8 @@ class Finding:
         """What the finding is about, as one text: `refl/combined/k=10/proxy`, `gap/refl/aig/proxy/clip_diversity`."""
         if self.about in ("estimate", "difference"):
             parts = (self.method, self.strategy, self.setting, self.metric, self.against)
+        elif self.setting:
+            parts = (self.about, self.method, self.strategy, self.setting, self.metric, self.against)
         else:
             parts = (self.about, self.method, self.strategy, *self.axes)
         return "/".join(filter(None, parts))

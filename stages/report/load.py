@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as compute
 
 from stages import tables
 from stages.errors import InputError
@@ -64,7 +65,9 @@ class Measurements:
     `arrays` holds, for metrics with one score per prompt, means over the samples of a prompt: (training seeds,
     prompts), NaN where a prompt has none. `summaries` holds what `measure` summarised, averaged over training seeds.
     `base` is the base model as the end of the leading strategy's curves; `identity` the id of the evaluation (prompts,
-    noise, judges, formulas) that all numbers share; `labels` the settings as the samples name them (`k=10`).
+    noise, judges, formulas) that all numbers share; `labels` the settings as the samples name them (`k=10`). `images`
+    holds, of points that are no curve's (the base, tuned networks), the scores that judges give single images:
+    (training seeds, prompts, samples), NaN where an image has none.
     """
 
     prompts: tuple[str, ...]
@@ -76,6 +79,7 @@ class Measurements:
     base: Point
     identity: str
     steps: int
+    images: Mapping[tuple[Point, str], np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
@@ -111,7 +115,9 @@ def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) ->
     """
     runs = {BASE: (BASE, 0)} | {name: (run.method, run.seed) for name, run in study.runs.items()}
     identity = _identity([measures / f"{run}{kind}.parquet" for run in runs for kind in ("", ".summary")])
-    scored = {run: _by_prompt(measures / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
+    tabled = {run: _scores(measures / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
+    scored = {run: _by_prompt(table) for run, table in tabled.items()}
+    single = [row for table in tabled.values() for row in _of_images(table, look, study.judges)]
     summed = {run: _summary(measures / f"{run}.summary.parquet", run, *whose) for run, whose in runs.items()}
     costs = {run: _costs(samples / f"{run}.parquet", run, *whose) for run, whose in runs.items()}
     _refuse_other_prompts(scored, measures)
@@ -125,6 +131,7 @@ def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) ->
         prompts=prompts,
         seeds=seeds,
         arrays=_arrays(rows, seeds, prompts),
+        images=_image_arrays(single, seeds, prompts),
         summaries=_mean_intervals(summaries),
         costs=_mean_costs([row for part in costs.values() for row in part]),
         labels=labels,
@@ -167,12 +174,25 @@ def _refuse_other_prompts(scored: Mapping[str, list[dict[str, Any]]], measures: 
             )
 
 
-def _by_prompt(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
-    """Rows with the mean score per prompt."""
+def _scores(path: Path, run: str, method: str, seed: int) -> pa.Table:
+    """The scores of images and of prompts of a run."""
     rows = tables.read(path, tables.MEASURES)
     _refuse_foreign(path, rows, run, method, seed)
     _refuse_unsound(path, rows, ["prompt_id", "sample"], "score")
-    rows = rows.filter(rows["prompt_id"].is_valid())
+    return rows.filter(rows["prompt_id"].is_valid())
+
+
+def _of_images(rows: pa.Table, look: Look, judges: Iterable[str]) -> list[dict[str, Any]]:
+    """The scores of single images by judges, of strategies that make no curve."""
+    names = rows["strategy"].unique().to_pylist()
+    alone = [name for name in names if look.strategy(name).about.role != "curve"]
+    chosen = rows.filter(compute.is_in(rows["strategy"], pa.array(alone, pa.string())))
+    chosen = chosen.filter(compute.is_in(chosen["metric"], pa.array(judges, pa.string())))
+    return chosen.filter(chosen["sample"].is_valid()).to_pylist()
+
+
+def _by_prompt(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows with the mean score per prompt."""
     keys = [*KEYS, "prompt_id", "metric"]
     return rows.group_by(keys, use_threads=False).aggregate([("score", "mean")]).to_pylist()
 
@@ -210,6 +230,21 @@ def _arrays(
         if key not in found:
             found[key] = np.full((len(mine), len(prompts)), np.nan)
         found[key][mine.index(row["train_seed"]), column[row["prompt_id"]]] = row["score_mean"]
+    return found
+
+
+def _image_arrays(
+    rows: Sequence[Mapping[str, Any]], seeds: Mapping[str, tuple[int, ...]], prompts: tuple[str, ...]
+) -> dict[tuple[Point, str], np.ndarray]:
+    column = {prompt: index for index, prompt in enumerate(prompts)}
+    place = {sample: index for index, sample in enumerate(sorted({row["sample"] for row in rows}))}
+    found: dict[tuple[Point, str], np.ndarray] = {}
+    for row in rows:
+        point, mine = _point(row), seeds[row["method"]]
+        key = point, row["metric"]
+        if key not in found:
+            found[key] = np.full((len(mine), len(prompts), len(place)), np.nan)
+        found[key][mine.index(row["train_seed"]), column[row["prompt_id"]], place[row["sample"]]] = row["score"]
     return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import cards, charts, curation, display, passing, probes, students, style
+from stages.report import agreement, cards, charts, curation, display, judges, passing, probes, students, style
 from stages.report.claims import POWER, State
 from stages.report.data import Background, ReportData
 from stages.report.figure import Figure
@@ -76,6 +76,7 @@ def write(
         "cards": made,
         "alarm": alarm(data),
         "disagreements": passing.warnings(data),
+        "not_independent": judges.warnings(data),
         "timeline": timeline,
         "people": background.people,
         "students": background.students,
@@ -178,6 +179,11 @@ def _tables(data: ReportData, background: Background) -> dict[str, object]:
         "training_table": display.training_cost(data),
         "curation_table": curation.curation_table(background.manifest),
         "accuracy_table": curation.accuracy_table(look, list(background.accuracies)),
+        "judge_table": judges.roles(data),
+        "agreement_tables": [
+            ("mean scores of prompts", judges.agreement(data, agreement.PROMPTS)),
+            ("single images", judges.agreement(data, agreement.IMAGES)),
+        ],
         "identity_table": display.identities(data, background.metric_ids),
         "student_table": students.table(background.students) if background.students else None,
     }

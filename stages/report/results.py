@@ -77,9 +77,9 @@ def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> N
 
 
 def scores(data: ReportData) -> Iterator[dict[str, object]]:
-    """The mean score of every prompt at every point, for the rewards and diversities of the report."""
+    """The mean score of every prompt at every point, for the rewards and diversities of the report and all judges."""
     evaluation = data.evaluation
-    axes = (*data.study.report.rewards, *data.study.report.diversities)
+    axes = (*data.study.report.rewards, *data.study.report.diversities, *data.study.judges)
     for (point, metric), values in evaluation.arrays.items():
         if metric not in axes:
             continue

@@ -14,6 +14,8 @@ from stages.params import Settings, nearest, read_study, validate
 
 FIGURES, GROUP = "stages.report.figures", "imagerefl.figures"
 """Where figures stand: a package here, and the group of entry points of installed packages."""
+CLIPSCORE = "clipscore"
+"""The metric that `measure.text_image` gives."""
 
 
 class GridSettings(Settings):
@@ -162,6 +164,8 @@ class _Scored(_View):
 
 
 class _Measured(_View):
+    rewards: tuple[str, ...] = ()
+    text_image: str | None = None
     set_metrics: tuple[str, ...] = ()
     interval: float = 0.95
 
@@ -234,6 +238,12 @@ class ReportStudy(_View):
     def trained_runs(self) -> tuple[str, ...]:
         """The runs that were trained here, and so have a training log."""
         return tuple(name for name, run in self.runs.items() if run.checkpoint is None)
+
+    @property
+    def judges(self) -> dict[str, str]:
+        """Every metric that scores single images by a model, and the name of the model."""
+        found = {name: name for name in (*self.report.rewards, *self.measure.rewards)}
+        return found | ({CLIPSCORE: self.measure.text_image} if self.measure.text_image else {})
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from stages.measure.settings import PASSED
-from stages.report import best, claims, curves, gaps
+from stages.report import agreement, best, claims, curves, gaps
 from stages.report.claims import Draws, Interval, Judgement
 from stages.report.curves import Curve
 from stages.report.findings import Finding, Findings
@@ -42,6 +42,7 @@ def find(study: ReportStudy, look: Look, evaluation: Measurements) -> Findings:
     rows = (
         *asked.estimates(), *asked.differences(), *asked.raises(), *asked.trades(), *asked.best(),
         *asked.above(), *asked.parts_company(), *asked.gaps, *asked.best_gaps(), *asked.ablations(),
+        *asked.agreement(),
     )  # fmt: skip
     return Findings(rows, study.study.reference)
 
@@ -190,6 +191,15 @@ class _Asked:
             curve = self._leading(name)
             if curve is not None and candidate is not None:
                 yield from self._against("ablation", curve, candidate, self._shared_seeds(name, candidate.method))
+
+    def agreement(self) -> Iterator[Finding]:
+        """The rank correlation of every pair of judges, on the images of the base and of every tuned network."""
+        judges = tuple(self.study.judges)
+        for kind, point, (judge, other), statistic in agreement.statistics(
+            judges, self.look, self.evaluation, self.bootstrap.draws
+        ):
+            interval = Interval.of(statistic, self.bootstrap.level)
+            yield self._of_point(kind, point, judge, interval, against=other)
 
     def _leading(self, method: str) -> Curve | None:
         return curves.leading(self.look, self.evaluation, method)

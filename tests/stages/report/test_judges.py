@@ -1,0 +1,201 @@
+"""Judges: their roles, how far they rank images alike, and the audit of these numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from report_fixture import Silent, folders, write_study
+from scipy.stats import spearmanr
+
+from stages.audit import agreement as audited
+from stages.audit.__main__ import POINT, Audit, _ends, _page
+from stages.audit.documents import documents
+from stages.audit.reading import read, read_csv
+from stages.audit.statistics import Study
+from stages.report import account, agreement, judges, results, settings
+from stages.report import data as reading
+from stages.report.__main__ import write_report
+from stages.report.claims import Draws
+from stages.report.data import ReportData
+from stages.report.load import Cost
+
+
+def draws(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+# --- the statistic ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_correlations_are_spearmans_of_the_repeated_sample(ties: bool) -> None:
+    scores, counts = draws(3, 12), np.random.default_rng(1).multinomial(12, np.full(12, 1 / 12), 5).astype(float)
+    scores = np.round(scores) if ties else scores
+    found = agreement.correlations(scores, counts)
+    for row, count in enumerate(counts.astype(int)):
+        wanted = spearmanr(np.repeat(scores, count, axis=1), axis=1).statistic
+        np.testing.assert_allclose(found[row], wanted, atol=1e-12)
+
+
+def test_known_correlations() -> None:
+    up = np.arange(6.0)
+    found = agreement.correlations(np.stack([up, np.exp(up), -up, np.ones(6)]), np.ones((1, 6)))[0]
+    assert found[0, 1] == pytest.approx(1) and found[0, 2] == pytest.approx(-1)
+    assert np.isnan(found[0, 3]) and np.isnan(found[3, 3])
+
+
+def test_order_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, scores = Draws.of(9, 100, 0).prompts, draws(2, 9, 4)
+    found = agreement.of_seed(weights, scores)
+    turned = np.random.default_rng(2).permutation(4)
+    np.testing.assert_allclose(agreement.of_seed(weights, scores[:, :, turned]), found, atol=1e-12)
+    monkeypatch.setattr(agreement, "CHUNK", 7)
+    np.testing.assert_allclose(agreement.of_seed(weights, scores), found, atol=1e-12)
+
+
+def test_images_that_a_judge_did_not_score_are_left_out() -> None:
+    scores = draws(2, 5, 3)
+    scores[1, 2, 0] = scores[0, 4, 1] = np.nan
+    kept = np.isfinite(scores).all(axis=0)
+    found = agreement.of_seed(np.ones((1, 5)) / 5, scores)[0, 0, 1]
+    assert found == pytest.approx(spearmanr(scores[0][kept], scores[1][kept]).statistic)
+
+
+def test_the_interval_narrows_with_prompts_and_holds_the_truth() -> None:
+    def ends(count: int) -> np.ndarray:
+        common = draws(count, 1)
+        pair = np.stack([common, common + draws(count, 1, seed=3)])
+        return np.quantile(agreement.of_seed(Draws.of(count, 400, 0).prompts, pair)[1:, 0, 1], [0.025, 0.975])
+
+    wide, narrow = ends(15), ends(240)
+    assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 2
+    assert narrow[0] < 6 / np.pi * np.arcsin(0.5**0.5 / 2) < narrow[1]  # of a Gaussian pair with correlation sqrt(1/2)
+
+
+# --- roles ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small study, with CLIPScore by the model that it trains on, and its report."""
+    made = write_study(tmp_path_factory.mktemp("judges"), prompts=6, runs=("refl-s0", "refl-s1", "imagerefl-s0"))
+    study = yaml.safe_load(made.read_text())
+    study["measure"] |= {"rewards": ["proxy", "heldout", "oracle"], "text_image": "proxy"}
+    study["report"] |= {"diversities": ["attribute_diversity"], "bootstrap": 150, "resample": "prompts_and_seeds"}
+    made.write_text(yaml.safe_dump(study, sort_keys=False))
+    write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(params: Path) -> ReportData:
+    where = folders(params)
+    return reading.read(settings.read(params), where.measures, where.samples, where.runs)
+
+
+def roles(found: ReportData) -> Mapping[str, tuple[str, ...]]:
+    return {judge.metric: judge.roles for judge in judges.judges(found.study, found.evaluation)}
+
+
+def test_a_judge_is_what_it_was_used_for(found: ReportData) -> None:
+    assert roles(found) == {
+        "proxy": ("trained on",), "clipscore": ("trained on",), "heldout": ("held out",), "oracle": ("held out",),
+    }  # fmt: skip
+    assert [line.partition(":")[0] for line in judges.warnings(found)] == ["proxy reward", "CLIPScore"]
+
+
+def test_a_judge_that_chose_images_is_said_to(found: ReportData) -> None:
+    point = next(point for point in found.evaluation.costs if point.strategy == "aig")
+    costs = dict(found.evaluation.costs) | {point: Cost(1.0, 1.0, 1, 4.0, ("heldout", "proxy"))}
+    searched = dataclasses.replace(found, evaluation=dataclasses.replace(found.evaluation, costs=costs))
+    assert roles(searched)["heldout"] == ("searched with",)
+    assert roles(searched)["proxy"] == ("trained on", "searched with")
+    lines = judges.warnings(searched)
+    assert any(line.startswith("held-out reward: chose among candidates in AIG") for line in lines) and len(lines) == 5
+
+
+# --- where they stand -------------------------------------------------------------------------------------------------
+
+
+def test_the_table_is_that_of_the_measures(params: Path, found: ReportData) -> None:
+    kept = pd.read_csv(folders(params).out / "judges.csv")
+    pairs = 6 * 3 * 2  # pairs of four judges; base and two methods; over prompts and images
+    assert len(kept) == pairs and set(kept["over"]) == {"prompts", "images"}
+    rows = pd.read_parquet(folders(params).measures / "refl-s1.parquet").query("strategy == 'tuned'")
+    other = pd.read_parquet(folders(params).measures / "refl-s0.parquet").query("strategy == 'tuned'")
+    wanted = []
+    for one in (rows, other):
+        table = one.pivot_table(index=["prompt_id", "sample"], columns="metric", values="score")
+        wanted.append(spearmanr(table["proxy"], table["oracle"]).statistic)
+    row = kept.query("method == 'refl' and over == 'images' and judge == 'proxy' and against == 'oracle'").iloc[0]
+    assert row["mean"] == pytest.approx(np.mean(wanted), rel=1e-5)
+    assert -1 <= row["low"] <= row["mean"] <= row["high"] <= 1
+    assert (row["role"], row["against_role"]) == ("trained on", "held out")
+
+
+def test_the_page_and_the_account_show_them(params: Path, found: ReportData) -> None:
+    page = (folders(params).out / "index.html").read_text()
+    assert 'id="judges"' in page and "Rank correlation over single images" in page
+    assert 'data-number="rank_images/refl/tuned/tuned/proxy/oracle"' in page
+    assert "proxy reward: the reward that methods were trained on" in page
+    text = account.account(found)
+    assert "| judges | base, guidance=1 | ReFL | ImageReFL |" in text
+    assert text.count("\n| proxy reward, ") == 3
+
+
+def audit(params: Path) -> tuple[Audit, dict[tuple[str, ...], dict[str, float]]]:
+    """The audit of the correlations alone, as `study` of the audit has it."""
+    raw, found = yaml.safe_load(params.read_text()), Audit()
+    where = folders(params)
+    rows = read(*(where.measures / f"{run}.parquet" for run in ("base", *raw["runs"])))
+    keys = ["run", "method", "train_seed", *POINT[1:], "prompt_id", "metric"]
+    own = Study(raw, rows.groupby(keys, sort=False)["score"].mean().reset_index())
+    ranked = {key: value for over in audited.OVER for key, value in audited.agreement(own, raw, rows, over)}
+    said = {(key[0].removeprefix("rank_"), *key[1:]): _ends(value) for key, value in ranked.items()}
+    found.table("judges.csv", ["over", *POINT, "judge", "against"], read_csv(where.out / "judges.csv"), said)
+    return found, ranked
+
+
+def test_the_audit_computes_the_same_and_names_what_differs(
+    params: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, ranked = audit(params)
+    assert found.count == 6 * 3 * 2 * 3 and not found.wrong, capsys.readouterr().out
+    page = (folders(params).out / "index.html").read_text()
+    cells = "".join(part.partition("</td>")[0] + "</td>" for part in page.split("<td")[1:] if '"rank_' in part[:200])
+    (tmp_path / "page.html").write_text("<td" + cells.replace(" data-number", "<td data-number"))
+    _page(found, tmp_path / "page.html", {"/".join(key): value for key, value in ranked.items()})
+    assert found.count == 6 * 3 * 2 * 3 * 2 and not found.wrong, capsys.readouterr().out
+    shutil.copytree(params.parent, tmp_path / "turned")
+    table = tmp_path / "turned/out/madeup/report/judges.csv"
+    kept = pd.read_csv(table)
+    kept.loc[3, "low"] += 0.01
+    kept.to_csv(table, index=False)
+    found, _ = audit(tmp_path / "turned/params.yaml")
+    assert found.wrong == 1 and "judges.csv: prompts" in capsys.readouterr().out
+
+
+def test_the_audit_of_kept_results_holds_the_account_to_them(
+    params: Path, found: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "docs/results/madeup"
+    (tmp_path / "studies").mkdir()
+    shutil.copy(params, tmp_path / "studies/madeup.yaml")
+    results.keep(found.study, params.parent / "out/madeup", kept)
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    checked = Audit()
+    documents(checked, kept, None)
+    assert not checked.wrong, capsys.readouterr().out
+    text = (kept / "README.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| held-out reward, oracle reward |"))
+    (kept / "README.md").write_text(text.replace(row, row.replace("+0.", "+0.9").replace("−0.", "−0.9")))
+    documents(checked, kept, None)
+    assert checked.wrong == 1 and "held-out reward, oracle reward" in capsys.readouterr().out
