@@ -36,19 +36,20 @@ def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
     kept = dict(own.findings())
     _readme(audit, results, own, kept, raw)
     listed = _quotes(quotes) if quotes else []
-    _documents(audit, [row for row in listed if row["results"] == results.name], means | ends | kept)
+    _documents(audit, own, [row for row in listed if row["results"] == results.name], means | ends | kept)
     for name, pair in (raw["report"].get("comparisons") or {}).items():  # the claims put to two other methods
         report = raw["report"] | {"candidate": pair["candidate"], "long": None, "ablations": []}
         other = Study(raw | {"report": report, "study": raw["study"] | {"reference": pair["reference"]}}, rows)
         found = dict(other.findings())
         _readme(audit, results / name, other, found, raw)
-        _documents(audit, [row for row in listed if row["results"] == f"{results.name}/{name}"], found)
+        _documents(audit, other, [row for row in listed if row["results"] == f"{results.name}/{name}"], found)
 
 
-def _documents(audit: Audit, quoted: list[dict[str, str]], found: dict[Any, Finding]) -> None:
+def _documents(audit: Audit, own: Study, quoted: list[dict[str, str]], found: dict[Any, Finding]) -> None:
     """What documents quote, by the keys of findings."""
-    known = {"/".join(key): value for key, value in found.items()}
+    plain = {"/".join(key): value for key, value in found.items()}
     for row in quoted:
+        known = plain | dict(_differences(own, row["numbers"]))
         whole = " ".join(Path(row["document"]).read_text(encoding="utf-8").split())
         text = row["text"] if row["text"] in whole else ""
         audit.text(f"{row['document']}: {row['text']!r}", text, list(_quoted(row["numbers"], known)))
@@ -76,6 +77,14 @@ def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
         found = known.get(key or field, {})
         values = [found.get(end, math.nan) for end in ([field] if key else ["mean", "low", "high"])]
         yield from [-value for value in values[:1] + values[:0:-1]] if name.startswith("-") else values
+
+
+def _differences(own: Study, numbers: str) -> Iterator[tuple[str, Finding]]:
+    """Of every `difference/A/B/METRIC` among the names of numbers: method A less method B, both tuned only."""
+    for name in numbers.split():
+        kind, *rest = name.removeprefix("-").rpartition(".")[0].split("/") if "." in name else name.split("/")
+        if kind.removeprefix("-") == "difference" and len(rest) == 3:
+            yield "/".join(["difference", *rest]), own.tuned_difference(*rest)
 
 
 def _readme(

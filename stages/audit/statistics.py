@@ -83,6 +83,13 @@ class Study:
         found = self.interval(self.drawn(*sides, seeds=max(map(len, sides))))
         return found | {"state": _state(found, sign), "note": []}
 
+    def tuned_difference(self, method: str, other: str, metric: str) -> Finding:
+        """The paired difference of two methods, tuned only, on the training seeds that both have."""
+        points = [self.tuned(name) for name in (method, other)]
+        if points[0] is None or points[1] is None:
+            return {"mean": math.nan, "low": math.nan, "high": math.nan, "seeds": []}
+        return self._change(metric, points[0], points[1], 1, self._shared(method, other))
+
     def _trade(self, metric: str, path: Sequence[Point], sign: int) -> Finding:
         whole = self._change(metric, path[-1], path[0], sign)
         steps = [self._change(metric, after, before, sign) for before, after in pairwise(path)]
