@@ -29,6 +29,8 @@ COMMANDS = {
     "doctor": Command("workflow.doctor", "say what this machine has, and what a study needs and lacks"),
     "estimate": Command("workflow.estimate", "time the networks of a study: hours, memory and disk of the rest"),
     "report": Command("stages.report", "write the page of a finished study again: imagerefl report [STUDY]"),
+    "compare": Command("stages.report.compare", "put finished studies of one evaluation on one frontier"),
+    "power": Command("stages.power", "say how many training seeds a comparison of methods needs"),
     "tune": Command("stages.tune", "try learning rates on training prompts"),
     "evaluate": Command("workflow.evaluate", "sample, measure and report on checkpoints that were trained elsewhere"),
     "export": Command("stages.export", "write a fine-tuned model for diffusers and other programs"),

@@ -1,0 +1,1 @@
+"""Several finished studies on one frontier, where they were measured in one evaluation."""
