@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as compute
 
 from stages import tables
 from stages.errors import InputError
@@ -186,9 +185,8 @@ def _of_images(rows: pa.Table, look: Look, judges: Iterable[str]) -> list[dict[s
     """The scores of single images by judges, of strategies that make no curve."""
     names = rows["strategy"].unique().to_pylist()
     alone = [name for name in names if look.strategy(name).about.role != "curve"]
-    chosen = rows.filter(compute.is_in(rows["strategy"], pa.array(alone, pa.string())))
-    chosen = chosen.filter(compute.is_in(chosen["metric"], pa.array(judges, pa.string())))
-    return chosen.filter(chosen["sample"].is_valid()).to_pylist()
+    chosen = np.isin(rows["strategy"].to_numpy(), alone) & np.isin(rows["metric"].to_numpy(), list(judges))
+    return rows.filter(pa.array(chosen & rows["sample"].is_valid().to_numpy())).to_pylist()
 
 
 def _by_prompt(rows: pa.Table) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def read(root: Path, **axes: list[str]) -> points.Compared:
+def read(root: Path, **axes: Any) -> points.Compared:
     names = ("shapes", "shapes-online")
     return points.read(
         [settings.read(root / "studies" / f"{name}.yaml") for name in names], [root / "out" / n for n in names], **axes
@@ -104,9 +105,10 @@ def test_the_page_stands_alone_and_names_every_study(
 
 
 def test_values_are_those_of_the_measures(root: Path) -> None:
-    table = points.rows(compared := read(root))
-    kept = pd.read_parquet(root / "out/shapes-online/measures/imagerefl-s0.parquet").query("setting == 'k=10'")
-    base = pd.read_parquet(root / "out/shapes/measures/base.parquet").query("setting == 'guidance=1'")
+    compared = read(root)
+    table: Any = points.rows(compared)
+    kept: Any = pd.read_parquet(root / "out/shapes-online/measures/imagerefl-s0.parquet").query("setting == 'k=10'")
+    base: Any = pd.read_parquet(root / "out/shapes/measures/base.parquet").query("setting == 'guidance=1'")
     mine, other = (rows.query("metric == 'oracle'").groupby("prompt_id")["score"].mean() for rows in (kept, base))
     row = table.query("study == 'shapes-online' and method == 'imagerefl' and setting == 'k=10' and metric == 'oracle'")
     assert row["mean"].item() == pytest.approx(mine.mean())
@@ -119,9 +121,8 @@ def test_values_are_those_of_the_measures(root: Path) -> None:
 
 def test_unbeaten_points_are_those_of_a_plain_loop(root: Path) -> None:
     compared = read(root, rewards=["oracle"], diversities=["clip_diversity"])
-    table = points.rows(compared).pivot(
-        index=["study", "method", "strategy", "setting", "unbeaten"], columns="metric", values="mean"
-    )
+    rows: Any = points.rows(compared)
+    table = rows.pivot(index=["study", "method", "strategy", "setting", "unbeaten"], columns="metric", values="mean")
     for index, (diversity, reward) in zip(table.index, table[["clip_diversity", "oracle"]].to_numpy(), strict=True):
         better = (table["oracle"] >= reward) & (table["clip_diversity"] >= diversity)
         more = (table["oracle"] > reward) | (table["clip_diversity"] > diversity)

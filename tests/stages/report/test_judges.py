@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,12 @@ from stages.report.data import ReportData
 from stages.report.load import Cost
 
 
+def spearman(*given: Any, **how: Any) -> Any:
+    """SciPy's coefficient, or matrix of them."""
+    found: Any = spearmanr(*given, **how)
+    return found.statistic
+
+
 def draws(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
@@ -40,7 +47,7 @@ def test_correlations_are_spearmans_of_the_repeated_sample(ties: bool) -> None:
     scores = np.round(scores) if ties else scores
     found = agreement.correlations(scores, counts)
     for row, count in enumerate(counts.astype(int)):
-        wanted = spearmanr(np.repeat(scores, count, axis=1), axis=1).statistic
+        wanted = spearman(np.repeat(scores, count, axis=1), axis=1)
         np.testing.assert_allclose(found[row], wanted, atol=1e-12)
 
 
@@ -65,7 +72,7 @@ def test_images_that_a_judge_did_not_score_are_left_out() -> None:
     scores[1, 2, 0] = scores[0, 4, 1] = np.nan
     kept = np.isfinite(scores).all(axis=0)
     found = agreement.of_seed(np.ones((1, 5)) / 5, scores)[0, 0, 1]
-    assert found == pytest.approx(spearmanr(scores[0][kept], scores[1][kept]).statistic)
+    assert found == pytest.approx(spearman(scores[0][kept], scores[1][kept]))
 
 
 def test_the_interval_narrows_with_prompts_and_holds_the_truth() -> None:
@@ -125,15 +132,15 @@ def test_a_judge_that_chose_images_is_said_to(found: ReportData) -> None:
 
 
 def test_the_table_is_that_of_the_measures(params: Path, found: ReportData) -> None:
-    kept = pd.read_csv(folders(params).out / "judges.csv")
+    kept: Any = pd.read_csv(folders(params).out / "judges.csv")
     pairs = 6 * 3 * 2  # pairs of four judges; base and two methods; over prompts and images
     assert len(kept) == pairs and set(kept["over"]) == {"prompts", "images"}
-    rows = pd.read_parquet(folders(params).measures / "refl-s1.parquet").query("strategy == 'tuned'")
-    other = pd.read_parquet(folders(params).measures / "refl-s0.parquet").query("strategy == 'tuned'")
+    rows: Any = pd.read_parquet(folders(params).measures / "refl-s1.parquet").query("strategy == 'tuned'")
+    other: Any = pd.read_parquet(folders(params).measures / "refl-s0.parquet").query("strategy == 'tuned'")
     wanted = []
     for one in (rows, other):
         table = one.pivot_table(index=["prompt_id", "sample"], columns="metric", values="score")
-        wanted.append(spearmanr(table["proxy"], table["oracle"]).statistic)
+        wanted.append(spearman(table["proxy"], table["oracle"]))
     row = kept.query("method == 'refl' and over == 'images' and judge == 'proxy' and against == 'oracle'").iloc[0]
     assert row["mean"] == pytest.approx(np.mean(wanted), rel=1e-5)
     assert -1 <= row["low"] <= row["mean"] <= row["high"] <= 1
@@ -175,7 +182,7 @@ def test_the_audit_computes_the_same_and_names_what_differs(
     assert found.count == 6 * 3 * 2 * 3 * 2 and not found.wrong, capsys.readouterr().out
     shutil.copytree(params.parent, tmp_path / "turned")
     table = tmp_path / "turned/out/madeup/report/judges.csv"
-    kept = pd.read_csv(table)
+    kept: Any = pd.read_csv(table)
     kept.loc[3, "low"] += 0.01
     kept.to_csv(table, index=False)
     found, _ = audit(tmp_path / "turned/params.yaml")
