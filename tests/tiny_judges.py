@@ -249,3 +249,60 @@ def nearest_image(folder: Path, side: int = 32) -> ModelRecord:
         })  # fmt: skip
     tables.write(folder / "images.parquet", tables.table(tables.IMAGES, rows), tables.IMAGES)
     return describe("oracle", "nearest_image", folder / "images.parquet")
+
+
+DREAMSIM_SIDE, DREAMSIM_WIDTH, DREAMSIM_RANK = 16, 128, 2
+
+
+def dreamsim(folder: Path, variant: str = "ensemble") -> ModelRecord:
+    """As the dreamsim package's folder: three ViTs in the names of DINO's code, and the adapter as peft writes it."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = torch.Generator().manual_seed(5)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw) / max(1, shape[-1]) ** 0.5
+
+    def vit(projected: bool) -> dict[str, Tensor]:
+        width, state = DREAMSIM_WIDTH, {}
+        state["cls_token"], state["pos_embed"] = noise(1, 1, width) * 9, noise(1, 5, width) * 9
+        state["patch_embed.proj.weight"], state["patch_embed.proj.bias"] = noise(width, 3, 8, 8), noise(width)
+        norms = ["norm", *(["pos_drop"] if projected else [])]
+        for block in range(2):
+            norms += [f"blocks.{block}.norm1", f"blocks.{block}.norm2"]
+            for name, out, into in (
+                ("attn.qkv", 3 * width, width), ("attn.proj", width, width), ("mlp.fc1", 4 * width, width),
+                ("mlp.fc2", width, 4 * width),
+            ):  # fmt: skip
+                state[f"blocks.{block}.{name}.weight"] = noise(out, into)
+                state[f"blocks.{block}.{name}.bias"] = noise(out)
+        for name in norms:
+            state[f"{name}.weight"], state[f"{name}.bias"] = 1 + noise(width), noise(width)
+        return state | ({"proj": noise(width, 24)} if projected else {})
+
+    torch.save(vit(False), folder / "dino_vitbase16_pretrain.pth")
+    for name in ("clip", "open_clip") if variant == "ensemble" else ():
+        torch.save({"state_dict": vit(True)}, folder / f"{name}_vitb16_pretrain.pth.tar")
+    adapter = folder / ("ensemble_lora" if variant == "ensemble" else "dino_vitb16_single_lora")
+    adapter.mkdir(exist_ok=True)
+    (adapter / "adapter_config.json").write_text(
+        json.dumps(
+            {
+                "peft_type": "LORA",
+                "r": DREAMSIM_RANK,
+                "lora_alpha": 0.5,
+                "lora_dropout": 0.3,
+                "bias": "none",
+                "target_modules": ["qkv"],
+            }
+        )
+    )
+    factors = {}
+    for index in range(3 if variant == "ensemble" else 1):
+        for block in range(2):
+            where = f"base_model.model.extractor_list.{index}.model.blocks.{block}.attn.qkv.lora_"
+            factors[f"{where}A.weight"] = noise(DREAMSIM_RANK, DREAMSIM_WIDTH) * 9
+            factors[f"{where}B.weight"] = noise(3 * DREAMSIM_WIDTH, DREAMSIM_RANK) * 3
+    save_file(factors, adapter / "adapter_model.safetensors")
+    return describe("dreamsim", "dreamsim", folder, options={"variant": variant})

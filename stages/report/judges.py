@@ -40,7 +40,7 @@ def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     found = []
     for metric, model in study.judges.items():
         strategies = tuple(dict.fromkeys(searched.get(model, ())))
-        roles = [TRAINED] if model == study.study.reward and study.runs else []
+        roles = [TRAINED] if model == study.study.reward and study.trained_runs else []
         roles += [SEARCHED] if strategies else []
         found.append(Judge(metric, tuple(roles) or (HELDOUT,), strategies))
     return found

@@ -49,6 +49,7 @@ def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]
     own = [head, clip, ORACLE, ModelRecord(name="jpeg", kind="jpeg"), tiny_judges.hps(folder / "hps"),
            tiny_judges.dino(folder / "dino"), tiny_judges.dinov2(folder / "dinov2"),
            tiny_judges.lpips(folder / "lpips"), tiny_judges.inception(folder / "inception.pth"),
+           tiny_judges.dreamsim(folder / "dreamsim"),
            tiny_judges.image_reward(folder / "ir"),
            tiny_judges.mps(folder / "mps.pth"), tiny_judges.clip_folder(folder / "pick", "pickscore"),
            describe("open_clip", "open_clip", Path("shipped/shapes/clip")),

@@ -34,6 +34,7 @@ def test_no_kind_is_imported() -> None:
 WRONG = [
     ("hps", {"version": "v3"}, {}, "version: input should be 'v2.0' or 'v2.1', found text 'v3'"),
     ("hps", {"verison": "v2.1"}, {}, "verison: unknown key; did you mean 'version'"),
+    ("dreamsim", {"variant": "dino"}, {}, "variant: input should be 'ensemble' or 'dino_vitb16', found text 'dino'"),
     ("lpips", {"size": 8}, {}, "size: input should be greater than or equal to 32, found 8"),
     ("hinge", {}, {"of": {"a": {"kind": "jpeg"}}}, "limit: field required"),
     ("jpeg", {"quality": 100}, {}, "quality: input should be less than or equal to 95, found 100"),

@@ -160,7 +160,7 @@ ONE = Evaluation(
         (replace(ONE, models={**ONE.models, "more": {"digest": "cc"}}), "model 'more' is cc, but not there"),
         (replace(ONE, models={}), "model 'proxy' is not there, but aa"),
         (replace(ONE, formulas=2), "version of the metrics is 2, but 1"),
-        (replace(ONE, passing={"metric": "proxy", "least": 0.5}), "measure.passing.metric is proxy, but not there"),
+        (replace(ONE, passing={"metric": "proxy", "least": 0.5}), "measure.passing.least is 0.5, but not there"),
     ],
 )
 def test_another_evaluation_is_refused_by_the_setting(tmp_path: Path, other: Evaluation, said: str) -> None:
