@@ -115,7 +115,8 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     ranked = {key: value for over in OVER for key, value in agreement(own, raw, rows, over)}
     said = {(key[0].removeprefix("rank_"), *key[1:]): _ends(value) for key, value in ranked.items()}
     named = ["over", *POINT, "judge", "against"]
-    audit.table("judges.csv", named, read_csv(report / "judges.csv"), said)
+    if said:  # a study with two judges or more
+        audit.table("judges.csv", named, read_csv(report / "judges.csv"), said)
     findings, places, probes = dict(own.findings()), {}, {}
     for key in dict.fromkeys(point[:2] for point in own.points):
         if own.role(key[1]) in ("curve", "base" if key[0] == "base" else "curve"):

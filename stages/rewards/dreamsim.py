@@ -131,8 +131,8 @@ def _network(
     part: Part, state: dict[str, Tensor], updates: Mapping[int, Tensor], where: str
 ) -> tuple[Any, Tensor | None]:
     """A ViT with the weights of a file and the low-rank updates of its blocks, and the projection of its feature."""
-    from timm.layers import PatchEmbed
     from timm.layers.activations import QuickGELU
+    from timm.layers.patch_embed import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
 
     projection = state.pop("proj", None)

@@ -84,6 +84,7 @@ def page(out: Path) -> None:
 FAULTS: dict[str, Callable[[Path], object]] = {
     "summary.csv": lambda out: lines(out / "report/summary.csv", swapped),
     "differences.csv": lambda out: lines(out / "report/differences.csv", swapped),
+    "judges.csv": lambda out: lines(out / "report/judges.csv", swapped),
     "frontier.csv": lambda out: lines(out / "report/plots/frontier.csv", lambda rows: rows[:-1]),
     "training.csv": lambda out: lines(
         out / "report/plots/training.csv", lambda rows: [rows[0], *rows[2:], rows[1][:-1]]
