@@ -144,7 +144,9 @@ def _kohya(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("written", "alpha"), [(_diffusers, 4), (_down_up, 4), (_processor, 4), (_kohya, 8)], ids=lambda v: str(v)
+    ("written", "alpha"),
+    [(_diffusers, 4), (_down_up, 4), (_processor, 4), (_kohya, 8)],
+    ids=["diffusers", "down-up", "processor", "kohya"],
 )
 def test_a_lora_under_other_names(
     base: DiffusionModel, tmp_path: Path, written: Callable[[dict[str, Tensor]], dict[str, Tensor]], alpha: int
