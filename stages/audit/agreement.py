@@ -26,7 +26,9 @@ def agreement(own: Study, raw: Mapping[str, Any], rows: Frame, over: str) -> Ite
     """Every correlation by (kind, method, strategy, setting, judge, other), over prompts, or over images where `rows`
     has those of single images.
     """
-    methods = dict.fromkeys(run["method"] for run in raw["runs"].values())
+    first = [raw["study"]["reference"], raw["report"].get("candidate", "imagerefl")]  # as everywhere in a report
+    every = [run["method"] for run in raw["runs"].values()]
+    methods = dict.fromkeys([*(name for name in first if name in every), *every])
     for point in filter(None, [own.limit, *map(own.tuned, methods)]):
         known = [name for name in judges(raw) if (*point, name) in own.scores]
         if len(known) < 2:
