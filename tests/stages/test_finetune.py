@@ -151,7 +151,7 @@ def test_a_probe_without_its_oracle_is_refused(place: Path, tmp_path: Path):
 
 
 def test_refuses_a_reward_without_gradient(place: Path, tmp_path: Path):
-    record.save(record.ModelRecord(name="oracle", kind="shapes_oracle"), place / "oracle.json")
+    record.save(record.ModelRecord(name="proxy", kind="shapes_oracle"), place / "oracle.json")
     with pytest.raises(InputError, match="gives images no gradient"):
         run(place, "draft", tmp_path, reward="oracle.json")
     assert not list(tmp_path.glob("*.safetensors"))
@@ -159,12 +159,12 @@ def test_refuses_a_reward_without_gradient(place: Path, tmp_path: Path):
 
 def test_a_black_box_is_asked_as_often_as_the_study_says(place: Path, tmp_path: Path):
     parts = {"reward": record.ModelRecord("jpeg", "jpeg"), "features": record.load(place / "heldout.json")}
-    record.save(record.ModelRecord("box", "black_box", parts=parts), place / "box.json")
+    record.save(record.ModelRecord("proxy", "black_box", parts=parts), place / "box.json")
     log, _ = run(place, "online", tmp_path, reward="box.json")
     assert [log[step, "queries"] for step in range(3)] == [6, 0, 3]
     assert {"proxy", "proxy_loss", "proxy_uncertainty", "kl", "kl_previous", "nfe"} <= {term for _, term in log}
     assert log[0, "reward"] < 0
-    record.save(record.ModelRecord("jpeg", "jpeg"), place / "jpeg.json")
+    record.save(record.ModelRecord("proxy", "jpeg"), place / "jpeg.json")
     with pytest.raises(InputError, match="expected a reward of kind black_box"):
         run(place, "online", tmp_path / "bare", reward="jpeg.json")
 

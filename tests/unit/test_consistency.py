@@ -120,7 +120,7 @@ def test_a_distilled_model_serves_sqdf_frozen(tmp_path: Path):
     assert all(p.grad is None for p in student.network.parameters())
     with pytest.raises(InputError, match="expected --predictors"):
         replace(context, paths=replace(paths, predictors=None)).student(plan, "student")
-    record.save(base, tmp_path / "student.json")
+    record.save(replace(base, name="student"), tmp_path / "student.json")
     with pytest.raises(InputError, match="expected a distilled consistency model"):
         context.student(plan, "student")
     with pytest.raises(InputError, match="no diffusion_pytorch_model"):

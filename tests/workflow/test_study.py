@@ -43,7 +43,7 @@ BAD = {
         "sample.strategies.best.reward: unknown model 'proxi'; did you mean 'proxy'?",
     ),
     "sample.stepz": (3, "params.yaml: sample.stepz: unknown key; did you mean 'steps'?"),
-    "measure.set_metrics": (["fdi"], "unknown metric 'fdi'; did you mean 'fid'?"),
+    "measure.set_metrics": (["fidd"], "unknown metric 'fidd'; did you mean 'fid'?"),
     "measure.features": ({"clp": "embedding"}, "measure.features: unknown model 'clp'; did you mean 'clip'?"),
     "report.rewards": (["orcale"], "report.rewards: unknown measured reward 'orcale'; did you mean 'oracle'?"),
     "report.votes": ("votes/none.json", "report.votes: votes/none.json: no such file"),
