@@ -419,6 +419,7 @@ fill("x-diversity", ...data.diversities.map((one) => option(one.name, one.label)
 fill("x-curve", ...data.lines.map((line, index) => option(index, line.label)));
 fill("x-rival", option(-1, "none"), ...data.places.map((place, index) => option(index, place.label)));
 fill("x-tape-run", ...Object.keys(data.tapes).map((run) => option(run, run)));
+get("x-tape-part").hidden = Object.keys(data.tapes).length === 0;
 fill("x-order", ...orders.map(([name, text]) => option(name, text)));
 for (const [name, label] of Object.entries(data.methods)) {
   const box = make("input", { type: "checkbox", checked: "" });

@@ -90,7 +90,7 @@ def test_three_forms_of_checkpoints(
     images = {name: pq.read_table(out / f"samples/{name}.parquet")["image"] for name in ("lora", "merged", "single")}
     assert images["merged"] == images["single"] != images["lora"]
     assert len(images["lora"]) == 3 * 2 * 2  # prompts, images, and the checkpoint alone and combined with the base
-    said = f"protocol {protocol.load('shapes', TINY).id}, changed: limit None -> 3, images 6 -> 2, steps 20 -> 4"
+    said = f"protocol {protocol.load('shapes', TINY).id}, changed: limit none -> 3, images 6 -> 2, steps 20 -> 4"
     page = (out / "report/index.html").read_text().replace("&gt;", ">")
     assert "proxy reward (judge)" in page and "trained on" not in page.split("<script")[0]
     assert "What lora, merged, single were fine-tuned on is not known here." in page

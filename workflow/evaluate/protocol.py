@@ -62,8 +62,12 @@ class Protocol:
     def said(self) -> str:
         """The id and what was changed, in one line."""
         now = self.settings.model_dump(mode="json")
-        changes = [f"{key} {before} -> {now[key]}" for key, before in self.changed.items()]
+        changes = [f"{key} {_word(before)} -> {_word(now[key])}" for key, before in self.changed.items()]
         return f"protocol {self.id}" + (f", changed: {', '.join(changes)}" if changes else ", unchanged")
+
+
+def _word(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def names() -> list[str]:

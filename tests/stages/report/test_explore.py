@@ -362,6 +362,22 @@ def test_the_tape_follows_the_chosen_run(watched: Watched, params: Path, block: 
 
 
 @needs_browser
+def test_a_study_without_training_has_no_tape(
+    watched: Watched, params: Path, block: dict[str, Any], tmp_path: Path
+) -> None:
+    page = watched.open(params)
+    assert page.locator("#x-tape-part").is_visible()
+    whole = (folders(params).out / "index.html").read_text()
+    bare = re.sub(r'"tapes": ?\{.*?\}, ?"provenance"', '"tapes":{},"provenance"', whole, count=1, flags=re.DOTALL)
+    assert len(bare) < len(whole)
+    (tmp_path / "index.html").write_text(bare)
+    page.goto((tmp_path / "index.html").as_uri())
+    page.wait_for_selector("#x-frontier path[role=button]")
+    assert page.locator("#x-tape-part").is_hidden()
+    assert page.locator("#x-frontier").is_visible()
+
+
+@needs_browser
 def test_without_scripts_the_page_is_what_it_was(browser: Browser, params: Path, tmp_path: Path) -> None:
     whole = (folders(params).out / "index.html").read_text()
     plain = re.sub(r'<section id="explore".*?</section>|<a [^>]*id="x-link".*?</a>|<script.*?</script>', "", whole,
