@@ -28,13 +28,15 @@ from stages.finetune.rollouts import Prediction, Rollout, predict, roll_out
 class Judged:
     """The clean latents that the reward scores, [N, C, h, w] with a graph to the policy, and the prompt of each.
 
-    `penalties` are further terms of the loss: name to (weight, scalar). `similarity` is one on the images.
+    `penalties` are further terms of the loss: name to (weight, scalar). `similarity` is one on the images. `weights`
+    [N], where given, are those of the images in the reward's part of the loss.
     """
 
     x0: Tensor
     prompts: Sequence[str]
     penalties: Mapping[str, tuple[float, Tensor]] = field(default_factory=dict)
     similarity: Similarity | None = None
+    weights: Tensor | None = None
 
 
 Step = Generator[Rollout | Prediction, Tensor, Judged]
@@ -42,7 +44,8 @@ Step = Generator[Rollout | Prediction, Tensor, Judged]
 
 
 class RewardGradient(Objective):
-    """L = -reward_scale mean(R + reward_offset) + sum of weight * penalty, the similarity among them.
+    """L = -reward_scale mean(w (R + reward_offset)) + sum of weight * penalty, the similarity among them; w is 1 where
+    a method weighs no images.
 
     The gradient of decoder and reward is collected at x0 and enters the network once, together with that of the
     penalties that come with x0. Penalties that come with a rollout are taken before it is made.
@@ -92,8 +95,9 @@ class RewardGradient(Objective):
 
     def judged(self, judged: Judged, place: int) -> Loss:
         """The loss of what micro-batch `place` wants judged."""
-        found = self.run.reward.gradient(judged.x0, judged.prompts, similarity=judged.similarity)
-        loss = self.run.reward.loss(found.rewards)
+        reward = self.run.reward
+        found = reward.gradient(judged.x0, judged.prompts, weights=judged.weights, similarity=judged.similarity)
+        loss = reward.loss(found.rewards, judged.weights)
         terms = {"reward": found.rewards.mean()}
         root = (found.gradient * judged.x0).sum()
         if judged.penalties:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.finetune.batch import Batch
 from stages.finetune.families.reward_gradient import RewardGradient, Step
-from stages.finetune.methods import alignprop, draft_k, draft_lv, imagerefl, refl
+from stages.finetune.methods import alignprop, draft_k, draft_lv, drtune, imagerefl, leapalign, refl
 from stages.finetune.rollouts import JoinedNoise, Rollout, roll_out
 from stages.finetune.settings import FinetuneSettings
 from stages.finetune.training import Trainer
@@ -31,6 +31,8 @@ METHODS: dict[str, tuple[ModuleType, dict[str, object]]] = {
     "draft": (draft_k, {"k": 2}),
     "draft_lv": (draft_lv, {}),
     "alignprop": (alignprop, {"truncate": (1, 5)}),
+    "drtune": (drtune, {"middle": (3, 6)}),
+    "leapalign": (leapalign, {}),
     "refl near the base": (refl, {"middle": (2, 6), "kl_weight": 0.3, "diffusion_weight": 0.5}),
     "draft near the base": (draft_k, {"k": 2, "kl_weight": 0.3}),
 }
