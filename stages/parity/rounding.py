@@ -8,9 +8,11 @@ amplifies rounding: guidance, a small variance, a gradient of terms that cancel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -48,6 +50,21 @@ def with_rounding(networks: Iterable[nn.Module], item: Callable[[], Iterable[Che
         own = ROUNDINGS * HALF_ULP / COARSE * mean.get(check.name, 0.0)
         near = check.fixed and check.tolerance < own < float("inf")
         yield replace(check, tolerance=own) if near else check
+
+
+def of_modules(
+    modules: Iterable[ModuleType], networks: Sequence[nn.Module], given: Callable[[], object]
+) -> Iterator[Check]:
+    """The checks of every module of items, `module.checks(given())`, by `with_rounding`.
+
+    What is given is made anew each time, since it keeps values that the networks computed.
+    """
+    for module in modules:
+        yield from with_rounding(networks, partial(_checks, module, given))
+
+
+def _checks(module: ModuleType, given: Callable[[], object]) -> Iterable[Check]:
+    return module.checks(given())
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from stages.parity import losses, parts, rollouts, training
 from stages.parity.adam import Adam, Reach
 from stages.parity.checks import GRADIENT, VALUE, Check, compare, norms, same, within
 from stages.parity.reference import ParitySet, load
-from stages.parity.rounding import COARSE, coarse, with_rounding
+from stages.parity.rounding import COARSE, coarse, of_modules, with_rounding
 from stages.rewards.preprocess import Preprocess
 from tests import pixelwise_set
 
@@ -96,6 +97,24 @@ def test_rounding_widens_the_tolerance_of_what_amplifies_it_and_of_nothing_else(
     steep = rounded(amplified(1000, 5e-5))
     assert VALUE < 5e-5 < steep.tolerance < 1e-3
     assert steep.passed
+
+
+def test_every_module_of_items_has_tolerances_by_rounding_and_its_own_things_given():
+    steep, exact = amplified(1000, 5e-5), amplified(1, 1e-4)
+    made: list[int] = []
+
+    def module(name: str, item: Callable[[], Iterator[Check]]) -> ModuleType:
+        found = ModuleType(name)
+        found.checks = lambda given: (made.append(given), item())[1]  # type: ignore[attr-defined]
+        return found
+
+    numbers = iter(range(9))
+    modules = [module("steep", steep), module("exact", exact)]
+    networks = [*steep.networks, *exact.networks]  # type: ignore[attr-defined]
+    first, second = of_modules(modules, networks, lambda: next(numbers))
+    assert first.passed and first.tolerance > VALUE
+    assert not second.passed and second.tolerance == VALUE
+    assert made == [0, 1, 2, 3, 4, 5]  # once as it is, twice with rounding, each time anew
 
 
 @pytest.mark.parametrize("off", [1e-4, 1e-2, 1.0, float("nan")])

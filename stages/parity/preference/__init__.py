@@ -6,12 +6,14 @@ A module for every group of items; each takes the settings of its items from the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from stages.parity.checks import Check
 from stages.parity.preference import adaptive, formulas, inversion, kto, mapo, negative, pairs
 from stages.parity.preference.given import Given
 from stages.parity.preference.reasons import reason
 from stages.parity.reference import ParitySet
+from stages.parity.rounding import of_modules
 
 __all__ = ["checks", "knows", "reason"]
 
@@ -23,6 +25,5 @@ def knows(reference: ParitySet) -> bool:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the items of the set that some module knows."""
-    given = Given(reference)
-    for module in (pairs, kto, mapo, negative, inversion, adaptive, formulas):
-        yield from module.checks(given)
+    modules = (pairs, kto, mapo, negative, inversion, adaptive, formulas)
+    yield from of_modules(modules, reference.networks, partial(Given, reference))

@@ -6,15 +6,18 @@ A module for every group of items; each takes the settings of its items from the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from stages.parity.checks import Check
 from stages.parity.reference import ParitySet
+from stages.parity.rounding import of_modules
 from stages.parity.stepwise import alignprop, awm, d3po, dense_reward, dpok, spo
 from stages.parity.stepwise.given import Given
 from stages.parity.stepwise.reasons import REASONS, reason
 
-__all__ = ["checks", "checks_of", "knows", "reason"]
+__all__ = ["MODULES", "checks", "knows", "reason"]
 
+MODULES = (d3po, dpok, awm, alignprop, spo, dense_reward)
 COMPARED = ("d3po", "dpok", "awm", "awm_flow", "alignprop", "spo", "dense")
 
 
@@ -26,10 +29,4 @@ def knows(reference: ParitySet) -> bool:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the items of the set that some module knows."""
-    yield from checks_of(Given(reference))
-
-
-def checks_of(given: Given) -> Iterator[Check]:
-    """The comparisons of what is given."""
-    for module in (d3po, dpok, awm, alignprop, spo, dense_reward):
-        yield from module.checks(given)
+    yield from of_modules(MODULES, reference.networks, partial(Given, reference))
