@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,10 @@ def texts() -> Iterator[str]:
             yield re.sub(r'"\s*\n\s*f?"', "", re.sub(r"\{[^}]*\}", GAP, file.read_text(encoding="utf-8")))
 
 
-SOURCES = list(texts())
+@cache
+def sources() -> tuple[str, ...]:
+    """All of them."""
+    return tuple(texts())
 
 
 def parts(message: str) -> list[str]:
@@ -47,7 +51,7 @@ def parts(message: str) -> list[str]:
 @pytest.mark.parametrize("message", quoted())
 def test_a_quoted_message_stands_in_the_sources(message: str) -> None:
     pattern = re.compile(".*".join(map(re.escape, parts(message))), re.DOTALL)
-    assert any(pattern.search(text) for text in SOURCES), f"no source says {message!r}"
+    assert any(pattern.search(text) for text in sources()), f"no source says {message!r}"
 
 
 def test_many_messages_are_quoted() -> None:

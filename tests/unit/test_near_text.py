@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -14,13 +15,14 @@ from stages.curate.rows import PromptRow
 from stages.curate.text import normalised, spaced
 
 
+@cache
+def steps(text: str) -> frozenset[tuple[str, str]]:
+    """The pairs of neighbouring words of a text."""
+    return frozenset(pairwise(["<", *spaced(normalised(text)).split(), ">"]))
+
+
 def overlap(a: str, b: str) -> float:
     """The Jaccard index of neighbouring words, by sets."""
-
-    def steps(text: str) -> set[tuple[str, str]]:
-        words = ["<", *spaced(normalised(text)).split(), ">"]
-        return set(pairwise(words))
-
     return len(steps(a) & steps(b)) / len(steps(a) | steps(b))
 
 
@@ -40,16 +42,21 @@ def corpus(count: int, seed: int = 0) -> list[str]:
 
 
 TEXTS = corpus(500)
-LIKENESS = np.array([[overlap(a, b) for b in TEXTS] for a in TEXTS])
+
+
+@cache
+def likeness() -> np.ndarray:
+    """The index of every pair of `TEXTS`."""
+    return np.array([[overlap(a, b) for b in TEXTS] for a in TEXTS])
 
 
 def test_jaccard_is_that_of_the_sets() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.integers(len(TEXTS), size=(2, 4000))
-    alike = np.nonzero(LIKENESS > 0.3)
+    alike = np.nonzero(likeness() > 0.3)
     a, b = np.concatenate([a, alike[0]]), np.concatenate([b, alike[1]])
     found = jaccard([TEXTS[i] for i in a], [TEXTS[i] for i in b])
-    np.testing.assert_allclose(found, LIKENESS[a, b], atol=1e-12)
+    np.testing.assert_allclose(found, likeness()[a, b], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +77,11 @@ def test_pairs_of_texts(a: str, b: str, expected: float) -> None:
 
 @pytest.mark.parametrize("threshold", [0.4, 0.6, 0.8])
 def test_near_earlier(threshold: float) -> None:
-    expected = (np.tril(LIKENESS, -1) >= threshold - 1e-9).any(1)
+    expected = (np.tril(likeness(), -1) >= threshold - 1e-9).any(1)
     first = near_earlier(TEXTS, threshold)
     found = first >= 0
     assert not (found & ~expected).any()  # nothing is called near that is not
-    assert (LIKENESS[found, first[found]] >= threshold - 1e-9).all() and (first < np.arange(len(TEXTS))).all()
+    assert (likeness()[found, first[found]] >= threshold - 1e-9).all() and (first < np.arange(len(TEXTS))).all()
     assert (expected & ~found).sum() <= 1  # each one is missed with probability below `MISS`
     assert expected.any()
 
@@ -82,10 +89,10 @@ def test_near_earlier(threshold: float) -> None:
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_near_texts(threshold: float) -> None:
     listed, asked = TEXTS[:100], TEXTS[100:]
-    expected = (LIKENESS[100:, :100] >= threshold - 1e-9).any(1)
+    expected = (likeness()[100:, :100] >= threshold - 1e-9).any(1)
     place = NearTexts(listed, threshold).near(asked)
     found = place >= 0
-    assert (LIKENESS[100:][found, place[found]] >= threshold - 1e-9).all()
+    assert (likeness()[100:][found, place[found]] >= threshold - 1e-9).all()
     assert not (found & ~expected).any() and (expected & ~found).sum() <= 1 and expected.any()
     one_by_one = [NearTexts(listed, threshold).near([text])[0] for text in asked[:40]]
     assert one_by_one == place[:40].tolist()
@@ -93,8 +100,8 @@ def test_near_texts(threshold: float) -> None:
 
 def test_signatures_agree_as_often_as_sets_overlap() -> None:
     marks = signatures(TEXTS)
-    a, b = np.nonzero(np.tril(LIKENESS, -1) > 0.2)
-    difference = (marks[a] == marks[b]).mean(1) - LIKENESS[a, b]
+    a, b = np.nonzero(np.tril(likeness(), -1) > 0.2)
+    difference = (marks[a] == marks[b]).mean(1) - likeness()[a, b]
     assert abs(difference.mean()) < 4 * 0.5 / (HASHES * len(a)) ** 0.5 + 0.02
     assert difference.std() < 1.3 * 0.5 / HASHES**0.5
 
