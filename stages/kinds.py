@@ -95,7 +95,8 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         return f"text {value!r}" if len(value) <= _LONGEST else f"text {value[:_LONGEST]!r}..."
     if isinstance(value, int | float):
-        return repr(value)
+        number = repr(value)
+        return number if len(number) <= _LONGEST else f"{number[:_LONGEST]}..."
     if isinstance(value, Mapping):
         keys = ", ".join(map(str, value))
         return f"a mapping of {keys[:_LONGEST]}" if value else "an empty mapping"

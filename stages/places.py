@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from stages import walk
@@ -17,7 +18,10 @@ def missing(place: str, what: str, pattern: bool = False) -> str:
     """What is wrong with a place where there is no file or folder: `no such folder`, with a hint where the name shows
     why. Empty where there is one or, with `pattern`, files that match.
     """
-    if _status(place) is not None or (pattern and walk.matching(place)):
+    if (found := _status(place)) is not None:
+        plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+        return "" if plain else f"is {walk.SPECIAL}"  # a pipe would be waited for without end
+    if pattern and walk.matching(place):
         return ""
     if _ADDRESS.match(place):
         return "is an address; nothing is fetched from there: download it, and name the file or folder"

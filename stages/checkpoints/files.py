@@ -7,17 +7,18 @@ policy that another study of this project trained. Only safetensors are read: th
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages import contents
+from stages import contents, walk
 from stages.checkpoints.lora_names import is_lora
 from stages.errors import InputError
+from stages.mappings import DECODER, KeyTwice
 from stages.models.bases.layout import CONFIG, INDEX, SCHEDULER, BaseLayout, read_json
-from stages.models.bases.weights import check_safetensors, find_weights, metadata, shapes
+from stages.models.bases.weights import check_safetensors, dtypes, find_weights, metadata, shapes
 from stages.places import missing
 
 Form = Literal["lora", "network", "original", "policy"]
@@ -27,6 +28,12 @@ ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 """A LoRA in the layout of peft."""
 LORA = "pytorch_lora_weights.safetensors"
 """A LoRA in the layout of diffusers."""
+PEFT_ALPHA = 8
+"""The `lora_alpha` of a LoRA of peft whose settings leave it out (peft, `LoraConfig`)."""
+PIECE = re.compile(r"-\d{5}-of-\d{5}\.safetensors$|\.safetensors\.index\.")
+"""Names of weights in several files, and of their index."""
+_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(?<!\.safetensors)")
+"""Looks like the id of a model on a hub."""
 SAYS = "lora_adapter_metadata"
 """The entry of metadata in which diffusers keeps the settings of a LoRA, and this project those of a policy."""
 
@@ -52,6 +59,17 @@ class Checkpoint:
         return {name: shape for file in self.weights if file.suffix != ".json" for name, shape in shapes(file).items()}
 
     @property
+    def dtypes(self) -> dict[str, str]:
+        """Types of the tensors by their names, from the headers."""
+        return {name: dtype for file in self.weights if file.suffix != ".json" for name, dtype in dtypes(file).items()}
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration of the network in a folder; empty where there is none."""
+        file = next((file for file in self.others if file.name == CONFIG), None)
+        return {} if file is None else read_json(file)
+
+    @property
     def folder(self) -> Path:
         """The folder that the files lie in."""
         return self.place if self.place.is_dir() else self.place.parent
@@ -70,7 +88,9 @@ class Checkpoint:
 def find(place: str, where: str) -> Checkpoint:
     """The checkpoint at `place`; raises InputError that starts with `where` for a path without one."""
     if fault := missing(place, "file or folder"):
-        raise InputError(f"{where}: {place}: {fault}")
+        hub = _HUB.fullmatch(place) and not Path(place).parent.exists()
+        hint = "; where it is the name of a model on a hub, download that first" if hub else ""
+        raise InputError(f"{where}: {place}: {fault}{hint}")
     try:
         found = _folder(Path(place)) if Path(place).is_dir() else _file(Path(place))
     except InputError as error:
@@ -84,9 +104,13 @@ def _file(
     """A single file, whose form is told by the names of its tensors."""
     if said := contents.stand_in(contents.head(path)):
         raise InputError(f"{path}: is {said}")
+    if PIECE.search(path.name):
+        raise InputError(f"{path}: is a part of weights in several files; name their folder")
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: expected a .safetensors file; other formats may hold code and are not read")
     check_safetensors(path)
+    if not shapes(path):
+        raise InputError(f"{path}: holds no tensors")
     says = _says(path)
     if "kind" in says and "base" in says:
         form: Form = "policy"
@@ -99,8 +123,10 @@ def _file(
 
 def _says(path: Path) -> Mapping[str, Any]:
     try:
-        says = json.loads(metadata(path).get(SAYS, "{}"))
-    except ValueError:
+        says = DECODER.decode(metadata(path).get(SAYS, "{}"))
+    except KeyTwice as error:
+        raise InputError(f"{path}: its metadata {SAYS}: {error}") from None
+    except (ValueError, RecursionError):
         says = None
     if not isinstance(says, dict):
         raise InputError(f"{path}: its metadata {SAYS} is no JSON object")
@@ -109,6 +135,9 @@ def _says(path: Path) -> Mapping[str, Any]:
 
 def _folder(folder: Path) -> Checkpoint:
     """A folder of peft or diffusers, or with one file of weights."""
+    kinds = [name for name in (ADAPTER_CONFIG, LORA, INDEX) if (folder / name).is_file()]
+    if len(kinds) > 1:
+        raise InputError(f"{folder}: holds several checkpoints, of {' and '.join(kinds)}; name the file of one of them")
     if (folder / ADAPTER_CONFIG).is_file():
         return _file(_there(folder / ADAPTER), _peft(folder), folder / ADAPTER_CONFIG, place=folder)
     if (folder / LORA).is_file():
@@ -125,7 +154,9 @@ def _folder(folder: Path) -> Checkpoint:
         return _file(found[0], place=folder)
     known = ", ".join((ADAPTER_CONFIG, LORA, INDEX, CONFIG))
     several = f"; it holds {len(found)} safetensors files: name one of them" if found else ""
-    raise InputError(f"{folder}: no checkpoint; expected a folder with one of {known}{several}")
+    inner = sorted({path.parent for path in walk.files(folder) if path.name in (ADAPTER_CONFIG, LORA, INDEX)})
+    below = f"; there is one in {inner[0]}" if len(inner) == 1 and not found else ""
+    raise InputError(f"{folder}: no checkpoint; expected a folder with one of {known}{several}{below}")
 
 
 def _network(folder: Path) -> tuple[Path, ...]:
@@ -153,4 +184,4 @@ def _peft(folder: Path) -> Mapping[str, Any]:
     found = read_json(folder / ADAPTER_CONFIG)
     if (kind := str(found.get("peft_type", "LORA"))) != "LORA":
         raise InputError(f"{folder / ADAPTER_CONFIG}: an adapter of type {kind}; expected LORA")
-    return found
+    return {"lora_alpha": PEFT_ALPHA} | dict(found)

@@ -6,19 +6,26 @@ network itself.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
 from stages.checkpoints.files import ORIGINAL, Checkpoint
 from stages.checkpoints.lora import scales
-from stages.checkpoints.lora_names import updates
+from stages.checkpoints.lora_names import ALPHA, updates
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.models.bases import weights
-from stages.models.bases.layout import SCHEDULER, BaseLayout, read_json
+from stages.models.bases.layout import CONFIG, SCHEDULER, BaseLayout, read_json
+from stages.models.bases.single import require_family
 
 Shapes = Mapping[str, tuple[int, ...]]
 PREDICTION = "prediction_type"
 FLOW = "flow_prediction"
+NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+"""Keys of a scheduler that say with which noise the network was trained."""
+NO_WEIGHT = ("sample_size", "dropout", "upcast_attention")
+"""Keys of a network's configuration that do not change what it computes of given latents."""
 
 
 def header_shapes(layout: BaseLayout) -> Shapes | None:
@@ -37,15 +44,30 @@ def check(checkpoint: Checkpoint, layout: BaseLayout, shapes: Shapes | None, whe
     """Raise InputError that starts with `where` for a checkpoint that does not fit the base in `layout`, whose
     denoising network has these `shapes`; None leaves out what needs them.
     """
+    try:
+        _check(checkpoint, layout, shapes, where)
+    except InputError as error:  # of a file that is not readable
+        said = str(error)
+        raise InputError(said if said.startswith(where) else f"{where}: {said}") from None
+
+
+def _check(checkpoint: Checkpoint, layout: BaseLayout, shapes: Shapes | None, where: str) -> None:
     _check_prediction(checkpoint, layout, where)
     if checkpoint.pipeline and checkpoint.pipeline != layout.family.pipeline:
         raise InputError(
             f"{where}: {checkpoint.place}: another architecture: {checkpoint.pipeline}, but the base is of"
             f" {layout.family.pipeline}"
         )
-    if shapes is None:
-        return
     said = f"{where}: {checkpoint.place}"
+    _check_types(checkpoint, said)
+    if checkpoint.form == "original":
+        require_family(checkpoint.place, layout)
+    if shapes is not None:
+        _check_shapes(checkpoint, layout, shapes, said)
+    _check_config(checkpoint, layout, said)
+
+
+def _check_shapes(checkpoint: Checkpoint, layout: BaseLayout, shapes: Shapes, said: str) -> None:
     if checkpoint.form == "lora" or (checkpoint.form == "policy" and checkpoint.settings.get("kind") == "lora"):
         _check_lora(checkpoint, shapes, said)
     elif checkpoint.form == "network":
@@ -68,10 +90,47 @@ def _check_prediction(checkpoint: Checkpoint, layout: BaseLayout, where: str) ->
             f"{where}: {checkpoint.place / SCHEDULER}: {PREDICTION} is {found}, but that of the base is {wanted}"
         )
 
+    if FLOW not in (found, wanted):
+        theirs = read_json(base)
+        for key in (key for key in NOISE if key in own and key in theirs):
+            _alike(key, own[key], theirs[key], f"{where}: {checkpoint.place / SCHEDULER}")
+
+
+def _check_config(checkpoint: Checkpoint, layout: BaseLayout, said: str) -> None:
+    """A network whose configuration differs computes something else of the same weights than the base's would: with
+    another number of attention heads, say. What one of the two leaves out, or has as null, is a default: not compared.
+    """
+    own, base = checkpoint.config, layout.config(layout.family.network)
+    sized = layout.family.pipeline == "PixArtAlphaPipeline"  # its position embeddings depend on it
+    for key in sorted(own.keys() & base.keys()):
+        counts = not key.startswith("_") and (key not in NO_WEIGHT or (key == "sample_size" and sized))
+        if counts and None not in (own[key], base[key]):
+            _alike(key, own[key], base[key], f"{said}: {CONFIG} of its network")
+
+
+def _alike(key: str, found: object, wanted: object, said: str) -> None:
+    """Raise InputError for two values; a list of equal entries is the same as one of them."""
+    if _one(found) != _one(wanted):
+        raise InputError(f"{said}: {key} is {shown(found)}, but that of the base is {shown(wanted)}")
+
+
+def _one(value: object) -> object:
+    return value[0] if isinstance(value, list) and value and all(item == value[0] for item in value) else value
+
+
+def _check_types(checkpoint: Checkpoint, said: str) -> None:
+    """Weights are floating-point numbers; integers are those of a quantised network, which mean nothing alone."""
+    for name, dtype in checkpoint.dtypes.items():
+        read = checkpoint.form != "original" or name.startswith(ORIGINAL)
+        if read and dtype not in weights.FLOATS and not (checkpoint.form == "lora" and name.endswith(ALPHA)):
+            raise InputError(
+                f"{said}: {name!r} is of type {dtype}, expected floating-point weights; quantised ones are not read"
+            )
+
 
 def _prediction(scheduler: Mapping[str, object]) -> str:
     flow = str(scheduler.get("_class_name", "")).startswith("FlowMatch")
-    return FLOW if flow else str(scheduler.get(PREDICTION, "epsilon"))
+    return FLOW if flow else str(scheduler.get(PREDICTION, "epsilon") or "null")
 
 
 def _check_network(found: Shapes, wanted: Shapes, said: str) -> None:
@@ -108,12 +167,15 @@ def _check_lora(checkpoint: Checkpoint, shapes: Shapes, said: str) -> None:
     for update in found:
         down, up, weight = own[update.down], own[update.up], shapes[f"{update.layer}.weight"]
         outer = (up[0], *down[1:]) if up and down else ()
-        fits = len(down) > 1 and len(up) > 1 and down[0] == up[1] and _flat(outer) == _flat(weight)
+        fits = len(down) > 1 and len(up) > 1 and down[0] == up[1] > 0 and _flat(outer) == _flat(weight)
         if not fits:
             raise InputError(
                 f"{said}: updates layer {update.layer!r} by matrices {_shape(up)} and {_shape(down)}, but in the base"
                 f" it is {_shape(weight)}; a LoRA of another base?"
             )
+        for name, count in ((update.alpha, 1), (update.magnitude, weight[0])):
+            if name is not None and math.prod(own[name]) != count:
+                raise InputError(f"{said}: {name!r} is {_shape(own[name])}, not of size {count}")
     scales(checkpoint, found, said)
 
 

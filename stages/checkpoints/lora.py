@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stages.checkpoints.files import Checkpoint
+from stages.checkpoints.files import PEFT_ALPHA, Checkpoint
 from stages.checkpoints.lora_names import Update
 from stages.errors import InputError
+from stages.kinds import shown
 
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 """Starts of a LoRA that take something off the base's own weights; without that the updates mean nothing."""
@@ -21,6 +22,8 @@ UNREAD = (
     "megatron_config",
 )
 """Settings of peft that change what an update means, or where it goes."""
+MOST = 1e30
+"""Above it a scale is not finite in float32, or makes weights that are not. Ours."""
 
 
 def scales(checkpoint: Checkpoint, found: Iterable[Update], where: str) -> dict[str, float | None]:
@@ -38,10 +41,13 @@ def scales(checkpoint: Checkpoint, found: Iterable[Update], where: str) -> dict[
         raise InputError(
             f"{where}: init_lora_weights is {start!r}, which changes the base's weights too; convert it to a plain LoRA"
         )
+    rslora = says.get("use_rslora") or False
+    if not isinstance(rslora, bool):
+        raise InputError(f"{where}: use_rslora: expected true or false, found {shown(rslora)}")
     ranks, made = checkpoint.shapes, {}
     for update in found:
         alpha, rank = _alpha(says, update.layer, where), ranks[update.down][0]
-        root = rank**0.5 if says.get("use_rslora") else float(rank)
+        root = rank**0.5 if rslora else float(rank)
         made[update.layer] = None if update.alpha else 1.0 if alpha is None else alpha / root
     return made
 
@@ -55,7 +61,7 @@ def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in settings.items()
         if key.partition(".")[0] in ("unet", "transformer")
     }
-    return nested or dict(settings)
+    return {"lora_alpha": PEFT_ALPHA} | nested if nested else dict(settings)
 
 
 def _alpha(says: Mapping[str, Any], layer: str, where: str) -> float | None:
@@ -65,7 +71,14 @@ def _alpha(says: Mapping[str, Any], layer: str, where: str) -> float | None:
         raise InputError(f"{where}: alpha_pattern: expected a mapping of layers, found {patterns!r}")
     try:
         fits = [value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
-        value = fits[0] if fits else says.get("lora_alpha")
-        return None if value is None else float(value)
-    except (re.error, TypeError, ValueError) as error:
-        raise InputError(f"{where}: alpha of layer {layer!r} cannot be read: {error}") from None
+    except re.error as error:
+        raise InputError(f"{where}: alpha_pattern: no regular expression: {error}") from None
+    if fits:
+        return _number(fits[0], f"{where}: alpha_pattern")
+    return _number(says["lora_alpha"], f"{where}: lora_alpha") if "lora_alpha" in says else None
+
+
+def _number(value: object, where: str) -> float:
+    if type(value) not in (int, float) or not abs(value) < MOST:  # type: ignore[arg-type,operator]
+        raise InputError(f"{where}: expected a finite number, found {shown(value)}")
+    return float(value)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from stages.checkpoints import released
 from stages.errors import InputError
 
 DOWN = (".lora_A.weight", ".lora.down.weight", ".lora_down.weight", "_lora.down.weight")
@@ -15,7 +16,7 @@ ROLES = {"down": DOWN, "up": UP, "alpha": ALPHA, "magnitude": MAGNITUDE}
 """What a tensor is to its layer, by the end of its name; `magnitude` is DoRA's."""
 OTHERS = ("lora_", "_lora", ".lora", "hada_", "lokr_", "dora_scale")
 """Found in names of low-rank adapters, of kinds too that are not read."""
-PREFIXES = ("base_model.model.", "unet.", "transformer.")
+PREFIXES = ("base_model.model.", "unet.", "transformer.", "diffusion_model.")
 KOHYA = ("lora_unet_", "lora_transformer_")
 """How names begin in kohya's scripts, which write `_` for the dots in a layer's name."""
 TEXTS = ("text_encoder", "lora_te")
@@ -44,7 +45,8 @@ def updates(names: Iterable[str], layers: Iterable[str], where: str) -> list[Upd
     for layers that the network has not.
     """
     known = {layer: layer for layer in layers}
-    flat = {layer.replace(".", "_"): layer for layer in known}
+    known |= {original: layer for layer in known if (original := released.name(layer, known)) is not None}
+    flat = {name.replace(".", "_"): layer for name, layer in known.items()}
     found: dict[str, dict[str, str]] = {}
     for name in sorted(names):
         role, ending = _role(name, where)

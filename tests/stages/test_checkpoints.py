@@ -4,7 +4,6 @@ refused in one line where they are not of the base.
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -16,16 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stages.checkpoints import fit
 from stages.checkpoints.convert import policy_of
 from stages.checkpoints.files import find
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel, load_diffusion
 from stages.models.policy import load_policy, make_policy
 from tests import original_layout, tiny
-
-ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-PEFT = "base_model.model."
+from tests.checkpoints import PEFT, diffusers_names, kohya_names, lora, output, pipeline, planned, tuned
 
 
 @pytest.fixture(scope="module")
@@ -33,46 +29,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
     """The tiny Stable Diffusion 1.5 that checkpoints are of."""
     folder = tmp_path_factory.mktemp("base") / "sd"
     return load_diffusion(tiny.diffusion_folder(folder), tiny.CPU, parts=("unet",))
-
-
-def output(network: nn.Module) -> Tensor:
-    """What a network predicts."""
-    x = torch.randn(2, *tiny.LATENT, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        return network(x, torch.tensor(400), encoder_hidden_states=tiny.text(2), return_dict=False)[0]
-
-
-def lora(base: DiffusionModel, folder: Path, **settings: Any) -> nn.Module:
-    """The base with a random LoRA of peft, which is saved in `folder`."""
-    from peft import LoraConfig, get_peft_model
-
-    given = {"r": 4, "lora_alpha": 8, "target_modules": ATTENTION, "init_lora_weights": False} | settings
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        network = get_peft_model(copy.deepcopy(base.unet), LoraConfig(**given))  # type: ignore[arg-type]
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "magnitude" in name:
-                parameter.mul_(1 + torch.linspace(0, 0.5, parameter.numel()).reshape(parameter.shape))
-    network.save_pretrained(str(folder))
-    return network.get_submodule("base_model.model")
-
-
-def tuned(base: DiffusionModel, by: float = 0.05) -> nn.Module:
-    """A network with other weights than the base."""
-    network = copy.deepcopy(base.unet)
-    draw = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(by * torch.randn(parameter.shape, generator=draw))
-    return network
-
-
-def pipeline(base: DiffusionModel, network: nn.Module, folder: Path) -> Path:
-    """A diffusers folder like the base's with another network."""
-    shutil.copytree(base.layout.folder, folder)
-    network.save_pretrained(folder / "unet")  # type: ignore[operator]
-    return folder
 
 
 def rewritten(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]], target: Path) -> Path:
@@ -110,10 +66,6 @@ def test_a_lora_is_what_peft_makes_of_it(
     same(base, tmp_path / "lora", wanted, tmp_path, kind)
 
 
-def _diffusers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.replace(PEFT, "unet."): value for name, value in tensors.items()}
-
-
 def _down_up(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     names = {"lora_A": "lora.down", "lora_B": "lora.up"}
     return {
@@ -133,19 +85,9 @@ def _processor(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def _kohya(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    made = {}
-    for name, value in tensors.items():
-        layer, matrix, _ = name.removeprefix(PEFT).rsplit(".", 2)
-        flat = f"lora_unet_{layer.replace('.', '_')}"
-        made[f"{flat}.{'lora_down' if matrix == 'lora_A' else 'lora_up'}.weight"] = value
-        made[f"{flat}.alpha"] = torch.tensor(8.0)
-    return made
-
-
 @pytest.mark.parametrize(
     ("written", "alpha"),
-    [(_diffusers, 4), (_down_up, 4), (_processor, 4), (_kohya, 8)],
+    [(diffusers_names, 4), (_down_up, 4), (_processor, 4), (kohya_names, 8)],
     ids=["diffusers", "down-up", "processor", "kohya"],
 )
 def test_a_lora_under_other_names(
@@ -246,14 +188,8 @@ def test_a_lora_that_is_refused(base: DiffusionModel, tmp_path: Path, case: str)
     lora(base, tmp_path / "lora")
     change(tmp_path / "lora")
     with pytest.raises(InputError, match=message) as refusal:
-        _planned(base, tmp_path / "lora")
+        planned(base, tmp_path / "lora")
     assert str(refusal.value).startswith("s.yaml: runs.x.checkpoint: ") and "\n" not in str(refusal.value)
-
-
-def _planned(base: DiffusionModel, place: Path) -> None:
-    """What the planner asks of a checkpoint."""
-    where = "s.yaml: runs.x.checkpoint"
-    fit.check(find(str(place), where), base.layout, fit.header_shapes(base.layout), where)
 
 
 def _other_network(folder: Path) -> None:
@@ -290,7 +226,7 @@ def test_a_folder_that_is_refused(base: DiffusionModel, tmp_path: Path, case: st
     folder = pipeline(base, base.unet, tmp_path / "merged")
     change(folder)
     with pytest.raises(InputError, match=message) as refusal:
-        _planned(base, folder)
+        planned(base, folder)
     assert "\n" not in str(refusal.value)
 
 
@@ -301,10 +237,10 @@ def test_files_that_are_refused(base: DiffusionModel, tmp_path: Path) -> None:
     single = tmp_path / "single.safetensors"
     save_file(original_layout.original(folder), single)
     with pytest.raises(InputError, match=r"another architecture: has 'model.diffusion_model.*' \[\d+, 24\], which"):
-        _planned(base, single)
+        planned(base, single)
     (tmp_path / "model.ckpt").write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match=r"expected a .safetensors file; other formats may hold code"):
-        _planned(base, tmp_path / "model.ckpt")
+        planned(base, tmp_path / "model.ckpt")
     weights = load_file(base.layout.folder / "unet" / "diffusion_pytorch_model.safetensors")
     weights["conv_in.bias"] = torch.full_like(weights["conv_in.bias"], float("nan"))
     save_file(weights, tmp_path / "nan.safetensors")

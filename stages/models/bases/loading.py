@@ -62,13 +62,18 @@ class SingleFile:
         parts = {part for part, value in self.layout.index.items() if isinstance(value, list)} - {name, "scheduler"}
         others: dict[str, Any] = dict.fromkeys(parts)
         with readable(self.file):
-            made = pipeline.from_single_file(
-                str(self.file),
-                config=str(self.layout.folder),
-                local_files_only=True,
-                torch_dtype=torch.float32,
-                **others,
-            )
+            try:
+                made = pipeline.from_single_file(
+                    str(self.file),
+                    config=str(self.layout.folder),
+                    local_files_only=True,
+                    torch_dtype=torch.float32,
+                    **others,
+                )
+            except NotImplementedError:  # of weights that stayed without memory
+                raise InputError(
+                    f"{self.file}: weights of {name} are missing, or have other names than those of the release"
+                ) from None
         network = made.components[name]
         # what the file lacks stays without memory; tied weights are filled by what they are tied to
         if hasattr(network, "tie_weights"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from stages import contents
 from stages.errors import InputError
@@ -14,6 +15,33 @@ from stages.mappings import DECODER
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """File names of diffusers, of transformers, and of transformers before safetensors."""
 ENDINGS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".pb")
+
+
+METADATA = "__metadata__"
+"""The entry in the header of a safetensors file that is no tensor."""
+BITS = {
+    "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+}  # fmt: skip
+"""Bits of a value by its type, as safetensors 0.8 names the types."""
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3")
+"""Types that hold weights."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as the header of a safetensors file has it; `start` and `end` are bytes after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that its values take."""
+        return -(-BITS[self.dtype] * math.prod(self.shape) // 8)
 
 
 @dataclass(frozen=True)
@@ -60,48 +88,74 @@ def _others(folder: Path) -> str:
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise InputError where a safetensors file is shorter or longer than its header says; reads the header only."""
+    """Raise InputError where a safetensors file is shorter or longer than its header says, or where its header is not
+    one: the library would refuse the file only when it is loaded. Reads the header only.
+    """
     size = path.stat().st_size
-    length, header = _header(path)
-    try:
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    except (AttributeError, KeyError, TypeError):
-        raise _no_safetensors(path) from None
+    length, entries = tensors(path)
+    metadata(path)
+    end = max((entry.end for entry in entries.values()), default=0)
     if size != 8 + length + end:
         raise InputError(f"{path}: holds {size} bytes, but its header speaks of {8 + length + end}; cut off?")
+    at = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != at or entry.end - entry.start != entry.bytes:
+            raise _no_safetensors(path, f"{name!r} is {entry.bytes} bytes from {at} on, not {entry.start}-{entry.end}")
+        at = entry.end
 
 
 def tensor_names(path: Path) -> list[str]:
     """Names of the tensors in a safetensors file, from its header; raises InputError for another file."""
-    return [name for name in _header(path)[1] if name != "__metadata__"]
+    return list(tensors(path)[1])
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors in a safetensors file by their names, from its header; raises InputError for another
     file.
     """
-    entries = {name: entry for name, entry in _header(path)[1].items() if name != "__metadata__"}
-    try:
-        return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
-    except (KeyError, TypeError, ValueError):
-        raise _no_safetensors(path) from None
+    return {name: entry.shape for name, entry in tensors(path)[1].items()}
+
+
+def dtypes(path: Path) -> dict[str, str]:
+    """Types of the tensors in a safetensors file by their names, as its header calls them (`F32`); raises InputError
+    for another file.
+    """
+    return {name: entry.dtype for name, entry in tensors(path)[1].items()}
 
 
 def metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself, from its header; raises InputError for another file."""
-    found = _header(path)[1].get("__metadata__") or {}
-    if not isinstance(found, dict):
-        raise _no_safetensors(path)
-    return {str(key): str(value) for key, value in found.items()}
+    found = _header(path)[1].get(METADATA) or {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise _no_safetensors(path, f"{METADATA} is no mapping of texts")
+    return found
 
 
 def linear_layers(path: Path) -> list[str]:
     """Names of the layers in a safetensors file whose weight is a matrix, from its header."""
-    entries = {name: entry for name, entry in _header(path)[1].items() if name.endswith(".weight")}
-    try:
-        return [name.removesuffix(".weight") for name, entry in entries.items() if len(entry["shape"]) == 2]
-    except (KeyError, TypeError):
-        raise _no_safetensors(path) from None
+    matrices = [name for name, shape in shapes(path).items() if len(shape) == 2]
+    return [name.removesuffix(".weight") for name in matrices if name.endswith(".weight")]
+
+
+def tensors(path: Path) -> tuple[int, dict[str, Tensor]]:
+    """Length of the header of a safetensors file in bytes, and its tensors by their names; raises InputError for
+    another file.
+    """
+    length, header = _header(path)
+    return length, {name: _tensor(path, name, entry) for name, entry in header.items() if name != METADATA}
+
+
+def _tensor(path: Path, name: str, entry: object) -> Tensor:
+    if not isinstance(entry, dict) or not isinstance(dtype := entry.get("dtype"), str) or dtype not in BITS:
+        raise _no_safetensors(path, f"{name!r} has no known dtype")
+    shape, place = entry.get("shape"), entry.get("data_offsets")
+    if not (_counts(shape) and _counts(place) and len(place) == 2):
+        raise _no_safetensors(path, f"{name!r} has no shape or no data_offsets")
+    return Tensor(dtype, tuple(shape), place[0], place[1])
+
+
+def _counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(count) is int and count >= 0 for count in value)
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
@@ -117,9 +171,10 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
     return length, header
 
 
-def _no_safetensors(path: Path) -> InputError:
+def _no_safetensors(path: Path, why: str = "") -> InputError:
     found = contents.stand_in(contents.head(path))
-    return InputError(f"{path}: {f'is {found}' if found else 'not a safetensors file, or cut off in its header'}")
+    said = f"not a safetensors file, or cut off in its header{f': {why}' if why else ''}"
+    return InputError(f"{path}: {f'is {found}' if found else said}")
 
 
 def _variants(folder: Path) -> list[str]:
