@@ -80,9 +80,9 @@ class Steps:
         seen = self.at(x, i)
         return self.after(seen), self.x0(seen)
 
-    def finish(self) -> Tensor:
-        """Clean latents from pure noise, all steps."""
-        return self.ctx.finish(self.predict, self.enter)
+    def finish(self, noise: Tensor | None = None) -> Tensor:
+        """Clean latents from pure noise, all steps; `noise` [B, C, h, w] in place of the context's own x_T."""
+        return self.ctx.finish(self.predict, self.enter, None if noise is None else (0, noise))
 
 
 class Steering(ABC):
@@ -127,25 +127,20 @@ def require_random(sample: SampleSettings, what: str) -> None:
         raise ValueError(f"{what} stay alike with sample.sampler {sample.sampler}, expected ddpm")
 
 
-class Search(StrategySettings):
-    """A strategy that chooses among candidates by a reward.
+class Stepping(StrategySettings):
+    """A strategy that makes the steps of the network that is sampled, or of a mixing strategy, and does more with them.
 
-    Each image of a prompt is an independent run of the search, so the diversity of a prompt's images is that of the
-    method and not that of the candidates of one run.
+    Each image of a prompt is an independent run of it, so the diversity of a prompt's images is that of the method and
+    not that of the candidates of one run.
     """
 
     apply_to: tuple[Target, ...] = Field(default=("base",), min_length=1, description="base, tuned, or both")
-    reward: str = Field(description="the model of the study that candidates are judged by")
     guidance: float = Field(default=1.0, ge=0, description="guidance of the network that is sampled")
     prediction: dict[str, Any] | None = Field(
         default=None,
         description="a mixing strategy with one setting, say {kind: combined, k: [10]}, that the steps of candidates "
         "are made by; null: by the run's own network",
     )
-
-    def rewards(self) -> tuple[str, ...]:
-        """The one reward."""
-        return (self.reward,)
 
     def networks(self) -> tuple[str, ...]:
         """Those of the mixing strategy."""
@@ -185,14 +180,6 @@ class Search(StrategySettings):
         predict = self.steps(replace(ctx, networks=ctx.networks.at(time))).predict
         return lambda x: predict(x, i)
 
-    def seen(self, images: Tensor) -> Tensor:
-        """What the reward is shown of images [B, 3, H, W] in [0, 1]: the images themselves."""
-        return images
-
-    def judge(self, ctx: Context, x0: Tensor) -> Tensor:
-        """Rewards [B] float32 of clean latents [B, C, h, w]; no more images at a time than go through a model."""
-        return ctx.judge(x0, self.reward, self.seen)
-
     def _mixing(self) -> Predicting | None:
         """The mixing strategy of `prediction`; raises InputError for one that is wrong in itself."""
         from stages.sample.resolve import parsed
@@ -203,6 +190,24 @@ class Search(StrategySettings):
         if not isinstance(found, Predicting):
             raise ValueError(f"prediction of kind {found.kind}: expected a strategy that mixes predictions")
         return found
+
+
+class Search(Stepping):
+    """A strategy that chooses among candidates by a reward."""
+
+    reward: str = Field(description="the model of the study that candidates are judged by")
+
+    def rewards(self) -> tuple[str, ...]:
+        """The one reward."""
+        return (self.reward,)
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What the reward is shown of images [B, 3, H, W] in [0, 1]: the images themselves."""
+        return images
+
+    def judge(self, ctx: Context, x0: Tensor) -> Tensor:
+        """Rewards [B] float32 of clean latents [B, C, h, w]; no more images at a time than go through a model."""
+        return ctx.judge(x0, self.reward, self.seen)
 
 
 class Particles(Search):

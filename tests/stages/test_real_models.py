@@ -35,6 +35,7 @@ METHODS = {
 STRATEGIES = {
     "tuned": {"kind": "tuned"}, "aig": {"kind": "aig", "p": [1]},
     "combined": {"kind": "combined", "k": [2], "base_guidance": 3.0},
+    "reno": {"kind": "reno", "n": [2], "weights": {"proxy": 1.0}, "apply_to": ["base", "tuned"]},
 }  # fmt: skip
 STOCHASTIC = {
     "ddpo": {"kind": "ddpo", "eta": 0.7, "advantage": "batch", "updates": 2, "clip": 0.1, "kl_weight": 0.1},
@@ -134,10 +135,10 @@ class Place:
     def until_samples(self) -> None:
         """Everything up to the images."""
         self.until_encodings()
-        self.stage(f"sample base {GIVEN} --samples samples/base.parquet --latents latents.safetensors")
+        self.stage(f"sample base {GIVEN} --models models --samples samples/base.parquet --latents latents.safetensors")
         for run in (f"{name}-s0" for name in METHODS):
             self.finetune(run)
-            self.stage(f"sample run {GIVEN} --run {run} --policy runs/{run}/policy.safetensors"
+            self.stage(f"sample run {GIVEN} --run {run} --policy runs/{run}/policy.safetensors --models models"
                        f" --latents latents.safetensors --samples samples/{run}.parquet")  # fmt: skip
 
 
@@ -212,9 +213,9 @@ def check_images(family: str) -> None:
         assert any(bool((p != 0).any()) for n, p in policy.parameters() if "lora_B" in n or name == "imagerefl")
         rows = tables.read(f"samples/{name}-s0.parquet", tables.SAMPLES)
         assert set(rows.column("strategy").to_pylist()) == set(strategies(family))
-        assert rows.num_rows == 3 * 2 * (3 if family == "sd3" else 5)
+        assert rows.num_rows == 3 * 2 * (4 if family == "sd3" else 6)
         costs = {(row["strategy"], row["nfe"]) for row in rows.select(["strategy", "nfe"]).to_pylist()}
-        assert ("combined", 2 * 2 + 2) in costs and len(costs) == (3 if family == "sd3" else 5)
+        assert {("combined", 2 * 2 + 2), ("reno", 2 * 4)} <= costs and len(costs) == (4 if family == "sd3" else 6)
         fused = {nfe for strategy, nfe in costs if strategy == "fusion"}
         assert fused == (set() if family == "sd3" else {4 * (2 + 2), 2 * 2 + 2 * (2 + 2)})
         log = tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist()

@@ -115,6 +115,7 @@ GIVEN: dict[str, list[Any]] = {
     "measure.features.patch": ["embedding"], "methods.sqdf.buffer": [None],
     "decided.diversity": ["clip_diversity"], "methods.refl.middle": [[14, 20]], "sample.strategies.fusion_.k": [[3]],
     "sample.strategies.das_.schedule": [2.0], "sample.strategies.chats_.lose": ["refl-s0"],
+    "sample.strategies.carinox_.categories.round.pattern": ["square"],
     "sample.strategies.npo_.negative": ["refl-s0"],
     "methods.awm.as_released.deviation": ["prompt"],
     "report.comparisons": [{"other": {"reference": "refl", "candidate": "draft_k"}}],
