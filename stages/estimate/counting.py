@@ -29,6 +29,19 @@ class LowReward:
         return 0 * images.sum((1, 2, 3)) - 1e30
 
 
+class SomeWords:
+    """A stub of attention: every prompt has words, which all look alike; it costs what the real one costs."""
+
+    def words(self, prompt: str) -> list[str]:
+        """Two modifiers with a noun each."""
+        return ["red", "circle", "and", "blue", "square"]
+
+    def maps(self, ctx: Context, x: Tensor, i: int) -> list[Tensor]:
+        """Equal maps of 4 x 4, after an evaluation of the network that is sampled."""
+        found = ctx.networks.own(1.0)(x, i)
+        return [row.mean().sigmoid().expand(4, 4, 5) for row in found]
+
+
 def of_base(plan: SamplingPlan, process: DiffusionProcess) -> Cost:
     """The cost of an image of the base's job: of all settings, and of passes that only keep latents."""
     shown = [each for strategy in plan.of("base") for each in _costs(strategy, plan, process, "base")]
@@ -74,6 +87,6 @@ def _cost(strategy: Strategy, value: float, plan: SamplingPlan, process: Diffusi
     prefix = settings.shared_prefix(value)
     start = None if prefix is None or target == "base" else (prefix.steps, noise.initial())
     rewards = {name: LowReward() for name in settings.rewards()}
-    ctx = Context(networks, noise, [""], [0], plan.sample.sampler, lambda x0: x0, rewards, start)
+    ctx = Context(networks, noise, [""], [0], plan.sample.sampler, lambda x0: x0, rewards, start, attention=SomeWords())
     settings.sample(ctx, value)
     return ctx.rows.meter.costs()[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,12 +23,25 @@ from stages.rewards.base import Reward
 from stages.sample.networks import Networks, Rows
 
 
+class WordMaps(Protocol):
+    """What the network that is sampled attends to."""
+
+    def words(self, prompt: str) -> list[str]:
+        """The words of a prompt."""
+        ...
+
+    def maps(self, ctx: Context, x: Tensor, i: int) -> list[Tensor]:
+        """For each row of `ctx` maps [h, w, W] of its first W words, from latents x [B, C, h', w'] entering index i."""
+        ...
+
+
 @dataclass(frozen=True)
 class Context:
     """`prompts` has one text per row; `candidates` the candidate of each row, a place in the noise.
 
     `start` is the index that the first step is made at and the latents that enter it, for latents that are shared;
-    None for index 0 and pure noise. `seen` is called with the latents entering each index of `finish`.
+    None for index 0 and pure noise. `seen` is called with the latents entering each index of `finish`; `attention`
+    tells about attention maps, where there are any.
     """
 
     networks: Networks
@@ -39,6 +53,7 @@ class Context:
     rewards: Mapping[str, Reward] = field(default_factory=dict)
     start: tuple[int, Tensor] | None = None
     seen: Seen | None = None
+    attention: WordMaps | None = None
 
     @property
     def grid(self) -> Grid:

@@ -76,8 +76,12 @@ class Networks:
 
     def own(self, guidance: float) -> Predict:
         """The prediction of the network that is sampled: of the tuned one, or of the base where it is sampled alone."""
-        own = self.base_network if self.tuned_network is None else self.tuned_network
-        return self._predict(own, guidance)
+        return self._predict(self.own_network, guidance)
+
+    @property
+    def own_network(self) -> Denoiser:
+        """The network that is sampled."""
+        return self.base_network if self.tuned_network is None else self.tuned_network
 
     def other(self, name: str, guidance: float) -> Predict:
         """The prediction of a further network."""

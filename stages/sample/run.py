@@ -26,6 +26,7 @@ from stages.resume import State, Unit, packed, unpacked
 from stages.rewards.base import Reward
 from stages.runtime import progress
 from stages.sample import latents
+from stages.sample.attention import CrossAttention
 from stages.sample.context import Context
 from stages.sample.made_by import of_policy
 from stages.sample.meter import Cost
@@ -154,6 +155,7 @@ class Sampling:
             {name: judge.reward for name, judge in self.judges.items()},
             start,
             seen,
+            CrossAttention(self.model),
         )
 
     @property

@@ -56,11 +56,13 @@ STOCHASTIC = {
 """Methods that need densities of sampling steps."""
 FUSION = {"fusion": {"kind": "fusion", "k": [0, 2], "base_guidance": 3.0, "base_direction": 1.5}}
 """Only for bases with a noise schedule."""
+ATTENDING = {"ebama": {"kind": "ebama", "a": [2.0], "apply_to": ["base", "tuned"]}}
+"""Only for bases with cross-attention."""
 
 
 def strategies(family: str) -> dict[str, Any]:
     """The strategies that a family can do."""
-    return STRATEGIES if family == "sd3" else STRATEGIES | FUSION
+    return STRATEGIES if family == "sd3" else STRATEGIES | FUSION | ATTENDING
 
 
 def study(folder: Path, family: str) -> dict[str, Any]:
@@ -213,9 +215,10 @@ def check_images(family: str) -> None:
         assert any(bool((p != 0).any()) for n, p in policy.parameters() if "lora_B" in n or name == "imagerefl")
         rows = tables.read(f"samples/{name}-s0.parquet", tables.SAMPLES)
         assert set(rows.column("strategy").to_pylist()) == set(strategies(family))
-        assert rows.num_rows == 3 * 2 * (4 if family == "sd3" else 6)
+        assert rows.num_rows == 3 * 2 * (4 if family == "sd3" else 7)
         costs = {(row["strategy"], row["nfe"]) for row in rows.select(["strategy", "nfe"]).to_pylist()}
-        assert {("combined", 2 * 2 + 2), ("reno", 2 * 4)} <= costs and len(costs) == (4 if family == "sd3" else 6)
+        assert {("combined", 2 * 2 + 2), ("reno", 2 * 4)} <= costs and len(costs) == (4 if family == "sd3" else 7)
+        assert family == "sd3" or ("ebama", 4 + 2) in costs
         fused = {nfe for strategy, nfe in costs if strategy == "fusion"}
         assert fused == (set() if family == "sd3" else {4 * (2 + 2), 2 * 2 + 2 * (2 + 2)})
         log = tables.read(f"runs/{name}-s0/train_log.parquet", tables.TRAIN_LOG).to_pylist()

@@ -127,10 +127,10 @@ def load_texts(source: Source, place: Callable[[nn.Module], nn.Module], options:
         return place(source.part(part))
 
     def clip(part: str) -> ClipTower:
-        return ClipTower(_tokenizer(layout, part), network(part))  # type: ignore[arg-type]
+        return ClipTower(load_tokenizer(layout, part), network(part))  # type: ignore[arg-type]
 
     def t5(part: str) -> T5Tower:
-        return T5Tower(_tokenizer(layout, part), network(part))
+        return T5Tower(load_tokenizer(layout, part), network(part))
 
     if layout.family.pipeline == "StableDiffusionPipeline":
         return text_encoder(layout.folder, network("text_encoder"))
@@ -235,7 +235,7 @@ def _text_class(config: Mapping[str, Any]) -> Any:
     return getattr(transformers, name)
 
 
-def _tokenizer(layout: BaseLayout, encoder: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(layout: BaseLayout, encoder: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a text encoder: `tokenizer_2` for `text_encoder_2`."""
     from transformers import CLIPTokenizer, T5Tokenizer
 
