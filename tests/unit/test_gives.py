@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from stages import gives
 from stages.errors import InputError
@@ -55,7 +57,10 @@ def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]
            describe("open_clip", "open_clip", Path("shipped/shapes/clip")),
            tiny_judges.nearest_image(folder / "nearest"),
            ModelRecord(name="python", kind="python", options={"function": f"{__name__}:brightness"})]  # fmt: skip
-    wrapped = [made_of("hinge", {"a": clip}, limit=1.0), made_of("relative", {"a": clip}, less="poor "),
+    save_file({"direction": torch.zeros(64)}, folder / "direction.safetensors")
+    turned = describe("directional", "directional", folder / "direction.safetensors", parts={"a": clip})
+    wrapped = [turned, made_of("flattened", {"a": clip}),
+               made_of("hinge", {"a": clip}, limit=1.0), made_of("relative", {"a": clip}, less="poor "),
                made_of("weighted_sum", {"a": clip, "b": clip}, weights={"a": 1.0, "b": 2.0}),
                made_of("orthogonal", {"a": clip}, mean="batch"),
                made_of("with_features", {"reward": ORACLE, "features": clip}),
