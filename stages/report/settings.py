@@ -53,6 +53,18 @@ class ComparisonSettings(Settings):
     candidate: str = Field(description="the method whose frontier is compared with it")
 
 
+class PublishedSettings(Settings):
+    """Means that somebody else published, and the setting in which they were measured."""
+
+    source: str = Field(min_length=1, description="where they stand: paper and table")
+    prompts: int | None = Field(None, ge=1, description="evaluation prompts; null: not known")
+    samples: int | None = Field(None, ge=1, description="images per prompt; null: not known")
+    steps: int | None = Field(None, ge=1, description="sampling steps; null: not known")
+    values: Mapping[str, Mapping[str, float]] = Field(
+        min_length=1, description="of base and methods of this study, alone: a mean for each of its metrics, by name"
+    )
+
+
 class ReportSettings(Settings):
     """Section `report` of a study."""
 
@@ -80,6 +92,9 @@ class ReportSettings(Settings):
         default_factory=dict,
         description="the claims put to two other methods, by the name of the folder that `stages.report.results` keeps "
         "them in",
+    )
+    published: PublishedSettings | None = Field(
+        None, description="numbers from elsewhere, which the figure `published` draws beside this study's; null: none"
     )
     votes: str | None = Field(
         None, min_length=1, description="what `python -m stages.votes analyse` wrote, in folder votes; null: none"
@@ -215,6 +230,10 @@ class ReportStudy(_View):
                 if methods and name not in methods:
                     known = nearest(name, methods)
                     raise ValueError(f"report.comparisons.{key} {name!r} is not a method that has a run{known}")
+        for name in self.report.published.values if self.report.published else ():
+            if name not in (*methods, "base"):
+                known = nearest(name, methods)
+                raise ValueError(f"report.published.values {name!r} is neither base nor a method that has a run{known}")
         candidate = self.report.candidate
         if "candidate" in self.report.model_fields_set and methods and candidate not in methods:
             raise ValueError(
