@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Command line of the stage."""
+    from stages.report import earlier
     from stages.report.data import Folders
 
     parser = argparse.ArgumentParser(prog="python -m stages.report", description=__doc__)
@@ -31,17 +32,24 @@ def main() -> None:
     )
     parser.add_argument("--predictors", type=Path, help="folder of distilled models: NAME/train_log.parquet")
     parser.add_argument("--decided", type=Path, help="shares.parquet of decided, where the study has that section")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        help="folder of an earlier report of this study, whose numbers this one is compared with",
+    )
     parser.add_argument("--out", type=Path, required=True, help="written: index.html, metrics.json, figures, tables")
     args = parser.parse_args()
     study = settings.read(args.params)
     folders = Folders(
         data=args.data, scores=args.scores, runs=args.runs, samples=args.samples, measures=args.measures, out=args.out,
-        predictors=args.predictors, decided=args.decided, params=args.params,
+        predictors=args.predictors, decided=args.decided, params=args.params, against=args.against,
     )  # fmt: skip
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
     inputs += [args.decided] if args.decided else []
+    inputs += [args.against / earlier.PAGE] if args.against else []
     outputs = [folders.out / name for name in figure.outputs(study.report.figures)]
+    outputs += [folders.out / earlier.TABLE] if args.against else []
     with lineage.job(params=args.params, stage="report", inputs=inputs, outputs=outputs) as job:
         write_report(study, folders, job)
         for path in outputs:
@@ -51,7 +59,7 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read and draw everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import data, files, interactive, judges, page, provenance
+    from stages.report import data, earlier, files, interactive, judges, page, provenance
     from stages.report.timeline import timeline
 
     found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
@@ -59,7 +67,9 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     figures = figure.figures(study.report.figures)
     drawn = [one.draw(found) for one in figures]
     numbers = files.headline(found)
-    block = interactive.block(found, provenance.read(found, folders))
+    origin = provenance.read(found, folders)
+    before = earlier.read(folders.against, study.study.name, origin) if folders.against else None
+    block = interactive.block(found, origin, before)
 
     out = folders.out
     for one, picture in zip(figures, drawn, strict=True):
@@ -70,9 +80,12 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     files.write_csv(out / "summary.csv", files.summary(found.findings))
     files.write_csv(out / "differences.csv", files.differences(found.findings))
     files.write_csv(out / "judges.csv", judges.rows(found))
+    if before:
+        files.write_csv(out / earlier.TABLE, earlier.rows(found, before))
     job.metrics(_flat(numbers))
     jobs = timeline(Path(job.record.folder), leave_out=job.record.title)
-    page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block)
+    page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block,
+               earlier.since(found, before) if before else None)  # fmt: skip
 
 
 def _flat(numbers: dict[str, Any], prefix: str = "") -> dict[str, float]:

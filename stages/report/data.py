@@ -32,6 +32,8 @@ class Folders:
     """The table of shares."""
     params: Path = Path("params.yaml")
     """The study file, as the commands on the page name it."""
+    against: Path | None = None
+    """An earlier report of this study, if this one is compared with it."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from stages.measure.settings import PASSED
 from stages.report import charts, curves, display, sprites, tape, worst
 from stages.report.curves import Curve
 from stages.report.data import ReportData
+from stages.report.earlier import Earlier
 from stages.report.findings import Finding
 from stages.report.load import Point
 from stages.report.look import BASE
@@ -85,7 +86,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """Everything. `findings` has one row per finding, with the columns `columns`; `base` is a place in `places`."""
+    """Everything. `findings` has one row per finding, with the columns `columns`; `base` is a place in `places`;
+    `earlier` are the numbers of the report that this one is compared with, if any.
+    """
 
     study: str
     level: float
@@ -104,6 +107,7 @@ class Block:
     specs: dict[str, object]
     tapes: dict[str, tape.Tape]
     provenance: Provenance
+    earlier: Earlier | None
 
     def text(self) -> str:
         """The block as JSON for a script element of the page."""
@@ -115,7 +119,7 @@ COLUMNS = ("key", "about", "method", "strategy", "setting", "metric", "against",
 """The columns of `Block.findings`: fields of `Finding`, and its key."""
 
 
-def block(data: ReportData, origin: Provenance) -> Block:
+def block(data: ReportData, origin: Provenance, earlier: Earlier | None = None) -> Block:
     """The block of a study; raises InputError for an image that cannot be decoded, and where a setting has none."""
     points = data.evaluation.points
     rewards, diversities = data.study.report.rewards, _diversities(data)
@@ -139,6 +143,7 @@ def block(data: ReportData, origin: Provenance) -> Block:
         lines=_lines(data, points), base=points.index(data.evaluation.base), columns=list(COLUMNS),
         findings=[row(finding) for finding in data.findings.rows], layout=shape, sheets=list(stored.values()),
         specs={"frontier": charts.frontier(), "tape": charts.tape()}, tapes=tape.tapes(data), provenance=origin,
+        earlier=earlier,
     )  # fmt: skip
 
 

@@ -331,9 +331,12 @@ function origin(key) {
   const found = findings.get(key), source = data.provenance;
   const methods = [...new Set([found.method, found.against].filter((name) => source.targets[name]))];
   const spell = (name) => data.methods[name] || name;
+  const past = data.earlier, before = past && past.values[key];
   const facts = [
     ["value", `${number(found.mean)}${found.low == null ? "" : `, ${(100 * data.level).toFixed(0)}% interval ${number(found.low)} to ${number(found.high)}`}`],
     ["in full", String(found.mean)],
+    ["in the earlier report", past && (before == null ? "not there" : String(before))],
+    ["difference to it", before != null && found.mean != null ? String(found.mean - before) : ""],
     ["single training seeds", found.per_seed.map(number).join(", ")],
     ["method", spell(found.method)], ["strategy, setting", [found.strategy, found.setting].filter(Boolean).join(", ")],
     ["against", found.against && spell(found.against)], ["at equal", found.at_equal],

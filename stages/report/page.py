@@ -11,6 +11,7 @@ from pathlib import Path
 from stages.report import agreement, cards, charts, curation, display, judges, passing, probes, students, style
 from stages.report.claims import POWER, State
 from stages.report.data import Background, ReportData
+from stages.report.earlier import Since
 from stages.report.figure import Figure
 from stages.report.findings import Finding
 from stages.report.interactive import Block
@@ -48,10 +49,10 @@ def picture(figure: Figure, data: ReportData, folder: Path) -> Picture:
 
 def write(
     path: Path, data: ReportData, background: Background, figures: Sequence[Figure], timeline: Timeline | None,
-    tables: Iterable[tuple[str, Path]], block: Block,
+    tables: Iterable[tuple[str, Path]], block: Block, since: Since | None = None,
 ) -> None:  # fmt: skip
     """Write the page, whole or not at all. The figures' files stand beside it already; `tables` are what it links to,
-    each with what it holds; `block` is what its interactive part knows.
+    each with what it holds; `block` is what its interactive part knows, `since` what changed since an earlier report.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -74,6 +75,7 @@ def write(
         "block": block.text(),
         "scripts": [charts.library(), _own("page.js")],
         "cards": made,
+        "since": since,
         "alarm": alarm(data),
         "disagreements": passing.warnings(data),
         "not_independent": judges.warnings(data),

@@ -22,7 +22,8 @@ class Provenance:
 
     `facts` are pairs of a name and a value. `judges` maps a metric to the model, digest and preprocessing that it rests
     on. `guidance` maps a strategy to its guidance scales. `targets` maps a method to the files of its runs that
-    Snakemake makes; `command` is the command line before them, `report` the page itself.
+    Snakemake makes; `command` is the command line before them, `report` the page itself. `specification` is everything
+    that the evaluation id stands for.
     """
 
     facts: list[tuple[str, str]]
@@ -31,6 +32,7 @@ class Provenance:
     targets: Mapping[str, list[str]]
     command: str
     report: str
+    specification: Mapping[str, Any]
 
 
 def read(data: ReportData, folders: Folders) -> Provenance:
@@ -40,7 +42,7 @@ def read(data: ReportData, folders: Folders) -> Provenance:
     return Provenance(
         _facts(data, said), load.metric_ids(study, folders.measures), _guidance(study), _targets(study, folders),
         f"snakemake --cores all --config study={shlex.quote(str(folders.params))} --force",
-        shlex.quote(str(folders.out / "index.html")),
+        shlex.quote(str(folders.out / "index.html")), said,
     )  # fmt: skip
 
 
