@@ -118,6 +118,7 @@ GIVEN: dict[str, list[Any]] = {
     "sample.strategies.carinox_.categories.round.pattern": ["square"],
     "sample.strategies.npo_.negative": ["refl-s0"],
     "methods.awm.as_released.deviation": ["prompt"],
+    "report.published": [{"source": "a paper", "values": {"base": {"proxy": 0.5}}}],
     "report.comparisons": [{"other": {"reference": "refl", "candidate": "draft_k"}}],
     "report.long": ["draft_k"], "methods.diffusion_dpo.safeguard": [{"mu": 0.5}],
     "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
