@@ -59,7 +59,7 @@ def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]
            ModelRecord(name="python", kind="python", options={"function": f"{__name__}:brightness"})]  # fmt: skip
     save_file({"direction": torch.zeros(64)}, folder / "direction.safetensors")
     turned = describe("directional", "directional", folder / "direction.safetensors", parts={"a": clip})
-    wrapped = [turned, made_of("flattened", {"a": clip}),
+    wrapped = [turned, made_of("flattened", {"a": clip}), made_of("sharpness", {"a": clip}),
                made_of("hinge", {"a": clip}, limit=1.0), made_of("relative", {"a": clip}, less="poor "),
                made_of("weighted_sum", {"a": clip, "b": clip}, weights={"a": 1.0, "b": 2.0}),
                made_of("orthogonal", {"a": clip}, mean="batch"),

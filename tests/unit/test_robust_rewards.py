@@ -19,6 +19,7 @@ from stages.pictures import png
 from stages.rewards import directional
 from stages.rewards.base import TextImage, load_reward
 from stages.rewards.flattened import Flattened
+from stages.rewards.sharpness import Sharpness
 from tests.tiny import clip_folder
 
 PROMPTS = ["a red circle", "a blue cross", "a green square"]
@@ -64,6 +65,28 @@ def test_a_quadratic_reward_is_flattened_exactly() -> None:
     torch.testing.assert_close(x.grad, expected)
 
 
+def test_sharpness_is_what_a_reward_loses_within_rho() -> None:
+    """Of R = -a |x|^2 / 2: a (rho |x| + rho^2 / 2). Of a linear reward: rho times its slope, everywhere."""
+    for a in (1.0, 3.0):
+        made = Sharpness("sharp", Given(lambda x, a=a: -a * x.square().sum((1, 2, 3)) / 2), RHO)
+        expected = a * (RHO * length(images()) + RHO**2 / 2)
+        torch.testing.assert_close(made(images(), PROMPTS), expected, rtol=1e-3, atol=0)
+    slope = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(1))
+    linear = Sharpness("sharp", Given(lambda x: (slope * x).sum((1, 2, 3))), RHO)
+    torch.testing.assert_close(linear(images(), PROMPTS), (RHO * slope.norm()).expand(3), rtol=1e-4, atol=0)
+
+
+def test_sharpness_is_the_difference_of_two_judges(tmp_path: Path) -> None:
+    parts = {"clip": clip_folder(tmp_path / "clip")}
+    plain = load_reward(parts["clip"])
+    flat, sharp = (load_reward(ModelRecord(kind, kind, parts=parts)) for kind in ("flattened", "sharpness"))
+    with torch.no_grad():
+        expected = plain(images(), PROMPTS) - flat(images(), PROMPTS)
+        torch.testing.assert_close(sharp(images(), PROMPTS), expected)
+    assert not sharp.differentiable
+    assert bool((expected > 0).all())
+
+
 def test_a_reward_without_slope_stays() -> None:
     made = Flattened("flat", Given(lambda x: 0 * x.sum((1, 2, 3)) + 2), RHO)
     assert made(images(), PROMPTS).tolist() == [2.0, 2.0, 2.0]
@@ -84,8 +107,9 @@ def test_the_value_is_the_same_without_gradient_and_alone(tmp_path: Path) -> Non
 
 def test_what_has_no_gradient_is_not_flattened() -> None:
     parts = {"oracle": ModelRecord(name="oracle", kind="shapes_oracle")}
-    with pytest.raises(InputError, match="'oracle' gives images no gradient"):
-        load_reward(ModelRecord("flat", "flattened", parts=parts))
+    for kind in ("flattened", "sharpness"):
+        with pytest.raises(InputError, match="'oracle' gives images no gradient"):
+            load_reward(ModelRecord("flat", kind, parts=parts))
 
 
 def unit(count: int, seed: int) -> Tensor:
