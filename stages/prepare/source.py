@@ -15,8 +15,9 @@ from stages import contents, gives, model_options, own_code, plugins, walk
 from stages.errors import InputError
 from stages.kinds import shown
 from stages.models import record
+from stages.models.bases.finite import require_finite
 from stages.models.bases.layout import SCHEDULER, BaseLayout, read_json
-from stages.models.bases.single import require_family, require_parts
+from stages.models.bases.single import is_part, require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.models.bases.weights import linear_layers as base_layers
 from stages.params import Settings, nearest
@@ -116,6 +117,7 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
     for file in files:
         if file.suffix == ".safetensors":
             check_safetensors(file)
+            require_finite(file)
     base = Path(place).parent if Path(place).is_file() else Path(place)
     made = record.describe_files(name, settings.kind, base, [f.relative_to(base).as_posix() for f in files], **about)
     _check_digest(made, settings.sha256, where)
@@ -255,8 +257,12 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
     for file in names:
         if file.endswith(".safetensors"):
             check_safetensors(base / file)
-    if place.suffix == ".safetensors" and place.is_file():
+    whole = place.suffix == ".safetensors" and place.is_file()
+    if whole:
         require_parts(place, layout, tensor_names(place))
+    for file in names:
+        if file.endswith(".safetensors"):
+            require_finite(base / file, (lambda tensor: is_part(layout, tensor)) if whole else lambda _: True)
     return record.describe_files(name, settings.kind, base, names, options=options, **about)
 
 

@@ -31,6 +31,11 @@ def require_family(file: Path, layout: BaseLayout) -> None:
         raise InputError(f"{file}: a single file of {layout.family.name} is not supported; use a diffusers folder")
 
 
+def is_part(layout: BaseLayout, name: str) -> bool:
+    """Whether a tensor of this name belongs to a part of the model, and is read."""
+    return name.startswith(tuple(PLACES[layout.family.pipeline].values()))
+
+
 def require_parts(file: Path, layout: BaseLayout, names: Collection[str]) -> None:
     """Raise InputError, saying what to do, where no tensor of `names` belongs to a part that the model has."""
     places = PLACES[layout.family.pipeline]
