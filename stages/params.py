@@ -77,6 +77,8 @@ def read_study(path: str | Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such study file (expected a params.yaml; see studies/)") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected a study file in it (such as params.yaml)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     study = read_yaml(text, str(path))

@@ -333,12 +333,13 @@ def _check_report(study: Study, where: str) -> None:
 
 
 def _check_files(study: Study, where: str) -> None:
-    """Files and folders that the study names are there; a hub is not asked."""
+    """Files and folders that the study names are there, and its models whole by their headers; a hub is not asked."""
     for name, model in study.prepare.everything:
         for key in ("folder", "file"):
             place = getattr(model, key)
             if place is not None and (fault := missing(place, key)):
                 raise InputError(f"{where}prepare.import.{name}.{key}: {place}: {fault}")
+        source.check_place(model, f"{where}prepare.import.{name}")
     if study.report.votes is not None:
         fault = missing(study.report.votes, "file")
         if fault or not Path(study.report.votes).is_file():

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.errors import InputError
+from stages.kinds import shown
 from stages.params import nearest
 
 KEYS = ("study",)
@@ -41,5 +42,5 @@ def asked_study(config: Mapping[str, Any], configfiles: Sequence[Any], default: 
             raise InputError(f"--config {key}=...: unknown key{nearest(key, KEYS)}; expected study=FILE")
     study = config.get("study", default)
     if not isinstance(study, (str, int, float)):
-        raise InputError(f"--config study: expected the path of a study file, found {str(study)[:80]!r}")
+        raise InputError(f"--config study: expected the path of a study file, found {shown(study)}")
     return str(study)

@@ -16,7 +16,7 @@ from stages.errors import InputError
 from stages.kinds import shown
 from stages.models import record
 from stages.models.bases.finite import require_finite
-from stages.models.bases.layout import SCHEDULER, BaseLayout, read_json
+from stages.models.bases.layout import INDEX, SCHEDULER, BaseLayout, read_json
 from stages.models.bases.single import is_part, require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.models.bases.weights import linear_layers as base_layers
@@ -116,7 +116,6 @@ def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecor
     _require_fetched(files)
     for file in files:
         if file.suffix == ".safetensors":
-            check_safetensors(file)
             require_finite(file)
     base = Path(place).parent if Path(place).is_file() else Path(place)
     made = record.describe_files(name, settings.kind, base, [f.relative_to(base).as_posix() for f in files], **about)
@@ -162,10 +161,14 @@ def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
 
 
 def _require_fetched(files: Iterable[Path]) -> None:
-    """Raise InputError for a file in whose place a Git LFS pointer or a web page stands."""
+    """Raise InputError for a file in whose place a Git LFS pointer or a web page stands, and for safetensors that are
+    not whole.
+    """
     for file in files:
         if said := contents.stand_in(contents.head(file)):
             raise InputError(f"{file}: is {said}")
+        if file.suffix == ".safetensors":
+            check_safetensors(file)
 
 
 def _check_digest(made: record.ModelRecord, wanted: str | None, where: str) -> None:
@@ -229,11 +232,37 @@ def linear_layers(settings: ImportSettings) -> list[str] | None:
     return [name for path in weights.files if path.suffix == ".safetensors" for name in base_layers(path)]
 
 
+def check_place(settings: ImportSettings, where: str) -> None:
+    """Raise InputError that starts with `where` for a model on this machine whose files are not whole by their names
+    and headers; a hub, a server, and a folder that does not say that it is a pipeline are left to the import job.
+    """
+    place = Path(settings.folder or settings.file or "")
+    try:
+        if settings.kind not in BASE_KINDS and place.name:
+            _require_fetched(_files(place, settings.only, where))
+        elif place.is_file() or (place.name and (place / INDEX).is_file()):
+            _base_files(settings, place, where)
+    except InputError as error:
+        said = str(error)
+        raise InputError(said if said.startswith(where) else f"{where}: {said}") from None
+
+
 def _base(name: str, settings: ImportSettings, place: Path, where: str, **about: str) -> record.ModelRecord:
-    """The record of a base model: of the files that are read, all of which must be there and whole."""
+    """The record of a base model: of the files that are read, all of which must be there, whole, and finite."""
+    layout, names = _base_files(settings, place, where)
+    base = place.parent if place.is_file() else place
+    for file in names:
+        if file.endswith(".safetensors"):
+            require_finite(base / file, (lambda tensor: is_part(layout, tensor)) if place.is_file() else lambda _: True)
+    return record.describe_files(name, settings.kind, base, names, options=settings.options, **about)
+
+
+def _base_files(settings: ImportSettings, place: Path, where: str) -> tuple[BaseLayout, list[str]]:
+    """Layout of a base model, and the names below its folder of the files that are read, all there and whole by their
+    headers.
+    """
     check_base_options(settings, where)
-    options = settings.options
-    variant, config = options.get("variant"), options.get("config")
+    variant, config = settings.options.get("variant"), settings.options.get("config")
     if place.is_file() and not config:
         raise InputError(
             f"{where}: {place}: a single file holds weights only; name in options.config the diffusers folder of the "
@@ -251,19 +280,11 @@ def _base(name: str, settings: ImportSettings, place: Path, where: str, **about:
         for file in layout.files()
         if not (config and is_weights(Path(file)))
     ]
-    if place.is_file():
-        names = [place.name, *names]
+    names = [place.name, *names] if place.is_file() else names
     _require_fetched(base / file for file in names)
-    for file in names:
-        if file.endswith(".safetensors"):
-            check_safetensors(base / file)
-    whole = place.suffix == ".safetensors" and place.is_file()
-    if whole:
+    if place.suffix == ".safetensors" and place.is_file():
         require_parts(place, layout, tensor_names(place))
-    for file in names:
-        if file.endswith(".safetensors"):
-            require_finite(base / file, (lambda tensor: is_part(layout, tensor)) if whole else lambda _: True)
-    return record.describe_files(name, settings.kind, base, names, options=options, **about)
+    return layout, names
 
 
 def _from_hub(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:

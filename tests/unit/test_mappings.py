@@ -137,3 +137,8 @@ def test_a_character_that_yaml_does_not_allow_is_named_with_its_line() -> None:
     for odd in ("\a", "\0", "\x1b"):
         with pytest.raises(InputError, match=rf"f, line 2: the character U\+{ord(odd):04X} is not allowed"):
             read_yaml(f"study: é\nname: a{odd}b\n", "f")
+
+
+def test_a_folder_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is a folder, expected a study file in it \(such as params\.yaml\)$"):
+        read_study(tmp_path)
