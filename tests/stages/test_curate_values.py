@@ -50,6 +50,36 @@ def test_a_date_that_python_has_none_for(tmp_path: Path, kind: pa.DataType) -> N
     assert "\n" not in str(refused.value)
 
 
+def _times(tmp_path: Path, zone: str | None) -> dict[str, Any]:
+    """A section with training prompts that have times of a zone."""
+    when = pa.array([0, 10**6], pa.timestamp("us", zone))
+    pq.write_table(pa.table({"prompt": ["a bee", "a wasp"], "when": when}), tmp_path / "list.parquet")
+    return listed(tmp_path / "list.parquet")
+
+
+@pytest.mark.parametrize("zone", ["Mars/Phobos", "+99:00", "GMT plus one"])
+def test_a_time_zone_that_is_not_known(tmp_path: Path, zone: str) -> None:
+    """It is refused by its name; a column that nothing asks for is not looked at."""
+    section = _times(tmp_path, zone)
+    curate(tmp_path / "out", section)
+    assert texts(tmp_path / "out") == ["a bee", "a wasp"]
+    section["prompts"]["train"]["group"] = "when"
+    with pytest.raises(
+        InputError, match=r"list\.parquet: column 'when' has times of the zone '.*', which is"
+    ):
+        curate(tmp_path / "out", section)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "+02:00", None])
+def test_times_of_known_zones_are_groups(tmp_path: Path, zone: str | None) -> None:
+    section = _times(tmp_path, zone)
+    section["prompts"]["train"]["group"] = "when"
+    curate(tmp_path / "out", section)
+    rows = pq.read_table(tmp_path / "out" / "prompts.parquet").to_pylist()
+    groups = {row["group"] for row in rows if row["split"] == "train"}
+    assert len(groups) == 2 and all(group.startswith("1970-01-01 0") for group in groups)
+
+
 def test_nan_in_place_of_a_judgement_is_none(tmp_path: Path) -> None:
     """Tables with gaps come from pandas so."""
     images = [png(seed) for seed in range(4)]

@@ -111,6 +111,8 @@ def rows(file: Path, keys: Sequence[str]) -> Iterator[tuple[int, Mapping[str, An
     """Numbered rows with the columns that `keys` ask for. Raises InputError when one of them is not there."""
     parquet = _open(file)
     columns = list(dict.fromkeys(_column(file, parquet.schema_arrow.names, key) for key in keys))
+    for column in columns:
+        _require_zone(file, column, parquet.schema_arrow.field(column).type)
     number = 0
     try:
         for batch in parquet.iter_batches(batch_size=_batch(parquet, columns), columns=columns):
@@ -121,6 +123,20 @@ def rows(file: Path, keys: Sequence[str]) -> Iterator[tuple[int, Mapping[str, An
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a date that Python has none for, say
         raise InputError(f"{file}, after row {number}: cannot be read on: {error}") from None
+
+
+def _require_zone(file: Path, column: str, kind: pa.DataType) -> None:
+    """Raise InputError for times of a zone that is not known here. They are not read in UTC instead: groups, and so the
+    splits, would be others than on a machine that knows the zone.
+    """
+    if pa.types.is_timestamp(kind) and kind.tz:
+        try:
+            pa.scalar(0, kind).as_py()
+        except pa.ArrowException:
+            raise InputError(
+                f"{file}: column {column!r} has times of the zone {kind.tz!r}, which is not known on this machine;"
+                " install the package tzdata, or write the column in UTC"
+            ) from None
 
 
 def _batch(parquet: pq.ParquetFile | saved.ArrowFile, columns: Sequence[str]) -> int:
