@@ -1,0 +1,58 @@
+"""Draw a figure that needs nothing but training logs from the results that a study keeps (`stages.report.results`)."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from stages import tables
+from stages.report import figure, settings
+from stages.report.load import Log, Series
+from stages.report.look import Look
+from stages.runtime import run_stage
+
+if TYPE_CHECKING:
+    from stages.report.data import ReportData
+    from stages.report.settings import ReportStudy
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What such a figure draws from: the parts of `ReportData` that the kept training logs are enough for."""
+
+    study: ReportStudy
+    look: Look
+    log: Log
+
+    @classmethod
+    def read(cls, study: ReportStudy, results: Path) -> Kept:
+        """The logs in `results/training.parquet`. Raises InputError where that is no table of training logs."""
+        rows = tables.read(results / "training.parquet", tables.TRAINING).to_pylist()
+        found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+        for row in rows:
+            found.setdefault(row["run"], {}).setdefault(row["term"], []).append((row["step"], row["value"]))
+        log = {
+            run: {term: Series(*map(np.array, zip(*points, strict=True))) for term, points in terms.items()}
+            for run, terms in found.items()
+        }
+        return cls(study, Look.of(study), log)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m stages.report.redraw", description=__doc__)
+    parser.add_argument("--params", type=Path, required=True, help="study file")
+    parser.add_argument("--results", type=Path, required=True, help="folder of the kept results")
+    parser.add_argument("--figure", required=True, help="kind of the figure")
+    parser.add_argument("--out", type=Path, required=True, help="file to write; its ending names the format")
+    args = parser.parse_args()
+    kept = Kept.read(settings.read(args.params), args.results)
+    figure.save(figure.load(args.figure).draw(cast("ReportData", kept)), [args.out])
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,91 @@
+"""The errors of winners and losers against the reference's: the figure shows the log's numbers, and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from stages.report import settings
+from stages.report.figures import winner_error
+from stages.report.load import Series
+from stages.report.look import Look
+from stages.report.redraw import Kept
+from stages.report.settings import ReportStudy
+
+if TYPE_CHECKING:
+    from stages.report.data import ReportData
+
+ROOT = Path(__file__).resolve().parents[3]
+WON, LOST = np.array([0.0, 1.0, 2.0]), np.array([0.0, -1.0, 4.0])
+
+
+def made(log: dict[str, dict[str, Series]]) -> ReportData:
+    """A study of methods a and b with two seeds of a, and this log."""
+    study = ReportStudy.model_validate(
+        {
+            "study": {"name": "x", "reward": "truth", "reference": "a"},
+            "report": {"rewards": ["truth"], "diversities": ["d"]},
+            "runs": {run: {"method": run[0], "seed": int(run[-1])} for run in ("a-s0", "a-s1", "b-s0")},
+            "sample": {"steps": 1},
+        }
+    )
+    return cast("ReportData", Kept(study, Look.of(study), log))
+
+
+def both(offset: float = 0.0) -> dict[str, Series]:
+    steps = np.arange(3)
+    return {"winner_drift": Series(steps, WON + offset), "loser_drift": Series(steps, LOST + offset)}
+
+
+def test_a_panel_per_method_with_both_sides_of_every_seed():
+    data = made({"a-s0": both(), "a-s1": both(1.0), "b-s0": {"reward": Series(np.arange(2), np.zeros(2))}})
+    figure = winner_error.draw(data)
+    try:
+        (panel,) = figure.axes
+        assert panel.get_title(loc="left") == "a"
+        shown = {
+            dash: [np.asarray(line.get_ydata()).tolist() for line in panel.lines if line.get_linestyle() == dash
+                   and line.get_alpha() is None]
+            for dash in ("-", "--")
+        }  # fmt: skip
+        assert shown["-"] == [[0.5, 1.0, 1.5], [1.5, 2.0, 2.5]]  # means over one neighbour on each side
+        assert shown["--"] == [[-0.5, 1.0, 1.5], [0.5, 2.0, 2.5]]
+    finally:
+        plt.close(figure)
+    assert winner_error.rows(data)[-1] == {
+        "run": "a-s1", "method": "a", "seed": 1, "step": 2, "winner_drift": 3.0, "loser_drift": 5.0
+    }  # fmt: skip
+
+
+def test_without_errors_against_a_reference_there_is_nothing_to_show():
+    data = made({"a-s0": {"winner_error": Series(np.arange(2), np.ones(2))}})
+    assert not winner_error.shown(data) and winner_error.rows(data) == []
+    figure = winner_error.draw(data)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no training log has errors against a reference"]
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("count", [1, 7, 40, 101])
+def test_the_mean_reaches_a_twentieth_to_either_side(count: int):
+    values = np.random.default_rng(count).normal(size=count)
+    reach = max(1, count // 20)
+    wanted = [values[max(0, n - reach) : n + reach + 1].mean() for n in range(count)]
+    np.testing.assert_allclose(winner_error.running_mean(values), wanted, atol=1e-12)
+
+
+def test_of_the_kept_results_the_numbers_are_those_of_the_page():
+    """Means over the last fifth of training, as docs/reproduction.md has them: Diffusion-DPO and its safeguard."""
+    study = settings.read(ROOT / "studies" / "shapes-preference.yaml")
+    kept = Kept.read(study, ROOT / "docs" / "results" / "shapes-preference")
+    rows = winner_error.rows(cast("ReportData", kept))
+    methods = {str(row["method"]) for row in rows}
+    assert {"dpo", "sdpo", "inpo", "spin"} <= methods and not {"mapo", "sft", "refl"} & methods
+    for method, wanted in {"dpo": (0.0023, 0.0034), "sdpo": (0.0005, 0.0020), "inpo": (-0.0214, -0.0135)}.items():
+        mine = [row for row in rows if row["method"] == method]
+        last = mine[-max(1, len(mine) // 5) :]
+        found = [np.mean([cast(float, row[side]) for row in last]) for side in ("winner_drift", "loser_drift")]
+        assert found == pytest.approx(wanted, abs=0.0004), method
