@@ -49,7 +49,7 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
     or base64 bring images too. Raises InputError for a pair that names an image which is not there, and for votes that
     are none.
     """
-    sides, votes = _columns(settings)
+    sides, votes = columns_of(settings)
     table = open_records(
         settings.path, (settings.prompt, *sides, *votes, settings.group, settings.weight, settings.annotator)
     )
@@ -65,17 +65,17 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
         for record in table.rows:
             text = record.text(settings.prompt)
             (a, image_a), (b, image_b) = (_side(record, key, text, settings, catalogue, left_out) for key in sides)
-            preference = _preference(record, settings) if votes else 1.0
+            preference = preference_of(record, settings) if votes else 1.0
             who = record.label(settings.annotator)
             pair = PairRow(
-                record.where, text, a, b, preference, source_name(settings), _weight(record, settings.weight), who
+                record.where, text, a, b, preference, source_name(settings), weight_of(record, settings.weight), who
             )
             yield Offer(pair, tuple(image for image in (image_a, image_b if b != a else None) if image))
 
     return Stream(rows(), table.total, left_out)
 
 
-def _columns(settings: FilePairs) -> tuple[tuple[str, str], tuple[str | None, ...]]:
+def columns_of(settings: FilePairs) -> tuple[tuple[str, str], tuple[str | None, ...]]:
     """Keys of image a and image b, and of the judgement; none where image a is the preferred one by its column."""
     if settings.chosen is not None and settings.rejected is not None:
         return (settings.chosen, settings.rejected), ()
@@ -136,7 +136,7 @@ def _known(name: str, where: str, catalogue: Catalogue) -> str:
     return found
 
 
-def _preference(record: Record, settings: FilePairs) -> float | None:
+def preference_of(record: Record, settings: FilePairs) -> float | None:
     """The share of votes for a, None where there is none."""
     if settings.preference is None:
         return _share(record, record.number(settings.votes_a) or 0.0, record.number(settings.votes_b) or 0.0)
@@ -150,7 +150,7 @@ def _preference(record: Record, settings: FilePairs) -> float | None:
     raise InputError(f"{record.where}: {settings.preference!r} is {share:.17g}, {wanted}")
 
 
-def _weight(record: Record, key: str | None) -> float:
+def weight_of(record: Record, key: str | None) -> float:
     """The weight of a pair. Raises InputError for one that is missing, negative or beyond 32 bits."""
     weight = 1.0 if key is None else record.number(key)
     if weight is None or not 0 <= weight <= LARGEST:

@@ -1,0 +1,120 @@
+"""docs/preference.md: its table says what the methods declare, and its example runs from the Parquet to the report."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from stages import tables
+from stages.finetune import method
+from stages.params import read_study
+from stages.study import load
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "preference.md").read_text()
+STARTS_FROM = {"frozen": "the base", "hard": "an earlier policy", "none": "none"}
+
+
+def block(language: str) -> str:
+    """The page's one block of code in a language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return found
+
+
+def declared() -> Iterator[str]:
+    """The rows of the table, from what the methods of the family declare with their default settings."""
+    for kind in method.kinds():
+        settings = method.load(kind, kind)[0].settings.model_validate({"kind": kind})
+        reference, needs = getattr(settings, "reference", None), settings.needs
+        if reference is None or needs.data not in ("pairs", "images"):
+            continue
+        ties = "" if needs.data == "images" else "learnt from" if needs.ties else "left out"
+        reward = "" if needs.reward == "none" else "its number"
+        several = "yes" if needs.several_processes else "no"
+        yield f"| `{kind}` | {needs.data} | {STARTS_FROM[reference.kind]} | {reward} | {ties} | {several} |"
+
+
+def test_the_table_says_what_the_methods_declare() -> None:
+    assert len(list(declared())) >= 17
+    shown = PAGE.split("<!-- table of needs -->\n")[1].split("\n\n")[0].splitlines()[2:]
+    assert shown == list(declared())
+
+
+def put(folder: Path, count: int | None = None) -> Path:
+    """The page's table of pairs, of `count` pairs, and its study, in a folder with the shipped models."""
+    (folder / "data").mkdir()
+    (folder / "shipped").symlink_to(ROOT / "shipped")
+    code = block("python")
+    assert "COUNT, RATERS = 800, 5" in code
+    if count is not None:
+        code = code.replace("COUNT, RATERS = 800, 5", f"COUNT, RATERS = {count}, 5")
+    run(folder, "-c", code)
+    path = folder / "data" / "pairs.yaml"
+    path.write_text(block("yaml"))
+    return path
+
+
+def run(folder: Path, *command: str) -> None:
+    """A command of this Python in a folder; its output is shown where it fails."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LINEAGE": "off", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-3000:]
+
+
+def test_the_page_s_table_is_curated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every judgement and annotator arrives; pairs with an evaluation prompt and no others are left out."""
+    path = put(tmp_path, 40)
+    path.write_text(path.read_text().replace("curate:\n", "curate:\n  val_share: 0\n"))  # all pairs are for training
+    monkeypatch.chdir(tmp_path)
+    load(path)
+    out = [f"--{name}={tmp_path / name}.parquet" for name in ("prompts", "images", "pairs")]
+    run(tmp_path, "-m", "stages.curate", "--params", str(path), *out, f"--manifest={tmp_path / 'manifest.json'}")
+    raw = pq.read_table(tmp_path / "data" / "pairs.parquet").to_pylist()
+    made = tables.read(tmp_path / "pairs.parquet", tables.JUDGED_PAIRS).to_pylist()
+    prompts = tables.read(tmp_path / "prompts.parquet", tables.PROMPTS).to_pylist()
+    evaluated = {row["prompt"] for row in prompts if row["split"] == "eval"}
+    expected = [row for row in raw if row["caption"] not in evaluated]
+    given = {(row["caption"], round(row["p_left"], 6), row["rater"]) for row in expected}
+    got = {(row["prompt"], round(row["preference"], 6), row["annotator"]) for row in made}
+    assert got == given and 0 < len(expected) < len(raw)
+    assert {row["prompt"] for row in prompts} & {row["caption"] for row in raw}
+
+
+def small(path: Path) -> None:
+    """The page's study with two of its methods, at a compute of seconds."""
+    study = read_study(path)
+    study["curate"]["prompts"]["eval"]["limit"] = 2
+    study["curate"]["val_share"] = 0
+    study["finetune"] |= {"budget": {"compute": 60}, "batch_size": 4, "sampling_steps": 6}
+    study["finetune"]["probe"] |= {"every": 2, "prompts": 2}
+    study["methods"] = {name: study["methods"][name] for name in ("dpo", "inpo")}
+    study["runs"] = {name: run for name, run in study["runs"].items() if run["method"] in study["methods"]}
+    study["sample"] |= {"steps": 6, "samples_per_prompt": 2}
+    study["sample"]["strategies"]["combined"]["k"] = [3]
+    study["measure"]["bootstrap"] = 100
+    study["report"]["grid"] = {"prompts": 2, "samples": 2}
+    path.write_text(yaml.safe_dump(study))
+
+
+@pytest.mark.slow
+def test_the_page_s_example_ends_in_a_frontier(tmp_path: Path) -> None:
+    path = put(tmp_path, 64)
+    small(path)
+    for name in ("Snakefile", "workflow", "stages", "profiles", "pyproject.toml", "params.yaml", "slurm"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run(tmp_path, "-m", "snakemake", "--cores", "2", "--config", "study=data/pairs.yaml")
+    report = tmp_path / "out" / "pairs" / "report"
+    assert {"index.html", "frontier.png", "winner_error.png"} <= {file.name for file in report.iterdir()}
+    with (report / "plots" / "frontier.csv").open(newline="") as file:
+        assert {"dpo", "inpo"} <= {row["method"] for row in csv.DictReader(file)}
+    with (report / "plots" / "winner_error.csv").open(newline="") as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"dpo", "inpo"}
