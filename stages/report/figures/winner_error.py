@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stages.about import LineStyle
 from stages.report.figure import FigureAbout
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ ABOUT = FigureAbout(
 )
 
 WINNER, LOSER = "winner_drift", "loser_drift"
-SIDES = {WINNER: ("preferred image", "#0072b2", "-"), LOSER: ("other image", "#d55e00", "--")}
+SIDES: dict[str, tuple[str, str, LineStyle]] = {
+    WINNER: ("preferred image", "#0072b2", "-"),
+    LOSER: ("other image", "#d55e00", "--"),
+}
 """Term of the log: its words, colour and line."""
 
 
