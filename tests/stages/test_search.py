@@ -83,6 +83,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "dsearch": {"kind": "dsearch", "m": [1, 3], "wider": 1.0, "search": "all", "oversample": 1, "drop": None},
     "dlbs": {"kind": "dlbs", "b": [1, 2], "children": 1, "lookahead": 2},
     "das": {"kind": "das", "n": [1, 3], "strength": 0.0},
+    "fmtt": {"kind": "fmtt", "n": [1, 3], "strength": 0.0, "lookahead": 2},
     "dts": {"kind": "dts", "m": [1, 4], "strength": 30.0, "children": 2},
     "dts_star": {"kind": "dts_star", "m": [1, 4], "exploration": 0.01, "children": None},
 }
@@ -120,8 +121,8 @@ def test_one_candidate_is_plain_sampling(plain, name: str):
     assert np.array_equal(pixels(plain["run", name, one]), pixels(plain["run", "tuned", "tuned"]))
 
 
-# without strength one particle of DAS is as good as another, and DTS draws its result
-@pytest.mark.parametrize("name", sorted(SEARCHES.keys() - {"das", "dts"}))
+# without strength one particle of DAS or FMTT is as good as another, and DTS draws its result
+@pytest.mark.parametrize("name", sorted(SEARCHES.keys() - {"das", "fmtt", "dts"}))
 @pytest.mark.parametrize("run", ["base", "run"])
 def test_more_candidates_raise_the_reward(plain, name: str, run: str):
     one, several = (plain[run, name, label] for label in labels(name))
@@ -142,12 +143,13 @@ def test_costs_are_those_of_the_calls(plain):
         ("svdd", "m=1"): (STEPS, 3, 4), ("svdd", "m=3"): (1 + 3 * (STEPS - 1), 9, 10),
         ("dsearch", "m=1"): (STEPS, 3, 4), ("dsearch", "m=3"): (1 + 3 * (STEPS - 1), 9, 10),
         ("das", "n=1"): (STEPS, STEPS, STEPS + 1), ("das", "n=3"): (3 * STEPS, 3 * STEPS, 3 * STEPS + 1),
+        ("fmtt", "n=1"): (2 * STEPS, STEPS, STEPS + 1), ("fmtt", "n=3"): (6 * STEPS, 3 * STEPS, 3 * STEPS + 1),
         ("dlbs", "b=1"): (1 + 2 * (STEPS - 1), 4, 4), ("dlbs", "b=2"): (2 + 2 * 2 * (STEPS - 1), 8, 8),
     }  # fmt: skip
     for (name, setting), counts in expected.items():
         rows = plain["base", name, setting]
         assert {(r["nfe"], r["queries"], r["decodes"]) for r in rows} == {counts}, name
-        assert set(column(rows, "nfe_backward")) == ({counts[0]} if name == "das" else {0})
+        assert set(column(rows, "nfe_backward")) == ({counts[0]} if name in ("das", "fmtt") else {0})
     assert set(map(tuple, column(plain["base", "best", "n=3"], "rewards"))) == {("proxy",)}
     assert set(map(tuple, column(plain["base", "best", "n=3"], "reward_digests"))) == {("digest-of-proxy",)}
     assert set(map(tuple, column(plain["base", "guidance", "g=1"], "rewards"))) == {()}
@@ -189,6 +191,7 @@ def test_without_strength_the_result_is_one_of_the_plain_candidates(model: Diffu
 AT_WORK: dict[str, dict[str, Any]] = {
     "dsearch": {"wider": 2.0, "search": "uniform", "oversample": 3, "drop": "linear", "replace": 0.5},
     "das": {"strength": 30.0, "gamma": 0.5, "threshold": 1.0},
+    "fmtt": {"strength": 30.0, "threshold": 1.0},
 }
 """Settings with which one candidate is not plain sampling."""
 

@@ -60,7 +60,6 @@ def test_other_settings_are_seen(reference: SamplingSet, key: str, value: Any):
 
 def test_why_something_is_not_compared():
     assert "keeps what it has" in sampling.reason("items.code.n4_b5.network_evaluations")
-    assert "no such method" in sampling.reason("fmtt.drift")
     assert sampling.reason("fk.max_k4.weights") == ""
 
 

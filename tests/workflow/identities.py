@@ -35,7 +35,7 @@ MORE: dict[str, dict[str, Any]] = {
     "das": {"reward": "proxy", "n": [2]}, "dts": {"reward": "proxy", "m": [2]},
     "dts_star": {"reward": "proxy", "m": [2]}, "npo": {"s": [2.0], "negative": "imagerefl-s0"},
     "chats": {"s": [2.0], "lose": "imagerefl-s0"}, "density": {"q": [0.4]},
-    "ebama": {"a": [5.0], "phrases": {"a red circle": [[1, 2]]}},
+    "fmtt": {"reward": "proxy", "n": [2]}, "ebama": {"a": [5.0], "phrases": {"a red circle": [[1, 2]]}},
     "reno": {"weights": {"proxy": 5.0}, "n": [2]},
     "carinox": {"weights": {"proxy": 5.0}, "n": [2],
                 "categories": {"round": {"pattern": "circle", "weights": {"proxy": 2.0}}}},

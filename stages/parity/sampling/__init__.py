@@ -24,7 +24,6 @@ REASONS = {
     r"density\.(step\.drift|sampler\..*)|items\.density\.gmm\.lambda_(min|max)": (
         "the product has no solver in continuous time"
     ),
-    r"(items\.)?(fmtt)\..*": "the product has no such method",
 }
 """Why names that match a pattern are not compared."""
 
@@ -36,11 +35,11 @@ def knows(reference: ParitySet) -> bool:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with a set of sampling-time methods."""
-    from stages.parity.sampling import attention, beams, blocks, das, dlbs, fk, guidance, noise, trees
+    from stages.parity.sampling import attention, beams, blocks, das, dlbs, fk, flow_map, guidance, noise, trees
     from stages.parity.sampling.world import SamplingSet
 
     made = SamplingSet(reference, reference.inputs, reference.expected)
-    for module in (fk, blocks, beams, dlbs, das, trees, guidance, noise, attention):
+    for module in (fk, blocks, beams, dlbs, das, trees, guidance, noise, attention, flow_map):
         yield from module.checks(made)
 
 
