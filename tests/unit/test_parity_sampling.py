@@ -13,7 +13,7 @@ from stages.parity import __main__ as parity
 from stages.parity import sampling
 from stages.parity.checks import Check
 from stages.parity.reference import Expected, load
-from stages.parity.sampling import trees
+from stages.parity.sampling import attention, flow_map, noise, trees
 from stages.parity.sampling.mixture import Mixture
 from stages.parity.sampling.world import SamplingSet
 from tests.parity_sets import NUMBERS, PARITY_SETS
@@ -78,3 +78,37 @@ def test_the_mixture_s_soft_value_is_the_expectation():
     assert float(one.soft_value(x, alpha, 2.0)) == pytest.approx(mean + 2.0 * spread / 2)
     tilted, normaliser = one.tilted(2.0)
     assert tilted.means.tolist() == [[0.5, 0.0]] and normaliser == pytest.approx(0.5)
+
+
+def test_energies_of_attention_and_flow_maps(reference: SamplingSet):
+    found = [*attention.checks(reference), *flow_map.checks(reference)]
+    assert failures(iter(found)) == [] and len(found) >= 12
+
+
+def test_a_wrong_weight_of_the_energy_or_curvature_of_the_reward_is_seen(reference: SamplingSet):
+    items = reference.expected.scalars["items"]
+    items["ebama"]["cos"]["lambda_intensity"] = 0.6
+    items["fmtt"]["config"]["kappa"] = 0.4
+    assert failures(attention.checks(reference)) and failures(flow_map.checks(reference))
+
+
+def only_reno(reference: SamplingSet, **changes: Any) -> None:
+    """Leave one short item of noise optimisation."""
+    items = reference.expected.scalars["items"]
+    items["reno"] = {"sgd_t1": items["reno"]["sgd_t1"] | changes}
+    items["carinox"] = {}
+
+
+def test_noise_is_optimised_as_released(reference: SamplingSet):
+    only_reno(reference)
+    found = list(noise.checks(reference))
+    assert failures(iter(found)) == [] and len(found) == 15
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("momentum", 0.8), ("regularisation", 0.02), ("grad_clip", 0.2)],
+)
+def test_another_step_of_the_noise_is_seen(reference: SamplingSet, key: str, value: Any):
+    only_reno(reference, **{key: value})
+    assert failures(noise.checks(reference))
