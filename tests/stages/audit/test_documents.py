@@ -31,6 +31,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "emoji-coarse",
         "emoji-fine",
         "emoji-search",
+        "shapes-gradient",
         "shapes-online",
         "shapes-preference",
         "shapes-rl",
