@@ -65,6 +65,7 @@ bench: $(VENV)/.test  ## measure everything on this machine, and write docs/benc
 	@$(IN) python -m benchmarks.steps --out $(BENCH)/steps.json $(if $(QUICK),--repeats 1 --width 8 --sweep-batch 4 --no-compile)
 	@$(IN) python -m benchmarks.curation --out $(BENCH)/curation.json $(if $(QUICK),--sizes 2000)
 	@$(IN) python -m benchmarks.rows --out $(BENCH)/rows.json $(if $(QUICK),--sizes 2000 --sets 500)
+	@$(IN) python -m benchmarks.searches --out $(BENCH)/searches.json $(if $(QUICK),--repeats 1 --width 8)
 	@$(IN) python -m benchmarks.planning --out $(BENCH)/planning.json $(if $(QUICK),--jobs 30)
 	@$(IN) python -m benchmarks.planning --out $(BENCH)/planning.json --runner dvc --jobs $(if $(QUICK),30,100 1000)
 	@$(IN) python -m benchmarks --out $(BENCH)/studies.json $(if $(QUICK),studies/smoke.yaml,$(ARGS))

@@ -262,6 +262,27 @@ def tilt(content: Sequence[Content]) -> Iterator[str]:
     yield from table(head, [(name, *(found.get((name, count), "") for count in counts)) for name in names])
 
 
+def searches(content: Content) -> Iterator[str]:
+    """What searches take beside what they count, worst first."""
+    yield "## Searches and what they count\n"
+    yield machine(content)
+    images, size = content["rows"][0]["images"], content["shape"]
+    yield (
+        f"{images} images by each search, {content['steps']} steps, batches of {size['batch']}, on a small random "
+        f"Stable Diffusion 1.5 ({size['width']} channels, latents of side {size['latent']}). Seconds of the processor, "
+        "beside those of its evaluations, decodings and reward queries by themselves in full batches; aimed at are "
+        "ratios of at most 1.15 (`python -m benchmarks.searches`).\n"
+    )
+    rows = sorted(content["rows"], key=lambda row: -row["ratio"])
+    names = ("nfe", "nfe_backward", "decodes", "queries")
+    head = ("search", "evaluations", "with gradient", "decodings", "queries", "seconds", "of the counts", "ratio")
+    yield from table(head, [
+        (row["search"], *(f"{row['counts'][name]}" for name in names), f"{statistics.median(row['seconds']):.2f}",
+         f"{row['priced']:.2f}", f"{row['ratio']:.2f}")
+        for row in rows
+    ])  # fmt: skip
+
+
 def mutants(content: Content) -> Iterator[str]:
     """How many of the faults that were put into the code the tests noticed, and which they did not."""
     faults, listed = content["faults"], content["listed"]
@@ -285,7 +306,7 @@ def mutants(content: Content) -> Iterator[str]:
 
 SECTIONS: dict[str, Callable[[Any], Iterator[str]]] = {
     "steps": steps, "released": released, "studies": studies, "curation": curation, "rows": rows,
-    "planning": planning, "slurm": slurm, "tilt": tilt, "mutants": mutants,
+    "planning": planning, "slurm": slurm, "tilt": tilt, "searches": searches, "mutants": mutants,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 

@@ -68,9 +68,9 @@ class StrategyAbout(About):
     strategy is the run's own network alone, `base` that at which it is the base alone; None where its curve does not
     reach them. `role` is `curve` for a strategy that figures draw as a curve over its settings, `tuned` for the tuned
     network alone, `base` for the base alone: those two are the ends of the curves of others. `leading` says that
-    methods are compared by this strategy's curve. `short` is the title where there is little room. `lines` and
-    `markers` are for the first, second, ... strategy of this kind in a study. `caption` is a sentence of plain text for
-    the captions of figures.
+    methods are compared by this strategy's curve, `yardstick` that what others buy is read against it. `short` is the
+    title where there is little room. `lines` and `markers` are for the first, second, ... strategy of this kind in a
+    study. `caption` is a sentence of plain text for the captions of figures.
     """
 
     letter: str = ""
@@ -78,6 +78,7 @@ class StrategyAbout(About):
     base: End | None = None
     role: Literal["curve", "tuned", "base"] = "curve"
     leading: bool = False
+    yardstick: bool = False
     short: str = ""
     lines: tuple[LineStyle, ...] = ()
     markers: tuple[str, ...] = ()

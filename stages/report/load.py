@@ -36,6 +36,7 @@ class Point:
 class Cost:
     """Means per image of one point: network evaluations, seconds and reward queries; and the number of images, over all
     seeds. `searched` are the rewards that were queried while images were made: judges of their own search.
+    `nfe_backward` are those among the network evaluations that carried gradient.
     """
 
     nfe: float
@@ -43,6 +44,7 @@ class Cost:
     images: int
     queries: float = 0.0
     searched: tuple[str, ...] = ()
+    nfe_backward: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -204,9 +206,9 @@ def _summary(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any
 
 def _costs(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
     """Mean costs of every point, and the rewards that its strategy queried."""
-    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, "nfe", "seconds", "queries", "rewards"])
+    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, "nfe", "nfe_backward", "seconds", "queries", "rewards"])
     _refuse_foreign(path, rows, run, method, seed)
-    wanted = [("nfe", "mean"), ("seconds", "mean"), ("queries", "mean"), ("nfe", "count")]
+    wanted = [("nfe", "mean"), ("nfe_backward", "mean"), ("seconds", "mean"), ("queries", "mean"), ("nfe", "count")]
     found = rows.group_by(KEYS, use_threads=False).aggregate(wanted).to_pylist()  # type: ignore[arg-type]
     names = rows["strategy"].to_pylist()
     rewards = {name: rows["rewards"][names.index(name)].as_py() for name in dict.fromkeys(names)}
@@ -263,10 +265,10 @@ def _mean_costs(rows: Iterable[Mapping[str, Any]]) -> dict[Point, Cost]:
 
 
 def _mean_cost(rows: Sequence[Mapping[str, Any]]) -> Cost:
-    nfe, seconds, queries = (
-        float(np.mean([row[f"{name}_mean"] for row in rows])) for name in ("nfe", "seconds", "queries")
+    nfe, backward, seconds, queries = (
+        float(np.mean([row[f"{name}_mean"] for row in rows])) for name in ("nfe", "nfe_backward", "seconds", "queries")
     )
-    return Cost(nfe, seconds, sum(row["nfe_count"] for row in rows), queries, rows[0]["searched"])
+    return Cost(nfe, seconds, sum(row["nfe_count"] for row in rows), queries, rows[0]["searched"], backward)
 
 
 def _identity(paths: Iterable[Path]) -> str:

@@ -13,7 +13,7 @@ from workflow import dvc_file
 from workflow.plan import Plan
 
 FAST = ("params.yaml", "studies/emoji.yaml", "studies/sd15-hps.yaml", "studies/shapes-from-scratch.yaml",
-        "studies/shapes-rl.yaml", "studies/smoke.yaml")  # fmt: skip
+        "studies/shapes-rl.yaml", "studies/sd15-search.yaml", "studies/smoke.yaml")  # fmt: skip
 """Studies that together have every kind of job; the others are slow."""
 STUDIES = [
     pytest.param(study, marks=[] if study in FAST else [pytest.mark.slow])

@@ -21,6 +21,7 @@ ABOUT = StrategyAbout(
     plain=End(1, "N = 1"),
     lines=((0, (3, 1, 1, 1)),),
     markers=("P",),
+    yardstick=True,
     caption="Best of N keeps the image with the highest reward of N that were drawn.",
 )
 

@@ -1,0 +1,184 @@
+"""Reward against what an image costs: network evaluations, reward queries and seconds, one line per method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.report.figure import FigureAbout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from stages.report.curves import Curve
+    from stages.report.data import ReportData
+    from stages.report.load import Cost, Point
+
+ABOUT = FigureAbout(
+    "Reward against cost",
+    files=("cost.svg", "cost.png"),
+    table="plots/cost.csv",
+    section="cost",
+    place=40,
+    alt="Rewards over network evaluations, reward queries and seconds per image, one line per method and strategy.",
+)
+BACKWARD = 2
+"""Evaluations that the gradient of one counts as, beside itself; as in the budgets of training."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way to count: the name of its column and the label of its axis."""
+
+    name: str
+    label: str
+
+    def of(self, cost: Cost) -> float:
+        """The cost of an image, counted so; 0 where nothing was spent."""
+        found = {
+            "evaluations": cost.nfe + BACKWARD * cost.nfe_backward, "queries": cost.queries, "seconds": cost.seconds
+        }  # fmt: skip
+        return found[self.name]
+
+
+AXES = (
+    Axis("evaluations", "network evaluations per image"),
+    Axis("queries", "reward queries per image"),
+    Axis("seconds", "seconds per image"),
+)
+
+
+def caption(data: ReportData) -> str:
+    """What is counted, and what the yardstick is."""
+    titles = (one.about.title for one in data.look.strategies.values() if one.about.yardstick)
+    named = " and ".join(dict.fromkeys(titles))
+    yardstick = f"The broad line is {named} of the base, the yardstick: a search below it buys less than that. "
+    return (
+        "Further left is less work for an image, on a logarithmic axis; further up more reward. One line per method "
+        f"and strategy over its settings. {yardstick if named else ''}An evaluation with gradient counts three; "
+        "training is not counted. Seconds are those of the computer that made the images. What asked no reward is "
+        "missing from the panel of queries. "
+        f"Bars: {data.study.report.interval:.0%} interval of the paired difference to the base."
+    )
+
+
+def shown(data: ReportData) -> bool:
+    """Only where something else than plain sampling was measured."""
+    return bool(_curves(data))
+
+
+def draw(data: ReportData) -> Figure:
+    """A row of panels per reward of the report, a column per way to count."""
+    from stages.report import legend, style
+
+    style.use()
+    import matplotlib.pyplot as plt
+
+    rewards = data.study.report.rewards
+    size = (4.1 * len(AXES) + 0.6, 3.2 * len(rewards) + 0.4)
+    figure, grid = plt.subplots(len(rewards), len(AXES), figsize=size, squeeze=False, sharex="col", sharey="row")
+    for panels, reward in zip(grid, rewards, strict=True):
+        for axes, axis in zip(panels, AXES, strict=True):
+            _panel(axes, data, axis, reward)
+        panels[0].set_ylabel(data.look.axis(reward))
+    for axes, axis in zip(grid[-1], AXES, strict=True):
+        axes.set_xlabel(axis.label)
+    figure.align_ylabels()
+    legend.arrange(figure, _handles(data))
+    return figure
+
+
+def rows(data: ReportData) -> list[dict[str, object]]:
+    """What an image of every point costs, and its rewards: one row per method, strategy and setting."""
+    points = [data.evaluation.base, *(point for curve in _curves(data) for point in curve.own)]
+    return [
+        {
+            "method": point.method, "strategy": point.strategy, "setting": data.evaluation.labels[point],
+            **{axis.name: axis.of(data.evaluation.costs[point]) for axis in AXES},
+            **{reward: _mean(data, point, reward) for reward in data.study.report.rewards},
+        }
+        for point in dict.fromkeys(points)
+    ]  # fmt: skip
+
+
+def _curves(data: ReportData) -> list[Curve]:
+    """The base's searches, then every method under every strategy and alone."""
+    from stages.report.curves import curve, strategies
+    from stages.report.look import BASE
+
+    look, evaluation = data.look, data.evaluation
+    alone = [one for one in look.strategies.values() if one.about.role == "tuned"]
+    plain = [curve(look, evaluation, method, one) for method in look.methods for one in alone]
+    return [*strategies(look, evaluation, (BASE, *look.methods)), *(one for one in plain if one is not None)]
+
+
+def _panel(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
+    axes.set_xscale("log")
+    for curve in _curves(data):
+        _line(axes, data, curve, axis, reward)
+    spent = axis.of(data.evaluation.costs[data.evaluation.base])
+    if spent > 0:
+        mean = _mean(data, data.evaluation.base, reward)
+        axes.plot(spent, mean, "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
+    axes.margins(0.07)
+
+
+def _line(axes: Axes, data: ReportData, curve: Curve, axis: Axis, reward: str) -> None:
+    """One curve, in the order of its cost, with intervals; the yardstick's is broad."""
+    import numpy as np
+
+    costs = data.evaluation.costs
+    points = sorted((p for p in curve.own if axis.of(costs[p]) > 0), key=lambda point: axis.of(costs[point]))
+    if not points:
+        return
+    x, y = [axis.of(costs[point]) for point in points], [_mean(data, point, reward) for point in points]
+    reach = np.array([_reach(data, point, reward) for point in points]).T
+    look = _drawn(data, curve)
+    axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.28)
+    axes.plot(x, y, markersize=5, **look)
+
+
+def _drawn(data: ReportData, curve: Curve) -> dict[str, Any]:
+    """Colour, line and marker: searches of the base have colours of their own, or they could not be told apart."""
+    from stages.report.look import BASE, OTHER_COLOURS
+
+    on_base = [one for one in _curves(data) if one.method == BASE and not one.strategy.about.yardstick]
+    colour = data.look.colour(curve.method)
+    if curve in on_base:
+        colour = OTHER_COLOURS[on_base.index(curve) % len(OTHER_COLOURS)]
+    yardstick = curve.method == BASE and curve.strategy.about.yardstick
+    return {
+        "color": colour, "linestyle": "-" if yardstick else curve.strategy.line, "linewidth": 3.0 if yardstick else 1.2,
+        "marker": curve.strategy.marker or data.look.marker(curve.method), "markeredgecolor": colour,
+        "markerfacecolor": colour if curve.method == BASE else "white", "zorder": 2 if yardstick else 4,
+    }  # fmt: skip
+
+
+def _handles(data: ReportData) -> Sequence[Line2D]:
+    from matplotlib.lines import Line2D
+
+    from stages.report.look import BASE
+
+    def name(method: str) -> str:
+        return "base" if method == BASE else data.look.method(method)
+
+    star = Line2D([], [], color="black", marker="*", markersize=11, linestyle="none", label="base")
+    found = [(one, f"{name(one.method)}, {one.strategy.label}") for one in _curves(data)]
+    return [*(Line2D([], [], markersize=5, label=label, **_drawn(data, one)) for one, label in found), star]
+
+
+def _mean(data: ReportData, point: Point, metric: str) -> float:
+    found = data.findings.estimate(point, metric)
+    return found.mean if found else math.nan
+
+
+def _reach(data: ReportData, point: Point, metric: str) -> tuple[float, float]:
+    """Distances down and up to the ends of the interval of the paired difference to the base."""
+    from stages.report.look import BASE
+
+    away = data.findings.difference(point, metric, BASE)
+    return (max(away.mean - away.low, 0.0), max(away.high - away.mean, 0.0)) if away else (0.0, 0.0)

@@ -1,0 +1,59 @@
+"""The benchmark of searches: counts follow from the settings, and prices are per count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.networks import Shape
+from benchmarks.searches import SEARCHES, STEPS, Prices, Row, counted, job
+from stages.sample.run import Sampling
+
+T, IMAGES = STEPS, 2
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Sampling:
+    return job(Path(tmp_path_factory.mktemp("searches")), Shape(width=8, layers=1, batch=IMAGES, judged=32))
+
+
+EXPECTED = {
+    "best_of_n": (4 * T, 0, 4, 4),
+    "fk": (4 * T, 0, 4 * (T // 2 + 1), 4 * (T // 2 + 1)),
+    "code": (1 + 4 * (T - 1), 0, 4 * T // 2, 4 * T // 2),
+    "svdd": (1 + 4 * (T - 1), 0, 4 * (T - 1) + 1, 4 * (T - 1)),
+    "dlbs": (2 + 2 * 2 * 2 * (T - 1), 0, 2 * 2 * (T - 1) + 2, 2 * 2 * (T - 1) + 2),
+    "das": (2 * T, 2 * T, 2 * T + 1, 2 * T),
+}
+"""Evaluations, those with gradient, decodings and queries of an image, by the table in docs/sampling.md."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_counts_are_those_of_the_table_in_the_docs(work: Sampling, name: str) -> None:
+    found = counted(work, name)
+    per_image = tuple(found[key] / IMAGES for key in ("nfe", "nfe_backward", "decodes", "queries"))
+    assert (per_image[0], per_image[1], per_image[3]) == (EXPECTED[name][0], EXPECTED[name][1], EXPECTED[name][3])
+    assert EXPECTED[name][3] <= per_image[2] <= EXPECTED[name][2] + 2  # the result may be decoded once more
+
+
+@pytest.mark.parametrize("name", ["dts", "dts_star", "dsearch"])
+def test_counts_of_random_searches_stay_within_their_bounds(work: Sampling, name: str) -> None:
+    found = counted(work, name)
+    if name == "dsearch":
+        assert T * IMAGES < found["nfe"] <= found["queries"] + 2 * IMAGES * T
+    else:
+        assert T * IMAGES < found["nfe"] <= 4 * T * IMAGES
+        assert found["queries"] <= 4 * IMAGES
+
+
+def test_every_search_has_an_expectation() -> None:
+    assert set(SEARCHES) == {*EXPECTED, "dts", "dts_star", "dsearch"}
+
+
+def test_a_ratio_is_over_what_the_counts_amount_to() -> None:
+    """An evaluation with gradient is priced with its decoding and query, and with nothing else of them."""
+    prices = Prices(evaluation=1.0, decoding=10.0, query=100.0, gradient=1000.0)
+    assert prices.of({"nfe": 5, "nfe_backward": 0, "decodes": 3, "queries": 2}) == 235
+    assert prices.of({"nfe": 5, "nfe_backward": 2, "decodes": 3, "queries": 2}) == 2013
+    assert Row("svdd", 1, {}, [3.0, 1.0, 2.0], 4.0).ratio == 0.5
