@@ -63,6 +63,7 @@ faults: $(VENV)/.test  ## kill and stop jobs of the smoke study at random moment
 BENCH := $(if $(QUICK),out/bench,benchmarks/results)
 bench: $(VENV)/.test  ## measure everything on this machine, and write docs/benchmarks.md (see there)
 	@$(IN) python -m benchmarks.steps --out $(BENCH)/steps.json $(if $(QUICK),--repeats 1 --width 8 --sweep-batch 4 --no-compile)
+	@$(IN) python -m benchmarks.pairs --out $(BENCH)/pairs.json $(if $(QUICK),--repeats 1 --width 8)
 	@$(IN) python -m benchmarks.curation --out $(BENCH)/curation.json $(if $(QUICK),--sizes 2000)
 	@$(IN) python -m benchmarks.rows --out $(BENCH)/rows.json $(if $(QUICK),--sizes 2000 --sets 500)
 	@$(IN) python -m benchmarks.searches --out $(BENCH)/searches.json $(if $(QUICK),--repeats 1 --width 8)

@@ -32,7 +32,7 @@ SCHEDULER = {
 @dataclass(frozen=True)
 class Shape:
     """Sizes: UNet channels of the first block, layers a block, side of the latents (pictures are 8 times that), images
-    a batch, and side of the reward's input.
+    a batch, side of the reward's input, and channels of the autoencoder's blocks (empty: half and all of `width`).
     """
 
     width: int = 32
@@ -40,8 +40,9 @@ class Shape:
     latent: int = 16
     batch: int = 4
     judged: int = 224
+    autoencoder: tuple[int, ...] = ()
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Any]:
         """For the results file."""
         return asdict(self)
 
@@ -144,10 +145,11 @@ def _base(folder: Path, shape: Shape) -> None:
             layers_per_block=shape.layers, cross_attention_dim=2 * width, attention_head_dim=4,
             norm_num_groups=min(32, width),
         )  # fmt: skip
+        channels = shape.autoencoder or (width // 2, width // 2, width, width)
         vae = AutoencoderKL.from_config({
-            "block_out_channels": (width // 2, width // 2, width, width), "layers_per_block": shape.layers,
+            "block_out_channels": channels, "layers_per_block": shape.layers,
             "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-            "latent_channels": 4, "norm_num_groups": min(32, width // 2), "sample_size": 8 * shape.latent,
+            "latent_channels": 4, "norm_num_groups": min(32, channels[0]), "sample_size": 8 * shape.latent,
             "scaling_factor": 0.18215,
         })  # fmt: skip
     parts: dict[str, Any] = {
