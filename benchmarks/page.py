@@ -310,9 +310,10 @@ def pairs(content: Content) -> Iterator[str]:
     repaid = max(row["repaid"] for row in content["rows"] if row["repaid"] is not None)
     yield (
         f"Encoding is counted apart: {content['encoded_pairs']} pairs took {content['encode_seconds']:.2f} s of the "
-        f"processor once, {each:.3f} s a pair, prompts included. It has paid after a pair was trained on {repaid:.1f} times at most. "
-        "With equal micro-batches the gain is that of encoding alone; the clock counts what else the machine does. The last row is the release's start (a pair at a "
-        "time, gradients accumulated) against all pairs of the step at once, which needs the memory for it.\n"
+        f"processor once, {each:.3f} s a pair, prompts included. It has paid after a pair was trained on {repaid:.1f} "
+        "times at most. With equal micro-batches the gain is that of encoding alone; the clock counts what else the "
+        "machine does. The last row is the release's start (a pair at a time, gradients accumulated) against all pairs "
+        "of the step at once, which needs the memory for it.\n"
     )
 
 
