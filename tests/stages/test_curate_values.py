@@ -64,9 +64,7 @@ def test_a_time_zone_that_is_not_known(tmp_path: Path, zone: str) -> None:
     curate(tmp_path / "out", section)
     assert texts(tmp_path / "out") == ["a bee", "a wasp"]
     section["prompts"]["train"]["group"] = "when"
-    with pytest.raises(
-        InputError, match=r"list\.parquet: column 'when' has times of the zone '.*', which is"
-    ):
+    with pytest.raises(InputError, match=r"list\.parquet: column 'when' has times of the zone '.*', which is"):
         curate(tmp_path / "out", section)
 
 

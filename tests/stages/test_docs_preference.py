@@ -94,7 +94,7 @@ def small(path: Path) -> None:
     study = read_study(path)
     study["curate"]["prompts"]["eval"]["limit"] = 2
     study["curate"]["val_share"] = 0
-    study["finetune"] |= {"budget": {"compute": 60}, "batch_size": 4, "sampling_steps": 6}
+    study["finetune"] |= {"budget": {"compute": 400}, "batch_size": 4, "sampling_steps": 6}
     study["finetune"]["probe"] |= {"every": 2, "prompts": 2}
     study["methods"] = {name: study["methods"][name] for name in ("dpo", "inpo")}
     study["runs"] = {name: run for name, run in study["runs"].items() if run["method"] in study["methods"]}
