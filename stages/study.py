@@ -46,6 +46,8 @@ from stages.world.settings import WorldSettings
 
 BASE = "base"
 """What the base model is called where methods are named."""
+RESULTS = "out"
+"""The folder in which every study has one of its own."""
 RunEntry: TypeAlias = Annotated[
     Annotated[RunSettings, Tag(RunSettings.TAG)] | Annotated[CheckpointSettings, Tag(CheckpointSettings.TAG)],
     Discriminator(lambda entry: CheckpointSettings.TAG if _of_checkpoint(entry) else RunSettings.TAG),
@@ -262,8 +264,18 @@ def _check_checkpoints(study: Study, where: str) -> None:
             what = "the base model" if name == BASE else "a method"
             raise InputError(f"{spot}: tables call {what} so; call the run something else")
         found = checkpoints.find(run.checkpoint, f"{spot}.checkpoint")
+        _check_outside(run.checkpoint, study.study.name, f"{spot}.checkpoint")
         if layout is not None:
             fit.check(found, layout, shapes, f"{spot}.checkpoint")
+
+
+def _check_outside(place: str, name: str, where: str) -> None:
+    """A file from outside is no result of the study `name` itself: a runner removes results before their job begins."""
+    if Path(place).resolve().is_relative_to(Path(RESULTS, name).resolve()):
+        raise InputError(
+            f"{where}: {place}: lies among the results of this study, which are removed before they are made anew;"
+            " copy it to another folder"
+        )
 
 
 def _check_predictor(study: Study, plan: methods.TrainingPlan, where: str) -> None:
@@ -339,6 +351,8 @@ def _check_files(study: Study, where: str) -> None:
             place = getattr(model, key)
             if place is not None and (fault := missing(place, key)):
                 raise InputError(f"{where}prepare.import.{name}.{key}: {place}: {fault}")
+            if place is not None:
+                _check_outside(place, study.study.name, f"{where}prepare.import.{name}.{key}")
         source.check_place(model, f"{where}prepare.import.{name}")
     if study.report.votes is not None:
         fault = missing(study.report.votes, "file")

@@ -78,6 +78,28 @@ def test_refused_before_the_first_job(project: Project, monkeypatch: pytest.Monk
             load("study.yaml")
 
 
+@pytest.mark.parametrize("place", ["out/small/runs/x/policy.safetensors", "absolute", "data/link", "out/small/runs/y"])
+def test_a_result_of_the_study_itself_is_no_checkpoint(
+    project: Project, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A runner removes a job's outputs before the job: the only copy of the weights would be gone."""
+    monkeypatch.chdir(project.root)
+    for folder in ("out/small/runs/x", "out/small/runs/y", "out/other/runs/x"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "policy.safetensors").write_bytes((project.root / "data/file.safetensors").read_bytes())
+    Path("data/link").symlink_to(project.root / "out/small/runs/x")
+    study = small_study()
+    study["runs"]["x"] = {"checkpoint": "out/other/runs/x/policy.safetensors"}
+    Path("study.yaml").write_text(json.dumps(study))
+    load("study.yaml")
+    study["runs"]["x"] = {
+        "checkpoint": place.replace("absolute", f"{project.root}/out/small/runs/x/policy.safetensors")
+    }
+    Path("study.yaml").write_text(json.dumps(study))
+    with pytest.raises(InputError, match=r"runs\.x\.checkpoint: .* lies among the results of this study"):
+        load("study.yaml")
+
+
 def test_the_example_of_the_page(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/evaluate.md: its runs are accepted, and get the jobs that it speaks of."""
     page = (ROOT / "docs/evaluate.md").read_text(encoding="utf-8")
