@@ -117,7 +117,12 @@ def _curves(data: ReportData) -> list[Curve]:
 
 
 def _panel(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     for curve in _curves(data):
         _line(axes, data, curve, axis, reward)
     spent = axis.of(data.evaluation.costs[data.evaluation.base])

@@ -35,6 +35,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "shapes-online",
         "shapes-preference",
         "shapes-rl",
+        "shapes-search",
         "shapes-steps",
         pytest.param("shapes-claims", marks=pytest.mark.slow),
     ],
