@@ -108,8 +108,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     for *point, metric in own.scores:
         for other in filter(None, (own.limit, (raw["study"]["reference"], *point[1:]))):
             if (*other, metric) in own.scores and tuple(point) != other and (other == own.limit or point[0] != "base"):
-                sides = own.scores[*point, metric], own.scores[*other, metric]
-                differences[*point, metric, other[0]] = own.interval(own.drawn(*sides))
+                differences[*point, metric, other[0]] = own.difference((*point,), other, metric)
     rowed = {key: _ends(value) | {"clear": side(value)} for key, value in differences.items()}
     audit.table("differences.csv", [*POINT, "metric", "against"], read_csv(report / "differences.csv"), rowed)
     ranked = {key: value for over in OVER for key, value in agreement(own, raw, rows, over)}

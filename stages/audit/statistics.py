@@ -83,6 +83,11 @@ class Study:
         found = self.interval(self.drawn(*sides, seeds=max(map(len, sides))))
         return found | {"state": _state(found, sign), "note": []}
 
+    def difference(self, mine: Point, other: Point, metric: str) -> Finding:
+        """The paired difference of two points: of two methods on the training seeds that both have."""
+        seeds = None if other[0] == "base" else self._shared(mine[0], other[0])
+        return self.interval(self.drawn(*(self._at(point, metric, seeds) for point in (mine, other))))
+
     def tuned_difference(self, method: str, other: str, metric: str) -> Finding:
         """The paired difference of two methods, tuned only, on the training seeds that both have."""
         points = [self.tuned(name) for name in (method, other)]

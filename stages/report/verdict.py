@@ -72,13 +72,15 @@ class _Asked:
 
     def differences(self) -> Iterator[Finding]:
         """Paired differences of every metric with scores per prompt: against the base, and against the reference method
-        under the same strategy and setting.
+        under the same strategy and setting, on the training seeds that both have.
         """
         arrays = self.evaluation.arrays
         for point, other, name in self._pairs():
+            seeds = None if name == BASE else self._shared_seeds(point.method, name)
             for metric in self.evaluation.metrics:
                 if (point, metric) in arrays and (other, metric) in arrays:
-                    statistic = claims.difference(self.bootstrap.draws, arrays[point, metric], arrays[other, metric])
+                    mine, theirs = (self._scores(one, metric, seeds) for one in (point, other))
+                    statistic = claims.difference(self.bootstrap.draws, mine, theirs)
                     interval = Interval.of(statistic, self.bootstrap.level)
                     yield self._of_point("difference", point, metric, interval, against=name)
 
