@@ -193,6 +193,18 @@ def test_smoothing_keeps_a_constant_and_spreads_a_point_by_the_released_weights(
     assert float(found[3, 3] / found[2, 2]) == pytest.approx(np.exp(-2), rel=1e-5)
 
 
+def test_nouns_that_are_seen_have_a_lower_energy():
+    """Of constant maps the largest smoothed share is the share itself, softmax over the words."""
+    maps = torch.tensor([0.2, 0.9, 0.5]).expand(4, 4, 3)
+    shares = torch.tensor([0.2, 0.9, 0.5]).softmax(0)
+    assert float(dimness(maps, [[0, 1]])) == pytest.approx(-float(shares[1]))
+    assert float(dimness(maps, [[0, 1], [2]])) == pytest.approx(-float(shares[1] + shares[2]))
+    assert float(dimness(maps, [])) == 0.0
+    seen = maps.clone()
+    seen[1:, 1:, 1] = 3.0
+    assert dimness(seen, [[0, 1]]) < dimness(maps, [[0, 1]])
+
+
 def test_a_small_step_lowers_the_energy_of_every_moving_row(model: DiffusionModel, context: Context):
     phrases = [[0, 1], [2]]
 
