@@ -16,9 +16,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from stages import demands, names, plugins
-from stages.checkpoints import files as checkpoints
-from stages.checkpoints import fit
+from stages import demands, names, plugins, study_files
 from stages.checkpoints.settings import CheckpointSettings, names_checkpoint
 from stages.curate.settings import CurateSettings, source_name
 from stages.decided.settings import DecidedSettings
@@ -29,7 +27,6 @@ from stages.finetune import resolve as methods
 from stages.finetune.settings import FinetuneSettings, RunSettings
 from stages.measure.settings import PASSED, MeasureSettings
 from stages.params import Settings, nearest, read_study, validate
-from stages.places import missing
 from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
@@ -46,8 +43,6 @@ from stages.world.settings import WorldSettings
 
 BASE = "base"
 """What the base model is called where methods are named."""
-RESULTS = "out"
-"""The folder in which every study has one of its own."""
 RunEntry: TypeAlias = Annotated[
     Annotated[RunSettings, Tag(RunSettings.TAG)] | Annotated[CheckpointSettings, Tag(CheckpointSettings.TAG)],
     Discriminator(lambda entry: CheckpointSettings.TAG if _of_checkpoint(entry) else RunSettings.TAG),
@@ -155,7 +150,7 @@ def load(path: str | Path) -> Study:
     _check_decided(study, sampling, f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
-    _check_files(study, f"{path}: ")
+    study_files.check(study, f"{path}: ")
     return study
 
 
@@ -245,37 +240,18 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
     tune = study.study.tune
     if "seed" in tune.model_fields_set:
         require_own_seed(tune, {name: run.seed for name, run in study.trained.items()}, f"{path}: study.tune.seed")
-    _check_checkpoints(study, f"{path}: ")
+    _check_checkpoint_names(study, f"{path}: ")
     shown = {run.method for run in study.trained.values()} | study.checkpoints.keys()
     _check_known([study.study.reference], shown, f"{path}: study.reference", "trained method")
     return plans
 
 
-def _check_checkpoints(study: Study, where: str) -> None:
-    """Checkpoints are there and fit the base, as far as files on this machine say; a checkpoint's run has a name of its
-    own, since tables call its method so.
-    """
-    base = study.prepare.import_.get(BASE)
-    layout = source.layout_of(base) if base is not None else None
-    shapes = fit.header_shapes(layout) if layout is not None and base is not None and base.folder else None
-    for name, run in study.checkpoints.items():
-        spot = f"{where}runs.{name}"
+def _check_checkpoint_names(study: Study, where: str) -> None:
+    """A checkpoint's run has a name of its own, since tables call its method so."""
+    for name in study.checkpoints:
         if name == BASE or name in study.methods:
             what = "the base model" if name == BASE else "a method"
-            raise InputError(f"{spot}: tables call {what} so; call the run something else")
-        found = checkpoints.find(run.checkpoint, f"{spot}.checkpoint")
-        _check_outside(run.checkpoint, study.study.name, f"{spot}.checkpoint")
-        if layout is not None:
-            fit.check(found, layout, shapes, f"{spot}.checkpoint")
-
-
-def _check_outside(place: str, name: str, where: str) -> None:
-    """A file from outside is no result of the study `name` itself: a runner removes results before their job begins."""
-    if Path(place).resolve().is_relative_to(Path(RESULTS, name).resolve()):
-        raise InputError(
-            f"{where}: {place}: lies among the results of this study, which are removed before they are made anew;"
-            " copy it to another folder"
-        )
+            raise InputError(f"{where}runs.{name}: tables call {what} so; call the run something else")
 
 
 def _check_predictor(study: Study, plan: methods.TrainingPlan, where: str) -> None:
@@ -342,29 +318,6 @@ def _check_report(study: Study, where: str) -> None:
                 f"{where}report.figures: {one.kind!r} shows the section {one.about.needs!r}, which the study lacks; add"
                 " it, or leave the figure out"
             )
-
-
-def _check_files(study: Study, where: str) -> None:
-    """Files and folders that the study names are there, and its models whole by their headers; a hub is not asked."""
-    for name, model in study.prepare.everything:
-        for key in ("folder", "file"):
-            place = getattr(model, key)
-            if place is not None and (fault := missing(place, key)):
-                raise InputError(f"{where}prepare.import.{name}.{key}: {place}: {fault}")
-            if place is not None:
-                _check_outside(place, study.study.name, f"{where}prepare.import.{name}.{key}")
-        source.check_place(model, f"{where}prepare.import.{name}")
-    if study.report.votes is not None:
-        fault = missing(study.report.votes, "file")
-        if fault or not Path(study.report.votes).is_file():
-            fault = fault or "is a folder, expected a file"
-            raise InputError(f"{where}report.votes: {study.report.votes}: {fault}")
-        from stages.report.people import read_outcome  # its tables take seconds to import
-
-        read_outcome(study.report.votes)
-    for place in study.curate.paths():
-        if fault := missing(place, "file or folder", pattern=True):
-            raise InputError(f"{where}curate: {place}: {fault}")
 
 
 def _check_known(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:

@@ -81,19 +81,18 @@ def _check_shapes(checkpoint: Checkpoint, layout: BaseLayout, shapes: Shapes, sa
 
 def _check_prediction(checkpoint: Checkpoint, layout: BaseLayout, where: str) -> None:
     """A pipeline's folder has a scheduler, whose prediction type is that of its network."""
-    own, base = checkpoint.scheduler, layout.folder / SCHEDULER
-    if not own or not base.is_file():
+    own, place = checkpoint.scheduler, layout.folder / SCHEDULER
+    if not own or not place.is_file():
         return
-    found, wanted = _prediction(own), _prediction(read_json(base))
+    base = read_json(place)
+    found, wanted = _prediction(own), _prediction(base)
     if found != wanted:
         raise InputError(
             f"{where}: {checkpoint.place / SCHEDULER}: {PREDICTION} is {found}, but that of the base is {wanted}"
         )
-
     if FLOW not in (found, wanted):
-        theirs = read_json(base)
-        for key in (key for key in NOISE if key in own and key in theirs):
-            _alike(key, own[key], theirs[key], f"{where}: {checkpoint.place / SCHEDULER}")
+        for key in (key for key in NOISE if key in own and key in base):
+            _alike(key, own[key], base[key], f"{where}: {checkpoint.place / SCHEDULER}")
 
 
 def _check_config(checkpoint: Checkpoint, layout: BaseLayout, said: str) -> None:

@@ -25,11 +25,11 @@ TITLES = {
 def account(data: ReportData) -> str:
     """All claims with their parts, every curve's gap to the reference's, every ablation's to the candidate's."""
     study, look = data.study, data.look
-    reference, candidate = (look.method(name) for name in (study.study.reference, study.report.candidate))
+    reference, candidate = look.method(study.study.reference), look.method(study.report.candidate)
     strategy = look.leading.label if look.leading else ""
     intervals = "prompts and training seeds" if study.report.resample == "prompts_and_seeds" else "prompts"
     parts = [
-        f"# {study.study.name}: {candidate} and {reference}",
+        f"# {_heading(data)}",
         f"{study.study.description}. Written by `python -m stages.report.results` from the study's measures; intervals "
         f"are {study.report.interval:.0%} bootstraps over {intervals}, in brackets; single training seeds follow.",
         _alone(data),
@@ -67,8 +67,7 @@ def verdicts(data: ReportData) -> str:
     """All claims in plain text, one line per part: what is compared, the verdict, the number with its interval, single
     seeds, the smallest effect that would have been seen.
     """
-    names = (data.look.method(name) for name in (data.study.report.candidate, data.study.study.reference))
-    lines = [f"{data.study.study.name}: {' and '.join(names)}"]
+    lines = [_heading(data)]
     for claim in data.findings.claims:
         lines.append(_title(data, claim))
         for part in claim.parts:
@@ -78,6 +77,12 @@ def verdicts(data: ReportData) -> str:
             main = " (main)" if part.main else ""
             lines.append(f"    {axes}: {part.state}{main}, {_interval(part.interval)}{seeds}{least}")
     return "\n".join(lines)
+
+
+def _heading(data: ReportData) -> str:
+    """The study and the methods that its claims are about; the reference alone, where the candidate has no run."""
+    names = [name for name in (data.look.candidate, data.look.reference) if name is not None]
+    return f"{data.study.study.name}: {' and '.join(map(data.look.method, names))}"
 
 
 def _title(data: ReportData, claim: Claim) -> str:

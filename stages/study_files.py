@@ -1,0 +1,79 @@
+"""What a study file names on this machine: files, folders, models whole by their headers, checkpoints that fit.
+
+Torch-free. Part of `stages.study.load`, by which every command checks a study before its first job.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.checkpoints import files as checkpoints
+from stages.checkpoints import fit
+from stages.errors import InputError
+from stages.places import missing
+from stages.prepare import source
+
+if TYPE_CHECKING:
+    from stages.study import Study
+
+BASE = "base"
+"""The imported model that checkpoints must fit."""
+RESULTS = "out"
+"""The folder in which every study has one of its own."""
+
+
+def check(study: Study, where: str) -> None:
+    """Raise InputError that starts with `where` for the first file or folder that is missing, not whole or not fit;
+    what a hub holds is not asked.
+    """
+    _check_checkpoints(study, where)
+    _check_models(study, where)
+    if study.report.votes is not None:
+        _check_votes(study.report.votes, f"{where}report.votes")
+    for place in study.curate.paths():
+        if fault := missing(place, "file or folder", pattern=True):
+            raise InputError(f"{where}curate: {place}: {fault}")
+
+
+def _check_checkpoints(study: Study, where: str) -> None:
+    base = study.prepare.import_.get(BASE)
+    layout = source.layout_of(base) if base is not None else None
+    shapes = fit.header_shapes(layout) if layout is not None and base is not None and base.folder else None
+    for name, run in study.checkpoints.items():
+        spot = f"{where}runs.{name}.checkpoint"
+        found = checkpoints.find(run.checkpoint, spot)
+        _check_outside(run.checkpoint, study.study.name, spot)
+        if layout is not None:
+            fit.check(found, layout, shapes, spot)
+
+
+def _check_models(study: Study, where: str) -> None:
+    for name, model in study.prepare.everything:
+        spot = f"{where}prepare.import.{name}"
+        for key in ("folder", "file"):
+            place = getattr(model, key)
+            if place is None:
+                continue
+            if fault := missing(place, key):
+                raise InputError(f"{spot}.{key}: {place}: {fault}")
+            _check_outside(place, study.study.name, f"{spot}.{key}")
+        source.check_place(model, spot)
+
+
+def _check_votes(place: str, where: str) -> None:
+    fault = missing(place, "file")
+    if fault or not Path(place).is_file():
+        raise InputError(f"{where}: {place}: {fault or 'is a folder, expected a file'}")
+    from stages.report.people import read_outcome  # its tables take seconds to import
+
+    read_outcome(place)
+
+
+def _check_outside(place: str, name: str, where: str) -> None:
+    """A file from outside is no result of the study `name` itself: a runner removes results before their job begins."""
+    if Path(place).resolve().is_relative_to(Path(RESULTS, name).resolve()):
+        raise InputError(
+            f"{where}: {place}: lies among the results of this study, which are removed before they are made anew;"
+            " copy it to another folder"
+        )
