@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,13 @@ def test_the_page_and_the_account_show_them(params: Path, found: ReportData) -> 
     text = account.account(found)
     assert "| judges | base, guidance=1 | ReFL | ImageReFL |" in text
     assert text.count("\n| proxy reward, ") == 3
+
+
+def test_the_account_names_the_methods_that_have_runs(found: ReportData) -> None:
+    assert account.account(found).startswith("# madeup: ImageReFL and ReFL\n")
+    lone = replace(found, look=replace(found.look, candidate=None))
+    assert account.account(lone).startswith("# madeup: ReFL\n")
+    assert account.verdicts(lone).startswith("madeup: ReFL\n")
 
 
 def audit(params: Path) -> tuple[Audit, dict[tuple[str, ...], dict[str, float]]]:
