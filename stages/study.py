@@ -38,7 +38,7 @@ from stages.runtime import run_stage, whole_file
 from stages.sample import resolve as strategies
 from stages.sample.settings import SampleSettings
 from stages.score.settings import ScoreSettings
-from stages.tune.settings import TuneSettings, require_own_seed
+from stages.tune.settings import TuneSettings, require_methods, require_own_seed
 from stages.world.settings import WorldSettings
 
 BASE = "base"
@@ -240,6 +240,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
     tune = study.study.tune
     if "seed" in tune.model_fields_set:
         require_own_seed(tune, {name: run.seed for name, run in study.trained.items()}, f"{path}: study.tune.seed")
+    require_methods(tune, study.methods, f"{path}: study.tune.own")
     _check_checkpoint_names(study, f"{path}: ")
     shown = {run.method for run in study.trained.values()} | study.checkpoints.keys()
     _check_known([study.study.reference], shown, f"{path}: study.reference", "trained method")

@@ -21,7 +21,7 @@ from stages.finetune.settings import RunSettings
 from stages.params import nearest, read_study, section
 from stages.runtime import require_apart, run_stage
 from stages.tune.choice import choose
-from stages.tune.settings import TunedStudy, require_own_seed
+from stages.tune.settings import TunedStudy, require_methods, require_own_seed
 
 if TYPE_CHECKING:
     from stages.tune.choice import Trial
@@ -44,6 +44,7 @@ def main() -> None:
     tune = section(args.params, "study", TunedStudy).tune
     found = plans(args.params, args.methods, args.auto)
     require_own_seed(tune, run_seeds(args.params), f"{args.params}: study.tune.seed")
+    require_methods(tune, read_study(args.params).get("methods") or {}, f"{args.params}: study.tune.own")
 
     from stages.tune.sweep import sweep
 

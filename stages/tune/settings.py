@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from stages.errors import InputError
-from stages.params import Settings
+from stages.params import Settings, nearest
 
-Rate = Annotated[float, Field(gt=0)]
+
+def _ascending(rates: tuple[float, ...]) -> tuple[float, ...]:
+    if list(rates) != sorted(set(rates)):
+        raise ValueError("rates are not in ascending order, each once")
+    return rates
+
+
+Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1), AfterValidator(_ascending)]
 
 
 class TuneSettings(Settings):
     """Which learning rates are tried, and what the choice between them looks at; see docs/tuning.md."""
 
-    rates: tuple[Rate, ...] = Field(
-        default=(5e-5, 1e-4, 2e-4, 4e-4), min_length=1, description="learning rates, ascending"
+    rates: Rates = Field(default=(5e-5, 1e-4, 2e-4, 4e-4), description="learning rates, ascending")
+    own: Mapping[str, Rates] = Field(
+        default_factory=dict, description="learning rates, ascending, of single methods in place of `rates`, by name"
     )
     seed: int = Field(default=1000, ge=0, description="training seed of the sweep; no run of the study should have it")
     steps: int | None = Field(
@@ -34,18 +42,15 @@ class TuneSettings(Settings):
         default=0.5, ge=0, le=1, description="share of the base's diversity that a rate must leave to be chosen"
     )
 
-    @field_validator("rates")
-    @classmethod
-    def _ascending(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if list(rates) != sorted(set(rates)):
-            raise ValueError("rates are not in ascending order, each once")
-        return rates
-
     @model_validator(mode="after")
     def _one_length(self) -> TuneSettings:
         if self.steps and self.compute:
             raise ValueError("expected either steps or compute")
         return self
+
+    def rates_of(self, method: str) -> tuple[float, ...]:
+        """The rates that a method is trained at."""
+        return self.own.get(method, self.rates)
 
 
 def require_own_seed(tune: TuneSettings, seeds: Mapping[str, int], where: str) -> None:
@@ -55,6 +60,13 @@ def require_own_seed(tune: TuneSettings, seeds: Mapping[str, int], where: str) -
     taken = next((run for run, seed in seeds.items() if seed == tune.seed), None)
     if taken is not None:
         raise InputError(f"{where}: {tune.seed} is the training seed of run {taken!r}; take one that no run has")
+
+
+def require_methods(tune: TuneSettings, methods: Collection[str], where: str) -> None:
+    """Raise InputError that starts with `where` where rates are given for a method that the study does not have."""
+    for name in tune.own:
+        if name not in methods:
+            raise InputError(f"{where}.{name}: no such method{nearest(name, methods)}")
 
 
 class TunedStudy(Settings):

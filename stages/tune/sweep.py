@@ -28,7 +28,7 @@ def sweep(plans: Sequence[TrainingPlan], tune: TuneSettings, paths: Paths) -> li
     context = TrainingContext.load(paths, plans)
     size = ProbeSettings(prompts=tune.prompts, samples=tune.samples)
     found: list[Trial] = []
-    work = [(plan, rate) for plan in plans for rate in tune.rates]
+    work = [(plan, rate) for plan in plans for rate in tune.rates_of(plan.method)]
     for plan, rate in progress(work, len(work), "tune"):
         train = plan.train.model_copy(update={"probe": size})
         if tune.steps or tune.compute:

@@ -11,9 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from stages import tables
+from stages.errors import InputError
 from stages.tune.__main__ import table_rows
 from stages.tune.choice import Trial, choose
-from stages.tune.settings import TuneSettings
+from stages.tune.settings import TuneSettings, require_methods
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,6 +69,21 @@ def test_the_table_marks_one_rate_a_method_and_starts_with_the_base() -> None:
 def test_rates_are_positive_and_ascend(rates: list[float]) -> None:
     with pytest.raises(ValidationError):
         TuneSettings.model_validate({"rates": rates})
+    with pytest.raises(ValidationError):
+        TuneSettings.model_validate({"own": {"lora": rates}})
+
+
+def test_a_method_is_tried_at_its_own_rates_where_it_has_some() -> None:
+    tune = TuneSettings.model_validate({"rates": [1e-4, 2e-4], "own": {"lora": [1e-3]}})
+    assert tune.rates_of("lora") == (1e-3,)
+    assert tune.rates_of("refl") == (1e-4, 2e-4)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("lorra", "did you mean 'lora'"), ("xyz", "known: lora, refl")])
+def test_rates_of_a_method_that_is_not_there_are_refused(name: str, hint: str) -> None:
+    tune = TuneSettings.model_validate({"own": {name: [1e-3]}})
+    with pytest.raises(InputError, match=f"study.tune.own.{name}: no such method; {hint}"):
+        require_methods(tune, ["refl", "lora"], "study.tune.own")
 
 
 VARIANTS = {
@@ -103,7 +119,7 @@ def test_a_study_has_the_rates_that_its_sweep_chose(study: str) -> None:
         if method != "base":
             chosen = choose(trials, base["diversity"], tune.min_diversity)
             assert settings["methods"][method]["train"]["optimizer"]["lr"] == chosen.lr
-            assert tuple(trial.lr for trial in trials) == tune.rates
+            assert tuple(trial.lr for trial in trials) == tune.rates_of(method)
     assert set(settings["methods"]) <= set(tried) | VARIANTS[study]
 
 

@@ -103,6 +103,7 @@ UNDECIDED = {
 
 BUDGET: list[Any] = [{"steps": 9}]
 GIVEN: dict[str, list[Any]] = {
+    "study.tune.own": [{"refl": [1e-3]}],
     "study.description": ["other words"], "study.heldout": ["clip"], "encode.side": [16, 64], "curate.side": [32],
     "curate.images": [[{"kind": "shapes", "count": 9}]], "curate.pairs": [[{"kind": "shapes", "count": 9}]],
     "curate.prompts.train": [[{"kind": "shapes", "part": "train", "limit": 9}]],

@@ -48,6 +48,7 @@ BAD = {
     "report.rewards": (["orcale"], "report.rewards: unknown measured reward 'orcale'; did you mean 'oracle'?"),
     "report.votes": ("votes/none.json", "report.votes: votes/none.json: no such file"),
     "study.tune": ({"seed": 0}, "params.yaml: study.tune.seed: 0 is the training seed of run 'imagerefl-s0'; take"),
+    "study.tune.own": ({"rfl": [1e-3]}, "params.yaml: study.tune.own.rfl: no such method; did you mean 'refl'?"),
     "report.diversities": (["clip_diversty"], "did you mean 'clip_diversity'?"),
     "prepare.import.proxy.kind": ("open_klip", "proxy.kind: unknown kind 'open_klip'; did you mean 'open_clip'?"),
     "prepare.import.proxy.foldr": ("x", "prepare.import.proxy.foldr: unknown key; did you mean 'folder'?"),
