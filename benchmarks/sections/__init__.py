@@ -1,0 +1,1 @@
+"""Sections of docs/benchmarks.md, a module per kind of question."""
