@@ -20,17 +20,33 @@ def steps(content: Content) -> Iterator[str]:
         "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
         "are an image and micro-step, of the sweep an image of all six k (the released code makes 392, a stray guided "
-        "step more). Seconds are medians of n repetitions, without the time that compiling takes. `over the bare "
-        "calls` is the processor time beyond that of the calls of the networks alone, made again on the same inputs. "
+        "step more). Seconds are medians of n repetitions by the clock, which counts what else the machine does, "
+        "without the time that compiling takes. `over the bare calls` is the processor time beyond that of the calls "
+        "of the networks alone, made again on the same inputs. "
         "With gradients joined (`finetune.gradient_batch`), predictions with gradient are made at once for all.\n"
     )
+    yield from _rows(content)
+
+
+def steps_before(content: Content) -> Iterator[str]:
+    """The same of an earlier commit on another processor: gradients are not joined, and compiled steps are there."""
+    yield f"## Steps and the sweep at {content['commit']}\n"
+    yield machine(content)
+    yield (
+        "The same work before the trainer was rewritten, without and with `compile: true`. Gradients could not be "
+        "joined then, and the bare calls were not timed.\n"
+    )
+    yield from _rows(content)
+
+
+def _rows(content: Content) -> Iterator[str]:
     median = statistics.median
     yield from table(
         ("work", "batch", "plain", "ours", "times as fast", "by processor time", "over the bare calls",
          "evaluations, plain", "ours", "ratio", "n"),
         [
             (named(row), row["batch"], f"{median(row['plain_seconds']):.2f} s", f"{median(row['seconds']):.2f} s",
-             f"**{row['ratio']:.2f}**", f"{row['cpu_ratio']:.2f}", over_bare(row), f"{row['plain_evaluations']:g}",
+             f"{row['ratio']:.2f}", f"**{row['cpu_ratio']:.2f}**", over_bare(row), f"{row['plain_evaluations']:g}",
              f"{row['evaluations']:g}", f"{row['evaluation_ratio']:.2f}", len(row["seconds"]))
             for row in content["rows"]
         ],
