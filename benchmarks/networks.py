@@ -98,7 +98,8 @@ def build(
 def load(place: Place, parts: tuple[str, ...] = ("unet", "vae")) -> DiffusionModel:
     """The base as a stage loads it."""
     from stages.models.diffusion import load_diffusion
-    from stages.prepare.source import ImportSettings, import_model
+    from stages.prepare.import_settings import ImportSettings
+    from stages.prepare.source import import_model
     from stages.runtime import device
 
     record = import_model("base", ImportSettings(kind="diffusers", folder=str(place.base)), "benchmark")

@@ -41,7 +41,8 @@ from stages.finetune.paths import Paths
 from stages.finetune.resolve import training_plan
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from stages.runtime import device, threads, whole_file
 

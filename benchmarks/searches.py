@@ -27,9 +27,9 @@ from benchmarks.networks import Shape
 from benchmarks.sides import Bench
 from stages.runtime import threads, whole_file
 from stages.sample.context import Context
+from stages.sample.job import Judge, Sampling
 from stages.sample.meter import Cost
 from stages.sample.resolve import strategy
-from stages.sample.run import Judge, Sampling
 
 OUT = Path("benchmarks/results/searches.json")
 STEPS, SWITCHES = 8, (4,)

@@ -22,12 +22,14 @@ from stages.finetune.resolve import training_plan
 from stages.models.diffusion import DiffusionModel
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from stages.rewards.open_clip import OpenClip, tokenizer
 from stages.runtime import device
+from stages.sample.job import Identity, Sampling
 from stages.sample.resolve import sampling_plan
-from stages.sample.run import Identity, Sampling, sample_base, sample_run
+from stages.sample.run import sample_base, sample_run
 from stages.sample.suite import Suite
 
 WEIGHT = 0.01

@@ -16,7 +16,7 @@ from stages import plugins
 from stages.errors import InputError
 
 if TYPE_CHECKING:
-    from stages.prepare.source import ImportSettings
+    from stages.prepare.import_settings import ImportSettings
 
 PACKAGE, GROUP, NAME = "stages.rewards", "imagerefl.rewards", "GIVES"
 PLACES = ("folder", "file", "hub", "sha256")

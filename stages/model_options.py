@@ -19,7 +19,7 @@ from stages.gives import GROUP, PACKAGE
 from stages.rewards.networks.options import KindOptions, checked
 
 if TYPE_CHECKING:
-    from stages.prepare.source import ImportSettings
+    from stages.prepare.import_settings import ImportSettings
 
 NAME = "OPTIONS"
 LIBRARIES = ("collections.abc", "typing", "pydantic", "stages.params", "stages.rewards.networks.options")

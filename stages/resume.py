@@ -9,7 +9,6 @@ sequence of independent results of which the finished ones are kept (`results`).
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -18,23 +17,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from stages import code, in_use
+from stages import in_use
 from stages.errors import InputError, Stopped
+from stages.job_key import job_key
 from stages.params import read_study
 from stages.processes import ALONE, Processes
-from stages.runtime import device, sha256, whole_file
+from stages.runtime import whole_file
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from torch import Tensor
 
 W = TypeVar("W")
 Unit = dict[str, "Tensor"]
-"""One result of a sequence: named tensors (a table is one too, see `packed`)."""
+"""One result of a sequence: named tensors (a table is one too, see `stages/table_tensors.py`)."""
 
 EVERY = 30.0
 """Seconds between two saves; the environment variable SAVE_EVERY overrides it."""
@@ -43,7 +41,6 @@ SHARE = 20
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What a job scheduler sends a while before it kills."""
 FOLDER, KEY = ".state", "key.json"
-PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "pyarrow")
 
 
 class State:
@@ -228,7 +225,7 @@ def keep(
     """
     folder = _folder(params, stage, name, output)
     with in_use.only_one(folder.with_name(f"{folder.name}.lock"), f"{stage} {name}", _first_process()):
-        yield from _kept(State(folder, _key(stage, name, settings, inputs), _every(), processes))
+        yield from _kept(State(folder, job_key(stage, name, settings, inputs), _every(), processes))
 
 
 def current() -> State:
@@ -253,59 +250,6 @@ def _kept(state: State) -> Iterator[State]:
         _current.remove(state)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def packed(table: pa.Table) -> Tensor:
-    """A table as a tensor of bytes, uint8 [n]."""
-    import pyarrow as pa
-    import torch
-
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return torch.frombuffer(bytearray(sink.getvalue()), dtype=torch.uint8)
-
-
-def unpacked(content: Tensor) -> pa.Table:
-    """The table in a tensor that `packed` made."""
-    import pyarrow as pa
-
-    return pa.ipc.open_stream(pa.py_buffer(content.numpy())).read_all()
-
-
-def _key(stage: str, name: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> str:
-    """Everything that decides the job's result, as JSON."""
-    files = [sha256(path) if path.is_file() else "missing" for path in inputs]
-    content = {
-        "job": [stage, name], "settings": settings, "inputs": files, "code": _code(stage, settings, inputs),
-        "versions": {package: _version(package) for package in PACKAGES}, "device": device().type,
-    }  # fmt: skip
-    return json.dumps(content, sort_keys=True, indent=1, default=str) + "\n"
-
-
-def _code(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> Mapping[str, str]:
-    """Digests of the files that the job executes.
-
-    Plug-ins count that its settings or the records of its models name, or that are loaded already.
-    """
-    records = [_record(path) for path in inputs if path.suffix == ".json" and path.is_file()]
-    loaded = [name.rpartition(".")[2] for name in sys.modules if name.startswith(f"{code.PROJECT}.")]
-    return code.digests(f"stages.{stage}.__main__", texts=code.texts_of([dict(settings), records, loaded]))
-
-
-def _record(path: Path) -> Any:
-    """The content of a model record, not checked any further; raises InputError where it is not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not a model record: {error}") from None
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _folder(params: Path, stage: str, name: str, output: Path) -> Path:

@@ -29,8 +29,8 @@ from stages.measure.settings import PASSED, MeasureSettings
 from stages.params import Settings, nearest, read_study, validate
 from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
+from stages.prepare.import_settings import ImportSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
-from stages.prepare.source import ImportSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
 from stages.rewards import base as rewards

@@ -32,7 +32,8 @@ from transformers import (
 
 from stages.models.conditioning import Conditioning, sizes
 from stages.models.record import ModelRecord
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.prepare.tokenizer import build
 
 WORDS = ("red", "blue", "green", "circle", "square", "cross", "small", "large", "a", "and")

@@ -15,8 +15,8 @@ from pathlib import Path
 from stages.errors import InputError
 from stages.runtime import run_stage, sha256
 from workflow.files import Files
-from workflow.jobs import Chosen, Stage
 from workflow.plan import Plan, text
+from workflow.stage import Chosen, Stage
 
 
 def place(study: str, job: str) -> Path:

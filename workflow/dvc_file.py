@@ -18,8 +18,9 @@ import yaml
 from stages.report import figure
 from stages.study import load
 from workflow.files import written
-from workflow.jobs import STAGES, Chosen, Folder, Needed, Place, Stage
+from workflow.jobs import STAGES
 from workflow.layout import Layout
+from workflow.stage import Chosen, Folder, Needed, Place, Stage
 
 FILE = Path("dvc.yaml")
 OUT = "out/${study.name}"

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from workflow.jobs import SHARDED, STAGES, Chosen, Folder, Needed, Place, Report, Stage
+from workflow.jobs import SHARDED, STAGES
 from workflow.layout import Layout
+from workflow.stage import Chosen, Folder, Needed, Place, Report, Stage
 
 P = "{P}"
 """Where the study file stands in a command."""

@@ -18,7 +18,7 @@ from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from stages.finetune.resolve import method
 from stages.params import read_study
-from stages.prepare.source import ImportSettings
+from stages.prepare.import_settings import ImportSettings
 from stages.report import figure
 from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import Target

@@ -26,8 +26,9 @@ from stages.sample import resolve as strategies
 from stages.study import Study, load
 from workflow import dvc_file
 from workflow.files import Files, at, fill
-from workflow.jobs import STAGES, Stage
+from workflow.jobs import STAGES
 from workflow.layout import Layout
+from workflow.stage import Stage
 
 ACTIVE = "params.yaml"
 """The study that DVC runs."""

@@ -11,8 +11,8 @@ from workflow.chosen import contents as contents_of_chosen
 from workflow.chosen import place
 from workflow.dvc_sync import Beside, Word, ask
 from workflow.files import Files
-from workflow.jobs import Stage
 from workflow.plan import Plan, folder, text
+from workflow.stage import Stage
 
 PLANNED = Path(".snakemake/planned")
 """Where stamps are written that only a dry run asks for."""

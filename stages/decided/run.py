@@ -21,8 +21,9 @@ from stages.measure.judged import Judged, join
 from stages.measure.judges import Judges
 from stages.measure.samples import Metrics
 from stages.params import nearest
-from stages.resume import State, Unit, packed, unpacked
+from stages.resume import State, Unit
 from stages.runtime import progress
+from stages.table_tensors import packed, unpacked
 
 ROWS, COUNTS = "rows", "evaluations"
 

@@ -23,9 +23,9 @@ from stages.finetune.context import TrainingContext
 from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import RewardFunction
 from stages.models.diffusion import DiffusionModel
+from stages.sample.job import Sampling as SamplingJob
 from stages.sample.meter import Cost
 from stages.sample.resolve import SamplingPlan
-from stages.sample.run import Sampling as SamplingJob
 from stages.sample.settings import Target
 from stages.sample.suite import Suite
 

@@ -22,9 +22,10 @@ from stages.measure.judged import Judged, Verdict
 from stages.measure.panel import Panel
 from stages.measure.settings import MeasureSettings
 from stages.models.record import load as load_record
-from stages.resume import State, packed, unpacked
+from stages.resume import State
 from stages.runtime import progress, sha256
 from stages.shards import Parts, Shard
+from stages.table_tensors import packed, unpacked
 
 if TYPE_CHECKING:
     from stages.measure.judged import Judging

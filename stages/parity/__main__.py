@@ -47,10 +47,10 @@ def layout(reference: ParitySet) -> ModuleType | None:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the set."""
-    from stages.parity import losses, parts, rollouts, training
+    from stages.parity import losses, optimizers, parts, rollouts, training
 
     own = layout(reference)
-    for module in (parts, rollouts, training, losses) if own is None else (own,):
+    for module in (parts, rollouts, training, optimizers, losses) if own is None else (own,):
         yield from module.checks(reference)
 
 

@@ -12,8 +12,9 @@ from stages import lineage
 from stages.errors import InputError
 from stages.lineage import Job
 from stages.params import section
+from stages.prepare.import_settings import ImportSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, Training, VaeSettings
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.source import import_model
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:

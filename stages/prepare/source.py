@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
-
-from pydantic import Field, model_validator
 
 from stages import contents, gives, model_options, own_code, plugins, walk
 from stages.errors import InputError
@@ -20,12 +18,12 @@ from stages.models.bases.layout import INDEX, SCHEDULER, BaseLayout, read_json
 from stages.models.bases.single import is_part, require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.models.bases.weights import linear_layers as base_layers
-from stages.params import Settings, nearest
+from stages.params import nearest
 from stages.places import missing
 from stages.plugins import names
+from stages.prepare.import_settings import BASE_KINDS, ImportSettings
 from stages.rewards.networks.options import checked
 
-BASE_KINDS = ("diffusers",)
 BASE_OPTIONS = ("variant", "config", "empty")
 BASE_FILES = ("model_index.json", "scheduler/*", "unet/*", "transformer/*", "vae/*", "text_encoder*/*", "tokenizer*/*")
 """What is fetched of a base model on a hub."""
@@ -33,43 +31,6 @@ OTHER_FORMATS = ("*.msgpack", "*.onnx*", "*openvino*", "*.h5", "*non_ema*", "*fl
 
 SAME_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json", "tf_model*.h5", "flax_model*.msgpack")
 """What hubs have beside model.safetensors: pickles, and weights for other libraries."""
-
-
-class ImportSettings(Settings):
-    """Where a model comes from: one of `folder`, `file` and `hub`, or none for a kind that needs no files."""
-
-    kind: str = Field(description="diffusers for a base model, else a kind of reward (module of stages/rewards)")
-    folder: str | None = Field(default=None, description="a local folder")
-    file: str | None = Field(default=None, description="a local file")
-    hub: str | None = Field(default=None, description="a hub id, `owner/name`; needs `revision`")
-    revision: str | None = Field(default=None, description="commit on the hub, so that the model cannot change unseen")
-    only: tuple[str, ...] = Field(
-        default=(), description="patterns of the files to take of a hub or folder, `HPS_v2.1*.pt` say; empty takes all"
-    )
-    sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="digest that the one file of weights must have"
-    )
-    of: dict[str, ImportSettings] = Field(
-        default_factory=dict, description="models that this one is made of, for kinds such as weighted_sum"
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="passed on to the loader of this kind")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> ImportSettings:
-        given = [name for name in ("folder", "file", "hub") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are both given, expected one place")
-        if self.hub is not None and self.revision is None:
-            raise ValueError(f"hub {self.hub!r} has no revision; name the commit to use")
-        if self.kind in BASE_KINDS and (self.only or self.sha256 or self.of):
-            raise ValueError("a base model takes none of only, sha256 and of")
-        return self
-
-    def everything(self, name: str) -> Iterator[tuple[str, ImportSettings]]:
-        """This model and all that it is made of, each with its dotted name."""
-        yield name, self
-        for inner, settings in self.of.items():
-            yield from settings.everything(f"{name}.of.{inner}")
 
 
 def import_model(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:

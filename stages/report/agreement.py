@@ -13,8 +13,8 @@ import numpy as np
 
 from stages.report import curves
 from stages.report.claims import Draws
-from stages.report.load import Measurements, Point
 from stages.report.look import Look
+from stages.report.measurements import Measurements, Point
 
 PROMPTS, IMAGES = "rank_prompts", "rank_images"
 """Kinds of findings: the correlation of two judges over mean scores of prompts, and over single images."""

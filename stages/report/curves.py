@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stages.about import End
-from stages.report.load import Measurements, Point
 from stages.report.look import BASE, Look, Strategy
+from stages.report.measurements import Measurements, Point
 
 
 @dataclass(frozen=True)

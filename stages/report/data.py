@@ -9,8 +9,8 @@ from pathlib import Path
 from stages.decided.shares import Share
 from stages.report import curation, decided, load, people, students
 from stages.report.findings import Findings
-from stages.report.load import Log, Measurements
 from stages.report.look import Look
+from stages.report.measurements import Log, Measurements
 from stages.report.people import People
 from stages.report.settings import ReportStudy
 from stages.report.students import Student

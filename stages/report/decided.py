@@ -9,7 +9,7 @@ from stages import plugins
 from stages.decided import shares
 from stages.decided.shares import Share
 from stages.errors import InputError
-from stages.report.load import Log
+from stages.report.measurements import Log
 from stages.report.settings import ReportStudy
 
 

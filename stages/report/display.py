@@ -10,8 +10,8 @@ from stages.report import curves, style
 from stages.report.claims import Interval
 from stages.report.data import ReportData
 from stages.report.findings import Finding, metrics_of
-from stages.report.load import Point
 from stages.report.look import BASE
+from stages.report.measurements import Point
 from stages.report.table import NOTHING, Cell, Table
 
 

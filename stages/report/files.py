@@ -13,7 +13,7 @@ import pandas as pd
 from stages.report import curves, style
 from stages.report.data import ReportData
 from stages.report.findings import Findings
-from stages.report.load import Point
+from stages.report.measurements import Point
 from stages.runtime import whole_file
 
 POINT = ["method", "strategy", "setting", "value", "seeds", "n_prompts", "metric"]

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stages.report.claims import Interval, State
-from stages.report.load import Point
+from stages.report.measurements import Point
 
 if TYPE_CHECKING:
     import pandas as pd

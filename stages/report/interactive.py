@@ -18,8 +18,8 @@ from stages.report.curves import Curve
 from stages.report.data import ReportData
 from stages.report.earlier import Earlier
 from stages.report.findings import Finding
-from stages.report.load import Point
 from stages.report.look import BASE
+from stages.report.measurements import Point
 from stages.report.provenance import Provenance
 
 Grid = list[list[float | None]]

@@ -11,8 +11,8 @@ import pandas as pd
 from stages.report.agreement import IMAGES, PROMPTS
 from stages.report.data import ReportData
 from stages.report.findings import Finding
-from stages.report.load import Measurements, Point
 from stages.report.look import BASE
+from stages.report.measurements import Measurements, Point
 from stages.report.settings import ReportStudy
 from stages.report.table import NOTHING, Cell, Table
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
     from stages.report.data import ReportData
-    from stages.report.load import Point
+    from stages.report.measurements import Point
 
 Text = Callable[[Curve, Stop], str]
 """The label of a point on a curve; empty for none."""

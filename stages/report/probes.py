@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stages.about import LineStyle
-from stages.report.load import Log, Series
 from stages.report.look import MUTED, Look
+from stages.report.measurements import Log, Series
 from stages.report.settings import ReportStudy
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 
 from stages import tables
 from stages.report import figure, settings
-from stages.report.load import Log, Series
 from stages.report.look import Look
+from stages.report.measurements import Log, Series
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:

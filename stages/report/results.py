@@ -19,7 +19,7 @@ from stages.runtime import run_stage, whole_file
 if TYPE_CHECKING:
     from stages.report.data import ReportData
     from stages.report.findings import Finding, Findings
-    from stages.report.load import Log
+    from stages.report.measurements import Log
     from stages.report.settings import ComparisonSettings, ReportStudy
 
 TERMS = (

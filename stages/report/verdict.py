@@ -14,8 +14,8 @@ from stages.report import agreement, best, claims, curves, gaps
 from stages.report.claims import Draws, Interval, Judgement
 from stages.report.curves import Curve
 from stages.report.findings import Finding, Findings
-from stages.report.load import Measurements, Point
 from stages.report.look import BASE, Look
+from stages.report.measurements import Measurements, Point
 from stages.report.settings import ReportStudy
 
 NOWHERE = Interval(math.nan, math.nan, math.nan)

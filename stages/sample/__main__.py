@@ -23,7 +23,7 @@ from stages.shards import Shard
 if TYPE_CHECKING:
     from torch import nn
 
-    from stages.sample.run import Sampling
+    from stages.sample.job import Sampling
 
 
 def main() -> None:
@@ -100,8 +100,9 @@ def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *asked, *others.values()]
     inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:
+        from stages.sample.job import Identity
         from stages.sample.made_by import digest_of
-        from stages.sample.run import Identity, sample_run
+        from stages.sample.run import sample_run
 
         read = plan.identity("tuned") | {"run": run.model_dump()}
         with (
@@ -138,7 +139,7 @@ def _sampling(args: argparse.Namespace, plan: SamplingPlan, target: Target, othe
     from stages.models.policy import load_policy
     from stages.models.record import load
     from stages.rewards.base import load_reward, require_gradient
-    from stages.sample.run import Judge, Sampling
+    from stages.sample.job import Judge, Sampling
     from stages.sample.suite import Suite
 
     where, sample = device(), plan.sample

@@ -13,9 +13,10 @@ import torch
 from stages import tables
 from stages.errors import InputError, RowError
 from stages.pictures import decode_row
-from stages.resume import State, Unit, packed, unpacked
+from stages.resume import State, Unit
 from stages.rewards.base import Reward
 from stages.runtime import device, progress
+from stages.table_tensors import packed, unpacked
 
 SIDES = ("a", "b")
 

@@ -23,7 +23,8 @@ from stages import tables
 from stages.models import record
 from stages.params import validate
 from stages.pictures import encode
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests.scorers import Fault, scorer, sent
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,8 @@ from stages.errors import InputError
 from stages.measure.evaluation import evaluation_of, ids_of
 from stages.models.record import save
 from stages.params import validate
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests.scorers import Scorer, expected, scorer, sent
 
 RUN = "refl-s0"

@@ -17,9 +17,9 @@ from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
 from stages.sample.ascent import Judged, clipped, judge, optimised, regulariser
 from stages.sample.context import Context
+from stages.sample.job import Judge
 from stages.sample.noise_search import NoiseSearch
 from stages.sample.resolve import strategy
-from stages.sample.run import Judge
 from stages.sample.settings import SampleSettings
 
 RENO: dict[str, Any] = {"kind": "reno", "n": [1, 4], "weights": {"proxy": 1.0}, "rate": 20.0, "apply_to": BOTH}

@@ -17,8 +17,9 @@ from stages.encode.store import Encodings
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.policy import Policy, make_policy
 from stages.models.sampler import finish, walk
+from stages.sample.job import Identity, Sampling
 from stages.sample.resolve import sampling_plan
-from stages.sample.run import Identity, Sampling, sample_base, sample_run
+from stages.sample.run import sample_base, sample_run
 from stages.sample.suite import Suite
 from tests import tiny
 

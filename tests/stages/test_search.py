@@ -21,8 +21,9 @@ from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
 from stages.sample import particles
 from stages.sample.context import Context
+from stages.sample.job import Identity, Judge, Sampling
 from stages.sample.resolve import STRATEGIES, sampling_plan, strategy
-from stages.sample.run import Identity, Judge, Sampling, sample_base, sample_run
+from stages.sample.run import sample_base, sample_run
 from stages.sample.search import Search, Steering
 from stages.sample.settings import SampleSettings
 from tests import tiny

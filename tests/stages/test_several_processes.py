@@ -23,7 +23,8 @@ from stages.lineage import Job
 from stages.models import record
 from stages.models.diffusion import DiffusionModel
 from stages.processes import ALONE, Processes
-from stages.sample.run import Identity, sample_base, sample_run
+from stages.sample.job import Identity
+from stages.sample.run import sample_base, sample_run
 from tests import tiny
 from tests.together import together
 

@@ -11,8 +11,9 @@ from test_sample import sampling
 from stages import tables
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
+from stages.sample.job import Identity
 from stages.sample.made_by import of_policy, policy_of
-from stages.sample.run import Identity, sample_base, sample_run
+from stages.sample.run import sample_base, sample_run
 from stages.sample.shards import join
 from stages.shards import WHOLE, Shard
 

@@ -15,7 +15,8 @@ from stages.models.noise import GivenNoise
 from stages.models.process_flow import FlowMatching
 from stages.models.record import ModelRecord
 from stages.models.sampler import finish
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests import bases
 
 FAMILIES = ("sd15", "sdxl", "pixart", "pixart-sized", "sd3")

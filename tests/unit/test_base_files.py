@@ -13,7 +13,8 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.models.diffusion import load_diffusion
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests import bases
 from tests.unit.base_models import CPU, PARTS, change, load, sampled, single, without
 from tests.unit.base_models import folders as folders  # a fixture

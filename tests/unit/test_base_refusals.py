@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from stages.errors import InputError
 from stages.models.diffusion import load_diffusion
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests import bases
 from tests.original_layout import original
 from tests.unit.base_models import CPU, PARTS, change, load, sampled, single, without

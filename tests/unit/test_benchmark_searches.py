@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.networks import Shape
 from benchmarks.searches import SEARCHES, STEPS, Prices, Row, counted, job
-from stages.sample.run import Sampling
+from stages.sample.job import Sampling
 
 T, IMAGES = STEPS, 2
 

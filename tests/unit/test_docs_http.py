@@ -17,7 +17,7 @@ from test_serve import PROMPTS, images, remote, serving
 
 from stages import model_options
 from stages.params import validate
-from stages.prepare.source import ImportSettings
+from stages.prepare.import_settings import ImportSettings
 from stages.rewards.http import HttpOptions
 from stages.rewards.remote import contract
 

@@ -11,7 +11,7 @@ import yaml
 
 from stages.measure.settings import MeasureSettings
 from stages.params import validate
-from stages.prepare.source import ImportSettings
+from stages.prepare.import_settings import ImportSettings
 from stages.rewards import hps
 from stages.rewards.base import known_kinds
 

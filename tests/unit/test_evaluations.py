@@ -18,8 +18,9 @@ from stages import tables
 from stages.encode.store import Encodings
 from stages.models.diffusion import load_diffusion
 from stages.models.policy import make_policy
+from stages.sample.job import Identity, Sampling
 from stages.sample.resolve import sampling_plan
-from stages.sample.run import Identity, Sampling, sample_base, sample_run
+from stages.sample.run import sample_base, sample_run
 from stages.sample.suite import Suite
 from tests import tiny
 

@@ -19,7 +19,8 @@ from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import GivenNoise
 from stages.models.policy import Policy, make_policy
 from stages.models.sampler import finish
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests import bases
 from tests.original_layout import original
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from stages.errors import InputError
 from stages.models.bases import finite
 from stages.models.bases.finite import require_finite
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from tests.original_layout import original
 from tests.tiny import clip_folder, diffusion_folder
 from tests.unit.base_models import single

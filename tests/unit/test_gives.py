@@ -17,7 +17,7 @@ from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord, describe
 from stages.params import validate
-from stages.prepare.source import ImportSettings
+from stages.prepare.import_settings import ImportSettings
 from stages.rewards.base import Embedder, Oracle, PatchEmbedder, TextImage, known_kinds, load_reward
 from tests import tiny_judges
 from tests.scorers import scorer

@@ -17,7 +17,8 @@ from stages.models import record
 from stages.models.record import ModelRecord
 from stages.params import validate
 from stages.pictures import png
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from stages.rewards.http import ACCESS, HttpOptions
 from tests.scorers import Fault, Scorer, altered, expected, scorer, sent, slowly

@@ -13,7 +13,8 @@ from stages import study as whole
 from stages.errors import InputError
 from stages.models import record
 from stages.params import validate
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from stages.runtime import sha256
 from tests import tiny_judges

@@ -12,7 +12,7 @@ import pytest
 from stages import model_options
 from stages.errors import InputError
 from stages.models.record import ModelRecord
-from stages.prepare.source import ImportSettings
+from stages.prepare.import_settings import ImportSettings
 from stages.rewards.base import known_kinds, load_reward
 
 OWN = [kind for kind in known_kinds() if kind in model_options.plugins.every("stages.rewards")]

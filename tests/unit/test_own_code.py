@@ -10,7 +10,8 @@ import pytest
 from stages import own_code
 from stages.errors import InputError
 from stages.models.record import ModelRecord
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 
 

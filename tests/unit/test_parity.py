@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from stages.errors import InputError
 from stages.finetune.methods import imagerefl
 from stages.parity import __main__ as parity
-from stages.parity import losses, parts, rollouts, training
+from stages.parity import losses, optimizers, parts, rollouts, training
 from stages.parity.adam import Adam, Reach
 from stages.parity.checks import GRADIENT, VALUE, Check, compare, norms, same, within
 from stages.parity.reference import ParitySet, load
@@ -202,8 +202,8 @@ def test_a_diffusion_loss_at_the_judged_index_is_seen(reference: ParitySet, monk
 
 
 def test_a_single_step_in_place_of_the_double_one_is_seen(reference: ParitySet, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(training.OPTIMIZERS, "adam_official_double_step", {})
-    found = failures(training.checks(reference))
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "adam_official_double_step", {})
+    found = failures(optimizers.checks(reference))
     assert "optim.adam_official_double_step.adam_step_count" in found
     assert "optim.adam_official_double_step.delta_norm_total" in found
     assert not [name for name in found if "double_step" not in name]
@@ -225,8 +225,8 @@ def test_a_single_step_in_place_of_the_double_one_is_seen(reference: ParitySet, 
 def test_an_optimizer_of_other_settings_is_seen(
     tag: str, change: dict[str, object], seen: str, reference: ParitySet, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(training.OPTIMIZERS, tag, change)
-    assert f"optim.{tag}.{seen}" in failures(training.checks(reference))
+    monkeypatch.setitem(optimizers.OPTIMIZERS, tag, change)
+    assert f"optim.{tag}.{seen}" in failures(optimizers.checks(reference))
 
 
 def steps_in_float32(adam: Adam, gradient: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ import uvicorn
 from stages.models.record import ModelRecord, save
 from stages.params import validate
 from stages.pictures import encode, levels
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from stages.rewards.serve.app import Served, application
 from tests.tiny import clip_folder

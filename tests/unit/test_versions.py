@@ -12,7 +12,7 @@ import yaml
 
 from stages.curate import versions
 from stages.errors import InputError
-from stages.prepare.source import ImportSettings
+from stages.prepare.import_settings import ImportSettings
 from tests.stages import published
 from tests.stages.curating import ROOT, SHAPES_PROMPTS, curate
 

@@ -24,8 +24,9 @@ from stages.finetune.method import PACKAGE as METHODS
 from stages.sample.resolve import STRATEGIES
 from tests.settings_classes import every_class
 from workflow.files import Files, fill
-from workflow.jobs import AUTO, Stage
+from workflow.jobs import AUTO
 from workflow.plan import Plan
+from workflow.stage import Stage
 
 MORE: dict[str, dict[str, Any]] = {
     "aig": {"p": [1, 3]}, "combined": {"k": [4, 6]}, "rlg": {"w": [0.5]}, "fusion": {"k": "auto"},

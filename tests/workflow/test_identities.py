@@ -28,8 +28,9 @@ from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from tests.samples import PLAIN
 from workflow.files import Files, fill
-from workflow.jobs import STAGES, Chosen, Folder, Needed, Stage
+from workflow.jobs import STAGES
 from workflow.plan import Plan
+from workflow.stage import Chosen, Folder, Needed, Stage
 
 CONCERNS = {
     "study.seed": ("curate", "decided", "finetune", "sample_base", "sample", "measure", "report"),

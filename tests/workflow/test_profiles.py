@@ -11,7 +11,8 @@ import yaml
 from project import ROOT, Project, make, small_study
 
 from workflow.cluster import Cluster, cluster
-from workflow.jobs import SHARDED, STAGES, Stage
+from workflow.jobs import SHARDED, STAGES
+from workflow.stage import Stage
 
 EVERY = [*STAGES, *(part for parts in SHARDED.values() for part in parts)]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stages.finetune.batch import Batch
-from stages.finetune.families.settings import AscentSettings
+from stages.finetune.families.online_settings import AscentSettings
 from stages.finetune.objective import Loss, RoundObjective, Run
 from stages.finetune.trajectories.chain import Chain
 from stages.finetune.trajectories.kl import kl_terms, kl_to_base

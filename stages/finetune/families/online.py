@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from stages.finetune.batch import Batch, optimizer_step
-from stages.finetune.families.settings import RoundsSettings
+from stages.finetune.families.online_settings import RoundsSettings
 from stages.finetune.families.surrogate import Surrogate
 from stages.finetune.objective import Loss, Objective, RoundObjective, Run
 from stages.finetune.reward import CountedReward

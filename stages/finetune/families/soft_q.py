@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.finetune.batch import Batch, optimizer_step
-from stages.finetune.families.settings import SoftQSettings
+from stages.finetune.families.online_settings import SoftQSettings
 from stages.finetune.losses.sqdf import soft_q_loss
 from stages.finetune.objective import Loss, RoundObjective, Run
 from stages.finetune.trajectories.chain import Chain, Trajectory

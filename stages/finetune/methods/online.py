@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.settings import AscentSettings, RoundsSettings, SoftQSettings
+from stages.finetune.families.online_settings import AscentSettings, RoundsSettings, SoftQSettings
 from stages.finetune.method import Method
 from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings, check_window

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stages.about import MethodAbout
-from stages.finetune.families.settings import SoftQSettings, TrajectorySettings
+from stages.finetune.families.online_settings import SoftQSettings
+from stages.finetune.families.settings import TrajectorySettings
 from stages.finetune.method import Method
 from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings

@@ -11,8 +11,8 @@ import numpy as np
 from stages.report import curves, legend, style
 from stages.report.claims import Interval
 from stages.report.compare.points import Compared, Finished
-from stages.report.load import Point
 from stages.report.look import BASE_COLOUR, CANDIDATE_COLOUR, LINES, MARKERS, OTHER_COLOURS, REFERENCE_COLOUR
+from stages.report.measurements import Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

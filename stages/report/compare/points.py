@@ -14,8 +14,8 @@ from stages.params import nearest
 from stages.report import claims, load
 from stages.report.claims import Draws, Interval
 from stages.report.compare.sameness import require_one_evaluation
-from stages.report.load import Measurements, Point
 from stages.report.look import BASE, Look
+from stages.report.measurements import Measurements, Point
 from stages.report.settings import ReportStudy
 
 

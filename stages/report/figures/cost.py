@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stages.report.curves import Curve
     from stages.report.data import ReportData
-    from stages.report.load import Cost, Point
+    from stages.report.measurements import Cost, Point
 
 ABOUT = FigureAbout(
     "Reward against cost",

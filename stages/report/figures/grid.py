@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stages.report.data import ReportData
     from stages.report.fonts import Line
-    from stages.report.load import Measurements, Point
+    from stages.report.measurements import Measurements, Point
 
 ABOUT = FigureAbout(
     "Samples",
@@ -90,8 +90,8 @@ def rows_of(data: ReportData) -> list[Row]:
     seeds the first run of the study file.
     """
     from stages.report import curves
-    from stages.report.load import Point
     from stages.report.look import BASE
+    from stages.report.measurements import Point
 
     look, evaluation = data.look, data.evaluation
     base = evaluation.base

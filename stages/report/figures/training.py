@@ -83,7 +83,7 @@ def smooth(values: np.ndarray, reach: int = 4) -> np.ndarray:
 def rows(data: ReportData) -> list[dict[str, object]]:
     """The probes in wide form: run, method, seed, step, and one column per probe term."""
     from stages.report import probes
-    from stages.report.load import Series
+    from stages.report.measurements import Series
 
     names = probes.terms(data.study, data.log)
     found: list[dict[str, object]] = []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from stages.report.data import ReportData
-    from stages.report.load import Series
+    from stages.report.measurements import Series
 
 ABOUT = FigureAbout(
     "Error of winners and losers",

@@ -11,7 +11,8 @@ from pathlib import Path
 from stages.errors import InputError
 from stages.models import record
 from stages.params import nearest, read_study, validate
-from stages.prepare.source import ImportSettings, import_model
+from stages.prepare.import_settings import ImportSettings
+from stages.prepare.source import import_model
 from stages.runtime import device, run_stage
 
 

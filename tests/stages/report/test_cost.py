@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from stages.report.data import ReportData
 from stages.report.figures import cost
 from stages.report.findings import Finding, Findings
-from stages.report.load import Cost, Measurements, Point
 from stages.report.look import Look
+from stages.report.measurements import Cost, Measurements, Point
 from stages.report.settings import ReportStudy
 
 COSTS = {

@@ -11,7 +11,7 @@ from report_fixture import folders, write_study
 from stages.report import data as reading
 from stages.report import settings
 from stages.report.data import ReportData
-from stages.report.load import Point
+from stages.report.measurements import Point
 
 RUNS = ("refl-s0", "refl-s1", "imagerefl-s0", "imagerefl-s1", "draft1-s1")
 

@@ -16,8 +16,8 @@ from matplotlib.text import Annotation
 from stages.report.data import ReportData
 from stages.report.figures import frontier, queries, strategies, training
 from stages.report.findings import Finding, Findings
-from stages.report.load import Measurements, Point, Series
 from stages.report.look import Look
+from stages.report.measurements import Measurements, Point, Series
 from stages.report.settings import ReportStudy
 
 KINDS = (

@@ -26,7 +26,7 @@ from stages.report import data as reading
 from stages.report.__main__ import write_report
 from stages.report.claims import Draws
 from stages.report.data import ReportData
-from stages.report.load import Cost
+from stages.report.measurements import Cost
 
 
 def spearman(*given: Any, **how: Any) -> Any:

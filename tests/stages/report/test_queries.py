@@ -9,8 +9,8 @@ import pytest
 
 from stages.report import probes
 from stages.report.figures import queries
-from stages.report.load import Series
 from stages.report.look import Look
+from stages.report.measurements import Series
 from stages.report.settings import ReportStudy
 
 

@@ -29,7 +29,7 @@ from stages.report.claims import Interval
 from stages.report.data import Folders, ReportData
 from stages.report.figures import grid as grids
 from stages.report.figures.training import smooth
-from stages.report.load import Point, Series
+from stages.report.measurements import Point, Series
 
 DATA_URI = re.compile(r'src="data:([a-z/+]+);base64,([A-Za-z0-9+/=]+)"')
 

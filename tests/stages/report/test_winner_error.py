@@ -11,8 +11,8 @@ from matplotlib import pyplot as plt
 
 from stages.report import settings
 from stages.report.figures import winner_error
-from stages.report.load import Series
 from stages.report.look import Look
+from stages.report.measurements import Series
 from stages.report.redraw import Kept
 from stages.report.settings import ReportStudy
 
