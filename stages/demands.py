@@ -92,7 +92,12 @@ def _sections(study: Study) -> Iterator[Demand]:
     for name, kind in measure.features.items():
         yield Demand(f"measure.features.{name}", name, SPANNED_BY[kind])
     if oracle := study.finetune.probe.oracle:
-        yield Demand("finetune.probe.oracle", oracle, "sees", "; take an oracle, as shapes_oracle or nearest_image")
+        yield Demand(
+            "finetune.probe.oracle",
+            oracle,
+            "sees",
+            "; take an oracle, as shapes_oracle, nearest_image or nearest_captioned",
+        )
 
 
 def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
@@ -249,6 +251,18 @@ def nearest_image(folder: Path, side: int = 32) -> ModelRecord:
         })  # fmt: skip
     tables.write(folder / "images.parquet", tables.table(tables.IMAGES, rows), tables.IMAGES)
     return describe("oracle", "nearest_image", folder / "images.parquet")
+
+
+def nearest_captioned(folder: Path, side: int = 32) -> ModelRecord:
+    """Parquet of a user's own images, stars and moons in two colours and the one sun, and its record."""
+    folder.mkdir()
+    random = torch.Generator().manual_seed(0)
+    names = [("star", "red"), ("star", "blue"), ("moon", "red"), ("moon", "blue"), ("sun", "yellow")]
+    images = png(torch.rand((len(names), 3, side, side), generator=random))
+    columns = {"image": images, "caption": [name for name, _ in names], "colour": [colour for _, colour in names]}
+    pq.write_table(pa.table(columns), folder / "images.parquet")
+    options = {"attributes": ["colour"]}
+    return describe("own", "nearest_captioned", folder / "images.parquet", options=options)
 
 
 DREAMSIM_SIDE, DREAMSIM_WIDTH, DREAMSIM_RANK = 16, 128, 2

@@ -17,9 +17,9 @@ from stages.emoji.library import read
 from stages.emoji.names import TONES
 from stages.emoji.packages import Entry
 from stages.errors import InputError
+from stages.nearest import Nearest, entropy
 from stages.pictures import decode
 
-CHUNK = 512
 NONE = ""
 
 
@@ -83,8 +83,7 @@ class Oracle:
         """Raises InputError where the images are not of one size."""
         self.images = _stack(entries, where)
         self.about = [entry.about for entry in entries]
-        self._flat = _flat(self.images)
-        self._norms = np.square(self._flat).sum(1)
+        self.nearest = Nearest(self.images)
         self._vendor, self._tone, self._gender = (
             _numbered([getattr(about, key) for about in self.about]) for key in ("vendor", "tone", "gender")
         )
@@ -104,11 +103,6 @@ class Oracle:
 
         Raises InputError for images of another size than the real ones.
         """
-        if images.shape[1:] != self.images.shape[1:]:
-            raise InputError(
-                f"images of {images.shape[2]}x{images.shape[1]} pixels, but the real ones that they are compared with "
-                f"have {self.images.shape[2]}x{self.images.shape[1]}"
-            )
         nearest, distance = self.nearest(images)
         sharpness, excess = statistics.agreement(images, self.images[nearest])
         asked = [self._named.get(prompt, []) for prompt in prompts]
@@ -121,17 +115,6 @@ class Oracle:
             colourfulness=statistics.colourfulness(images), contrast=statistics.contrast(images),
             sharpness=sharpness, excess=excess,
         )  # fmt: skip
-
-    def nearest(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """int64 [n]: the nearest real image of each, and float64 [n]: the distance."""
-        found, far = [], []
-        for start in range(0, len(images), CHUNK):
-            flat = _flat(images[start : start + CHUNK])
-            squares = self._norms - 2 * flat @ self._flat.T
-            rows = squares.argmin(1)
-            found.append(rows)
-            far.append(np.sqrt(np.square(flat - self._flat[rows]).mean(1, dtype=np.float64)))
-        return np.concatenate(found), np.concatenate(far)
 
     def _shows(self, near: int, asked: list[int]) -> bool:
         """Whether the real image `near` shows what the name of those in `asked` says."""
@@ -146,19 +129,9 @@ class Oracle:
         return len(np.unique(self._gender[self._concepts == self._concepts[asked[0]]])) > 1
 
 
-def entropy(values: np.ndarray) -> float:
-    """Entropy in nats of the shares of equal values."""
-    shares = np.unique(values, return_counts=True)[1] / len(values)
-    return float(-(shares * np.log(shares)).sum()) + 0.0
-
-
 def _numbered(values: Sequence[str], kind: type = np.int8) -> np.ndarray:
     """The number of each value among the distinct ones, which are sorted."""
     return np.unique(np.array(values), return_inverse=True)[1].astype(kind)
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def _stack(entries: Sequence[Entry], where: str) -> np.ndarray:

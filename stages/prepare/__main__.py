@@ -152,9 +152,10 @@ def _ship(args: argparse.Namespace) -> None:
 
 def _pictures(args: argparse.Namespace, settings: Training) -> tuple[Pictures, Pictures]:
     """Training and validation images of the settings' source."""
-    from stages.prepare.pictures import read_pictures
+    from stages.prepare.pictures import read_pictures, require_side
 
     train, held_out = (read_pictures(args.images, split) for split in ("train", "val"))
+    require_side(train, str(args.images))
     return train.of(settings.source, str(args.images)), held_out.of(settings.source, str(args.images))
 
 

@@ -147,6 +147,7 @@ def train(
     vocabulary = [*pictures.captions, *held_out.captions, *evaluation_prompts()]
     place(vae, device)
     parts = build(settings, vae, tokens.build(vocabulary, settings.text.context))
+    tokens.say_cut_off("base: text.context", parts.tokenizer, pictures.captions, settings.text.context)
     lesson = Lesson(settings, parts, pictures, held_out, device, state)
     log = lesson.run("base", settings)
     if settings.polish.steps:

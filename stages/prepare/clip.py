@@ -114,6 +114,7 @@ class Lesson:
         else:
             self.pairs = self.held_pairs = None
         self.tokenizer: CLIPTokenizer = tokens.build(vocabulary, settings.context)
+        tokens.say_cut_off("clip: context", self.tokenizer, vocabulary, settings.context)
         self.model = build(settings, len(self.tokenizer)).to(device)
         self.captions = self.ids(pictures.captions)
         self.captioned = captioned_rows(pictures, settings.source)

@@ -13,6 +13,8 @@ from stages import tables
 from stages.errors import InputError
 from stages.pictures import decode_row
 
+MULTIPLE = 8
+"""What divides the sides of images that pipelines of diffusers make, whatever their VAE."""
 PAIRS = "pairs"
 """Split of images that curate keeps for pairs alone: they may be poor on purpose, and have no caption to learn."""
 COLUMNS = ["image_id", "caption", "image", "width", "height", "split", "source"]
@@ -45,6 +47,17 @@ class Pictures:
             raise InputError(f"{where}: no image of source {source!r}, expected one of {sorted(set(self.sources))}")
         lists = ([values[row] for row in rows] for values in (self.captions, self.ids, self.sources))
         return Pictures(self.images[rows], *lists)
+
+
+def require_side(pictures: Pictures, where: str) -> None:
+    """Raise InputError where models of these pictures would have a size that no pipeline of diffusers takes."""
+    side = pictures.images.shape[1]
+    if side % MULTIPLE:
+        scaled = side + MULTIPLE - side % MULTIPLE
+        raise InputError(
+            f"{where}: images of {side}x{side} pixels, expected a side that {MULTIPLE} divides; "
+            f"`curate.side: {scaled}` scales them"
+        )
 
 
 def read_pictures(path: str | Path, split: str, pairs: bool = False) -> Pictures:

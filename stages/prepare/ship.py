@@ -24,6 +24,7 @@ from stages.errors import InputError
 from stages.models import record
 from stages.params import read_study
 from stages.prepare import quality
+from stages.prepare.base import in_world
 from stages.prepare.pictures import PAIRS, Pictures, read_pictures
 from stages.rewards import open_clip
 from stages.rewards.base import load_reward, require_oracle
@@ -61,9 +62,14 @@ def ship(
     for name in names:
         if not (models / name).is_dir():
             raise InputError(f"{models / name}: no such folder, expected the trained model {name!r}")
+    held_out = read_pictures(images, "val", pairs=True)
+    if world is None and trained["base"] and not in_world(held_out):
+        raise InputError(
+            f"{images}: no caption is a sentence of the shapes world, whose oracle judges the base; for other images "
+            "give --oracle, --prompts and --distilled"
+        )
     for name in names:
         halve(models / name, out / name)
-    held_out = read_pictures(images, "val", pairs=True)
     scores: dict[str, Any] = {}
     for name, settings in trained["base"].items():
         pictures = held_out.of(settings.get("source", ""), str(images))

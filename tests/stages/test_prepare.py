@@ -187,6 +187,32 @@ def test_bad_input_is_refused_in_one_line(folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("captions", [["flag"], ["woman pilot", "a red pilot"], ["3", ""]])
+def test_a_base_of_other_images_is_not_judged_by_the_shapes_oracle(folder, tmp_path, captions):
+    rows = image_rows(4, "val", "own", 0)
+    for number, row in enumerate(rows):
+        row["caption"] = captions[number % len(captions)]
+    tables.write(tmp_path / "images.parquet", tables.table(tables.IMAGES, rows), tables.IMAGES)
+    places = (folder / "models", tmp_path / "images.parquet", folder / "pairs.parquet", tmp_path / "out")
+    with pytest.raises(InputError, match=r"no caption is a sentence of the shapes world, .* give --oracle"):
+        ship.ship(folder / "study.yaml", *places, CPU)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("side", "scaled"), [(28, 32), (36, 40), (30, 32), (4, 8)])
+def test_images_whose_side_no_pipeline_takes_are_refused(folder, tmp_path, side, scaled):
+    """A VAE that halves twice would draw them in another size, or diffusers' pipelines would refuse the base."""
+    rows = [row for split in ("train", "val") for row in image_rows(2, split, "scenes", 0)]
+    for row in rows:
+        row |= {"image": encode(np.zeros((side, side, 3), np.uint8)), "width": side, "height": side}
+    tables.write(tmp_path / "images.parquet", tables.table(tables.IMAGES, rows), tables.IMAGES)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    with pytest.raises(InputError, match=rf"images of {side}x{side} pixels, .* 8 divides; `curate.side: {scaled}`"):
+        run(tmp_path, "vae", "vae")
+    with pytest.raises(InputError, match=f"images of {side}x{side} pixels"):
+        run(tmp_path, "base", "base", "--vae", f"{folder}/models/vae", "--record", f"{tmp_path}/base.json")
+
+
 def test_images_of_different_sizes_are_refused(tmp_path):
     rows = image_rows(2, "train", "scenes", 0)
     rows[1] |= {"image": encode(np.zeros((16, 32, 3), np.uint8)), "width": 32, "height": 16}

@@ -160,6 +160,51 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
+@pytest.mark.parametrize(
+    ("captions", "length"),
+    [
+        (["digit 3", "digit 5", "digit 35"], 5),
+        (["red, white", "red, blue", "red"], 5),
+        (["café noir", "cafe noir", "café"], 4),
+        (["三つの星", "二つの星"], 3),
+        (["three-colour flag", "three colour flag", "three - flag"], 6),
+        (["🇫🇷", "🇩🇪"], 3),
+    ],
+)
+def test_captions_that_differ_in_digits_signs_or_accents_are_told_apart(captions: list[str], length: int) -> None:
+    """No sign of a caption is read as the end of the text, and each word, digit and run of signs is one token."""
+    made = tokenizer.build(captions, 16)
+    ids = tokenizer.ids(made, captions, 16).tolist()
+    assert len({*map(tuple, ids)}) == len(captions)
+    ends = [row.index(made.eos_token_id) + 1 for row in ids]
+    assert [len(made(text).input_ids) for text in captions] == ends
+    assert max(ends) == length
+
+
+@pytest.mark.parametrize(
+    ("captions", "context", "words"),
+    [
+        (
+            ["a b", "a b c", "a b c"],
+            4,
+            "text.context: 1 of 2 distinct captions have more than 4 tokens and are cut off",
+        ),
+        (
+            ["a b c d", "1 2 3"],
+            3,
+            "2 of 2 distinct captions have more than 3 tokens and are cut off there; the longest has 6",
+        ),
+        (["a b", "a, b"], 5, ""),
+    ],
+)
+def test_captions_that_are_cut_off_are_counted(
+    captions: list[str], context: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer.say_cut_off("text.context", tokenizer.build(captions, context), captions, context)
+    said = capsys.readouterr().err
+    assert words in said if words else not said
+
+
 def test_contrastive_loss_shares_the_target_among_equal_captions():
     random = torch.Generator().manual_seed(0)
     model = TwoTowers(torch.randn(3, 4, generator=random), torch.randn(2, 4, generator=random), 7.0)

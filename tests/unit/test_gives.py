@@ -55,7 +55,7 @@ def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]
            tiny_judges.image_reward(folder / "ir"),
            tiny_judges.mps(folder / "mps.pth"), tiny_judges.clip_folder(folder / "pick", "pickscore"),
            describe("open_clip", "open_clip", Path("shipped/shapes/clip")),
-           tiny_judges.nearest_image(folder / "nearest"),
+           tiny_judges.nearest_image(folder / "nearest"), tiny_judges.nearest_captioned(folder / "captioned"),
            ModelRecord(name="python", kind="python", options={"function": f"{__name__}:brightness"})]  # fmt: skip
     save_file({"direction": torch.zeros(64)}, folder / "direction.safetensors")
     turned = describe("directional", "directional", folder / "direction.safetensors", parts={"a": clip})

@@ -1,0 +1,98 @@
+"""docs/own-world.md: its scripts write tables that curate and the oracle read, and its study is one."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from stages import tables
+from stages.captioned import library
+from stages.captioned.oracle import Oracle
+from stages.emoji.taste import utility
+from stages.params import read_study
+from stages.pictures import decode, encode
+from stages.study import load
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "own-world.md").read_text()
+TABLES, PAIRS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+STUDY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[-1]
+COLOURS, GROUNDS = {"red": (220, 30, 30), "blue": (30, 60, 220)}, {"light": 250, "dark": 20}
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command of this Python says in a folder; its errors are shown where it fails."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LINEAGE": "off", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the page's two scripts have run, with bars of four names in place of icons."""
+    root = tmp_path_factory.mktemp("world")
+    icons = root / "data" / "icons"
+    icons.mkdir(parents=True)
+    rows = [("file", "caption", "colour", "weight", "ground")]
+    for number, name in enumerate(("first", "second", "third", "fourth")):
+        for colour, rgb in COLOURS.items():
+            for ground, level in GROUNDS.items():
+                image = np.full((32, 32, 3), level, np.uint8)
+                image[4 + 6 * number : 8 + 6 * number, 4:28] = rgb
+                rows.append((f"{name}-{colour}-{ground}.png", f"bar {number}", colour, "filled", ground))
+                (icons / rows[-1][0]).write_bytes(encode(image))
+    with (icons / "icons.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    assert 'Path("data/icons"), 24' in TABLES and "COUNT, TASTE = 4000" in PAIRS
+    said = run(root, "-c", TABLES.replace('Path("data/icons"), 24', 'Path("data/icons"), 1'))
+    assert said.splitlines() == ["evaluation: 4 images", "names: 12 images"]
+    run(root, "-c", PAIRS.replace("COUNT, TASTE = 4000", "COUNT, TASTE = 60"))
+    (root / "data" / "icons.yaml").write_text(STUDY)
+    return root
+
+
+def test_the_page_s_study_passes_the_check(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    load("data/icons.yaml")
+
+
+def test_every_image_and_pair_is_curated(world: Path) -> None:
+    """The base may see all captions, alignment those of `names` alone: its pairs, prompts and images."""
+    out = [f"--{name}=out/{name}.parquet" for name in ("prompts", "images", "pairs")]
+    (world / "out").mkdir()
+    run(world, "-m", "stages.curate", "--params", "data/icons.yaml", *out, "--manifest=out/manifest.json")
+    images = [
+        row for row in tables.read(world / "out/images.parquet", tables.IMAGES).to_pylist() if row["split"] != "pairs"
+    ]
+    assert {row["source"] for row in images} == {"names", "evaluation"}
+    assert len(images) == 16
+    prompts = tables.read(world / "out/prompts.parquet", tables.PROMPTS).to_pylist()
+    evaluated = {row["prompt"] for row in prompts if row["split"] == "eval"}
+    assert evaluated == {row["caption"] for row in images if row["source"] == "evaluation"}
+    pairs = tables.read(world / "out/pairs.parquet", tables.PAIRS).to_pylist()
+    assert {row["source"] for row in pairs} == {"a", "b"}
+    assert not {row["prompt"] for row in pairs} & evaluated
+    assert read_study(world / "data/icons.yaml")["methods"]["imagerefl"]["source"] == "names"
+
+
+def test_annotators_prefer_what_has_the_higher_utility(world: Path) -> None:
+    """Judged once more by the page's oracle; the temperature lets about one vote in eight go the other way."""
+    oracle = Oracle(library.read([world / "data/icons/world/names.parquet"], "image", "caption", ["colour", "ground"]))
+    groups = [pq.read_table(world / f"data/icons/pairs-{group}.parquet").to_pylist() for group in "ab"]
+    assert groups[0] != groups[1]
+    for pairs in groups:
+        prompts = [row["prompt"] for row in pairs]
+        a, b = (
+            utility(oracle.see(np.stack([decode(row[side], side) for row in pairs]), prompts), "coarse")
+            for side in ("image_a", "image_b")
+        )
+        assert ((a > b) == (np.array([row["preference"] for row in pairs]) > 0.5)).mean() > 0.7
