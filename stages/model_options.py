@@ -9,20 +9,22 @@ checked only once a model is loaded. Torch-free.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import plugins
+from stages.errors import InputError
 from stages.gives import GROUP, PACKAGE
+from stages.params import validate
 from stages.rewards.networks.options import KindOptions, checked
 
 if TYPE_CHECKING:
     from stages.prepare.import_settings import ImportSettings
 
 NAME = "OPTIONS"
-LIBRARIES = ("collections.abc", "typing", "pydantic", "stages.params", "stages.rewards.networks.options")
+LIBRARIES = ("collections.abc", "pathlib", "typing", "pydantic", "stages.params", "stages.rewards.networks.options")
 """Modules that a class of options may refer to."""
 
 
@@ -31,6 +33,16 @@ def check(model: ImportSettings, where: str) -> None:
     if (kind := declared(model.kind)) is not None:
         files = bool(model.folder or model.file or model.hub)
         checked(kind, model.options, model.of, files, f"{where}.options")
+
+
+def check_files(model: ImportSettings, files: Sequence[Path], where: str) -> None:
+    """Raise InputError that starts with `where` where the files of a model have not what its options name."""
+    if (kind := declared(model.kind)) is not None:
+        try:
+            validate(kind, model.options, f"{where}.options").check_files(files)
+        except InputError as error:
+            said = str(error)
+            raise InputError(said if said.startswith(where) else f"{where}: {said}") from None
 
 
 @cache

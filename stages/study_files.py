@@ -32,6 +32,7 @@ def check(study: Study, where: str) -> None:
     if study.report.votes is not None:
         _check_votes(study.report.votes, f"{where}report.votes")
     for place in study.curate.paths():
+        _check_outside(place, study.study.name, f"{where}curate")
         if fault := missing(place, "file or folder", pattern=True):
             raise InputError(f"{where}curate: {place}: {fault}")
 
@@ -42,8 +43,8 @@ def _check_checkpoints(study: Study, where: str) -> None:
     shapes = fit.header_shapes(layout) if layout is not None and base is not None and base.folder else None
     for name, run in study.checkpoints.items():
         spot = f"{where}runs.{name}.checkpoint"
-        found = checkpoints.find(run.checkpoint, spot)
         _check_outside(run.checkpoint, study.study.name, spot)
+        found = checkpoints.find(run.checkpoint, spot)
         if layout is not None:
             fit.check(found, layout, shapes, spot)
 
@@ -55,9 +56,9 @@ def _check_models(study: Study, where: str) -> None:
             place = getattr(model, key)
             if place is None:
                 continue
+            _check_outside(place, study.study.name, f"{spot}.{key}")
             if fault := missing(place, key):
                 raise InputError(f"{spot}.{key}: {place}: {fault}")
-            _check_outside(place, study.study.name, f"{spot}.{key}")
         source.check_place(model, spot)
 
 
@@ -71,9 +72,11 @@ def _check_votes(place: str, where: str) -> None:
 
 
 def _check_outside(place: str, name: str, where: str) -> None:
-    """A file from outside is no result of the study `name` itself: a runner removes results before their job begins."""
+    """A file from outside is no result of the study `name` itself, whether it is there already or not: a runner removes
+    results before their job begins.
+    """
     if Path(place).resolve().is_relative_to(Path(RESULTS, name).resolve()):
         raise InputError(
             f"{where}: {place}: lies among the results of this study, which are removed before they are made anew;"
-            " copy it to another folder"
+            " copy it to another folder, or name that of another study"
         )

@@ -12,6 +12,7 @@ import numpy as np
 from stages.curate.sources import columnar
 from stages.curate.sources.records import Record, open_parquet
 from stages.errors import InputError
+from stages.params import nearest
 from stages.pictures import decode
 
 
@@ -32,9 +33,7 @@ def read(files: Sequence[Path], image: str, caption: str, attributes: Sequence[s
     several sizes.
     """
     keys = (image, caption, *attributes)
-    for file in files:
-        if not columnar.is_table(file):
-            raise InputError(f"{file}: expected Parquet with a column of images and one of captions")
+    require_columns(files, keys)
     images, captions, values = [], [], []
     for row in open_parquet(columnar.Shards(list(files)), keys).rows:
         images.append(decode(_bytes(row, image), f"{row.where}: {image!r}"))
@@ -47,6 +46,16 @@ def read(files: Sequence[Path], image: str, caption: str, attributes: Sequence[s
         found = ", ".join(f"{count} of {size}" for size, count in sizes.most_common(3))
         raise InputError(f"{files[0]}: images of {len(sizes)} sizes ({found}); expected one, that of the base's images")
     return Library(np.stack(images), captions, tuple(attributes), values)
+
+
+def require_columns(files: Sequence[Path], keys: Sequence[str]) -> None:
+    """Raise InputError for a file that is no Parquet, or has not all these columns."""
+    for file in files:
+        if file.suffix.lower() not in columnar.SUFFIXES:
+            raise InputError(f"{file}: expected Parquet with the columns {', '.join(keys)}")
+        names = columnar.schema(file).names
+        if absent := next((key for key in keys if key not in names), None):
+            raise InputError(f"{file}: no column {absent!r}{nearest(absent, names)}")
 
 
 def _bytes(row: Record, key: str) -> bytes:

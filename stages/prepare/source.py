@@ -200,7 +200,9 @@ def check_place(settings: ImportSettings, where: str) -> None:
     place = Path(settings.folder or settings.file or "")
     try:
         if settings.kind not in BASE_KINDS and place.name:
-            _require_fetched(_files(place, settings.only, where))
+            files = _files(place, settings.only, where)
+            _require_fetched(files)
+            model_options.check_files(settings, files, where)
         elif place.is_file() or (place.name and (place / INDEX).is_file()):
             _base_files(settings, place, where)
     except InputError as error:

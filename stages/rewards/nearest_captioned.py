@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -32,6 +33,11 @@ class NearestCaptionedOptions(KindOptions):
     taste: Literal["caption", "both", "coarse", "fine"] = Field(
         "caption", description="terms of the utility; caption: the right image, not broken, and nothing else"
     )
+
+    def check_files(self, files: Sequence[Path]) -> None:
+        from stages.captioned.library import require_columns
+
+        require_columns(files, (self.image, self.caption, *self.attributes))
 
 
 OPTIONS = NearestCaptionedOptions

@@ -16,7 +16,10 @@ from stages import sight
 from stages.captioned import library
 from stages.captioned.oracle import Oracle
 from stages.errors import InputError
+from stages.params import validate
 from stages.pictures import encode
+from stages.prepare import source
+from stages.prepare.source import ImportSettings
 from stages.rewards.base import load_reward, require_oracle
 from tests import tiny_judges
 
@@ -165,3 +168,31 @@ def test_utility_of_a_real_image_is_that_of_its_caption(tmp_path: Path) -> None:
     images = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
     assert table["caption"].to_pylist()[:2] == ["star", "star"]
     assert judge(images, ["star", "moon"]).tolist() == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"attributes": ["color"]}, r"images\.parquet: no column 'color'; did you mean 'colour'"),
+        ({"attributes": ["colour"], "caption": "text"}, r"images\.parquet: no column 'text'"),
+        ({"attributes": ["colour"], "image": "pixels"}, r"images\.parquet: no column 'pixels'"),
+        ({}, r"options\.attributes: field required"),
+    ],
+)
+def test_a_missing_column_is_found_while_the_study_is_checked(
+    tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    """And not by the first job that loads the oracle, after the models have been trained."""
+    table(tmp_path / "images.parquet")
+    model = validate(ImportSettings, {"kind": "nearest_captioned", "folder": str(tmp_path), "options": options}, "m")
+    with pytest.raises(InputError, match=rf"^m.*{words}"):
+        source.check_place(model, "m")
+
+
+def test_another_file_in_the_folder_of_the_oracle_is_found_as_early(tmp_path: Path) -> None:
+    table(tmp_path / "images.parquet")
+    values = {"kind": "nearest_captioned", "folder": str(tmp_path), "options": {"attributes": ["colour"]}}
+    source.check_place(validate(ImportSettings, values, "m"), "m")
+    (tmp_path / "icons.csv").write_text("caption,colour\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"^m: .*icons\.csv: expected Parquet with the columns image, caption, colour"):
+        source.check_place(validate(ImportSettings, values, "m"), "m")

@@ -100,6 +100,27 @@ def test_a_result_of_the_study_itself_is_no_checkpoint(
         load("study.yaml")
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("import", "mine", {"kind": "nearest_image", "file": "out/small/data/images.parquet"}),
+        ("import", "mine", {"kind": "open_clip", "folder": "out/small/models/clip"}),
+        ("curate", "images", {"kind": "parquet", "path": "out/small/data/images.parquet"}),
+        ("curate", "pairs", {"kind": "file", "path": "out/small/data/pairs.parquet"}),
+    ],
+)
+def test_a_result_of_the_study_that_is_not_there_yet_is_none_of_its_inputs(
+    project: Project, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: dict[str, str]
+) -> None:
+    """The message says so, and not only that there is no such file: after another run it would be there."""
+    monkeypatch.chdir(project.root)
+    study = small_study()
+    (study["prepare"]["import"] if section == "import" else study["curate"])[key] = value
+    Path("study.yaml").write_text(json.dumps(study))
+    with pytest.raises(InputError, match="lies among the results of this study, .* or name that of another study"):
+        load("study.yaml")
+
+
 def test_the_example_of_the_page(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/evaluate.md: its runs are accepted, and get the jobs that it speaks of."""
     page = (ROOT / "docs/evaluate.md").read_text(encoding="utf-8")

@@ -6,7 +6,8 @@ so it refers to nothing but `typing`, `pydantic`, `stages.params`, this module a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field
@@ -27,6 +28,11 @@ class KindOptions(Settings):
     def check(self, parts: Collection[str], files: bool) -> None:
         """Raise ValueError where they do not go with what else a study says of the model: the names of the models that
         it is made of, and whether it has `files`.
+        """
+
+    def check_files(self, files: Sequence[Path]) -> None:
+        """Raise InputError where the model's files on this machine have not what the options name, by what is read at
+        once: a header, the names of columns. The planner asks before any job; what it imports is torch-free.
         """
 
 
