@@ -117,7 +117,7 @@ def test_a_result_of_the_study_that_is_not_there_yet_is_none_of_its_inputs(
     study = small_study()
     (study["prepare"]["import"] if section == "import" else study["curate"])[key] = value
     Path("study.yaml").write_text(json.dumps(study))
-    with pytest.raises(InputError, match="lies among the results of this study, .* or name that of another study"):
+    with pytest.raises(InputError, match=r"lies among the results of this study, .* or name that of another study"):
         load("study.yaml")
 
 
