@@ -32,6 +32,8 @@ class Seen:
     """str [n, A]: the attributes' names, the same in every row."""
     values: np.ndarray
     """int32 [n, A]: number of the nearest image's value of each attribute among all its values, sorted."""
+    counts: np.ndarray
+    """int32 [n, A]: how many values the attribute has among all real images, the same in every row."""
     free: np.ndarray
     """bool [n, A]: real images with the prompt as their caption differ in the attribute."""
     colourfulness: np.ndarray
@@ -57,8 +59,11 @@ class Seen:
 
     def open_attributes(self) -> Mapping[str, np.ndarray]:
         """One-hot float64 [n, D], by name, of what the prompt of these images leaves open."""
-        found = self.attributes()
-        return {name: (values[:, None] == np.arange(values.max() + 1)).astype(float) for name, values in found.items()}
+        counts = dict(zip(map(str, self.names[0]), self.counts[0], strict=True)) if len(self) else {}
+        return {
+            name: (values[:, None] == np.arange(counts[name])).astype(float)
+            for name, values in self.attributes().items()
+        }
 
     def diversity(self) -> Mapping[str, float]:
         """Entropies in nats of what the prompt leaves open, and their sum, of images of one prompt."""
@@ -73,7 +78,7 @@ class Oracle:
         self.library, self.nearest = library, Nearest(library.images)
         columns = list(zip(*library.values, strict=True))
         self._values = np.stack([np.unique(column, return_inverse=True)[1] for column in columns], 1).astype(np.int32)
-        self._names = np.array(library.names)
+        self._names, self._counts = np.array(library.names), self._values.max(0) + 1
         rows: dict[str, list[int]] = {}
         for row, text in enumerate(library.captions):
             rows.setdefault(text, []).append(row)
@@ -96,6 +101,7 @@ class Oracle:
             nearest=nearest.astype(np.int32), distance=distance,
             right=np.array([caption == prompt for caption, prompt in zip(captions, prompts, strict=True)], bool),
             names=np.tile(self._names, (len(images), 1)), values=self._values[nearest],
+            counts=np.tile(self._counts, (len(images), 1)),
             free=np.stack([self._free[prompt] for prompt in prompts]),
             colourfulness=statistics.colourfulness(images), contrast=statistics.contrast(images),
             sharpness=sharpness, excess=excess,

@@ -86,6 +86,14 @@ def test_open_attributes_are_one_hot(oracle: Oracle) -> None:
     assert (values[0] != values[1]).any()
 
 
+@pytest.mark.parametrize(("prompt", "rows"), [("star", [[0, 1], [0, 0], [1, 1]]), ("moon", [[2, 3], [2, 2], [3, 0]])])
+def test_open_attributes_of_other_images_are_as_wide(oracle: Oracle, prompt: str, rows: list[list[int]]) -> None:
+    """`stages.decided` takes differences of images that were seen in other batches."""
+    seen = [oracle.see(pixels(5)[pair], [prompt] * 2).open_attributes() for pair in rows]
+    assert {name: {each[name].shape for each in seen} for name in seen[0]} == {name: {(2, 2)} for name in seen[0]}
+    assert seen[0]
+
+
 def test_what_was_seen_can_be_taken_apart_stored_and_joined(oracle: Oracle) -> None:
     seen = oracle.see(pixels(5), ["star", "star", "moon", "moon", "sun"])
     parts = [sight.take(seen, np.array([0, 1])), sight.take(seen, np.array([2, 3, 4]))]
