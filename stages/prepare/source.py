@@ -117,7 +117,8 @@ def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
     safe = {path.parent for path in found if path.name in ("model.safetensors", "model.safetensors.index.json")}
     found = [p for p in found if p.parent not in safe or not any(fnmatch(p.name, other) for other in SAME_WEIGHTS)]
     if not found:
-        raise InputError(f"{where}: {place}: no file matches {', '.join(only) or 'anything'}")
+        wanted = f"no file matches {', '.join(only)}" if only else "no files here yet, expected those of a model"
+        raise InputError(f"{where}: {place}: {wanted}")
     return found
 
 

@@ -49,6 +49,14 @@ def test_only_the_wanted_files_are_taken_and_they_must_be_right(hps: Path) -> No
         settings(kind="hps", folder="x", sha256="C57A")
 
 
+@pytest.mark.parametrize("kind", ["open_clip", "dino", "nearest_captioned"])
+def test_an_empty_folder_is_called_empty(tmp_path: Path, kind: str) -> None:
+    """A model that another study is still training has a folder without files."""
+    (tmp_path / ".hidden").write_text("")
+    with pytest.raises(InputError, match="no files here yet, expected those of a model"):
+        import_model("m", settings(kind=kind, folder=str(tmp_path)), "here")
+
+
 def test_a_truncated_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
     clip_folder(tmp_path / "clip")
     path = tmp_path / "clip" / "open_clip_model.safetensors"
