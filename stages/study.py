@@ -38,6 +38,7 @@ from stages.runtime import run_stage, whole_file
 from stages.sample import resolve as strategies
 from stages.sample.settings import SampleSettings
 from stages.score.settings import ScoreSettings
+from stages.select import settings as selection
 from stages.tune.settings import TuneSettings, require_methods, require_own_seed
 from stages.world.settings import WorldSettings
 
@@ -111,6 +112,9 @@ class Study(Settings):
     curate: CurateSettings
     prepare: PrepareSettings
     score: ScoreSettings
+    select: selection.SelectSettings | None = Field(
+        None, description="labels and choice of pairs; without it, pairs are as curated"
+    )
     encode: EncodeSettings
     decided: DecidedSettings | None = Field(None, description="what is settled when; without it, not looked at")
     finetune: FinetuneSettings
@@ -147,6 +151,7 @@ def load(path: str | Path) -> Study:
     runs, sampling = _check_runs(study, path, raw), strategies.sampling_plan(path, raw)
     _check_strategies(study, sampling, f"{path}: ")
     demands.check(study, runs, sampling, f"{path}: ")
+    _check_select(study, f"{path}: ")
     _check_decided(study, sampling, f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
@@ -279,6 +284,20 @@ def _check_strategies(study: Study, plan: strategies.SamplingPlan, where: str) -
                 strategies.run_of(network, run, study.runs, spot)
 
 
+def _check_select(study: Study, where: str) -> None:
+    """Steps over pairs ask rewards that score them and files that are there, and a trained method learns from pairs."""
+    if study.select is None:
+        return
+    trained = {run.method for run in study.trained.values()}
+    if not any(methods.method(study.methods[name], "")[2].needs.data == "pairs" for name in trained):
+        raise InputError(f"{where}select: no trained method learns from pairs; expected one, or no such section")
+    for step in selection.steps(study.select, f"{where}select"):
+        _check_known(step.settings.rewards(), study.score.rewards, step.where, "reward of score.rewards")
+        for place in step.settings.paths():
+            if fault := missing(place, "file"):
+                raise InputError(f"{step.where}: {place}: {fault}")
+
+
 def _check_decided(study: Study, sampling: strategies.SamplingPlan, where: str) -> None:
     """What is taken from `decided` is decided, over indices that there are and a diversity that is measured."""
     if study.decided is None:
@@ -334,6 +353,8 @@ def schema() -> dict[str, Any]:
     definitions = made["$defs"]
     definitions["MethodEntry"] = _any_of(method.PACKAGE, definitions)
     definitions["StrategyEntry"] = _any_of(strategies.STRATEGIES, definitions)
+    definitions["PairStep"] = _any_of(selection.PACKAGE, definitions)
+    definitions["SelectSettings"]["properties"]["steps"]["items"] = {"$ref": "#/$defs/PairStep"}
     for properties, name, entry in (
         (made["properties"], "methods", "MethodEntry"),
         (definitions["SampleSettings"]["properties"], "strategies", "StrategyEntry"),

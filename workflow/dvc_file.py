@@ -20,7 +20,7 @@ from stages.study import load
 from workflow.files import written
 from workflow.jobs import STAGES
 from workflow.layout import Layout
-from workflow.stage import Chosen, Folder, Needed, Place, Stage
+from workflow.stage import Chosen, Folder, Needed, Place, Scores, Stage
 
 FILE = Path("dvc.yaml")
 OUT = "out/${study.name}"
@@ -151,7 +151,7 @@ def _job(stage: Stage, name: str, report: Sequence[str]) -> dict[str, Any]:
 def _read(place: Place) -> Iterator[str]:
     if isinstance(place, str):
         yield place
-    elif isinstance(place, Needed):
+    elif isinstance(place, Needed | Scores):
         yield place.path
     elif isinstance(place, Folder):
         yield from (f"{place.path}/{file}" for file in place.files) if place.files else [place.path]

@@ -13,7 +13,7 @@ from typing import Any
 
 from workflow.jobs import SHARDED, STAGES
 from workflow.layout import Layout
-from workflow.stage import Chosen, Folder, Needed, Place, Report, Stage
+from workflow.stage import Chosen, Folder, Needed, Place, Report, Scores, Stage
 
 P = "{P}"
 """Where the study file stands in a command."""
@@ -112,6 +112,8 @@ class Files:
             return
         elif isinstance(place, Needed):
             yield from [self._pattern(place.path)] if self._named(place) else ()
+        elif isinstance(place, Scores):
+            yield from (self._pattern(f"{place.path}/{name}.parquet") for name in self.layout.selecting)
         elif place.files:
             yield from (self._pattern(f"{place.path}/{file}") for file in place.files)
         else:

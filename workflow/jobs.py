@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow.stage import Chosen, Folder, Needed, Place, Report, Resources, Stage
+from workflow.stage import Chosen, Folder, Needed, Place, Report, Resources, Scores, Stage
 
 VAE = ("config.json", "diffusion_pytorch_model.safetensors")
 LOG = "train_log.parquet"
@@ -42,6 +42,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
 """The files of a model trained here, by its kind."""
 
 PROMPTS, IMAGES, PAIRS = "data/prompts.parquet", "data/images.parquet", "data/pairs.parquet"
+SELECTED = "select/pairs.parquet"
 RECORD = "models/{name}.json"
 BASE = "models/base.json"
 ENCODINGS: dict[str, Place] = {
@@ -111,9 +112,18 @@ SCORE = Stage(
     each="score.rewards", flag="reward", keys=("score.batch_size",), priority=10, resources=_asks(4000, 120, 1),
 )  # fmt: skip
 
+SELECT = Stage(
+    "select", "select", "Curated pairs, labelled and chosen by what rewards say of them",
+    reads={"pairs": PAIRS, "images": IMAGES, "scores": Scores("scores")},
+    writes={"selected": SELECTED, "manifest": "select/manifest.json"}, section="select", keys=("select",),
+    outside=("data",), priority=82, resources=_asks(4000, 60),
+)  # fmt: skip
+
 ENCODE = Stage(
     "encode", "encode", "Text embeddings and VAE posteriors, once",
-    reads={"base": BASE, "prompts": PROMPTS, "images": IMAGES, "pairs": Needed(PAIRS, "pairs")}, writes=ENCODINGS,
+    reads={"base": BASE, "prompts": PROMPTS, "images": IMAGES, "pairs": Needed(PAIRS, "pairs"),
+           "selected": Needed(SELECTED, "select")},
+    writes=ENCODINGS,
     keys=("encode",), priority=80, resources=_asks(4000, 120, 1),
 )  # fmt: skip
 
@@ -187,8 +197,8 @@ REPORT = Stage(
 )  # fmt: skip
 
 STAGES = (
-    CURATE, *PREPARE, SCORE, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE, SAMPLE, REFERENCES,
-    MEASURE, REPORT,
+    CURATE, *PREPARE, SCORE, SELECT, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE, SAMPLE,
+    REFERENCES, MEASURE, REPORT,
 )  # fmt: skip
 """What DVC runs, and Snakemake where one job takes all images of a run."""
 

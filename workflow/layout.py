@@ -22,6 +22,7 @@ from stages.prepare.import_settings import ImportSettings
 from stages.report import figure
 from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import Target
+from stages.select.settings import read, rewards
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,24 @@ class Layout:
     @cached_property
     def needs(self) -> frozenset[str]:
         """What the jobs of the study need besides what every study has: what the methods of its runs learn from
-        (prompts, images or pairs), `decided` where it has that section, and `start` or `k` where a method or a sampling
-        strategy takes that from what was decided, and `oracle` where probes ask one.
+        (prompts, images or pairs; `select` in place of pairs where it has that section), `decided` where it has that
+        section, `start` or `k` where a method or a sampling strategy takes that from what was decided, and `oracle`
+        where probes ask one.
         """
         names = {self.method(run) for run in self.trained_runs}
         asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
         found = {str(each.needs.data) for each in asked}
+        found = found - {"pairs"} | {"select"} if self.study.get("select") is not None else found
         found |= {"oracle"} if self.oracle else set()
         found |= {"decided"} if self.study.get("decided") is not None else set()
         found |= {"start"} if any(each.auto for each in asked) else set()
         found |= {"k"} if any(each.settings.auto for each in self._sampling.strategies) else set()
         return frozenset(found)
+
+    @cached_property
+    def selecting(self) -> list[str]:
+        """Rewards whose scores of the curated pairs label or choose them."""
+        return rewards(self.study.get("select"), f"{self.file}: select")
 
     @property
     def crosses(self) -> bool:
@@ -176,8 +184,8 @@ class Layout:
         return str(self.study["runs"][run]["method"])
 
     def sources(self, job: str) -> list[str]:
-        """Files from outside that a job takes (`curate`, `prepare_import@base`, `import_policy@NAME`, `report`; none
-        for other jobs).
+        """Files from outside that a job takes (`curate`, `prepare_import@base`, `import_policy@NAME`, `select`,
+        `report`; none for other jobs).
         """
         stage, _, name = job.partition("@")
         if stage == "curate":
@@ -188,6 +196,9 @@ class Layout:
             paths = [place for part in every for place in (part.folder, part.file) if place]
         elif stage == "import_policy":
             paths = [str(file) for file in find(self.checkpoints[name], f"{self.file}: runs.{name}.checkpoint").files]
+        elif stage == "select":
+            steps = read(self.study.get("select"), f"{self.file}: select")
+            paths = [path for step in steps for path in step.settings.paths()]
         elif stage == "report":
             votes = self.study["report"].get("votes")
             paths = [str(votes)] if votes else []

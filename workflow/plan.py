@@ -23,6 +23,7 @@ from stages.errors import InputError
 from stages.finetune import resolve as methods
 from stages.runtime import run_stage, sha256
 from stages.sample import resolve as strategies
+from stages.select import settings as selection
 from stages.study import Study, load
 from workflow import dvc_file
 from workflow.files import Files, at, fill
@@ -54,6 +55,9 @@ class Plan:
         """The study after validation, with every default; of a method, `train` is all that its runs train with."""
         found = self.study.model_dump(mode="json", by_alias=True)
         sampled = strategies.sampling_plan(self.layout.file).strategies
+        if self.study.select is not None:
+            steps = selection.steps(self.study.select, f"{self.layout.file}: select")
+            found["select"]["steps"] = [step.settings.model_dump(mode="json") for step in steps]
         found["sample"]["strategies"] = {one.name: one.settings.model_dump(mode="json") for one in sampled}
         for name, settings in self.layout.study["methods"].items():
             found["methods"][name] = methods.method(settings, name)[-1].model_dump(mode="json")

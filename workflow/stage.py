@@ -29,11 +29,20 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """The folder of the rewards' scores, of which a job reads those that the section `select` names. DVC looks at the
+    whole folder.
+    """
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Needed:
     """A file that a flag names in studies that need this `data` (`Layout.needs`); in others there is no such flag."""
 
     path: str
-    data: Literal["pairs", "decided", "start", "k", "oracle"]
+    data: Literal["pairs", "select", "decided", "start", "k", "oracle"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Report:
     path: str
 
 
-Place = str | Folder | Chosen | Needed | Report
+Place = str | Folder | Chosen | Scores | Needed | Report
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, required=True, help="prompts.parquet of curate")
     parser.add_argument("--images", type=Path, required=True, help="images.parquet of curate")
     parser.add_argument("--pairs", type=Path, help="pairs.parquet of curate, to encode the images of pairs too")
+    parser.add_argument("--selected", type=Path, help="pairs.parquet of select, in place of --pairs")
     parser.add_argument("--tensors", type=Path, required=True, help="written: encodings.safetensors")
     parser.add_argument("--index", type=Path, required=True, help="written: index.parquet")
     args = parser.parse_args()
@@ -29,13 +30,14 @@ def main() -> None:
     from stages.models.record import load
 
     inputs, outputs = [args.prompts, args.images, args.base], [args.tensors, args.index]
-    inputs += [args.pairs] if args.pairs else []
+    compared = args.selected or args.pairs
+    inputs += [compared] if compared else []
     with (
         lineage.job(params=args.params, stage="encode", name="encode", inputs=inputs, outputs=outputs) as job,
         resume.keep(args.params, "encode", "encode", args.tensors, settings.model_dump(), inputs) as state,
     ):
         model = load_diffusion(load(args.base), device(), parts=("vae", "text_encoder"))
-        counts = encode(model, args.prompts, args.images, args.tensors, args.index, settings, state, args.pairs)
+        counts = encode(model, args.prompts, args.images, args.tensors, args.index, settings, state, compared)
         job.metrics(counts)
 
 

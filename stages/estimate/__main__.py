@@ -2,7 +2,8 @@
 
 Networks are timed for a moment on the study's own data, so its prompts and images have to be encoded before; `make
 estimate STUDY=...` sees to that. Nothing is kept. What measuring takes,
-scoring, `decided` and the report is not reckoned. For `auto`, what is open is taken to fall evenly from index to index.
+scoring, `select`, `decided` and the report is not reckoned. For `auto`, what is open is taken to fall evenly from
+index to index.
 """
 
 from __future__ import annotations

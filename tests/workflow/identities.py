@@ -59,6 +59,8 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
         study["methods"]["online"]["inner"] = {"kind": "gradient"}
     study["measure"]["features"]["proxy"] = "embedding"
     study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
+    if "diffusion_dpo" in study["methods"]:
+        study["select"] = {"steps": [{"kind": "majority", "by": ["proxy"]}, {"kind": "too_similar"}]}
     study["decided"] = {"diversity": "patch_diversity"}
     study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}

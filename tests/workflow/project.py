@@ -24,7 +24,10 @@ from workflow import dvc_file
 from workflow.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("curate", "prepare", "score", "encode", "decided", "checkpoints", "finetune", "sample", "measure", "report")
+STAGES = (
+    "curate", "prepare", "score", "select", "encode", "decided", "checkpoints", "finetune", "sample", "measure",
+    "report",
+)  # fmt: skip
 
 STAND_IN = '''
 """Stand-in of a stage."""
@@ -237,6 +240,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "prepare clip": {"out": models["clip"], "record": []},
         "prepare consistency": {"out": models["consistency"], "record": []},
         "score": {"scores": [], "accuracy": []},
+        "select": {"selected": [], "manifest": []},
         "encode": {"tensors": [], "index": []},
         "decided": {"pairs": [], "shares": [], "auto": []},
         "checkpoints": {"policy": [], "record": []},
@@ -260,6 +264,7 @@ READ = {
     "prepare clip": ["prepare.train.clip.{name}"],
     "prepare consistency": ["prepare.train.consistency.{name}"],
     "score": ["score.batch_size"],
+    "select": ["select"],
     "encode": ["encode"],
     "decided": ["study.seed", "decided", "sample.steps", "measure"],
     "finetune": ["study.seed", "study.reward", "finetune", "methods.{method}", "runs.{name}"],

@@ -30,13 +30,13 @@ from tests.samples import PLAIN
 from workflow.files import Files, fill
 from workflow.jobs import STAGES
 from workflow.plan import Plan
-from workflow.stage import Chosen, Folder, Needed, Stage
+from workflow.stage import Chosen, Folder, Needed, Scores, Stage
 
 CONCERNS = {
     "study.seed": ("curate", "decided", "finetune", "sample_base", "sample", "measure", "report"),
     "study.reward": ("finetune", "report"), "study.heldout": ("finetune", "report"), "study": ("report",),
     "world": ("curate",), "curate": ("curate",), "score.batch_size": ("score",), "score": ("report",),
-    "encode": ("encode",), "finetune": ("finetune",), "methods": ("finetune", "report"),
+    "select": ("select",), "encode": ("encode",), "finetune": ("finetune",), "methods": ("finetune", "report"),
     "runs": ("finetune", "sample", "report"), "sample.steps": ("decided", "sample_base", "sample", "measure", "report"),
     "sample.sampler": ("sample_base", "sample", "measure"), "sample.strategies": ("sample_base", "sample", "report"),
     "sample": ("sample_base", "sample"), "measure": ("decided", "measure_reference", "measure", "report"),
@@ -80,7 +80,7 @@ SWEPT = (
     "sample.strategies.combined.k", "sample.strategies.fk_.n", "measure.neighbours", "measure.directions",
     "measure.features.clip", "measure.as_released.bfloat16_means", "measure.passing.metric", "measure.passing.least",
     "report.bootstrap", "report.main", "decided.samples", "decided.indices", "decided.diversity", "decided.open",
-    "methods.refl.middle", "sample.strategies.fusion_.k",
+    "methods.refl.middle", "sample.strategies.fusion_.k", "select.steps",
 )  # fmt: skip
 """Keys of every section that must have been changed."""
 
@@ -300,6 +300,8 @@ def files_of(plan: Plan, stage: Stage, name: str) -> set[str]:
         elif isinstance(place, Needed):
             path = place.path.replace("{oracle}", plan.layout.oracle)
             found |= {out(path)} if place.data in plan.layout.needs else set()
+        elif isinstance(place, Scores):
+            found |= {out(f"{place.path}/{reward}.parquet") for reward in plan.layout.selecting}
         elif flag == "models":
             measure = plan.study.measure
             models = [measure.space] if stage.name == "measure_reference" else measure.models

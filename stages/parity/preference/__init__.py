@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from stages.parity.checks import Check
-from stages.parity.preference import adaptive, formulas, inversion, kto, mapo, negative, pairs
+from stages.parity.preference import adaptive, formulas, inversion, kto, mapo, negative, pairs, selection
 from stages.parity.preference.given import Given
 from stages.parity.preference.reasons import reason
 from stages.parity.reference import ParitySet
@@ -25,5 +25,5 @@ def knows(reference: ParitySet) -> bool:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the items of the set that some module knows."""
-    modules = (pairs, kto, mapo, negative, inversion, adaptive, formulas)
+    modules = (pairs, kto, mapo, negative, inversion, adaptive, formulas, selection)
     yield from of_modules(modules, reference.networks, partial(Given, reference))

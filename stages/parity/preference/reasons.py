@@ -11,7 +11,7 @@ REASONS = {
     "npo.merged": "weights are not merged here yet",
     "npo.roll": "guidance by a further network is not a sampling strategy here yet",
     "chats": "trains two networks at once, the trainer has one policy",
-    "hps_v1": "a selection of images for curation, not a loss",
+    "hps_v1.prefix": "words before a caption; no method here trains on changed captions yet",
     "softrepa": "trains tokens of the text, which no kind of trainable part has",
     "inversion_dpo": "not a method here: its loss is even in the difference from the reference, see docs/methods.md",
 }

@@ -1,0 +1,1 @@
+"""Steps that label or choose pairs, one module per kind."""
