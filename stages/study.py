@@ -27,6 +27,7 @@ from stages.finetune import resolve as methods
 from stages.finetune.settings import FinetuneSettings, RunSettings
 from stages.measure.settings import PASSED, MeasureSettings
 from stages.params import Settings, nearest, read_study, validate
+from stages.places import missing
 from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
