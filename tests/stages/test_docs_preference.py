@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -24,9 +25,10 @@ PAGE = (ROOT / "docs" / "preference.md").read_text()
 STARTS_FROM = {"frozen": "the base", "hard": "an earlier policy", "none": "none"}
 
 
-def block(language: str) -> str:
-    """The page's one block of code in a language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+def block(language: str, start: str = "") -> str:
+    """The page's one block of code in a language, or the one that begins with `start`."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    (found,) = [text for text in blocks if text.startswith(start)]
     return found
 
 
@@ -59,7 +61,7 @@ def put(folder: Path, count: int | None = None) -> Path:
         code = code.replace("COUNT, RATERS = 800, 5", f"COUNT, RATERS = {count}, 5")
     run(folder, "-c", code)
     path = folder / "data" / "pairs.yaml"
-    path.write_text(block("yaml"))
+    path.write_text(block("yaml", "study:"))
     return path
 
 
@@ -87,6 +89,33 @@ def test_the_page_s_table_is_curated(tmp_path: Path, monkeypatch: pytest.MonkeyP
     got = {(row["prompt"], round(row["preference"], 6), row["annotator"]) for row in made}
     assert got == given and 0 < len(expected) < len(raw)
     assert {row["prompt"] for row in prompts} & {row["caption"] for row in raw}
+
+
+def test_the_page_s_steps_label_and_choose_its_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The section `select` of the page, on its table: curated, scored and selected by the stages themselves."""
+    path = put(tmp_path, 48)
+    steps = yaml.safe_load(block("yaml", "select:").replace("top: 200", "top: 20"))
+    path.write_text(yaml.safe_dump(read_study(path) | steps))
+    monkeypatch.chdir(tmp_path)
+    load(path)
+    kinds = [step["kind"] for step in steps["select"]["steps"]]
+    out = {name: tmp_path / f"{name}.parquet" for name in ("prompts", "images", "pairs")}
+    curated = [f"--{name}={file}" for name, file in out.items()]
+    run(tmp_path, "-m", "stages.curate", "--params", str(path), *curated, f"--manifest={tmp_path / 'manifest.json'}")
+    about = ("--params", str(path), f"--images={out['images']}", f"--pairs={out['pairs']}")
+    for name in steps["score"]["rewards"]:
+        record = tmp_path / f"{name}.json"
+        run(tmp_path, "-m", "stages.prepare", "import", "--params", str(path), "--name", name, "--record", str(record))
+        written = (f"--scores={tmp_path / name}.parquet", f"--accuracy={tmp_path / name}.accuracy.json")
+        run(tmp_path, "-m", "stages.score", *about, "--reward", name, f"--model={record}", *written)
+    selected, counts = tmp_path / "selected.parquet", tmp_path / "counts.json"
+    made = (f"--selected={selected}", f"--manifest={counts}")
+    run(tmp_path, "-m", "stages.select", *about, f"--scores={tmp_path}", *made)
+    rows = tables.read(selected, tables.JUDGED_PAIRS).to_pylist()
+    training = [row for row in rows if row["split"] == "train"]
+    said = json.loads(counts.read_text())
+    assert [step["step"] for step in said["steps"]] == kinds and said["steps"][0]["relabelled"] > 0
+    assert len(training) == said["out"] == 20 and {row["preference"] for row in training} <= {0.0, 1.0}
 
 
 def small(path: Path) -> None:
