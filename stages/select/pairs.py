@@ -39,9 +39,10 @@ class Pictures:
         found = np.zeros(len(self.ids), np.uint64)
         columns = ["image_id", "image", "width", "height"]
         for part in tables.stream(self.path, tables.IMAGES, rows=64, columns=columns):
-            for row in part.filter(pc.is_in(part["image_id"], pa.array(places, pa.string()))).to_pylist():
-                pixels = decode_row(row, f"{self.path}: image {row['image_id']}")
-                found[places.pop(row["image_id"])] = perceptual_hash(Image.fromarray(pixels))
+            for row in part.to_pylist():
+                if (place := places.pop(row["image_id"], None)) is not None:
+                    pixels = decode_row(row, f"{self.path}: image {row['image_id']}")
+                    found[place] = perceptual_hash(Image.fromarray(pixels))
         if places:
             raise InputError(f"{self.path}: no image {next(iter(places))!r}, which a pair names")
         return found
@@ -125,7 +126,7 @@ class Table:
         found = self.content
         ids = found["pair_id"].combine_chunks()
         tables.require_unique(self.path, "pair_id", (name.as_py() for name in ids))
-        rows = np.flatnonzero(_numbers(pc.equal(found["split"], "train")))
+        rows = np.flatnonzero(_numbers(_equal(found["split"], "train")))
         if not rows.size:
             raise InputError(f"{self.path}: no training pair, expected at least one to select")
         preference = _numbers(found["preference"])
@@ -133,7 +134,7 @@ class Table:
             name, value = ids[int(bad[0])], preference[bad[0]]
             raise InputError(f"{self.path}: pair {name}: preference {value}, expected 0 to 1")
         rank = np.empty(len(ids), np.int64)
-        rank[_numbers(pc.array_sort_indices(ids)).astype(np.int64)] = np.arange(len(ids))
+        rank[_sorted(ids)] = np.arange(len(ids))
         text, texts = _coded(found["prompt"])
         image, names = _coded(pa.chunked_array([*found["image_a"].chunks, *found["image_b"].chunks]))
         weight = _numbers(found["weight"]) if "weight" in found.column_names else np.ones(len(ids))
@@ -153,7 +154,7 @@ def pair_scores(path: Path, ids: pa.Array, pairs: Path) -> np.ndarray:
     found, place = np.empty(2 * len(ids)), 0
     refusal = InputError(f"{path}: has not the scores of the pairs of {pairs}; run score again")
     for part in tables.stream(path, tables.SCORES, ROWS, ["kind", "item_id", "side", "score"]):
-        mine = part.filter(pc.equal(part["kind"], "pair"))
+        mine = part.filter(_equal(part["kind"], "pair"))
         places = np.arange(place, place := place + len(mine))
         if place > len(found):
             raise refusal
@@ -170,10 +171,20 @@ def pair_scores(path: Path, ids: pa.Array, pairs: Path) -> np.ndarray:
 def _coded(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """A column of texts as places, int64 [n], in an array of the different texts in alphabetical order."""
     made = _chunk(values).dictionary_encode()
-    order = _numbers(pc.array_sort_indices(made.dictionary)).astype(np.int64)
+    order = _sorted(made.dictionary)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     return place[_numbers(made.indices)], made.dictionary.take(pa.array(order))
+
+
+def _sorted(values: pa.Array) -> np.ndarray:
+    """Places of the values in rising order, int64 [n]."""
+    return _numbers(pc.call_function("array_sort_indices", [values])).astype(np.int64)
+
+
+def _equal(values: pa.ChunkedArray, text: str) -> pa.ChunkedArray:
+    """Which values are the text."""
+    return pc.call_function("equal", [values, pa.scalar(text)])
 
 
 def _chunk(values: pa.ChunkedArray) -> pa.Array:
