@@ -106,6 +106,7 @@ BUDGET: list[Any] = [{"steps": 9}]
 GIVEN: dict[str, list[Any]] = {
     "study.tune.own": [{"refl": [1e-3]}],
     "study.description": ["other words"], "study.heldout": ["clip"], "encode.side": [16, 64], "curate.side": [32],
+    "score.rewards": [["proxy", "clip"]],
     "curate.images": [[{"kind": "shapes", "count": 9}]], "curate.pairs": [[{"kind": "shapes", "count": 9}]],
     "curate.prompts.train": [[{"kind": "shapes", "part": "train", "limit": 9}]],
     "curate.prompts.eval": [[{"kind": "shapes", "part": "eval", "limit": 9}]],
