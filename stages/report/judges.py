@@ -15,15 +15,16 @@ from stages.report.look import BASE
 from stages.report.measurements import Measurements, Point
 from stages.report.settings import ReportStudy
 from stages.report.table import NOTHING, Cell, Table
+from stages.select import settings as select
 
-TRAINED, SEARCHED, HELDOUT = "trained on", "searched with", "held out"
+TRAINED, SELECTED, SEARCHED, HELDOUT = "trained on", "chose pairs", "searched with", "held out"
 OVER = {PROMPTS: "prompts", IMAGES: "images"}
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A metric that scores single images. `roles` are of `TRAINED`, `SEARCHED`, `HELDOUT`; `strategies` searched with
-    it.
+    """A metric that scores single images. `roles` are of `TRAINED`, `SELECTED`, `SEARCHED`, `HELDOUT`;
+    `strategies` searched with it.
     """
 
     metric: str
@@ -32,15 +33,19 @@ class Judge:
 
 
 def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
-    """Every judge of the study with its roles: held out is what nothing was trained on or searched with."""
+    """Every judge of the study with its roles: held out is what nothing was trained on or searched with, and
+    what neither labelled nor chose the pairs that methods learn from.
+    """
     searched: dict[str, list[str]] = {}
     for point, cost in evaluation.costs.items():
         for reward in cost.searched:
             searched.setdefault(reward, []).append(point.strategy)
+    selecting = select.rewards(study.select, "select") if study.trained_runs else ()
     found = []
     for metric, model in study.judges.items():
         strategies = tuple(dict.fromkeys(searched.get(model, ())))
         roles = [TRAINED] if model == study.study.reward and study.trained_runs else []
+        roles += [SELECTED] if model in selecting else []
         roles += [SEARCHED] if strategies else []
         found.append(Judge(metric, tuple(roles) or (HELDOUT,), strategies))
     return found
@@ -55,6 +60,8 @@ def warnings(data: ReportData) -> list[str]:
             lines.append(
                 f"{label}: the reward that methods were trained on. That it rises does not show that images get better."
             )
+        if SELECTED in judge.roles:
+            lines.append(f"{label}: labelled or chose the pairs that methods learn from. It is not held out for them.")
         if SEARCHED in judge.roles:
             names = ", ".join(data.look.strategy(name).label for name in judge.strategies)
             lines.append(f"{label}: chose among candidates in {names}. It does not judge those images independently.")

@@ -206,6 +206,7 @@ class ReportStudy(_View):
     measure: _Measured = _Measured()
     finetune: _Trained = _Trained()
     decided: Mapping[str, Any] | None = None
+    select: Mapping[str, Any] | None = None
 
     @field_validator("runs", mode="before")
     @classmethod

@@ -36,7 +36,7 @@ CONCERNS = {
     "study.seed": ("curate", "decided", "finetune", "sample_base", "sample", "measure", "report"),
     "study.reward": ("finetune", "report"), "study.heldout": ("finetune", "report"), "study": ("report",),
     "world": ("curate",), "curate": ("curate",), "score.batch_size": ("score",), "score": ("report",),
-    "select": ("select",), "encode": ("encode",), "finetune": ("finetune",), "methods": ("finetune", "report"),
+    "select": ("select", "report"), "encode": ("encode",), "finetune": ("finetune",), "methods": ("finetune", "report"),
     "runs": ("finetune", "sample", "report"), "sample.steps": ("decided", "sample_base", "sample", "measure", "report"),
     "sample.sampler": ("sample_base", "sample", "measure"), "sample.strategies": ("sample_base", "sample", "report"),
     "sample": ("sample_base", "sample"), "measure": ("decided", "measure_reference", "measure", "report"),

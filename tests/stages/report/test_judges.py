@@ -129,6 +129,15 @@ def test_a_judge_that_chose_images_is_said_to(found: ReportData) -> None:
     assert any(line.startswith("held-out reward: chose among candidates in AIG") for line in lines) and len(lines) == 5
 
 
+def test_a_judge_that_labelled_pairs_is_not_held_out(found: ReportData) -> None:
+    section = {"steps": [{"kind": "majority", "by": ["heldout", "proxy"]}, {"kind": "swap"}]}
+    chosen = dataclasses.replace(found, study=found.study.model_copy(update={"select": section}))
+    assert roles(chosen)["heldout"] == ("chose pairs",) and roles(chosen)["proxy"] == ("trained on", "chose pairs")
+    assert roles(chosen)["oracle"] == ("held out",)
+    lines = [line for line in judges.warnings(chosen) if "labelled or chose the pairs" in line]
+    assert {line.partition(":")[0] for line in lines} == {"proxy reward", "CLIPScore", "held-out reward"}
+
+
 # --- where they stand -------------------------------------------------------------------------------------------------
 
 
