@@ -115,8 +115,11 @@ def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]
 
 def _strategies(sampling: SamplingPlan) -> Iterator[Demand]:
     for strategy in sampling.strategies:
-        for name in strategy.settings.rewards():
-            yield Demand(f"sample.strategies.{strategy.name}", name, "score")
+        asked = dict.fromkeys(strategy.settings.rewards(), "score")
+        asked |= dict.fromkeys(strategy.settings.critics(), "criticises")
+        asked |= dict.fromkeys(strategy.settings.aligners(), "aligns")
+        for name, what in asked.items():
+            yield Demand(f"sample.strategies.{strategy.name}", name, what)
             if strategy.settings.needs_gradient():
                 yield Demand(f"sample.strategies.{strategy.name}", name, "gradient")
 

@@ -33,7 +33,8 @@ class Gives:
     `score`: a number per image. `gradient`: the number has one by the image; None: where all models under `of` have
     one. `embedding`, `patches`: features of images. `text`: it compares images with texts. `words`: features of texts,
     in the space of the embedding; None: where the features under `of` have them. `sees`: the class, `module:name`, of
-    what an oracle sees in images (`stages.sight`).
+    what an oracle sees in images (`stages.sight`). `criticises`: it says which words of a prompt an image
+    does not show (`stages/sample/criticism.py`). `aligns`: it changes the condition of an image after that.
     """
 
     files: Literal["needed", "none", "optional"] = "needed"
@@ -47,6 +48,8 @@ class Gives:
     text: bool = False
     words: bool | None = False
     sees: str = ""
+    criticises: bool = False
+    aligns: bool = False
 
 
 @cache
@@ -115,5 +118,6 @@ WORDS = {
     "score": "a score per image", "gradient": "a gradient of the score by the image",
     "embedding": "features of images", "patches": "features of patches", "text": "a comparison of images with texts",
     "words": "features of texts", "sees": "a reading of what images show",
+    "criticises": "the words of a prompt that an image does not show", "aligns": "a changed condition",
 }  # fmt: skip
 """What a model can give, in words."""

@@ -279,6 +279,7 @@ def _check_strategies(study: Study, plan: strategies.SamplingPlan, where: str) -
     for strategy in plan.strategies:
         spot = f"{where}sample.strategies.{strategy.name}"
         _check_known(strategy.settings.rewards(), study.prepare.rewards, f"{spot}.reward", "model")
+        _check_students(study, strategy.settings, spot)
         targets = strategy.settings.apply_to
         for run in [*(["base"] if "base" in targets else []), *(study.runs if "tuned" in targets else [])]:
             for network in strategy.settings.networks():
@@ -297,6 +298,18 @@ def _check_select(study: Study, where: str) -> None:
         for place in step.settings.paths():
             if fault := missing(place, "file"):
                 raise InputError(f"{step.where}: {place}: {fault}")
+
+
+def _check_students(study: Study, settings: strategies.StrategySettings, where: str) -> None:
+    """A distilled model that a strategy evaluates is trained here, for the steps that are sampled."""
+    known = study.prepare.train.consistency
+    _check_known(settings.students(), known, f"{where}.flow_map", "consistency model")
+    for name in settings.students():
+        if known[name].sampling_steps != study.sample.steps:
+            raise InputError(
+                f"{where}: sample.steps {study.sample.steps}, but its model {name!r} is distilled for "
+                f"{known[name].sampling_steps}"
+            )
 
 
 def _check_decided(study: Study, sampling: strategies.SamplingPlan, where: str) -> None:

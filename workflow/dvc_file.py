@@ -62,7 +62,7 @@ def content(
         if stage.section and stage.section not in needs:
             continue
         if _chooses(stage) and "chosen" not in stages:
-            stages["chosen"] = _chosen(crosses)
+            stages["chosen"] = _chosen(crosses, "students" in needs)
         stages |= dict(_stages(_without_unneeded(stage, needs), files, runs or Runs()))
     body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
     return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
@@ -82,19 +82,24 @@ def _plan() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _chosen(crosses: bool) -> dict[str, Any]:
+def _chosen(crosses: bool, students: bool) -> dict[str, Any]:
+    folders = ["models", *(["runs"] if crosses else []), *(["encodings"] if students else [])]
     return {
         "desc": "Write which rewards and networks a sampling job reads, and their digests",
         "cmd": "python -m workflow.chosen params.yaml", "always_changed": True,
-        "deps": [f"{OUT}/plan", f"{OUT}/models", *([f"{OUT}/runs"] if crosses else [])],
+        "deps": [f"{OUT}/plan", *(f"{OUT}/{folder}" for folder in folders)],
         "outs": [{f"{OUT}/chosen": {"cache": False, "persist": True}}],
     }  # fmt: skip
 
 
 def _without_unneeded(stage: Stage, needs: Collection[str]) -> Stage:
     """A stage that reads only what the study needs."""
-    reads = {flag: one for flag, one in stage.reads.items() if not isinstance(one, Needed) or one.data in needs}
-    return replace(stage, reads=reads)
+
+    def needed(place: Place) -> bool:
+        need = place.data if isinstance(place, Needed) else place.need if isinstance(place, Chosen) else ""
+        return not need or need in needs
+
+    return replace(stage, reads={flag: one for flag, one in stage.reads.items() if needed(one)})
 
 
 def _chooses(stage: Stage) -> bool:

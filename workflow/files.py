@@ -57,10 +57,14 @@ class Files:
         found = []
         for place in stage.reads.values():
             if isinstance(place, Chosen):
-                searched = place.which == "searched"
-                layout = self.layout
-                found += layout.searched("tuned" if name else "base") if searched else layout.networks(name or "base")
+                found += self._choices(place, name)
         return found
+
+    def _choices(self, place: Chosen, name: str) -> list[str]:
+        target = "tuned" if name else "base"
+        if place.which == "networks":
+            return self.layout.networks(name or "base")
+        return self.layout.searched(target) if place.which == "searched" else self.layout.students(target)
 
     def outputs(self, stage: Stage) -> list[str]:
         """Patterns of the files that a job of the stage writes."""
@@ -121,7 +125,10 @@ class Files:
 
     def _named(self, place: Place) -> bool:
         """Whether the command names a place."""
-        return not isinstance(place, Needed) or place.data in self.layout.needs
+        needs = self.layout.needs
+        if isinstance(place, Chosen):
+            return not place.need or place.need in needs
+        return not isinstance(place, Needed) or place.data in needs
 
     def _argument(self, stage: Stage, place: Place) -> str:
         if not isinstance(place, str):

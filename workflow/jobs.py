@@ -48,7 +48,10 @@ BASE = "models/base.json"
 ENCODINGS: dict[str, Place] = {
     "tensors": "encodings/encodings.safetensors", "index": "encodings/index.parquet",
 }  # fmt: skip
-SEARCHED: dict[str, Place] = {"models": Chosen("models", "searched"), "runs": Chosen("runs", "networks")}
+SEARCHED: dict[str, Place] = {
+    "models": Chosen("models", "searched"), "runs": Chosen("runs", "networks"),
+    "predictors": Chosen("encodings", "students", "students"),
+}  # fmt: skip
 """What sampling strategies ask besides the job's own networks."""
 LATENTS = "samples/base_latents.safetensors"
 SAMPLES = "samples/{name}.parquet"

@@ -99,8 +99,8 @@ class Layout:
     def needs(self) -> frozenset[str]:
         """What the jobs of the study need besides what every study has: what the methods of its runs learn from
         (prompts, images or pairs; `select` in place of pairs where it has that section), `decided` where it has that
-        section, `start` or `k` where a method or a sampling strategy takes that from what was decided, and `oracle`
-        where probes ask one.
+        section, `start` or `k` where a method or a sampling strategy takes that from what was decided, `oracle` where
+        probes ask one, and `students` where a strategy evaluates a distilled model.
         """
         names = {self.method(run) for run in self.trained_runs}
         asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
@@ -110,6 +110,7 @@ class Layout:
         found |= {"decided"} if self.study.get("decided") is not None else set()
         found |= {"start"} if any(each.auto for each in asked) else set()
         found |= {"k"} if any(each.settings.auto for each in self._sampling.strategies) else set()
+        found |= {"students"} if any(self.students(target) for target in ("base", "tuned")) else set()
         return frozenset(found)
 
     @cached_property
@@ -132,6 +133,10 @@ class Layout:
         return [
             self.out(f"runs/{run_of(name, run, self.study['runs'], self.file)}/policy.safetensors") for name in names
         ]
+
+    def students(self, target: Target) -> list[str]:
+        """Records of the distilled models that sampling strategies evaluate for the base, or for trained runs."""
+        return [self.out(f"encodings/{name}.json") for name in self._sampling.students(target)]
 
     @cached_property
     def _sampling(self) -> SamplingPlan:

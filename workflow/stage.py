@@ -20,12 +20,13 @@ class Folder:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A folder that a flag names, of which a job reads the files that the study chooses: `searched` or `networks` of
-    `workflow/layout.py`.
+    """A folder that a flag names, of which a job reads the files that the study chooses: `searched`, `networks` or
+    `students` of `workflow/layout.py`. A flag with a `need` is there only in studies that have it (`Layout.needs`).
     """
 
     path: str
-    which: Literal["searched", "networks"]
+    which: Literal["searched", "networks", "students"]
+    need: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from stages.sample.context import Context
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import SamplingPlan, Strategy
-from stages.sample.settings import Target
+from stages.sample.settings import Target, student
 
 
 class LowReward:
@@ -28,6 +28,16 @@ class LowReward:
         """-1e30."""
         return 0 * images.sum((1, 2, 3)) - 1e30
 
+    def criticise(self, images: Tensor, prompts: Sequence[str]) -> list[list[int]]:
+        """The first word."""
+        return [[0]] * len(images)
+
+    def align(
+        self, text: Conditioning, images: Tensor, prompts: Sequence[str], faults: Sequence[Sequence[int]]
+    ) -> Conditioning:
+        """The condition as it is."""
+        return text
+
 
 class SomeWords:
     """A stub of attention: every prompt has words, which all look alike; it costs what the real one costs."""
@@ -35,6 +45,10 @@ class SomeWords:
     def words(self, prompt: str) -> list[str]:
         """Two modifiers with a noun each."""
         return ["red", "circle", "and", "blue", "square"]
+
+    def places(self, prompt: str) -> list[list[int]]:
+        """One token each."""
+        return [[0]] * len(self.words(prompt))
 
     def maps(self, ctx: Context, x: Tensor, i: int) -> list[Tensor]:
         """Equal maps of 4 x 4, after an evaluation of the network that is sampled."""
@@ -79,7 +93,7 @@ def _cost(strategy: Strategy, value: float, plan: SamplingPlan, process: Diffusi
     def stub() -> Denoiser:
         return Denoiser(StandIn(), process)
 
-    names = (*settings.networks(), *(merge.name for merge in settings.merges()))
+    names = (*settings.networks(), *map(student, settings.students()), *(merge.name for merge in settings.merges()))
     others = {name: stub() for name in names}
     tuned = None if target == "base" else stub()
     networks = Networks(grid, nothing, nothing, stub(), tuned, Rows.of(1), others)
@@ -87,6 +101,9 @@ def _cost(strategy: Strategy, value: float, plan: SamplingPlan, process: Diffusi
     prefix = settings.shared_prefix(value)
     start = None if prefix is None or target == "base" else (prefix.steps, noise.initial())
     rewards = {name: LowReward() for name in settings.rewards()}
-    ctx = Context(networks, noise, [""], [0], plan.sample.sampler, lambda x0: x0, rewards, start, attention=SomeWords())
+    ctx = Context(
+        networks, noise, [""], [0], plan.sample.sampler, lambda x0: x0, rewards, start, attention=SomeWords(),
+        embed=lambda texts: nothing.expand(len(texts)),
+    )  # fmt: skip
     settings.sample(ctx, value)
     return ctx.rows.meter.costs()[0]

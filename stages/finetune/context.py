@@ -17,7 +17,7 @@ from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.training import Trainer
 from stages.models import record
-from stages.models.consistency import load_student
+from stages.models.consistency import recorded_student
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import KeyedNoise
 from stages.models.policy import Policy, make_policy
@@ -91,10 +91,7 @@ class TrainingContext:
         path = self.paths.student(name)
         if path is None:
             raise InputError(f"run {plan.name!r}: its method needs the distilled model {name!r}, expected --predictors")
-        found = record.load(path, name)
-        if found.kind != "consistency":
-            raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
-        return Denoiser(load_student(found.folder(), self.model.device), self.model.process)
+        return Denoiser(recorded_student(path, name, self.model.device), self.model.process)
 
     def data(self, plan: TrainingPlan, processes: Processes = ALONE) -> Data:
         """The prompts, the captioned images or the pairs that the plan's method trains on."""

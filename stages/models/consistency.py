@@ -29,9 +29,23 @@ class Student:
 
     def __call__(self, x: Tensor, t: Tensor, text: Conditioning) -> Tensor:
         """Clean latents [B, C, h, w] from latents x [B, C, h, w] at timesteps t [B]."""
-        clean = self.denoiser.process.x0(x, self.denoiser.prediction(x, t, text), t)
-        skip, out = boundary(t)
-        return skip * x + out * clean
+        return consistent(x, self.denoiser.process.x0(x, self.denoiser.prediction(x, t, text), t), t)
+
+
+def consistent(x: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+    """f(x, t) [B, C, h, w] from the clean latents that the network predicts from latents x at timesteps t [B]."""
+    skip, out = boundary(t)
+    return skip * x + out * clean
+
+
+def recorded_student(path: Path, name: str, device: torch.device) -> nn.Module:
+    """The network of the distilled model with the record at `path`; raises InputError for a model of another kind."""
+    from stages.models import record
+
+    found = record.load(path, name)
+    if found.kind != "consistency":
+        raise InputError(f"model {found.name!r} is of kind {found.kind!r}, expected a distilled consistency model")
+    return load_student(found.folder(), device)
 
 
 def load_student(folder: Path, device: torch.device) -> nn.Module:

@@ -96,6 +96,11 @@ class ReportSettings(Settings):
     published: PublishedSettings | None = Field(
         None, description="numbers from elsewhere, which the figure `published` draws beside this study's; null: none"
     )
+    budgets: Mapping[Literal["evaluations", "queries", "seconds"], tuple[Annotated[float, Field(gt=0)], ...]] = Field(
+        default_factory=dict,
+        description="what an image may cost in the panels of the figure `equal_cost`, by the way that it is counted; "
+        "empty: what best of N of the base spends",
+    )
     votes: str | None = Field(
         None, min_length=1, description="what `python -m stages.votes analyse` wrote, in folder votes; null: none"
     )

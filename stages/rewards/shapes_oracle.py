@@ -12,12 +12,12 @@ from stages.gives import Gives
 from stages.models.record import ModelRecord
 from stages.pictures import levels
 from stages.rewards.networks.options import NoOptions, options
-from stages.world import oracle
+from stages.world import criticism, oracle
 
 if TYPE_CHECKING:
     from stages.world.oracle import Parsed
 
-GIVES = Gives(files="none", gradient=False, sees="stages.world.oracle:Parsed")
+GIVES = Gives(files="none", gradient=False, sees="stages.world.oracle:Parsed", criticises=True)
 OPTIONS = NoOptions
 
 
@@ -37,6 +37,10 @@ class ShapesOracle:
     def see(self, images: Tensor, prompts: Sequence[str] = ()) -> Parsed:
         """What is seen in images [B, 3, H, W] in [0, 1] after rounding to 8 bits as in a file, whatever the prompts."""
         return oracle.parse(levels(images))
+
+    def criticise(self, images: Tensor, prompts: Sequence[str]) -> list[list[int]]:
+        """For each image [3, H, W] in [0, 1] the numbers of the words of its prompt that it does not show."""
+        return criticism.wrong_words(self.see(images), prompts)
 
     def utility(self, seen: Parsed, prompts: Sequence[str]) -> Tensor:
         """Utility [B] float32 of parsed images."""

@@ -39,6 +39,7 @@ def main() -> None:
         kind.add_argument("--index", type=Path, required=True, help="index.parquet of encode")
         kind.add_argument("--models", type=Path, help="folder with the model records, for strategies with a reward")
         kind.add_argument("--runs", type=Path, help="folder of trained runs, for strategies with a further network")
+        kind.add_argument("--predictors", type=Path, help="folder of distilled models, for strategies with one")
         kind.add_argument("--auto", type=Path, help="auto.json of decided, for strategies with `auto`")
         kind.add_argument("--samples", type=Path, required=True, help="written: samples.parquet")
     base.add_argument("--latents", type=Path, required=True, help="written: latents of the base at every switch step")
@@ -78,7 +79,9 @@ def base_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     """`sample base`."""
     asked = [_record(args, name) for name in plan.rewards("base")]
     others = _networks(args, plan, "base")
+    students = _students(args, plan, "base")
     inputs, outputs = [args.base, args.tensors, args.index, *asked, *others.values()], [args.samples, args.latents]
+    inputs += students.values()
     inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name="base", inputs=inputs, outputs=outputs) as job:
         from stages.sample.run import sample_base
@@ -87,7 +90,7 @@ def base_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
             processes.joined() as several,
             resume.keep(args.params, "sample", "base", args.samples, plan.identity("base"), inputs, several) as state,
         ):
-            work = _sampling(args, plan, "base", others)
+            work = _sampling(args, plan, "base", others, students)
             job.metrics({"images": sample_base(work, args.samples, args.latents, state, several)})
 
 
@@ -97,7 +100,9 @@ def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     name = shard.named(args.run)
     asked = [_record(args, reward) for reward in plan.rewards("tuned")]
     others = _networks(args, plan, args.run)
+    students = _students(args, plan, "tuned")
     inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *asked, *others.values()]
+    inputs += students.values()
     inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:
         from stages.sample.job import Identity
@@ -109,7 +114,8 @@ def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
             processes.joined() as several,
             resume.keep(args.params, "sample", name, args.samples, read, inputs, several) as state,
         ):
-            work, whose = _sampling(args, plan, "tuned", others), Identity(args.run, run.method, run.seed)
+            work = _sampling(args, plan, "tuned", others, students)
+            whose = Identity(args.run, run.method, run.seed)
             images = sample_run(work, whose, args.latents, args.samples, state, several, shard, digest_of(args.policy))
             job.metrics({"images": images})
 
@@ -133,17 +139,31 @@ def _networks(args: argparse.Namespace, plan: SamplingPlan, run: str) -> dict[st
     }
 
 
-def _sampling(args: argparse.Namespace, plan: SamplingPlan, target: Target, others: Mapping[str, Path]) -> Sampling:
+def _students(args: argparse.Namespace, plan: SamplingPlan, target: Target) -> dict[str, Path]:
+    """The records of the distilled models that strategies evaluate."""
+    names = plan.students(target)
+    if names and args.predictors is None:
+        raise InputError(f"--predictors: a strategy evaluates {names[0]!r}; expected the folder of distilled models")
+    return {name: args.predictors / f"{name}.json" for name in names}
+
+
+def _sampling(
+    args: argparse.Namespace, plan: SamplingPlan, target: Target, others: Mapping[str, Path],
+    students: Mapping[str, Path],
+) -> Sampling:  # fmt: skip
     from stages.encode.store import Encodings
+    from stages.models.consistency import recorded_student
     from stages.models.diffusion import load_diffusion
     from stages.models.policy import load_policy
     from stages.models.record import load
     from stages.rewards.base import load_reward, require_gradient
     from stages.sample.job import Judge, Sampling
+    from stages.sample.settings import student
     from stages.sample.suite import Suite
 
     where, sample = device(), plan.sample
-    model = load_diffusion(load(args.base), where, parts=("unet", "vae"))
+    texts = ("text_encoder",) if any(strategy.settings.encodes() for strategy in plan.of(target)) else ()
+    model = load_diffusion(load(args.base), where, parts=("unet", "vae", *texts))
 
     def trained(path: Path) -> nn.Module:
         return load_policy(model.unet, path, model.record.digest).network
@@ -159,7 +179,9 @@ def _sampling(args: argparse.Namespace, plan: SamplingPlan, target: Target, othe
     for strategy in plan.of(target):
         for name in strategy.settings.rewards() if strategy.settings.needs_gradient() else ():
             require_gradient(judges[name].reward)
-    return Sampling.of(model, plan, suite, tuned, {name: trained(path) for name, path in others.items()}, judges)
+    further = {name: trained(path) for name, path in others.items()}
+    further |= {student(name): recorded_student(path, name, where) for name, path in students.items()}
+    return Sampling.of(model, plan, suite, tuned, further, judges)
 
 
 if __name__ == "__main__":

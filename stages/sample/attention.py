@@ -30,6 +30,10 @@ class CrossAttention:
         """The words of a prompt: what stands between blanks."""
         return prompt.split()
 
+    def places(self, prompt: str) -> list[list[int]]:
+        """The places of the tokens of each word."""
+        return words_of(self.model.layout).places(prompt)
+
     def maps(self, ctx: Context, x: Tensor, i: int) -> list[Tensor]:
         """For each row of `ctx` maps [h, w, W], the share of attention that each place pays to each word.
 

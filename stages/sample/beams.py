@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from stages.sample.particles import Final, Populations, best, multinomial, rows
-from stages.sample.search import Predicted
+from stages.sample.search import Found
+from stages.sample.stepping import Predicted
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
@@ -62,8 +63,8 @@ class Choice:
 Told = Callable[[Choice], None]
 
 
-def branching(ctx: Context, search: Settings, m: int) -> Tensor:
-    """Images [B, 3, H, W] of the rows of `ctx`, each from the best of the beams that are left."""
+def branching(ctx: Context, search: Settings, m: int) -> Found:
+    """For each row of `ctx` the best of the beams that are left."""
     make = Populations.of_prompts if search.one_run else Populations.of
     populations, final = evolve(make(ctx, search.most), search, m)
     return populations.result(final, best(final.scores))
@@ -71,17 +72,18 @@ def branching(ctx: Context, search: Settings, m: int) -> Tensor:
 
 def evolve(start: Populations, search: Settings, m: int, told: Told = lambda choice: None) -> tuple[Populations, Final]:
     """All steps of the beams: those that are left, and what they lead to."""
-    choices = len(start.ctx.grid) - 1
-    beams = Beams(start.wide, search.steps(start.wide).at(start.wide.noise.initial(), 0), start.particles)
-    for i in range(choices):
-        coins = start.ctx.noise.uniform(f"search {i}", 1)[:, 0] < search.probability(i, choices)
+    first, choices = start.ctx.indices[0], len(start.ctx.indices) - 1
+    beams = Beams(start.wide, search.steps(start.wide).at(start.wide.initial(), first), start.particles)
+    for i in start.ctx.indices[:-1]:
+        coins = start.ctx.noise.uniform(f"search {i}", 1)[:, 0] < search.probability(i - first, choices)
         branched, winners = _best_children(search, beams, m, coins.tolist())
-        order = kept(search, winners, i, choices, start.ctx.noise.uniform(f"resample {i}", beams.width))
+        order = kept(search, winners, i - first, choices, start.ctx.noise.uniform(f"resample {i}", beams.width))
         told(Choice(i, branched, winners, order))
         beams = winners.keep(order)
-    clean = search.steps(beams.ctx).x0(beams.seen)
-    scores = search.judge(beams.ctx, clean).view(-1, beams.width) if beams.scores is None else beams.scores
-    return replace(start, wide=beams.ctx, particles=beams.width), Final(clean, scores, None)
+    steps, scores = search.steps(beams.ctx), beams.scores
+    if scores is None:
+        scores = search.judge(beams.ctx, steps.x0(beams.seen)).view(-1, beams.width)
+    return replace(start, wide=beams.ctx, particles=beams.width), Final(steps.after(beams.seen), scores, None)
 
 
 def _best_children(search: Settings, beams: Beams, m: int, coins: list[bool]) -> tuple[list[Branched], Beams]:

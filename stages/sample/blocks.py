@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stages.sample import particles
+from stages.sample.search import Found
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
@@ -34,37 +35,37 @@ Told = Callable[[Choice], None]
 
 def best_of_blocks(
     ctx: Context, search: Search, count: int, block: int, shared: bool, told: Told = lambda choice: None
-) -> Tensor:
-    """Images [B, 3, H, W] of the rows of `ctx`.
+) -> Found:
+    """The best candidate of each row of `ctx`.
 
     `count` candidates of each begin at one x_T (`shared`) or at one each. After every `block` steps, and after the
     last one, all go on from the one whose predicted clean latents have the highest reward. The prediction that a
     candidate is judged by is that of its next step, so every index costs one evaluation per candidate, and index 0 one
     in all where x_T is shared. No choice is made after a last block of one step, which has no noise.
     """
-    wide, last = ctx.branch(count), len(ctx.grid) - 1
+    wide, first, last = ctx.branch(count), ctx.indices[0], ctx.indices[-1]
     steps = search.steps(wide)
     if shared:
         every = particles.rows(torch.zeros(len(ctx), count, dtype=torch.int64), 1)
-        seen = search.steps(ctx).at(ctx.noise.initial(), 0).take(every)
+        seen = search.steps(ctx).at(ctx.initial(), first).take(every)
     else:
-        seen = steps.at(wide.noise.initial(), 0)
+        seen = steps.at(wide.initial(), first)
     differ = not shared
-    for i in range(last):
+    for i in range(first, last):
         seen, differ = steps.at(steps.after(seen), i + 1), True
-        if (i + 1) % block:
+        if (i + 1 - first) % block:
             continue
         x0 = steps.x0(seen)
         scores = search.judge(wide, x0).view(-1, count)
         chosen = particles.best(scores)
         told(Choice(i + 1, seen.x, x0, scores, chosen))
         seen, differ = seen.take(particles.rows(chosen[:, None].expand(-1, count), count)), False
-    clean = steps.x0(seen)
+    clean, after = steps.x0(seen), steps.after(seen)
     if not differ:
-        kept = particles.rows(torch.zeros(len(ctx), 1, dtype=torch.int64), count)
-        return wide.take(kept.tolist()).decode(clean[kept])
+        return Found(after[particles.rows(torch.zeros(len(ctx), 1, dtype=torch.int64), count)])
     images = wide.decode(clean)
     scores = wide.score(search.seen(images), search.reward).view(-1, count)
     chosen = particles.best(scores)
     told(Choice(last + 1, clean, clean, scores, chosen))
-    return images[particles.rows(chosen[:, None], count)]
+    kept = particles.rows(chosen[:, None], count)
+    return Found(after[kept], images[kept])

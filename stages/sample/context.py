@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import InputError
+from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Predict
 from stages.models.noise import Noise
 from stages.models.process import Grid
@@ -30,9 +31,30 @@ class WordMaps(Protocol):
         """The words of a prompt."""
         ...
 
+    def places(self, prompt: str) -> list[list[int]]:
+        """The places of the tokens of each word among those of the first text encoder."""
+        ...
+
     def maps(self, ctx: Context, x: Tensor, i: int) -> list[Tensor]:
         """For each row of `ctx` maps [h, w, W] of its first W words, from latents x [B, C, h', w'] entering index i."""
         ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Steps that are made alone: `indices`, from latents `x` [B, C, h, w] that enter the first of them, or from pure
+    noise. `prediction` is the one there, where it is known and the same for every candidate.
+    """
+
+    indices: range
+    x: Tensor | None = None
+    prediction: Tensor | None = None
+
+    def take(self, rows: Sequence[int]) -> Part:
+        """The chosen rows."""
+        at = list(rows)
+        x, prediction = (None if value is None else value[at] for value in (self.x, self.prediction))
+        return Part(self.indices, x, prediction)
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,8 @@ class Context:
 
     `start` is the index that the first step is made at and the latents that enter it, for latents that are shared;
     None for index 0 and pure noise. `seen` is called with the latents entering each index of `finish`; `attention`
-    tells about attention maps, where there are any.
+    tells about attention maps, where there are any. With `part` a search makes only some of the steps. `embed` gives
+    the conditioning on texts other than the prompts, for strategies that say so (`encodes`).
     """
 
     networks: Networks
@@ -54,11 +77,18 @@ class Context:
     start: tuple[int, Tensor] | None = None
     seen: Seen | None = None
     attention: WordMaps | None = None
+    part: Part | None = None
+    embed: Callable[[Sequence[str]], Conditioning] | None = None
 
     @property
     def grid(self) -> Grid:
         """The sampling steps."""
         return self.networks.grid
+
+    @property
+    def indices(self) -> range:
+        """The steps that a search makes."""
+        return range(len(self.grid)) if self.part is None else self.part.indices
 
     @property
     def rows(self) -> Rows:
@@ -92,7 +122,16 @@ class Context:
             candidates=candidates,
             start=None,
             seen=None,
+            part=None if self.part is None else self.part.take(rows),
         )
+
+    def within(self, indices: range, x: Tensor | None = None, prediction: Tensor | None = None) -> Context:
+        """The same rows, for a search that makes the steps `indices`, as in `Part`."""
+        return replace(self, part=Part(indices, x, prediction), start=None, seen=None)
+
+    def initial(self) -> Tensor:
+        """Latents [B, C, h, w] entering the first step that a search makes: those of the part, or pure noise."""
+        return self.noise.initial() if self.part is None or self.part.x is None else self.part.x
 
     def finish(self, predict: Predict, enter: Enter | None = None, begin: tuple[int, Tensor] | None = None) -> Tensor:
         """Clean latents [B, C, h, w]: all steps, the last one by its x0. `begin` is an index and the latents entering
@@ -103,7 +142,15 @@ class Context:
 
     def step(self, x: Tensor, prediction: Tensor, i: int) -> Tensor:
         """Latents entering index i + 1, by the study's sampler."""
-        return step(self.grid, x, prediction, i, self.noise, self.sampler)
+        return step(self.grid, x, prediction, i, self.noise_at(i), self.sampler)
+
+    def noise_at(self, i: int) -> Noise:
+        """Where the step at index i takes its draws from: of candidate 0 for all rows where it leaves the part of a
+        search. Particles that are copies of each other there have one prediction, and so one reward up to rounding;
+        with draws of their own it would matter which of them is taken.
+        """
+        leaves = self.part is not None and i == self.part.indices[-1] < len(self.grid) - 1
+        return self.noise.rows(range(len(self)), [0] * len(self)) if leaves else self.noise
 
     def decode(self, x0: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] of clean latents [B, C, h, w]."""
@@ -148,3 +195,12 @@ class Context:
     def _in_chunks(self, work: Callable[[slice], Tensor]) -> Tensor:
         parts = [work(rows) for rows in self.rows.chunks()]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def embedded(ctx: Context, texts: Sequence[str]) -> Conditioning:
+    """Conditioning [B] on a text for each row of `ctx`, with the sizes of its own; raises ValueError in a context that
+    embeds none.
+    """
+    if ctx.embed is None:
+        raise ValueError("the context embeds no further texts")
+    return replace(ctx.embed(texts), size=ctx.networks.text.size)

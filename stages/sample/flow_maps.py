@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.models.process import Gaussian, Grid
 from stages.sample.particles import Final, Populations, effective_size, multinomial, rows, themselves
-from stages.sample.search import Predicted
+from stages.sample.stepping import Predicted
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
@@ -54,17 +54,17 @@ Told = Callable[[Mapped], None]
 
 def mapped(start: Populations, search: Settings, told: Told = lambda found: None) -> tuple[Final, Tensor]:
     """The last particles and their log weights [B, N], which are not resampled at the end."""
-    wide, count, last = start.wide, start.particles, len(start.wide.grid) - 1
+    wide, count, first = start.wide, start.particles, start.wide.indices[0]
     steps, moments = search.steps(wide), moments_of(wide.grid)
-    x, scores = wide.noise.initial(), torch.zeros(len(start.ctx), count, device=wide.grid.timesteps.device)
+    x, scores = wide.initial(), torch.zeros(len(start.ctx), count, device=wide.grid.timesteps.device)
     weights = torch.zeros_like(scores, dtype=torch.float64)
     before = 0.0  # the time up to which weights have grown
-    for i in range(last + 1):
+    for i in wide.indices:
         seen, ends, found, gradient = _judged(search, wide, x, i)
         scores = found.view(-1, count)
-        if i == 0:
-            weights = weights + search.strength * moments[0].time * scores.double()
-            before = moments[0].time
+        if i == first:
+            weights = weights + search.strength * moments[first].time * scores.double()
+            before = moments[first].time
         grown = weights + search.strength * (moments[i + 1].time - before) * scores.double()
         before = moments[i + 1].time
         due = effective_size(grown) < search.threshold * count
@@ -77,7 +77,7 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
             x = steps.after(seen)
         else:
             shift = _shift(law, moments[i], moments[i + 1], search.strength * gradient)
-            x = Gaussian(law.mean + shift, law.std).sample(wide.noise.step(i))
+            x = Gaussian(law.mean + shift, law.std).sample(wide.noise_at(i).step(i))
         weights = torch.where(due[:, None], torch.zeros_like(grown), grown)
         told(Mapped(i, ends, found.view(-1, count), grown, weights, due, ancestors, x))
     return Final(x, scores, None), weights
@@ -88,7 +88,10 @@ def _judged(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predict
     made: list[tuple[Predicted, Tensor]] = []
 
     def score(part: Context, latents: Tensor) -> Tensor:
-        seen = search.steps(part).at(latents, i)
+        steps = search.steps(part)
+        x = latents if steps.enter is None else steps.enter(latents, i)
+        with torch.set_grad_enabled(search.flow_map is None):  # where a flow map is given, ends do not depend on it
+            seen = Predicted(i, x, steps.predict(x, i))
         end = search.end_of(part, seen)
         made.append((Predicted(i, seen.x.detach(), seen.prediction.detach()), end.detach()))
         return part.score(part.decode(end), search.reward)

@@ -22,6 +22,7 @@ from stages.models.sampler import Seen, walk
 from stages.rewards.base import Reward
 from stages.sample.attention import CrossAttention
 from stages.sample.context import Context
+from stages.sample.further_texts import FurtherTexts
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import SamplingPlan, Strategy
@@ -87,6 +88,7 @@ class Sampling:
     tuned: nn.Module | None = None
     others: Mapping[str, nn.Module] = field(default_factory=dict)
     judges: Mapping[str, Judge] = field(default_factory=dict)
+    embed: FurtherTexts | None = None
 
     @classmethod
     def of(
@@ -107,7 +109,8 @@ class Sampling:
             if tuned is not None:
                 others[merge.name] = merged(others[merge.network], tuned, model.unet, merge.weight)
         grid, empty = model.process.grid(plan.sample.steps), suite.encodings.empty()
-        return cls(model, plan, suite, grid, empty, tuned, others, judges or {})
+        embed = FurtherTexts(model) if "text_encoder" in model.parts else None
+        return cls(model, plan, suite, grid, empty, tuned, others, judges or {}, embed)
 
     def context(self, group: Group, start: tuple[int, Tensor] | None = None, seen: Seen | None = None) -> Context:
         """What a strategy works with for a group, with counts of its own."""
@@ -131,6 +134,7 @@ class Sampling:
             start,
             seen,
             CrossAttention(self.model),
+            embed=self.embed,
         )
 
     @property

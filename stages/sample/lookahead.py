@@ -8,7 +8,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
-    from stages.sample.search import Predicted, Search
+    from stages.sample.search import Search
+    from stages.sample.stepping import Predicted
 
 
 def lookahead(ctx: Context, search: Search, seen: Predicted, steps: int) -> Tensor:

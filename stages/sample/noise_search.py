@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.sample.search import Stepping, numbered, require_counts
+from stages.sample.search import numbered, require_counts
 from stages.sample.settings import Point, SampleSettings
+from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stages.sample.search import Found
+
 if TYPE_CHECKING:
     from stages.sample.context import Context
     from stages.sample.search import Search, Steering
@@ -49,13 +51,13 @@ class Populations:
         wide = ctx.place([row for row, _ in places], [number for _, number in places])
         return cls(ctx.take([run[0] for run in runs]), wide, particles, runs)
 
-    def result(self, final: Final, chosen: Tensor) -> Tensor:
-        """An image for each image asked for: those of the `chosen` particles [B], or all of the run's."""
+    def result(self, final: Final, chosen: Tensor) -> Found:
+        """A row for each image asked for: those of the `chosen` particles [B], or all of the run's."""
         if not self.runs:
-            return final.pictures(self.wide, rows(chosen[:, None], self.particles))
+            return final.found(rows(chosen[:, None], self.particles))
         first = self.particles
         kept = [n * first + j % first for n, run in enumerate(self.runs) for j in range(len(run))]
-        return final.pictures(self.wide, torch.tensor(kept, device=chosen.device))
+        return final.found(torch.tensor(kept, device=chosen.device))
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,16 @@ class Final:
     scores: Tensor
     images: Tensor | None
 
-    def pictures(self, wide: Context, kept: Tensor) -> Tensor:
-        """Images of the kept particles, in rows of `wide`."""
-        if self.images is not None:
-            return self.images[kept]
-        return wide.take(kept.tolist()).decode(self.x[kept])
+    def found(self, kept: Tensor) -> Found:
+        """The kept particles, by their rows."""
+        return Found(self.x[kept], None if self.images is None else self.images[kept])
 
 
 def steer(
     ctx: Context, search: Search, particles: int, events: Collection[int], steering: Steering, one_run: bool = False
-) -> Tensor:
-    """Images [B, 3, H, W] of the rows of `ctx`, each the result of `particles` particles; with `one_run` the images of
-    a prompt are particles of one population.
+) -> Found:
+    """For each row of `ctx` the result of `particles` particles; with `one_run` the images of a prompt are
+    particles of one population.
 
     They are judged after the steps in `events`, among which the last one is.
     """
@@ -88,10 +88,10 @@ def steer(
 
 def evolve(populations: Populations, search: Search, events: Collection[int], steering: Steering) -> Final:
     """All steps of all particles; those of the end have been resampled."""
-    wide, particles, last = populations.wide, populations.particles, len(populations.wide.grid) - 1
-    steps, x = search.steps(wide), wide.noise.initial()
+    wide, particles, last = populations.wide, populations.particles, populations.wide.indices[-1]
+    steps, x = search.steps(wide), wide.initial()
     scores = images = None
-    for i in range(last + 1):
+    for i in wide.indices:
         x, x0 = steering.propose(steps, x, i)
         if i not in events:
             continue

@@ -61,6 +61,10 @@ class SamplingPlan:
         """Further trained networks that strategies evaluate, each once: runs or methods."""
         return list(dict.fromkeys(name for each in self.of(target) for name in each.settings.networks()))
 
+    def students(self, target: Target) -> list[str]:
+        """Distilled models that strategies evaluate, each once."""
+        return list(dict.fromkeys(name for each in self.of(target) for name in each.settings.students()))
+
     def switches(self) -> dict[float, list[int]]:
         """Steps at which latents of the base are kept for trained runs, by the base's guidance scale."""
         kept: dict[float, set[int]] = {}

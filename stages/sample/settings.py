@@ -55,6 +55,11 @@ class Merge(NamedTuple):
         return f"{self.network} merged with weight {self.weight:g}"
 
 
+def student(name: str) -> str:
+    """What strategies call the consistency model `name` among further networks."""
+    return f"consistency model {name}"
+
+
 class StrategySettings(Settings, ABC):
     """A sampling strategy: an entry of `sample.strategies`, and how its images are made.
 
@@ -115,6 +120,22 @@ class StrategySettings(Settings, ABC):
         training seed.
         """
         return ()
+
+    def critics(self) -> tuple[str, ...]:
+        """Those of `rewards` that are asked which words of a prompt an image does not show, and not for a score."""
+        return ()
+
+    def aligners(self) -> tuple[str, ...]:
+        """Those of `rewards` that change the condition of an image, and give no score."""
+        return ()
+
+    def students(self) -> tuple[str, ...]:
+        """Consistency models of the study that `sample` evaluates, by their names in prepare.train.consistency."""
+        return ()
+
+    def encodes(self) -> bool:
+        """Whether `sample` embeds texts other than the prompts; the base's text encoders are loaded then."""
+        return False
 
     def merges(self) -> tuple[Merge, ...]:
         """Networks that are made of one of `networks` and the tuned one."""

@@ -14,21 +14,25 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from stages.sample.search import Found
 from stages.sample.soft_values import drawn, soft_mean
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
-    from stages.sample.search import Predicted
+    from stages.sample.stepping import Predicted
     from stages.sample.trees import Trees
 
 
 @dataclass
 class Node:
-    """One state: latents [1, C, h, w], and the prediction there once it has a child, for its further children."""
+    """One state: latents [1, C, h, w], and the prediction there once it has a child, for its further children; of a
+    leaf also the predicted clean latents that it is judged by.
+    """
 
     parent: int
     level: int
     x: Tensor | None = None
+    clean: Tensor | None = None
     seen: Predicted | None = None
     children: list[int] = field(default_factory=list)
     visits: int = 0
@@ -44,7 +48,12 @@ class Rollout:
 
 
 class Tree:
-    """The tree of one image; `last` is the level of its leaves, T + 1. `rollouts` are those that it was grown by."""
+    """The tree of one image; `last` is the level of its leaves, T + 1. `rollouts` are those that it was grown by.
+
+    `one_start` says that all of them begin at the same latents.
+    """
+
+    one_start = False
 
     def __init__(self, last: int) -> None:
         self.nodes = [Node(-1, 0)]
@@ -53,9 +62,10 @@ class Tree:
         self.rewards: dict[int, float] = {}
 
     def limit(self, search: Trees, number: int) -> int:
-        """Children that a state may have: the step to a leaf has no noise, so there is one."""
+        """Children that a state may have: one where a leaf is next, and where all rollouts begin at one state."""
         node = self.nodes[number]
-        return 1 if node.level == self.last - 1 else search.limit(node.visits)
+        single = node.level == self.last - 1 or (node.level == 0 and self.one_start)
+        return 1 if single else search.limit(node.visits)
 
     def descend(self, ctx: Context, search: Trees, image: int) -> None:
         """Start a rollout: down to the first state that may have a further child, or to a leaf."""
@@ -71,13 +81,15 @@ class Tree:
             name = f"rollout {number} level {node.level}"
             rollout.path.append(node.children[search.choose(values, visits, _Uniform(ctx, image, name))])
 
-    def add(self, x: Tensor) -> None:
-        """A child of the last state of the rollout, with latents [1, C, h, w], which the rollout goes on from."""
+    def add(self, x: Tensor, clean: Tensor | None = None) -> None:
+        """A child of the last state of the rollout, with latents [1, C, h, w], which the rollout goes on from; of a
+        leaf also the `clean` ones.
+        """
         path = self.rollouts[-1].path
         parent = self.nodes[path[-1]]
         parent.children.append(len(self.nodes))
         path.append(len(self.nodes))
-        self.nodes.append(Node(path[-2], parent.level + 1, x))
+        self.nodes.append(Node(path[-2], parent.level + 1, x, clean))
 
     def back_up(self, search: Trees) -> None:
         """Count the visits of the rollout and renew the values on its way, from the leaf up."""
@@ -91,7 +103,7 @@ class Tree:
                 node.value = soft_mean([self.nodes[child].value for child in node.children], search.strength)
 
     def result(self, ctx: Context, search: Trees, image: int) -> Tensor:
-        """The clean latents [1, C, h, w] of one leaf."""
+        """The latents [1, C, h, w] of one leaf."""
         if search.result == "best":
             number = max(self.rewards, key=lambda leaf: self.rewards[leaf])  # the first of equals
         else:
@@ -117,11 +129,10 @@ class _Uniform:
         return float(self.ctx.noise.rows([self.image], [0]).uniform(self.name, 1)[0, 0])
 
 
-def grown(ctx: Context, search: Trees, rollouts: int) -> Tensor:
-    """Images [B, 3, H, W] of the rows of `ctx`, each of a tree of its own."""
+def grown(ctx: Context, search: Trees, rollouts: int) -> Found:
+    """A leaf for each row of `ctx`, of a tree of its own."""
     trees = grow(ctx, search, rollouts)
-    clean = [tree.result(ctx, search, image) for image, tree in enumerate(trees)]
-    return ctx.decode(torch.cat(clean))
+    return Found(torch.cat([tree.result(ctx, search, image) for image, tree in enumerate(trees)]))
 
 
 def grow(ctx: Context, search: Trees, rollouts: int, make: Callable[[int], Tree] = Tree) -> list[Tree]:
@@ -129,11 +140,13 @@ def grow(ctx: Context, search: Trees, rollouts: int, make: Callable[[int], Tree]
 
     Rollout m draws the noise of candidate m, and no rollout evaluates a state that has a prediction.
     """
-    trees = [make(len(ctx.grid) + 1) for _ in range(len(ctx))]
+    trees = [make(len(ctx.indices) + 1) for _ in range(len(ctx))]
+    for tree in trees:
+        tree.one_start = ctx.part is not None and ctx.part.x is not None
     for number in range(rollouts):
         for image, tree in enumerate(trees):
             tree.descend(ctx, search, image)
-        for level in range(len(ctx.grid) + 1):
+        for level in range(len(ctx.indices) + 1):
             images = [n for n, tree in enumerate(trees) if tree.nodes[tree.rollouts[-1].path[-1]].level == level]
             if images:
                 part = ctx.place(images, [number] * len(images))
@@ -146,19 +159,22 @@ def grow(ctx: Context, search: Trees, rollouts: int, make: Callable[[int], Tree]
 
 def _extend(part: Context, search: Trees, trees: Sequence[Tree], level: int) -> None:
     """A child of the last state, at `level`, of the rollout of every tree; `part` has a row for each."""
+    clean: Tensor | None = None
     if level == 0:
-        after = part.noise.initial()
+        after = part.initial()
     else:
         steps, nodes = search.steps(part), [tree.nodes[tree.rollouts[-1].path[-1]] for tree in trees]
         fresh = [row for row, node in enumerate(nodes) if node.seen is None]
         if fresh:
             x = torch.cat([node.x for node in nodes if node.seen is None and node.x is not None])
-            found = search.steps(part.take(fresh)).at(x, level - 1)
+            found = search.steps(part.take(fresh)).at(x, part.indices[level - 1])
             for place, row in enumerate(fresh):
                 nodes[row].seen, nodes[row].x = found.take([place]), None
-        after = steps.after(_together(node.seen for node in nodes))
+        together = _together(node.seen for node in nodes)
+        after, clean = steps.after(together), steps.x0(together)
     for row, tree in enumerate(trees):
-        tree.add(after[row : row + 1])
+        judged = None if clean is None or level < tree.last - 1 else clean[row : row + 1]
+        tree.add(after[row : row + 1], judged)
         parent = tree.rollouts[-1].path[-2]
         final = search.children is not None or tree.nodes[parent].level == tree.last - 1
         if final and len(tree.nodes[parent].children) >= tree.limit(search, parent):
@@ -178,7 +194,7 @@ def _judge(ctx: Context, search: Trees, trees: Sequence[Tree]) -> None:
     fresh = [(n, leaf) for n, leaf in leaves if leaf not in trees[n].rewards]
     if not fresh:
         return
-    latents = [trees[n].nodes[leaf].x for n, leaf in fresh]
+    latents = [trees[n].nodes[leaf].clean for n, leaf in fresh]
     scores = search.judge(ctx.take([n for n, _ in fresh]), torch.cat([x for x in latents if x is not None]))
     for (n, leaf), score in zip(fresh, scores.tolist(), strict=True):
         trees[n].rewards[leaf] = score

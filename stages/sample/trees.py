@@ -13,9 +13,8 @@ from stages.sample.search import Search, numbered, require_counts, require_rando
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.sample.context import Context
+    from stages.sample.search import Found
 
 
 class Trees(Search):
@@ -59,8 +58,8 @@ class Trees(Search):
         [0, 1).
         """
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of one leaf of each tree; with M = 1 that of plain sampling."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """One leaf of each tree; with M = 1 plain sampling."""
         from stages.sample.tree import grown
 
         return grown(ctx, self, int(value))

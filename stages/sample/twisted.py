@@ -15,7 +15,7 @@ from torch import Tensor
 from stages.models.process import Gaussian
 from stages.sample.particles import Final, Populations, effective_size, rows, themselves
 from stages.sample.resampling import RESAMPLERS
-from stages.sample.search import Predicted, Steps
+from stages.sample.stepping import Predicted, Steps
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
@@ -60,16 +60,16 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
     p / q of the step that led to it, times exp(lambda_i r) over that of the step before; its next step is shifted by
     its variance times lambda_(i + 1) grad r.
     """
-    wide, count, last = start.wide, start.particles, len(start.wide.grid) - 1
+    wide, count, first = start.wide, start.particles, start.wide.indices[0]
     steps, resampler = search.steps(wide), RESAMPLERS[search.resampler]
-    x = wide.noise.initial()
+    x = wide.initial()
     weights = torch.zeros(len(start.ctx), count, dtype=torch.float64, device=x.device)
     before, ratio, final_scores = torch.zeros_like(weights), torch.zeros_like(weights), weights
-    for i in range(last + 1):
+    for i in wide.indices:
         seen, rewards, gradient = _judged(search, wide, x, i)
         scores = rewards.view(-1, count)
-        twist = search.tempered(i) * search.strength * scores.double()
-        guidance = search.ahead(i) * search.strength * gradient
+        twist = search.tempered(i - first) * search.strength * scores.double()
+        guidance = search.ahead(i - first) * search.strength * gradient
         growth = ratio + twist - before
         weights = weights + growth
         size = effective_size(weights)
@@ -117,7 +117,7 @@ def _shifted(steps: Steps, seen: Predicted, guidance: Tensor, count: int) -> tup
     law = steps.law(seen)
     if law is None:
         return steps.after(seen), torch.zeros(len(seen.x) // count, count, dtype=torch.float64, device=seen.x.device)
-    noise = steps.ctx.noise.step(seen.i)
+    noise = steps.ctx.noise_at(seen.i).step(seen.i)
     x = Gaussian(law.mean + law.std.square() * guidance, law.std).sample(noise)
     terms = law.std.square() * guidance.square() / 2 + law.std * guidance * noise
     return x, -terms.double().flatten(1).sum(1).view(-1, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +13,17 @@ from test_search_limits import SAMPLE
 from test_search_limits import group as group  # a fixture
 from torch import Tensor
 
+from stages.models.consistency import Student
+from stages.models.diffusion import Denoiser
 from stages.models.noise import KeyedNoise
 from stages.models.process_flow import FlowGrid, FlowMatching
 from stages.parity.sampling.flow_map import Flow, _Exact
+from stages.sample.context import Context
 from stages.sample.flow_maps import Mapped, mapped, moments_of
 from stages.sample.particles import Populations
 from stages.sample.resolve import strategy
+from stages.sample.settings import student
+from stages.sample.stepping import Predicted
 from stages.sample.strategies.fmtt import Settings
 from tests import tiny
 
@@ -109,3 +115,58 @@ def test_many_particles_have_the_mean_of_the_tilted_law(threshold: float):
     tolerance = 5 * 0.6 / count**0.5 * 2
     assert bool((found - flow.tilted_mean).abs().max() < tolerance)
     assert bool((mean - flow.tilted_mean).abs().max() > 3 * tolerance)
+
+
+def distilled(group: Any, network: Any) -> Context:
+    """The context of the group, with a consistency model of this network."""
+    work, own = group
+    return replace(work, others={student("map"): network}).context(own)
+
+
+def test_a_distilled_flow_map_costs_one_evaluation_with_gradient_beside_the_step_s_own(group: Any):
+    """Twice N T evaluations; its own prediction carries no gradient, since the end does not depend on it."""
+    work, _ = group
+    search, ctx = fmtt(strength=5.0, flow_map="map", lookahead=4), distilled(group, work.model.unet)
+    with torch.no_grad():
+        search.sample(ctx, 3)
+    assert {tuple(cost) for cost in ctx.rows.meter.costs()} == {(6 * STEPS, 3 * STEPS, 3 * STEPS, 3 * STEPS + 1)}
+
+
+def test_a_distilled_flow_map_is_the_student_s_prediction(group: Any):
+    """As the distillation reads the same network, from latents in between; without strength sampling is plain."""
+    work, own = group
+    ctx = distilled(group, work.model.unet)
+    search = fmtt(flow_map="map")
+    with torch.no_grad():
+        x = ctx.noise.initial()
+        for i in range(STEPS):
+            times = ctx.grid.timesteps[i].expand(len(x))
+            expected = Student(Denoiser(work.model.unet, work.model.process))(x, times, ctx.networks.text)
+            torch.testing.assert_close(search.end_of(ctx, search.steps(ctx).at(x, i)), expected)
+        still = fmtt(strength=0.0, flow_map="map").sample(distilled(group, work.tuned), 3)
+        plain = work.context(own)
+        assert torch.allclose(still, plain.decode(search.steps(plain).finish()), atol=1e-4)
+
+
+def test_the_gradient_goes_through_the_flow_map_alone(group: Any):
+    """By central differences, of particles that nothing has moved yet."""
+    work, _ = group
+    ctx, told = distilled(group, work.model.unet), list[Mapped]()
+    search = fmtt(strength=8.0, threshold=0.0, flow_map="map")
+    start = Populations.of(ctx, 2)
+    with torch.no_grad():
+        mapped(start, search, told.append)
+        wide, i, step = start.wide, 1, 1e-2
+        steps, x, moments = search.steps(wide), told[0].after, moments_of(wide.grid)
+        law = steps.law(steps.at(x, i))
+        assert law is not None
+        shift = told[i].after - law.sample(wide.noise.step(i))
+        gradient = shift / (law.std.square() / 2 * moments[i].time * moments[i].total / moments[i + 1].total * 8.0)
+        length = gradient.flatten(1).norm(dim=1)
+        ahead = step * gradient / length.view(-1, 1, 1, 1)
+
+        def ends(latents: Tensor) -> Tensor:
+            return search.judge(wide, search.end_of(wide, Predicted(i, latents, latents)))
+
+        slope = (ends(x + ahead) - ends(x - ahead)) / (2 * step)
+    torch.testing.assert_close(slope, length, rtol=0.05, atol=1e-3)

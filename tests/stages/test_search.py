@@ -230,8 +230,9 @@ def test_one_block_of_all_steps_is_best_of_n(model: DiffusionModel, tmp_path: Pa
     group = work.suite.groups()[0]
     with torch.no_grad():
         expected = search.sample(work.context(group), 3.0)
-        whole = particles.steer(work.context(group), search, 3, [STEPS - 1], Greedy())
-        blocks = particles.steer(work.context(group), search, 3, range(STEPS), Greedy())
+        whole = particles.steer(work.context(group), search, 3, [STEPS - 1], Greedy()).images
+        blocks = particles.steer(work.context(group), search, 3, range(STEPS), Greedy()).images
+    assert whole is not None and blocks is not None
     torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(blocks, expected, atol=1e-2)
 

@@ -66,6 +66,10 @@ NO_OTHER = {
     "methods.sqdf.model": "goes with predictor consistency, and is an input of its own",
     "sample.strategies.*.apply_to": "the kind suits one of both",
     "sample.strategies.*.prediction": "the base has one prediction only",
+    "sample.strategies.*.part": "goes with a prediction",
+    "sample.strategies.*.flow_map": "is a distilled model, and an input of its own",
+    "sample.strategies.*.critic": "no other model of the study criticises",
+    "sample.strategies.*.aligner": "no model of the study is one",
     "sample.strategies.guidance.scales": "is written as sample.guidance",
     "measure.rewards": "the report names what is measured",
     "report.figures": "none is left out", "report.ablations": "names variants of a method",
@@ -121,6 +125,7 @@ GIVEN: dict[str, list[Any]] = {
     "sample.strategies.carinox_.categories.round.pattern": ["square"],
     "sample.strategies.npo_.negative": ["refl-s0"],
     "methods.awm.as_released.deviation": ["prompt"],
+    "report.budgets": [{"evaluations": [40.0]}],
     "report.published": [{"source": "a paper", "values": {"base": {"proxy": 0.5}}}],
     "report.comparisons": [{"other": {"reference": "refl", "candidate": "draft_k"}}],
     "report.long": ["draft_k"], "methods.diffusion_dpo.safeguard": [{"mu": 0.5}],
@@ -330,6 +335,22 @@ def test_a_distilled_predictor_is_an_input(plan: Plan, monkeypatch: pytest.Monke
     found = known(made, stage, f"{method}-s0", monkeypatch)
     assert made.layout.out("encodings/student.json") in found.kept
     assert made.layout.out("encodings/student.json") in found.recorded
+
+
+@pytest.mark.parametrize("name", ["base", "refl-s0"])
+def test_a_distilled_flow_map_is_an_input(plan: Plan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Of the sampling jobs of what its strategy is applied to; other studies have no flag for it."""
+    study = full_study(strategies=("fmtt",))
+    study["prepare"]["train"]["consistency"]["student"]["sampling_steps"] = study["sample"]["steps"]
+    path = ("sample", "strategies", "fmtt_")
+    entry = study["sample"]["strategies"]["fmtt_"] | {"flow_map": "student"}
+    made = written(changed(study, path, entry | {"apply_to": ["base" if name == "base" else "tuned"]}))
+    stage = next(stage for stage in STAGES if stage.name == ("sample_base" if name == "base" else "sample"))
+    found = known(made, stage, name, monkeypatch)
+    assert made.layout.out("encodings/student.json") in found.kept
+    assert made.layout.out("encodings/student.json") in found.recorded
+    assert "--predictors" in Files(made.layout).command(stage)
+    assert "--predictors" not in Files(plan.layout).command(stage)
 
 
 def test_every_key_of_measure_changes_which_numbers_may_be_compared(plan: Plan, changes: dict[str, Change]) -> None:

@@ -17,6 +17,7 @@ from stages.parity.sampling.blocks import prompts_of
 from stages.parity.sampling.world import STATES, SamplingSet, Stored, settings
 from stages.sample.beams import Choice, evolve
 from stages.sample.particles import Populations
+from stages.sample.parts import shown
 from stages.sample.strategies import dsearch
 
 NO_SCORE, NO_BEAM = -9, -1
@@ -51,7 +52,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     wide = wide.place(range(most), range(most))
     told: list[Choice] = []
     populations, final = evolve(Populations(wide.take([0]), wide, most), search, given["candidates"], told.append)
-    images = final.pictures(populations.wide, torch.arange(populations.particles))
+    images = shown(populations.wide, final.found(torch.arange(populations.particles)))
     found = {name: _padded(reference, f"dsearch.{tag}.{name}", values) for name, values in _choices(told).items()}
     winners = {f"winners_step{choice.i}": choice.winners.seen.x for choice in told}
     found |= winners | {

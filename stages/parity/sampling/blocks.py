@@ -12,6 +12,7 @@ from stages.parity.checks import Check
 from stages.parity.sampling.world import STATES, SamplingSet, Stored, settings
 from stages.sample.blocks import Choice, best_of_blocks
 from stages.sample.context import Context
+from stages.sample.parts import shown
 from stages.sample.search import Search
 
 NUMBERS: dict[str, float] = dict.fromkeys(
@@ -102,7 +103,7 @@ def _run(
     """
     assert isinstance(search, Search)
     told: list[Choice] = []
-    images = best_of_blocks(ctx, search, count, block, shared=True, told=told.append)
+    images = shown(ctx, best_of_blocks(ctx, search, count, block, shared=True, told=told.append))
     last = told[-1]
     made = last.x0.unflatten(0, (-1, count))[torch.arange(len(ctx)), last.chosen]
     return told, {"x_final": made, "final_reward": reference.base.reward(images, ctx.prompts)}

@@ -9,6 +9,7 @@ import torch
 from stages.parity.checks import Check
 from stages.parity.sampling.world import ROUNDED, STATES, SamplingSet, Stored, settings
 from stages.sample.particles import rows
+from stages.sample.parts import shown
 from stages.sample.strategies import dlbs
 
 FIELDS = ("scores", "kept_latents", "lookahead_x0_kept", "x_final", "image", "final_reward")
@@ -36,7 +37,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     assert isinstance(search, dlbs.Settings)
     ctx = reference.context(given["network"], [given["prompt"]], noise, reference.grid(steps))
     told: list[dlbs.Choice] = []
-    image = dlbs.beam_search(ctx, search, beams, told.append)
+    image = shown(ctx, dlbs.beam_search(ctx, search, beams, told.append))
     *choices, end = told
     latents = [(choice.x[(kept := rows(choice.kept, choice.scores.shape[1]))], choice.x0[kept]) for choice in choices]
     ends = rows(end.kept, beams)

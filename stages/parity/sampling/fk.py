@@ -12,7 +12,8 @@ from torch import Tensor
 from stages.parity.checks import Check
 from stages.parity.sampling.world import ROUNDED, STATES, WEIGHTS, SamplingSet, Stored, settings
 from stages.sample.particles import Populations, evolve
-from stages.sample.search import Steps
+from stages.sample.parts import shown
+from stages.sample.stepping import Steps
 from stages.sample.strategies import fk
 
 EXPONENTIALS = ("weights", "ess", "product_of_potentials")
@@ -71,7 +72,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     )  # fmt: skip
     assert isinstance(search, fk.Settings)
     ctx = reference.context(given["network"], [given["prompt"]], noise, reference.grid(steps))
-    events = search.events(steps)
+    events = search.events(range(steps))
     steering = Watched(search, last=events[-1])
     populations = Populations.of(ctx, count)
     final = evolve(populations, search, events, steering)
@@ -81,7 +82,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     found = {name: torch.stack(values) for name, values in steering.seen.items()}
     found |= {
         "states": torch.stack([*steering.seen["entering"][1:], final.x]), "x_final": final.x,
-        "images": final.pictures(populations.wide, torch.arange(count)),
+        "images": shown(ctx, final.found(torch.arange(count))),
     }  # fmt: skip
     numbers: dict[str, float] = dict.fromkeys(NUMBERS, ROUNDED if rounded else STATES)
     powers: dict[str, float] = dict.fromkeys(EXPONENTIALS, ROUNDED if rounded else WEIGHTS)

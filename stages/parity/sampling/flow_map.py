@@ -20,7 +20,7 @@ from stages.sample.flow_maps import Mapped, mapped
 from stages.sample.meter import Meter
 from stages.sample.networks import Networks, Rows
 from stages.sample.particles import Populations
-from stages.sample.search import Predicted
+from stages.sample.stepping import Predicted
 from stages.sample.strategies import fmtt
 
 

@@ -69,9 +69,9 @@ class Watched(Tree):
         super().__init__(last)
         self.states: list[Tensor] = []
 
-    def add(self, x: Tensor) -> None:
+    def add(self, x: Tensor, clean: Tensor | None = None) -> None:
         """A child, noted down."""
-        super().add(x)
+        super().add(x, clean)
         self.states.append(x[0])
 
 

@@ -68,7 +68,7 @@ def caption(data: ReportData) -> str:
 
 def shown(data: ReportData) -> bool:
     """Only where something else than plain sampling was measured."""
-    return bool(_curves(data))
+    return bool(curves(data))
 
 
 def draw(data: ReportData) -> Figure:
@@ -88,13 +88,13 @@ def draw(data: ReportData) -> Figure:
     for axes, axis in zip(grid[-1], AXES, strict=True):
         axes.set_xlabel(axis.label)
     figure.align_ylabels()
-    legend.arrange(figure, _handles(data))
+    legend.arrange(figure, handles(data))
     return figure
 
 
 def rows(data: ReportData) -> list[dict[str, object]]:
     """What an image of every point costs, and its rewards: one row per method, strategy and setting."""
-    points = [data.evaluation.base, *(point for curve in _curves(data) for point in curve.own)]
+    points = [data.evaluation.base, *(point for curve in curves(data) for point in curve.own)]
     return [
         {
             "method": point.method, "strategy": point.strategy, "setting": data.evaluation.labels[point],
@@ -105,7 +105,7 @@ def rows(data: ReportData) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def _curves(data: ReportData) -> list[Curve]:
+def curves(data: ReportData) -> list[Curve]:
     """The base's searches, then every method under every strategy and alone."""
     from stages.report.curves import curve, strategies
     from stages.report.look import BASE
@@ -123,7 +123,7 @@ def _panel(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    for curve in _curves(data):
+    for curve in curves(data):
         _line(axes, data, curve, axis, reward)
     spent = axis.of(data.evaluation.costs[data.evaluation.base])
     if spent > 0:
@@ -142,16 +142,16 @@ def _line(axes: Axes, data: ReportData, curve: Curve, axis: Axis, reward: str) -
         return
     x, y = [axis.of(costs[point]) for point in points], [_mean(data, point, reward) for point in points]
     reach = np.array([_reach(data, point, reward) for point in points]).T
-    look = _drawn(data, curve)
+    look = drawn(data, curve)
     axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.28)
     axes.plot(x, y, markersize=5, **look)
 
 
-def _drawn(data: ReportData, curve: Curve) -> dict[str, Any]:
+def drawn(data: ReportData, curve: Curve) -> dict[str, Any]:
     """Colour, line and marker: searches of the base have colours of their own, or they could not be told apart."""
     from stages.report.look import BASE, OTHER_COLOURS
 
-    on_base = [one for one in _curves(data) if one.method == BASE and not one.strategy.about.yardstick]
+    on_base = [one for one in curves(data) if one.method == BASE and not one.strategy.about.yardstick]
     colour = data.look.colour(curve.method)
     if curve in on_base:
         colour = OTHER_COLOURS[on_base.index(curve) % len(OTHER_COLOURS)]
@@ -163,7 +163,7 @@ def _drawn(data: ReportData, curve: Curve) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _handles(data: ReportData) -> Sequence[Line2D]:
+def handles(data: ReportData) -> Sequence[Line2D]:
     from matplotlib.lines import Line2D
 
     from stages.report.look import BASE
@@ -172,8 +172,8 @@ def _handles(data: ReportData) -> Sequence[Line2D]:
         return "base" if method == BASE else data.look.method(method)
 
     star = Line2D([], [], color="black", marker="*", markersize=11, linestyle="none", label="base")
-    found = [(one, f"{name(one.method)}, {one.strategy.label}") for one in _curves(data)]
-    return [*(Line2D([], [], markersize=5, label=label, **_drawn(data, one)) for one, label in found), star]
+    found = [(one, f"{name(one.method)}, {one.strategy.label}") for one in curves(data)]
+    return [*(Line2D([], [], markersize=5, label=label, **drawn(data, one)) for one, label in found), star]
 
 
 def _mean(data: ReportData, point: Point, metric: str) -> float:

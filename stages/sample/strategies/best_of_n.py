@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.search import Search, numbered, require_counts
+from stages.sample.search import Found, Search, numbered, require_counts
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -41,19 +41,24 @@ class Settings(Search):
         super().check(sample)
         require_counts("n", self.n)
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The images of the best candidates. Candidate 0 is the image of plain sampling."""
-        steps = self.steps(ctx)
-        images = ctx.decode(steps.finish())
+    def find(self, ctx: Context, value: float) -> Found:
+        """The best candidates. Candidate 0 is plain sampling."""
+        x, images = self.candidate(ctx)
         best = ctx.score(images, self.reward)
         for number in range(1, int(value)):
             wanted = [row for row, score in enumerate(best.tolist()) if self.stop is None or score < self.stop]
             if not wanted:
                 break
             part = ctx.take(wanted).candidate(number)
-            found = part.decode(self.steps(part).finish())
+            other, found = self.candidate(part)
             scores = part.score(found, self.reward)
-            for row, image, score in zip(wanted, found, scores, strict=True):
+            for place, (row, score) in enumerate(zip(wanted, scores, strict=True)):
                 if score > best[row]:
-                    images[row], best[row] = image, score
-        return images
+                    x[row], images[row], best[row] = other[place], found[place], score
+        return Found(x, images)
+
+    def candidate(self, ctx: Context) -> tuple[Tensor, Tensor]:
+        """Latents after all steps of the rows of `ctx`, and the images that are judged."""
+        steps = self.steps(ctx)
+        seen = steps.last()
+        return steps.after(seen), ctx.decode(steps.x0(seen))

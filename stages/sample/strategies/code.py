@@ -14,9 +14,8 @@ from stages.sample.search import Search, numbered, require_counts, require_rando
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.sample.context import Context
+    from stages.sample.search import Found
 
 ABOUT = StrategyAbout(
     "CoDe",
@@ -47,9 +46,11 @@ class Settings(Search):
         super().check(sample)
         require_counts("n", self.n)
         require_random(sample, "candidates of a state")
+        if self.part == "tuned" and self.start == "own":
+            raise ValueError("part tuned: candidates go on from the base's steps; expected start shared")
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of the best candidate of the last block; with N = 1 that of plain sampling."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """The best candidate of the last block; with N = 1 plain sampling."""
         from stages.sample.blocks import best_of_blocks
 
         return best_of_blocks(ctx, self, int(value), self.block, self.start == "shared")

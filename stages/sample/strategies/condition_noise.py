@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.search import Stepping
 from stages.sample.settings import Point, SampleSettings
+from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
     from torch import Tensor

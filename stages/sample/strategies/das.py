@@ -15,9 +15,8 @@ from stages.params import Settings as Section
 from stages.sample.search import Particles
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.sample.context import Context
+    from stages.sample.search import Found
 
 ABOUT = StrategyAbout(
     "DAS",
@@ -77,8 +76,8 @@ class Settings(Particles):
             return min(self.gamma * (i + 1), 1.0)
         return self.tempered(i + 1)
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of one of the last particles."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """One of the last particles."""
         from stages.sample.particles import Final, Populations, best, multinomial, rows
         from stages.sample.twisted import twisted
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.search import Search, numbered, require_counts, require_random
+from stages.sample.search import Found, Search, numbered, require_counts, require_random
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ class Settings(Search):
         """Images as they are, or cut to 8 bits."""
         return (images * 255).floor() / 255 if self.as_released.eight_bit else images
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of the best of the last beams."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """The best of the last beams."""
         return beam_search(ctx, self, int(value))
 
 
-def beam_search(ctx: Context, search: Settings, beams: int, told: Told = lambda choice: None) -> Tensor:
-    """Images [B, 3, H, W] of the rows of `ctx`. `told` is called with the choice of every step and of the end.
+def beam_search(ctx: Context, search: Settings, beams: int, told: Told = lambda choice: None) -> Found:
+    """The best beam of each row of `ctx`. `told` is called with the choice of every step and of the end.
 
     The prediction of a child that look-ahead begins with is that of its next step, if it stays.
     """
@@ -91,19 +91,20 @@ def beam_search(ctx: Context, search: Settings, beams: int, told: Told = lambda 
     from stages.sample.lookahead import lookahead
 
     wide = ctx.branch(beams)
-    seen = search.steps(wide).at(wide.noise.initial(), 0)
+    seen = search.steps(wide).at(wide.initial(), ctx.indices[0])
     children = wide.branch(search.children)
     steps = search.steps(children)
     parents = [beam for beam in range(len(wide)) for _ in range(search.children)]
-    for i in range(len(ctx.grid) - 1):
+    for i in ctx.indices[:-1]:
         after = steps.at(steps.after(seen.take(parents)), i + 1)
         x0 = lookahead(children, search, after, search.lookahead)
         scores = search.judge(children, x0).view(len(ctx), -1)
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, :beams]
         told(Choice(i, scores, order, after.x, x0))
         seen = after.take(particles.rows(order, beams * search.children))
-    clean = search.steps(wide).x0(seen)
+    clean, after = search.steps(wide).x0(seen), search.steps(wide).after(seen)
     images = wide.decode(clean)
     scores = wide.score(search.seen(images), search.reward).view(len(ctx), -1)
-    told(Choice(len(ctx.grid) - 1, scores, scores.sort(dim=1, descending=True, stable=True).indices, clean, clean))
-    return images[particles.rows(particles.best(scores)[:, None], beams)]
+    told(Choice(ctx.indices[-1], scores, scores.sort(dim=1, descending=True, stable=True).indices, clean, clean))
+    kept = particles.rows(particles.best(scores)[:, None], beams)
+    return Found(after[kept], images[kept])

@@ -16,9 +16,8 @@ from stages.sample.search import Search, numbered, require_counts, require_rando
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.sample.context import Context
+    from stages.sample.search import Found
 
 ABOUT = StrategyAbout(
     "DSearch",
@@ -95,8 +94,8 @@ class Settings(Search):
         """Children of each of `beams` beams; a search makes up for beams that have been dropped."""
         return int(self.wider * m * (self.most / beams if self.most > beams else 1)) if searching else m
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of the best beam that is left."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """The best beam that is left."""
         from stages.sample.beams import branching
 
         return branching(ctx, self, int(value))

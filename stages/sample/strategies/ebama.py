@@ -15,8 +15,8 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.phrases import phrases_of
-from stages.sample.search import Stepping
 from stages.sample.settings import Point
+from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.sample.context import Context
+    from stages.sample.search import Found
 
 ABOUT = StrategyAbout(
     "FK steering",
@@ -76,20 +77,20 @@ class Settings(Particles):
         if self.window is not None and not 0 <= self.window[0] <= self.window[1] < sample.steps:
             raise ValueError(f"window {list(self.window)}: expected two steps from 0 to {sample.steps - 1}, in order")
 
-    def events(self, steps: int) -> list[int]:
-        """The steps after which particles are weighed."""
-        first, last = self.window or (0, steps - 1)
-        return sorted({*range(first, last + 1, self.every), steps - 1})
+    def events(self, indices: range) -> list[int]:
+        """Those of the steps after which particles are weighed."""
+        first, last = self.window or (indices[0], indices[-1])
+        return sorted({i for i in range(first, last + 1, self.every) if i in indices} | {indices[-1]})
 
     def seen(self, images: Tensor) -> Tensor:
         """Images as they are, or rounded to 8 bits."""
         return (images * 255).round() / 255 if self.as_released.eight_bit else images
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of one particle of each; with N = 1 that of plain sampling."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """One particle of each; with N = 1 plain sampling."""
         from stages.sample.particles import steer
 
-        events = self.events(ctx.networks.steps)
+        events = self.events(ctx.indices)
         return steer(ctx, self, int(value), events, FK(self, last=events[-1]), self.one_run)
 
 

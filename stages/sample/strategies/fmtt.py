@@ -1,8 +1,8 @@
 """FMTT (Sabour et al. 2025, flow map trajectory tilting): particles weighed and shifted by where the flow leads them.
 
 Written from the equations of the paper's sampler; no released code was at hand. The map is followed by `lookahead`
-deterministic predictions; one is the predicted clean latents. A step is that of the sampler, so without strength this
-is plain sampling.
+deterministic predictions, of which one is the predicted clean latents, or by a consistency model distilled from the
+base. A step is that of the sampler, so without strength this is plain sampling.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.sample.search import Particles
+from stages.sample.settings import student
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.sample.context import Context
-    from stages.sample.search import Predicted
+    from stages.sample.search import Found
+    from stages.sample.stepping import Predicted
 
 ABOUT = StrategyAbout(
     "FMTT",
@@ -37,6 +39,11 @@ class Settings(Particles):
     lookahead: int = Field(
         default=4, ge=1, description="L, predictions that follow the flow to its end: 1 is the predicted clean latents"
     )
+    flow_map: str | None = Field(
+        default=None,
+        description="the consistency model of prepare.train.consistency that says in one evaluation where the base's "
+        "flow ends, in place of `lookahead`; null: none",
+    )
     threshold: float = Field(
         default=0.5, ge=0, le=1, description="resample where the effective sample size is below this share of N"
     )
@@ -48,14 +55,23 @@ class Settings(Particles):
         """By the images."""
         return True
 
+    def students(self) -> tuple[str, ...]:
+        """The flow map, where it is distilled."""
+        return () if self.flow_map is None else (self.flow_map,)
+
     def end_of(self, ctx: Context, seen: Predicted) -> Tensor:
         """Clean latents [B, C, h, w] that the flow leads to from those of a prediction, differentiable by them."""
+        from stages.models.consistency import consistent
         from stages.sample.lookahead import lookahead
 
+        if self.flow_map is not None:
+            times = ctx.grid.timesteps[seen.i].expand(len(seen.x))
+            distilled = ctx.networks.other(student(self.flow_map), 1.0)(seen.x, seen.i)
+            return consistent(seen.x, ctx.grid.x0(seen.x, distilled, seen.i), times)
         return lookahead(ctx, self, seen, self.lookahead)
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image of one of the last particles."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """One of the last particles."""
         from stages.sample.flow_maps import mapped
         from stages.sample.particles import Final, Populations, best, multinomial, rows
 

@@ -16,9 +16,8 @@ from stages.sample.search import Search, numbered, require_counts, require_rando
 from stages.sample.settings import Point, SampleSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stages.sample.context import Context
+    from stages.sample.search import Found
 
 ABOUT = StrategyAbout(
     "SVDD",
@@ -46,8 +45,8 @@ class Settings(Search):
         require_counts("m", self.m)
         require_random(sample, "candidates of a step")
 
-    def sample(self, ctx: Context, value: float) -> Tensor:
-        """The image that the best candidates of all steps lead to; with M = 1 that of plain sampling."""
+    def find(self, ctx: Context, value: float) -> Found:
+        """What the best candidates of all steps lead to; with M = 1 plain sampling."""
         from stages.sample.blocks import best_of_blocks
 
         return best_of_blocks(ctx, self, int(value), block=1, shared=True)

@@ -1,0 +1,208 @@
+"""The frontier at equal cost: what of reward and diversity is to be had for a budget of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.report.figure import FigureAbout
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from stages.report.curves import Curve
+    from stages.report.data import ReportData
+    from stages.report.figures.cost import Axis
+    from stages.report.load import Point
+
+ABOUT = FigureAbout(
+    "Reward against diversity at equal cost",
+    files=("equal_cost.svg", "equal_cost.png"),
+    table="plots/equal_cost.csv",
+    section="cost",
+    place=41,
+    alt="Reward against diversity of what costs at most a budget: a row per way to count, a column per budget.",
+)
+MOST = 4
+"""Budgets that the yardstick gives a row, the largest ones; named ones are all drawn."""
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A way to count, and what an image may cost by it."""
+
+    axis: Axis
+    most: float
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """What a curve has within a budget: its points, and among them those that cost most, which use the budget best."""
+
+    curve: Curve
+    points: tuple[Point, ...]
+    dearest: tuple[Point, ...]
+
+
+def caption(data: ReportData) -> str:
+    """What is affordable, and how to read the line."""
+    named = data.study.report.budgets
+    where = "report.budgets" if named else "what the yardstick, the best of several images of the base, spends"
+    return (
+        f"Budgets are {where}. A panel has what an image costs at most so much for: of every method and strategy the "
+        "settings within the budget, the dearest of them large, cheaper ones small. The grey line passes through the "
+        "points that no other one of the panel exceeds in both: the frontier at this cost. Further up is more reward, "
+        "further right more diversity. Training is not counted; an evaluation with gradient counts three. What asks no "
+        "reward is within every budget of queries. Points have no intervals here; the figure of costs has some."
+    )
+
+
+def shown(data: ReportData) -> bool:
+    """Only where there is a budget, and something that could keep to it."""
+    from stages.report.figures.cost import curves
+
+    return bool(budgets(data)) and bool(curves(data))
+
+
+def pair(data: ReportData) -> tuple[str, str]:
+    """The reward and the diversity of the panels: those that decide the study, or the first ones of the report."""
+    report = data.study.report
+    return report.main_pair or (report.rewards[0], report.diversities[0])
+
+
+def budgets(data: ReportData) -> list[list[Budget]]:
+    """The budgets of each way to count that has any, in ascending order."""
+    from stages.report.figures.cost import AXES, curves
+    from stages.report.look import BASE
+
+    named, costs = data.study.report.budgets, data.evaluation.costs
+    found = []
+    for axis in AXES:
+        spent = [
+            axis.of(costs[point])
+            for curve in curves(data)
+            if curve.method == BASE and curve.strategy.about.yardstick
+            for point in curve.own
+        ]
+        most = sorted({each for each in spent if each > 0})[-MOST:] if not named else sorted(named.get(axis.name, ()))
+        found.append([Budget(axis, each) for each in most])
+    return [row for row in found if row]
+
+
+def affordable(data: ReportData, budget: Budget) -> list[Affordable]:
+    """What every curve has within a budget; without curves that have nothing."""
+    from stages.report.figures.cost import curves
+
+    found = []
+    for curve in curves(data):
+        spent = {point: budget.axis.of(data.evaluation.costs[point]) for point in curve.own}
+        within = {point: each for point, each in spent.items() if each <= budget.most * (1 + ROUNDING)}
+        if within:
+            most = max(within.values())
+            dearest = tuple(point for point, each in within.items() if each >= most * (1 - ROUNDING))
+            found.append(Affordable(curve, tuple(within), dearest))
+    return found
+
+
+def frontier(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of (diversity, reward) that none of the others exceeds in one and reaches in the other, by diversity."""
+    known = {place for place in places if not any(map(math.isnan, place))}
+    return sorted(
+        (x, y) for x, y in known if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in known)
+    )  # fmt: skip
+
+
+def draw(data: ReportData) -> Figure:
+    """A row of panels per way to count, a column per budget."""
+    from stages.report import legend, style
+
+    style.use()
+    import matplotlib.pyplot as plt
+
+    rows, (reward, diversity) = budgets(data), pair(data)
+    columns = max(map(len, rows))
+    size = (3.3 * columns + 0.6, 3.0 * len(rows) + 0.4)
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for panels, row in zip(grid, rows, strict=True):
+        for axes in panels[len(row) :]:
+            axes.set_visible(False)
+        for axes, budget in zip(panels, row, strict=False):
+            _panel(axes, data, budget)
+            axes.set_title(
+                f"at most {budget.most:.3g} {budget.axis.label.removesuffix(' per image')}", fontsize="small"
+            )
+            axes.set_xlabel(data.look.axis(diversity))
+        panels[0].set_ylabel(data.look.axis(reward))
+    figure.align_ylabels()
+    legend.arrange(figure, _handles(data))
+    return figure
+
+
+def rows(data: ReportData) -> list[dict[str, object]]:
+    """Every affordable point of every budget: `dearest` of its curve or not, and `frontier` where no other point of
+    the budget exceeds it in both of the pair.
+    """
+    report, found = data.study.report, list[dict[str, object]]()
+    names = (*report.rewards, *report.diversities)
+    for budget in (budget for row in budgets(data) for budget in row):
+        curves = affordable(data, budget)
+        points = _points(data, budget, curves)
+        best, dearest = set(frontier([_place(data, p) for p in points])), [p for one in curves for p in one.dearest]
+        for point in points:
+            found.append({
+                "count": budget.axis.name, "budget": budget.most, "method": point.method, "strategy": point.strategy,
+                "setting": data.evaluation.labels[point], "cost": budget.axis.of(data.evaluation.costs[point]),
+                "dearest": point in dearest, "frontier": _place(data, point) in best,
+                **{name: _mean(data, point, name) for name in names},
+            })  # fmt: skip
+    return found
+
+
+def _panel(axes: Axes, data: ReportData, budget: Budget) -> None:
+    from stages.report.figures.cost import drawn
+
+    curves = affordable(data, budget)
+    line = frontier([_place(data, point) for point in _points(data, budget, curves)])
+    axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=5, alpha=0.45, zorder=1)
+    for each in curves:
+        look = drawn(data, each.curve) | {"linestyle": "none"}
+        for points, size, faint in ((each.points, 3.0, 0.5), (each.dearest, 6.5, 1.0)):
+            places = [_place(data, point) for point in points]
+            axes.plot([x for x, _ in places], [y for _, y in places], markersize=size, alpha=faint, **look)
+    if (base := data.evaluation.base) in _points(data, budget, curves):
+        axes.plot(*_place(data, base), "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
+    axes.margins(0.08)
+
+
+def _points(data: ReportData, budget: Budget, curves: Sequence[Affordable]) -> list[Point]:
+    """All points within a budget, each once: plain sampling of the base first, where it is."""
+    base = data.evaluation.base
+    alone = [base] if budget.axis.of(data.evaluation.costs[base]) <= budget.most * (1 + ROUNDING) else []
+    return list(dict.fromkeys([*alone, *(point for each in curves for point in each.points)]))
+
+
+def _place(data: ReportData, point: Point) -> tuple[float, float]:
+    """(diversity, reward)."""
+    reward, diversity = pair(data)
+    return _mean(data, point, diversity), _mean(data, point, reward)
+
+
+def _mean(data: ReportData, point: Point, metric: str) -> float:
+    found = data.findings.estimate(point, metric)
+    return found.mean if found else math.nan
+
+
+def _handles(data: ReportData) -> list[Line2D]:
+    from matplotlib.lines import Line2D
+
+    from stages.report.figures.cost import handles
+
+    for line in (found := handles(data)):
+        line.set_linestyle("none")
+    front = Line2D([], [], color="0.6", linewidth=5, alpha=0.45, label="frontier within the budget")
+    return [*found, front]
