@@ -159,3 +159,27 @@ def test_a_reward_without_gradient_is_refused_where_one_is_needed(place: Path, m
     monkeypatch.setattr(OpenClip, "differentiable", False)
     with pytest.raises(InputError, match="reward 'proxy' gives images no gradient"):
         command(place, monkeypatch, "base", "--models", str(place / "models"), "--runs", str(place / "runs"))
+
+
+def test_a_distilled_model_and_the_text_encoders_reach_the_jobs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = yaml.safe_load((place / "params.yaml").read_text())
+    own = {
+        "fmtt": {"kind": "fmtt", "n": [1], "reward": "proxy", "flow_map": "student"},
+        "sgt": {"kind": "sgt", "c": [2]},
+    }
+    study["sample"]["strategies"] = {name: {**entry, "apply_to": ["base", "tuned"]} for name, entry in own.items()}
+    (place / "params.yaml").write_text(yaml.safe_dump(study))
+    tiny.unet(5).save_pretrained(place / "encodings/student")
+    described = record.describe("student", "consistency", place / "encodings/student")
+    record.save(described, place / "encodings/student.json")
+    models = ("--models", str(place / "models"))
+    with pytest.raises(InputError, match="--predictors: a strategy evaluates 'student'"):
+        command(place, monkeypatch, "base", *models)
+    for what in ("base", "run"):
+        made = command(place, monkeypatch, what, *models, "--predictors", str(place / "encodings"))
+        rows = tables.read(made, tables.SAMPLES).to_pylist()
+        assert {(row["nfe"], row["nfe_backward"]) for row in rows if row["strategy"] == "fmtt"} == {(6, 3)}
+        assert all(row["nfe"] > 6 for row in rows if row["strategy"] == "sgt")
+    record.save(record.describe("student", "diffusers", place / "base"), place / "encodings/student.json")
+    with pytest.raises(InputError, match="expected a distilled consistency model"):
+        command(place, monkeypatch, "base", *models, "--predictors", str(place / "encodings"))

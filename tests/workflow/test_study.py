@@ -42,6 +42,18 @@ BAD = {
         {"kind": "best_of_n", "n": [2], "reward": "proxi"},
         "sample.strategies.best.reward: unknown model 'proxi'; did you mean 'proxy'?",
     ),
+    "sample.strategies.tilt": (
+        {"kind": "fmtt", "n": [2], "reward": "proxy", "flow_map": "none"},
+        "sample.strategies.tilt.flow_map: unknown consistency model 'none'",
+    ),
+    "sample.strategies.again": (
+        {"kind": "img", "n": [1], "critic": "proxy"},
+        "sample.strategies.again: expected the words of a prompt that an image does not show, but model 'proxy' gives",
+    ),
+    "sample.strategies.late": (
+        {"kind": "svdd", "m": [2], "reward": "proxy", "part": "tuned", "apply_to": ["tuned"]},
+        "sample.strategies.late: part tuned: expected a prediction in which the base makes the first steps",
+    ),
     "sample.stepz": (3, "params.yaml: sample.stepz: unknown key; did you mean 'steps'?"),
     "measure.set_metrics": (["fidd"], "unknown metric 'fidd'; did you mean 'fid'?"),
     "measure.features": ({"clp": "embedding"}, "measure.features: unknown model 'clp'; did you mean 'clip'?"),
