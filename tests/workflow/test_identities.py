@@ -124,6 +124,7 @@ GIVEN: dict[str, list[Any]] = {
     "sample.strategies.das_.schedule": [2.0], "sample.strategies.chats_.lose": ["refl-s0"],
     "sample.strategies.carinox_.categories.round.pattern": ["square"],
     "sample.strategies.npo_.negative": ["refl-s0"],
+    "sample.strategies.sgt_.concepts.a red circle": [["circle"]],
     "methods.awm.as_released.deviation": ["prompt"],
     "report.budgets": [{"evaluations": [40.0]}],
     "report.published": [{"source": "a paper", "values": {"base": {"proxy": 0.5}}}],
