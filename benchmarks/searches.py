@@ -2,8 +2,8 @@
 
 Each search makes the images of one group on a small random Stable Diffusion 1.5. Beside it stand its own counts, priced
 at what one evaluation, one decoding and one query take in a full batch; where an evaluation carries gradient, a
-decoding and a query belong to it and the three are priced together. Processor time is compared, as other work hardly
-changes it.
+decoding and a query belong to it and the three are priced together. Processor time is compared, but other work changes
+that too, by more than 15 % within minutes: each search is priced by what the parts take right before and right after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ class Prices:
     decoding: float
     query: float
     gradient: float
+
+    @classmethod
+    def mean(cls, *found: Prices) -> Prices:
+        """The mean of several measurements."""
+        return cls(*(statistics.fmean(column) for column in zip(*map(astuple, found), strict=True)))
 
     def of(self, counts: Mapping[str, int]) -> float:
         """Seconds that counts amount to."""
@@ -105,10 +110,12 @@ def main() -> None:
     shape, load = Shape(width=args.width, batch=args.batch), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="searches-") as folder:
         work = job(Path(folder), shape)
-        found = prices(work, args.repeats)
-        rows = []
+        found, rows = [prices(work, args.repeats)], []
         for name in args.only:
-            rows.append(measure(work, name, found, args.repeats))
+            counts, seconds = timed_search(work, name, args.repeats)
+            found.append(prices(work, args.repeats))
+            priced = Prices.mean(*found[-2:]).of(counts)
+            rows.append(Row(name, len(work.suite.groups()[0]), counts, seconds, priced))
             print(
                 f"{name}: {statistics.median(rows[-1].seconds):.2f} s, {rows[-1].ratio:.2f} of its counts", flush=True
             )
@@ -116,7 +123,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(args.out) as partial:
         rowed = [row.as_dict() for row in rows]
-        partial.write_text(json.dumps(about | {"prices": asdict(found), "rows": rowed}, indent=1) + "\n")
+        partial.write_text(json.dumps(about | {"prices": asdict(Prices.mean(*found)), "rows": rowed}, indent=1) + "\n")
 
 
 def job(folder: Path, shape: Shape) -> Sampling:
@@ -126,14 +133,14 @@ def job(folder: Path, shape: Shape) -> Sampling:
     return replace(work, tuned=None, judges={REWARD: Judge(bench.judge, "benchmark")})
 
 
-def measure(work: Sampling, name: str, found: Prices, repeats: int) -> Row:
-    """One search of the first group of images, timed after a first pass that is not."""
+def timed_search(work: Sampling, name: str, repeats: int) -> tuple[dict[str, int], list[float]]:
+    """Counts of one search of the first group of images, and its seconds, timed after a first pass that is not."""
     seconds, counts = [], {}
     for _ in range(repeats + 1):
         began = time.process_time()
         counts = counted(work, name)
         seconds.append(time.process_time() - began)
-    return Row(name, len(work.suite.groups()[0]), counts, seconds[1:], found.of(counts))
+    return counts, seconds[1:]
 
 
 def counted(work: Sampling, name: str) -> dict[str, int]:

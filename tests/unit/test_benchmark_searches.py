@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from benchmarks.networks import Shape
-from benchmarks.searches import SEARCHES, STEPS, Prices, Row, counted, job
-from stages.sample.job import Sampling
+from benchmarks.searches import REWARD, SEARCHES, STEPS, Prices, Row, counted, job
+from stages.sample.job import Judge, Sampling
 
 T, IMAGES = STEPS, 2
 
@@ -45,6 +49,38 @@ def test_counts_of_random_searches_stay_within_their_bounds(work: Sampling, name
     else:
         assert T * IMAGES < found["nfe"] <= 4 * T * IMAGES
         assert found["queries"] <= 4 * IMAGES
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_counts_are_those_of_the_executed_rows(work: Sampling, name: str) -> None:
+    """Rows that went through the UNet, the decoder and the reward: nothing is counted that was kept."""
+    rows = {"nfe": 0, "decodes": 0, "queries": 0}
+
+    def watch(key: str, module: nn.Module) -> RemovableHandle:
+        def add(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            rows[key] += len(given[0])
+
+        return module.register_forward_pre_hook(add)
+
+    reward = work.judges[REWARD].reward
+
+    class Watched:
+        name, differentiable = reward.name, True
+
+        def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+            rows["queries"] += len(images)
+            return reward(images, prompts)
+
+    hooks = [watch("nfe", work.model.unet), watch("decodes", work.model.vae.network.decoder)]
+    found = counted(replace(work, judges={REWARD: Judge(Watched(), "watched")}), name)
+    for hook in hooks:
+        hook.remove()
+    assert {key: found[key] for key in rows} == rows
+
+
+def test_a_search_is_priced_by_the_moments_around_it() -> None:
+    mean = Prices.mean(Prices(1.0, 2.0, 3.0, 4.0), Prices(3.0, 4.0, 5.0, 8.0))
+    assert mean == Prices(2.0, 3.0, 4.0, 6.0)
 
 
 def test_every_search_has_an_expectation() -> None:
