@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.report.figure import FigureAbout
 
@@ -80,7 +80,8 @@ def budgets(data: ReportData) -> list[list[Budget]]:
     from stages.report.figures.cost import AXES, curves
     from stages.report.look import BASE
 
-    named, costs = data.study.report.budgets, data.evaluation.costs
+    named = {str(way): most for way, most in data.study.report.budgets.items()}
+    costs = data.evaluation.costs
     found = []
     for axis in AXES:
         spent = [
@@ -170,7 +171,7 @@ def _panel(axes: Axes, data: ReportData, budget: Budget) -> None:
     line = frontier([_place(data, point) for point in _points(data, budget, curves)])
     axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=5, alpha=0.45, zorder=1)
     for each in curves:
-        look = drawn(data, each.curve) | {"linestyle": "none"}
+        look: dict[str, Any] = {**drawn(data, each.curve), "linestyle": "none"}
         for points, size, faint in ((each.points, 3.0, 0.5), (each.dearest, 6.5, 1.0)):
             places = [_place(data, point) for point in points]
             axes.plot([x for x, _ in places], [y for _, y in places], markersize=size, alpha=faint, **look)
