@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def require_part(search: Search, prefix: Prefix | None, sample: SampleSettings) -> None:
     """Raise ValueError where the steps of `prediction` have no such part, or nothing parts in it."""
-    from stages.sample.search import require_random
+    from stages.sample.stepping import require_random
 
     if search.part == "all":
         return

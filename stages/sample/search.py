@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.sample.settings import Point, Prefix, SampleSettings
-from stages.sample.stepping import Stepping
+from stages.sample.stepping import Stepping, require_random
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,12 +63,6 @@ def require_counts(letter: str, counts: Sequence[int]) -> None:
     """Raise ValueError for a count below 1."""
     if min(counts) < 1:
         raise ValueError(f"{letter} {min(counts)} is below 1")
-
-
-def require_random(sample: SampleSettings, what: str) -> None:
-    """Raise ValueError where the sampler's steps are not random, so that `what` would not part."""
-    if sample.sampler != "ddpm":
-        raise ValueError(f"{what} stay alike with sample.sampler {sample.sampler}, expected ddpm")
 
 
 class Search(Stepping):

@@ -173,3 +173,9 @@ class Stepping(StrategySettings):
         if not isinstance(found, Predicting):
             raise ValueError(f"prediction of kind {found.kind}: expected a strategy that mixes predictions")
         return found
+
+
+def require_random(sample: SampleSettings, what: str) -> None:
+    """Raise ValueError where the sampler's steps are not random, so that `what` would not part."""
+    if sample.sampler != "ddpm":
+        raise ValueError(f"{what} stay alike with sample.sampler {sample.sampler}, expected ddpm")

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.search import Found, Search, numbered, require_counts, require_random
+from stages.sample.search import Found, Search, numbered, require_counts
 from stages.sample.settings import Point, SampleSettings
+from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.about import StrategyAbout
-from stages.sample.search import Search, numbered, require_counts, require_random
+from stages.sample.search import Search, numbered, require_counts
 from stages.sample.settings import Point, SampleSettings
+from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
     from stages.sample.context import Context
