@@ -82,7 +82,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     found = {name: torch.stack(values) for name, values in steering.seen.items()}
     found |= {
         "states": torch.stack([*steering.seen["entering"][1:], final.x]), "x_final": final.x,
-        "images": shown(ctx, final.found(torch.arange(count))),
+        "images": shown(populations.wide, final.found(torch.arange(count))),
     }  # fmt: skip
     numbers: dict[str, float] = dict.fromkeys(NUMBERS, ROUNDED if rounded else STATES)
     powers: dict[str, float] = dict.fromkeys(EXPONENTIALS, ROUNDED if rounded else WEIGHTS)
