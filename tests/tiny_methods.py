@@ -46,6 +46,9 @@ class Small(nn.Module):
         hidden = torch.einsum("oc,bchw->bohw", self.first, x) + (text + time)[:, :, None, None]
         return (torch.einsum("oc,bchw->bohw", self.second, torch.tanh(hidden)),)
 
+    def features(self, x: Tensor, t: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return x, self(x, t, text)[0]
+
 
 def smooth(latents: Tensor) -> Tensor:
     """A decoder to images of 16x16 without a clamp, over which differences would stumble."""
@@ -98,6 +101,7 @@ def trainer(kind: str, values: dict[str, Any], train: FinetuneSettings, processe
     networks = replace(
         networks, reference=frozen if needs.reference else None,
         student=Denoiser(frozen.network, frozen.process) if needs.student is not None else None,
+        companion=Denoiser(Small(1).double(), networks.policy.process) if needs.companion else None,
     )  # fmt: skip
     run = Run(networks, LatentReward(smooth, CountedReward(Judge()), train), train, processes)
     return Trainer.start(run, definition(kind).objective(own, run), dict(policy.named_parameters()))

@@ -91,6 +91,7 @@ def stand_in(plan: TrainingPlan, process: DiffusionProcess) -> Trainer:
         Denoiser(policy, process), process.grid(train.sampling_steps), empty, train.guidance, train.sampler,
         train.as_released.extra_step, reference=Denoiser(frozen, process) if needs.reference else None,
         student=Denoiser(frozen, process) if needs.student is not None else None,
+        companion=Denoiser(StandIn(), process) if needs.companion else None,
     )  # fmt: skip
     run = Run(networks, LatentReward(lambda x0: x0, CountedReward(_StandInReward()), train), train)
     objective = plan.definition.objective(plan.method_settings, run)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import nn
+
 from stages.encode.store import Encodings
 from stages.errors import InputError
 from stages.finetune.data import Data, with_preference
@@ -84,7 +86,15 @@ class TrainingContext:
             extra_step=train.as_released.extra_step,
             reference=Denoiser(self.model.unet, process, quick=train.compile) if needs.reference else None,
             student=self.student(plan, needs.student) if needs.student is not None else None,
+            companion=Denoiser(self.companion(plan), process, quick=train.compile) if needs.companion else None,
         )
+
+    def companion(self, plan: TrainingPlan) -> nn.Module:
+        """A second network like the policy before its first step."""
+        made = self.policy(plan).network
+        if plan.train.gradient_checkpointing:
+            made.enable_gradient_checkpointing()  # type: ignore[operator]
+        return made
 
     def student(self, plan: TrainingPlan, name: str) -> Denoiser:
         """The consistency model of that name; raises InputError where there is none."""

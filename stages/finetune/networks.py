@@ -23,8 +23,9 @@ class Networks:
 
     `empty` is the conditioning on no prompt, `guidance` that of the rollouts, whose steps are those of `sampler`.
     `extra_step` is the released code's: a rollout without any step to make makes one (`sampler.walk`). `reference` is
-    the frozen base, for methods that keep the policy near it, `student` a consistency model distilled from it; each is
-    None where the method does not declare that it needs it.
+    the frozen base, for methods that keep the policy near it, `student` a consistency model distilled from it, and
+    `companion` a second network that is trained beside the policy; each is None where the method does not declare that
+    it needs it.
     """
 
     policy: Denoiser
@@ -35,11 +36,13 @@ class Networks:
     extra_step: bool = False
     reference: Denoiser | None = None
     student: Denoiser | None = None
+    companion: Denoiser | None = None
 
     @property
     def denoisers(self) -> dict[str, Denoiser]:
         """Every network that is evaluated, by its role."""
         every = {"policy": self.policy, "reference": self.reference, "student": self.student}
+        every["companion"] = self.companion
         return {role: denoiser for role, denoiser in every.items() if denoiser is not None}
 
     @property
@@ -55,6 +58,13 @@ class Networks:
         if self.student is None:
             raise ValueError("there is no distilled model: the method does not declare that it needs one")
         return self.student
+
+    @property
+    def paired(self) -> Denoiser:
+        """The network that is trained beside the policy; raises ValueError where the method declares no need of it."""
+        if self.companion is None:
+            raise ValueError("there is no second network: the method does not declare that it needs one")
+        return self.companion
 
     def without_guidance(self) -> Networks:
         """The same networks with guidance switched off."""

@@ -46,7 +46,7 @@ def finetune(
         track=lambda step, terms: track(job, plan, step, terms),
     )  # fmt: skip
     if processes.first:
-        policy.save(weights, context.model.record.digest, trainer.average)
+        policy.save(weights, context.model.record.digest, trainer.averaged())
         every = [*((0, term, value) for term, value in taken(plan).items()), *checkpoint.rows]
         rows: list[dict[str, object]] = [{"step": n, "term": term, "value": value} for n, term, value in every]
         tables.write(log, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)

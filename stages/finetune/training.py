@@ -24,6 +24,8 @@ from stages.runtime import progress
 
 Terms = dict[str, float]
 CHECKPOINT = "run"
+COMPANION = "companion: "
+"""Before the names of the weights of a second network, so that they are those of no layer of the policy."""
 LOSS_SCALER = 65536.0  # start value of torch's GradScaler
 
 
@@ -147,7 +149,8 @@ class Trainer:
 
     @classmethod
     def start(cls, run: Run, objective: Objective, parameters: Mapping[str, nn.Parameter]) -> Trainer:
-        """A trainer before its first step."""
+        """A trainer before its first step; the weights of a second network are trained with those of the policy."""
+        parameters = {**parameters, **companions(run)}
         average = {name: p.detach().clone() for name, p in parameters.items()} if run.settings.ema else None
         return cls(run, objective, dict(parameters), adamw(parameters, run.settings), average)
 
@@ -195,6 +198,12 @@ class Trainer:
         for terms in each:
             terms["loss"] = released.loss_scale * terms["loss"]
         return each
+
+    def averaged(self) -> dict[str, Tensor] | None:
+        """The average of the policy's weights alone; None where the study wants none."""
+        if self.average is None:
+            return None
+        return {name: value for name, value in self.average.items() if not name.startswith(COMPANION)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes during training: tensors, numbers, texts, and lists and dictionaries of them."""
@@ -259,6 +268,14 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         return autocast(self.run.settings, self.run.device)
+
+
+def companions(run: Run) -> dict[str, nn.Parameter]:
+    """The trained weights of the network beside the policy, where there is one."""
+    if run.networks.companion is None:
+        return {}
+    named = run.networks.companion.network.named_parameters()
+    return {f"{COMPANION}{name}": value for name, value in named if value.requires_grad}
 
 
 def mean_terms(each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from stages.models.bases.texts import TextEncoder, Texts
 from stages.models.calls import network_output
 from stages.models.compiled import compiled
 from stages.models.conditioning import Conditioning
+from stages.models.features import Features, features
 from stages.models.process import DiffusionProcess, Grid
 from stages.models.process_config import load_process
 from stages.models.record import ModelRecord
@@ -106,6 +107,15 @@ class Denoiser:
     ) -> Predict:
         """The prediction on `grid` given `text` [B], guided by `scale`."""
         return lambda x, i: self.prediction(x, grid.timesteps[i], text, empty, scale)
+
+    def features(self, x: Tensor, t: Tensor, text: Conditioning | Tensor) -> Features:
+        """What a UNet makes of latents x [B, C, h, w] at timesteps t [B] up to its middle block; counts as an
+        evaluation, though it is about half of one. Raises InputError for another architecture.
+        """
+        found = features(self.network, x, t, Conditioning.of(text))
+        self.evaluations += len(x)
+        self.backward += len(x) if found.middle.requires_grad else 0
+        return found
 
     def _both(self, text: Conditioning, empty: Conditioning) -> Conditioning:
         """The empty prompt for every row, then the texts: one object as long as both stay the same."""

@@ -16,3 +16,8 @@ class StandIn(nn.Module):
     def forward(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor, return_dict: bool) -> tuple[Tensor]:
         """x [B, ...] itself, with a graph to the weight."""
         return (x * self.weight.to(x.device),)
+
+    def features(self, x: Tensor, t: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Its prediction as the only feature, on the way down and in the middle."""
+        made = x * self.weight.to(x.device)
+        return made, made

@@ -20,7 +20,7 @@ from stages.sample.concepts import Rule, Watched, perpendicular, steered, strong
 from stages.sample.context import embedded
 from stages.sample.further_texts import FurtherTexts
 from stages.sample.resolve import strategy
-from stages.sample.run import Sampling
+from stages.sample.job import Sampling
 from stages.sample.settings import SampleSettings
 from stages.sample.strategies.sgt import Settings
 from tests import tiny

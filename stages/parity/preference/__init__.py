@@ -9,7 +9,20 @@ from collections.abc import Iterator
 from functools import partial
 
 from stages.parity.checks import Check
-from stages.parity.preference import adaptive, formulas, inversion, kto, mapo, negative, pairs, selection
+from stages.parity.preference import (
+    adaptive,
+    experts,
+    formulas,
+    inversion,
+    kto,
+    mapo,
+    negative,
+    pairs,
+    perceptual,
+    selection,
+    self_negative,
+    two_networks,
+)
 from stages.parity.preference.given import Given
 from stages.parity.preference.reasons import reason
 from stages.parity.reference import ParitySet
@@ -25,5 +38,8 @@ def knows(reference: ParitySet) -> bool:
 
 def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the items of the set that some module knows."""
-    modules = (pairs, kto, mapo, negative, inversion, adaptive, formulas, selection)
+    modules = (
+        pairs, kto, mapo, negative, inversion, adaptive, experts, formulas, perceptual, selection, self_negative,
+        two_networks,
+    )  # fmt: skip
     yield from of_modules(modules, reference.networks, partial(Given, reference))

@@ -5,19 +5,16 @@ from __future__ import annotations
 REASONS = {
     "inpo.notes": "words, not numbers",
     "kto.sampling_weights": "images are drawn pair by pair here, the preferred one with probability `likes`",
-    "dro": "not a method here yet",
-    "ncp": "not a method here yet",
-    "self_npo": "not a method here yet",
     "npo.merged": "weights are not merged here yet",
     "npo.roll": "guidance by a further network is not a sampling strategy here yet",
-    "chats": "trains two networks at once, the trainer has one policy",
+    "chats.roll": "guidance of two networks is compared with the numbers of sampling",
     "hps_v1.prefix": "words before a caption; no method here trains on changed captions yet",
     "softrepa": "trains tokens of the text, which no kind of trainable part has",
     "inversion_dpo": "not a method here: its loss is even in the difference from the reference, see docs/methods.md",
 }
 """By the beginning of an entry's name."""
 UNUSED = {
-    "inpo": ("api",), "smpo": ("api",),
+    "ncp": ("use_middle_states",), "inpo": ("api",), "smpo": ("api",),
     "adaptive": (
         "ipo_beta", "label_smoothing", "margin_type", "weight_type", "use_margin", "use_logits_normalization",
         "use_ema", "step", "rewight_temparature", "logits_rho", "ema_warmup_steps", "weight_normalization",
