@@ -101,7 +101,7 @@ def trainer(kind: str, values: dict[str, Any], train: FinetuneSettings, processe
     networks = replace(
         networks, reference=frozen if needs.reference else None,
         student=Denoiser(frozen.network, frozen.process) if needs.student is not None else None,
-        companion=Denoiser(Small(1).double(), networks.policy.process) if needs.companion else None,
+        companion=Denoiser(Small().double(), networks.policy.process) if needs.companion else None,
     )  # fmt: skip
     run = Run(networks, LatentReward(smooth, CountedReward(Judge()), train), train, processes)
     return Trainer.start(run, definition(kind).objective(own, run), dict(policy.named_parameters()))

@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stages.finetune.families.pair_settings import (
     AdaptiveSettings,
-    ExpertSettings,
     ImagePairSettings,
     PairSettings,
-    PerceptualSettings,
     PreferenceDataSettings,
-    TruncatedSettings,
-    TwoNetworkSettings,
     UnpairedSettings,
 )
 from stages.finetune.families.settings import (
@@ -53,12 +49,8 @@ S = TypeVar("S", bound=CandidateSettings)
 R = TypeVar("R", bound=RankedSettings)
 P = TypeVar("P", bound=PairSettings)
 T = TypeVar("T", bound=ImagePairSettings)
-E = TypeVar("E", bound=ExpertSettings)
-N = TypeVar("N", bound=PerceptualSettings)
-K = TypeVar("K", bound=TwoNetworkSettings)
 W = TypeVar("W", bound=AdaptiveSettings)
 D = TypeVar("D", bound=PreferenceDataSettings)
-V = TypeVar("V", bound=TruncatedSettings)
 U = TypeVar("U", bound=UnpairedSettings)
 
 
@@ -139,39 +131,6 @@ def paired_preference(settings: type[P], loss: Callable[[PairErrors, P], Loss]) 
     return Method(settings, objective)
 
 
-def perceptual_preference(settings: type[N], loss: Callable[[PairErrors, N], Loss]) -> Method[N]:
-    """As `paired_preference`, with errors in the feature space of a frozen UNet."""
-
-    def objective(own: N, run: Run) -> Objective:
-        from stages.finetune.families.perceptual import PerceptualPreference
-
-        return PerceptualPreference(own, run, loss)
-
-    return Method(settings, objective)
-
-
-def ranked_experts(settings: type[E], loss: Callable[[PairErrors, E], Loss]) -> Method[E]:
-    """As `paired_preference`, on expert images against states of the policy's own trajectories."""
-
-    def objective(own: E, run: Run) -> Objective:
-        from stages.finetune.families.ranked_experts import RankedExperts
-
-        return RankedExperts(own, run, loss)
-
-    return Method(settings, objective)
-
-
-def two_networks(settings: type[K], loss: Callable[[PairErrors, K], Loss]) -> Method[K]:
-    """As `paired_preference`, with a network of its own for each side of the pairs."""
-
-    def objective(own: K, run: Run) -> Objective:
-        from stages.finetune.families.two_networks import TwoNetworks
-
-        return TwoNetworks(own, run, loss)
-
-    return Method(settings, objective)
-
-
 def self_play(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Method[T]:
     """As `paired_preference`, on real images against those that the reference samples for their captions."""
 
@@ -201,19 +160,6 @@ def adaptive_preference(settings: type[W], loss: Callable[[PairErrors, W], Loss]
         from stages.finetune.families.adaptive import AdaptivePreference
 
         return AdaptivePreference(own, run, loss)
-
-    return Method(settings, objective)
-
-
-def truncated(settings: type[V], loss: Callable[[Tensor, V], Loss]) -> Method[V]:
-    """A method that learns what a network that does worse predicts: `loss` is the mean loss of differences [B, C, h, w]
-    of clean latents.
-    """
-
-    def objective(own: V, run: Run) -> Objective:
-        from stages.finetune.families.truncated import Truncated
-
-        return Truncated(own, run, loss)
 
     return Method(settings, objective)
 

@@ -56,10 +56,17 @@ class Outputs:
         assert prediction is not None
         with torch.no_grad():
             frozen = None if reference is None else reference(noisy.x, noisy.t, noisy.text)
-        if noisy.weight is None:
-            return cls(prediction, frozen, noisy.target)
-        root = noisy.weight.to(prediction).sqrt().reshape(-1, 1, 1, 1)
-        return cls(root * prediction, None if frozen is None else root * frozen, root * noisy.target)
+        return cls(prediction, frozen, noisy.target).weighted(noisy.weight)
+
+    def weighted(self, weight: Tensor | None) -> Outputs:
+        """The outputs times the root of `weight` [B], so that mean squared differences are times it; None: as they
+        are.
+        """
+        if weight is None:
+            return self
+        root = weight.to(self.prediction).sqrt().reshape(-1, 1, 1, 1)
+        reference = None if self.reference is None else root * self.reference
+        return Outputs(root * self.prediction, reference, root * self.target)
 
     def halves(self) -> tuple[Outputs, Outputs]:
         """The first and the second half of the rows."""
@@ -104,7 +111,8 @@ class PairErrors:
 
     `label` [N] is the probability that the winner is preferred, `weight` [N] that of the pair in the loss. The pairs
     are those of one of `processes`. `further` are margins [N] of the pairs under further networks, without gradient,
-    where the method asks for them; None where it asks but not in this step.
+    where the method asks for them; None where it asks but not in this step. `anchor` [N] is the mean squared difference
+    of the policy's predictions from the base's, with gradient, where the method asks for it.
     """
 
     winner: Errors
@@ -113,6 +121,7 @@ class PairErrors:
     weight: Tensor
     processes: Processes = ALONE
     further: tuple[Tensor, ...] | None = ()
+    anchor: Tensor | None = None
 
     @property
     def margin(self) -> Tensor:

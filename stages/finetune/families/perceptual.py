@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stages.errors import InputError
 from stages.finetune.batch import Batch
 from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors
-from stages.finetune.families.pair_settings import FeatureSpace, PerceptualSettings
+from stages.finetune.families.pair_variants import FeatureSpace, PerceptualSettings
 from stages.finetune.families.preference import PairedPreference
 from stages.models.diffusion import Denoiser
 from stages.models.features import Features, require_features
@@ -130,22 +130,13 @@ def perceptual_errors(
     """Errors of N pairs, winners first, from features and, times `plain_weight`, from predictions."""
     sides = []
     for features, predictions, law in zip(seen.halves(), plain.halves(), _halves(noisy.weight), strict=True):
-        found = weighted(features, law)
+        found = features.weighted(law)
         errors = Errors.of(found)
         if plain_weight:
-            more = Errors.of(weighted(predictions, law))
+            more = Errors.of(predictions.weighted(law))
             errors = Errors(errors.policy + plain_weight * more.policy, errors.base + plain_weight * more.base)
         sides.append(errors)
     return PairErrors(sides[0], sides[1], label, weight)
-
-
-def weighted(outputs: Outputs, law: Tensor | None) -> Outputs:
-    """Outputs whose mean squared differences are times `law` [N]."""
-    if law is None:
-        return outputs
-    root = law.to(outputs.prediction).sqrt().reshape(-1, 1, 1, 1)
-    reference = None if outputs.reference is None else root * outputs.reference
-    return Outputs(root * outputs.prediction, reference, root * outputs.target)
 
 
 def _halves(law: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.finetune.batch import Batch, optimizer_step
 from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors
-from stages.finetune.families.pair_settings import ExpertSettings
+from stages.finetune.families.pair_variants import ExpertSettings
 from stages.finetune.families.preference import PairedPreference
 from stages.finetune.families.reference import Earlier
 from stages.finetune.objective import Loss, Run

@@ -6,11 +6,18 @@ the training set.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 import torch
 
 from stages.finetune.batch import Batch, LatentPairs
+from stages.finetune.families.pair_settings import PairSettings
 from stages.finetune.families.preference import P, PairedPreference
 from stages.models.conditioning import Conditioning
+from stages.processes import Processes
+
+S = TypeVar("S", bound=PairSettings)
 
 DRAWN = 4
 """Captions that are drawn for each image, of which the first that differs from its own is taken."""
@@ -27,14 +34,33 @@ class TextPreference(PairedPreference[P]):
         return LatentPairs(clean, clean, ones, ones, self.other_captions(batch))
 
     def other_captions(self, batch: Batch) -> Conditioning:
-        """The other caption [B] of every row, drawn for the rows of all processes alike."""
-        if batch.further is None:
-            raise ValueError("this micro-batch has no further captions")
-        count, processes = len(batch.prompts), self.run.processes
-        drawn = batch.further(0, DRAWN * count * processes.count)
-        own, others, first = Conditioning.of(batch.text), Conditioning.of(drawn.text), count * processes.rank
-        both, chosen = Conditioning.cat([own, others]), []
-        for row, prompt in enumerate(batch.prompts):
-            places = range(DRAWN * (first + row), DRAWN * (first + row + 1))
-            chosen.append(next((count + n for n in places if drawn.prompts[n] != prompt), row))
-        return both[chosen]
+        """The other caption [B] of every row."""
+        return other_captions(batch, self.run.processes)
+
+
+class DualCaptions(PairedPreference[S]):
+    """The objective on curated pairs whose losers have another caption than the winners (DCPO).
+
+    The paper writes a caption for each image, and perturbs that of the loser; here the winner has the prompt of the
+    pair and the loser another training prompt.
+    """
+
+    def pairs(self, batch: Batch) -> LatentPairs:
+        """The pairs of the data, as the settings label them, with the losers' captions."""
+        return replace(super().pairs(batch), loser_text=other_captions(batch, self.run.processes))
+
+
+def other_captions(batch: Batch, processes: Processes) -> Conditioning:
+    """Another caption [B] for every row than its own, drawn for the rows of all processes alike; its own one where all
+    draws equal it.
+    """
+    if batch.further is None:
+        raise ValueError("this micro-batch has no further captions")
+    count = len(batch.prompts)
+    drawn = batch.further(0, DRAWN * count * processes.count)
+    own, others, first = Conditioning.of(batch.text), Conditioning.of(drawn.text), count * processes.rank
+    both, chosen = Conditioning.cat([own, others]), []
+    for row, prompt in enumerate(batch.prompts):
+        places = range(DRAWN * (first + row), DRAWN * (first + row + 1))
+        chosen.append(next((count + n for n in places if drawn.prompts[n] != prompt), row))
+    return both[chosen]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.finetune.batch import Batch, optimizer_step
-from stages.finetune.families.pair_settings import TruncatedSettings
+from stages.finetune.families.pair_variants import TruncatedSettings
 from stages.finetune.families.reference import Reference
 from stages.finetune.objective import Loss, Objective, Run
 from stages.models.conditioning import Conditioning

@@ -12,7 +12,7 @@ import torch
 
 from stages.finetune.batch import Batch
 from stages.finetune.families.pair_errors import Errors, Evaluate, Noisy, Outputs, PairErrors
-from stages.finetune.families.pair_settings import TwoNetworkSettings
+from stages.finetune.families.pair_variants import TwoNetworkSettings
 from stages.finetune.families.preference import PairedPreference
 from stages.finetune.objective import Loss
 from stages.models.conditioning import Conditioning

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.pair_settings import TwoNetworkSettings
-from stages.finetune.family import two_networks
+from stages.finetune.families.pair_variants import TwoNetworkSettings
+from stages.finetune.family_pairs import two_networks
 
 if TYPE_CHECKING:
     from stages.finetune.families.pair_errors import PairErrors

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.pair_settings import ExpertSettings
-from stages.finetune.family import ranked_experts
+from stages.finetune.families.pair_variants import ExpertSettings
+from stages.finetune.family_pairs import ranked_experts
 
 if TYPE_CHECKING:
     from stages.finetune.families.pair_errors import PairErrors

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.pair_settings import PerceptualSettings
-from stages.finetune.family import perceptual_preference
+from stages.finetune.families.pair_variants import PerceptualSettings
+from stages.finetune.family_pairs import perceptual_preference
 
 if TYPE_CHECKING:
     from stages.finetune.families.pair_errors import PairErrors

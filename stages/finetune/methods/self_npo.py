@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.pair_settings import TruncatedSettings
-from stages.finetune.family import truncated
+from stages.finetune.families.pair_variants import TruncatedSettings
+from stages.finetune.family_pairs import truncated
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,6 +13,7 @@ from stages.parity.preference import (
     adaptive,
     experts,
     formulas,
+    guided,
     inversion,
     kto,
     mapo,
@@ -40,6 +41,6 @@ def checks(reference: ParitySet) -> Iterator[Check]:
     """Every comparison with the items of the set that some module knows."""
     modules = (
         pairs, kto, mapo, negative, inversion, adaptive, experts, formulas, perceptual, selection, self_negative,
-        two_networks,
+        two_networks, guided,
     )  # fmt: skip
     yield from of_modules(modules, reference.networks, partial(Given, reference))

@@ -5,9 +5,6 @@ from __future__ import annotations
 REASONS = {
     "inpo.notes": "words, not numbers",
     "kto.sampling_weights": "images are drawn pair by pair here, the preferred one with probability `likes`",
-    "npo.merged": "weights are not merged here yet",
-    "npo.roll": "guidance by a further network is not a sampling strategy here yet",
-    "chats.roll": "guidance of two networks is compared with the numbers of sampling",
     "hps_v1.prefix": "words before a caption; no method here trains on changed captions yet",
     "softrepa": "trains tokens of the text, which no kind of trainable part has",
     "inversion_dpo": "not a method here: its loss is even in the difference from the reference, see docs/methods.md",

@@ -1,0 +1,144 @@
+"""Settings of the preference families that go beyond plain pairs, a section per family. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from stages.finetune.families.pair_settings import ImagePairSettings, PairSettings, ReferenceSettings, Share
+from stages.finetune.needs import Needs
+from stages.finetune.settings import FinetuneSettings, MethodSettings
+from stages.params import Settings as Section
+
+
+class ExpertAsReleased(Section):
+    """What the released code of Diffusion-DRO does; off. See docs/methods.md."""
+
+    one_grid: bool = Field(
+        default=False, description="the solver takes the noise levels of the first trajectory's grid for all of them"
+    )
+
+
+class ExpertSettings(ImagePairSettings):
+    """Expert images, which are captioned real images (`source`), against the policy's own trajectories."""
+
+    copy_every: int = Field(
+        default=1,
+        ge=1,
+        description="optimizer steps for which the network of the trajectories stays as it is; 1, as released: it is "
+        "the policy, whose error there is 0",
+    )
+    as_released: ExpertAsReleased = Field(default_factory=ExpertAsReleased)
+
+    def check(self, train: FinetuneSettings) -> None:
+        """States are made by a solver; timesteps are those of its grid."""
+        super().check(train)
+        for key, found, only in (
+            ("noising.kind", self.noising.kind, "forward"), ("timesteps.law", self.timesteps.law, "uniform"),
+        ):  # fmt: skip
+            if found != only:
+                raise ValueError(f"{key} {found}: states and timesteps are those of trajectories, expected {only}")
+
+
+class TruncatedSettings(MethodSettings):
+    """Truncated denoising of noised real images."""
+
+    reference: ReferenceSettings = Field(
+        default_factory=lambda: ReferenceSettings(kind="ema", decay=0.999),
+        description="the network that denoises: an average of the policy's weights, as released, or the base",
+    )
+    extrapolation: float = Field(
+        default=-1.0, description="w in p(prompt) + w (p(prompt) - p(no prompt)); released: -1, for SDXL -5"
+    )
+    levels: int = Field(default=25, ge=2, description="places of the grid over all timesteps")
+    steps: int = Field(default=5, ge=1, description="steps of the denoising")
+
+    @property
+    def needs(self) -> Needs:
+        """Captioned images; the base where it denoises; no reward."""
+        return Needs(data="images", reward="none", reference=self.reference.kind == "frozen")
+
+    def check(self, train: FinetuneSettings) -> None:
+        """There is a network that denoises."""
+        if self.reference.kind == "none":
+            raise ValueError("reference.kind none: expected ema, hard or frozen, which denoise the images")
+
+
+class TwoNetworkSettings(PairSettings):
+    """Two networks, one for each side of the pairs."""
+
+    saves: Literal["winner", "loser"] = Field(
+        default="winner",
+        description="which of the two networks the run saves; a run for each of the same seed trains the same two",
+    )
+    prompt_drop: Share = Field(
+        default=0.5, description="probability, per micro-batch, that the losers' network sees no prompt (zeros)"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """A second network beside the policy."""
+        return replace(super().needs, companion=True)
+
+    def check(self, train: FinetuneSettings) -> None:
+        """Both networks fit their side, so there is no loser's gradient to scale and no network to invert with."""
+        super().check(train)
+        if self.safeguard is not None:
+            raise ValueError("safeguard: each network fits its own side, expected null")
+        if self.noising.kind != "forward":
+            raise ValueError("noising.kind inversion: there are two networks to invert with, expected forward")
+        if self.reference.kind in ("ema", "hard"):
+            raise ValueError(f"reference.kind {self.reference.kind}: there are two networks, expected frozen or none")
+
+
+class AnchoredSettings(PairSettings):
+    """A penalty beside the reference that keeps the policy near the base."""
+
+    anchor_weight: float = Field(
+        default=0.1, ge=0, description="weight of the mean squared difference of predictions from the base's; ours"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """The base, whatever the reference is."""
+        return replace(super().needs, reference=True)
+
+
+class FeatureSpace(Section):
+    """Where errors are measured: features of states that follow from a prediction."""
+
+    features: Literal["middle", "down", "all"] = Field(
+        default="middle",
+        description="of a UNet: after its middle block, after its way down, or after every block up to the middle one",
+    )
+    pooled: bool = Field(default=False, description="means over height and width of the features")
+    state: Literal["previous", "uniform"] = Field(
+        default="previous",
+        description="the state one timestep down, or the predicted clean latents and noise at a timestep drawn anew",
+    )
+    network: Literal["base", "policy"] = Field(
+        default="base", description="whose features: the frozen base's, or the policy's, as they are in the step"
+    )
+
+
+class PerceptualSettings(PairSettings):
+    """Pairs whose errors are measured in a feature space."""
+
+    space: FeatureSpace = Field(default_factory=FeatureSpace, description="where errors are measured")
+    plain_weight: float = Field(
+        default=0.0, ge=0, description="weight of the plain error of the prediction, added to that of features"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """The base for its features too."""
+        own = super().needs
+        return replace(own, reference=own.reference or self.space.network == "base")
+
+    def check(self, train: FinetuneSettings) -> None:
+        """The safeguard knows one kind of error."""
+        super().check(train)
+        if self.safeguard is not None and self.plain_weight:
+            raise ValueError("safeguard does not go with plain_weight, expected errors of features alone")
