@@ -22,7 +22,12 @@ from stages.study import load
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "preference.md").read_text()
-STARTS_FROM = {"frozen": "the base", "hard": "an earlier policy", "none": "none"}
+STARTS_FROM = {
+    "frozen": "the base",
+    "hard": "an earlier policy",
+    "ema": "an average of the policy",
+    "none": "none",
+}
 
 
 def block(language: str, start: str = "") -> str:
