@@ -182,6 +182,7 @@ def test_the_network_of_the_trajectories_is_renewed(every: int, apart: float) ->
     """In the second step the policy's error on its own states is 0 only where it made them itself."""
     values = {"copy_every": every, "margin": 10.0}
     made = tiny_methods.trainer("diffusion_dro", values, TRAIN)
+    found = {}
     for number in range(2):
         found = made.step(tiny_methods.batches(tiny_methods.settings("diffusion_dro", values), number, TRAIN))
     objective: Any = made.objective
@@ -290,7 +291,7 @@ def test_the_loser_has_another_caption_and_the_winner_its_own() -> None:
 def test_with_one_caption_for_all_it_is_diffusion_dpo() -> None:
     def step(kind: str) -> float:
         made = tiny_methods.trainer(kind, {}, TRAIN)
-        own = tiny_methods.settings(kind, {})
+        own, found = tiny_methods.settings(kind, {}), {}
         for number in range(2):
             found = made.step([alike(batch) for batch in tiny_methods.batches(own, number, TRAIN)])
         return found["loss"]
