@@ -58,9 +58,16 @@ class TrainingContext:
         return cls(paths, model, encodings, rewards)
 
     def policy(self, plan: TrainingPlan) -> Policy:
-        """The policy of a plan before its first step: equal to the base."""
+        """The policy of a plan before its first step: equal to the base, or to the distilled model it starts as."""
         train, lora = plan.train, plan.train.lora
-        return make_policy(self.model.unet, train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
+        return make_policy(self.start(plan), train.trainable, plan.seed, lora.rank, lora.alpha, lora.targets)
+
+    def start(self, plan: TrainingPlan) -> nn.Module:
+        """The frozen network that policy and reference start as."""
+        needs = plan.method_settings.needs
+        if needs.starts_as_student and needs.student is not None:
+            return self.student(plan, needs.student).network
+        return self.model.unet
 
     def trainer(self, plan: TrainingPlan, policy: Policy, processes: Processes = ALONE) -> Trainer:
         """The trainer of a plan before its first step; raises InputError where something that its method needs is not
@@ -84,8 +91,8 @@ class TrainingContext:
             guidance=train.guidance,
             sampler=train.sampler,
             extra_step=train.as_released.extra_step,
-            reference=Denoiser(self.model.unet, process, quick=train.compile) if needs.reference else None,
-            student=self.student(plan, needs.student) if needs.student is not None else None,
+            reference=Denoiser(self.start(plan), process, quick=train.compile) if needs.reference else None,
+            student=self.student(plan, needs.student) if needs.student and not needs.starts_as_student else None,
             companion=Denoiser(self.companion(plan), process, quick=train.compile) if needs.companion else None,
         )
 

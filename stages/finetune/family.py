@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from stages.finetune.families.distilled_settings import DistilledSettings
 from stages.finetune.families.pair_settings import (
     AdaptiveSettings,
     ImagePairSettings,
@@ -45,6 +46,7 @@ M = TypeVar("M", bound=MethodSettings)
 A = TypeVar("A", bound=AdvantageSettings)
 C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
+L = TypeVar("L", bound=DistilledSettings)
 S = TypeVar("S", bound=CandidateSettings)
 R = TypeVar("R", bound=RankedSettings)
 P = TypeVar("P", bound=PairSettings)
@@ -210,6 +212,17 @@ def paired_rollouts(settings: type[C], loss: Callable[[StepPairs, C], Loss]) -> 
         from stages.finetune.families.step_preference import PairedRollouts
 
         return PairedRollouts(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def distilled_rollouts(settings: type[L], loss: Callable[[StepPairs, L], Loss]) -> Method[L]:
+    """As `paired_rollouts`, on a distilled model in few steps."""
+
+    def objective(own: L, run: Run) -> Objective:
+        from stages.finetune.families.distilled import DistilledPairs
+
+        return DistilledPairs(own, run, loss)
 
     return Method(settings, objective)
 

@@ -19,7 +19,8 @@ class Needs:
 
     `features`, `texts`: the reward must have features of images, of texts. `reference`: the frozen base is evaluated.
     `ties`: pairs without a preference (label 1/2) are learnt from, otherwise they are left out. `student`: entry of
-    `prepare.train.consistency` whose distilled network is evaluated. `companion`: a second network, equal to the base
+    `prepare.train.consistency` whose distilled network is evaluated. `starts_as_student`: policy
+    and reference start as that network and not as the base. `companion`: a second network, equal to the base
     at the start too, is trained beside the policy and not saved. `group`: images of one prompt that stand side by
     side in a batch. `several_processes`: whether training can be shared out among processes.
     """
@@ -31,6 +32,7 @@ class Needs:
     reference: bool = False
     ties: bool = False
     student: str | None = None
+    starts_as_student: bool = False
     companion: bool = False
     group: int = 1
     several_processes: bool = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 REASONS = {
     "_": "words, not numbers",
-    "pso": "not a method here: sampling of distilled models in a few steps is not here",
     "spm": "the time-conditioned scorer is not here: a step is scored by the training reward",
     "lrm": "the reward model on latents is not here",
     "lpo": "not a method here",
