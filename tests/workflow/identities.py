@@ -58,6 +58,8 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
         study["runs"][f"{kind}-s0"] = {"method": kind, "seed": 0}
     if "online" in study["methods"]:
         study["methods"]["online"]["inner"] = {"kind": "gradient"}
+    if "pso" in study["methods"]:  # its policy starts as a distilled model, which is saved whole
+        study["methods"]["pso"]["train"] = {"trainable": "full"}
     study["measure"]["features"]["proxy"] = "embedding"
     study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
     if "diffusion_dpo" in study["methods"]:
