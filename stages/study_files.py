@@ -13,6 +13,7 @@ from stages.checkpoints import fit
 from stages.errors import InputError
 from stages.places import missing
 from stages.prepare import source
+from stages.report import earlier_page
 
 if TYPE_CHECKING:
     from stages.study import Study
@@ -31,6 +32,10 @@ def check(study: Study, where: str) -> None:
     _check_models(study, where)
     if study.report.votes is not None:
         _check_votes(study.report.votes, f"{where}report.votes")
+    if study.report.against is not None:
+        spot = f"{where}report.against"
+        _check_outside(study.report.against, study.study.name, spot)
+        earlier_page.read(Path(study.report.against), study.study.name, spot)
     for place in study.curate.paths():
         _check_outside(place, study.study.name, f"{where}curate")
         if fault := missing(place, "file or folder", pattern=True):

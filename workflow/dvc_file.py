@@ -1,8 +1,8 @@
 """`dvc.yaml` from the table of jobs: `python -m workflow.dvc_file` writes it anew (`make dvc-file`).
 
 Jobs of the study stand in it as templates that DVC fills from params.yaml, so editing the study leaves it as it is,
-except that runs are named in it where some of them are checkpoints. Its first stage checks the study and writes the
-stamps that all others depend on; it also sees whether this file is stale.
+except that runs are named in it where some of them are checkpoints, and the earlier report where there is one. Its
+first stage checks the study and writes the stamps that all others depend on; it also sees whether this file is stale.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ class Runs:
 
 
 def content(
-    crosses: bool = False, report: Sequence[str] | None = None, needs: Collection[str] = (), runs: Runs | None = None
-) -> str:
+    crosses: bool = False, report: Sequence[str] | None = None, needs: Collection[str] = (), runs: Runs | None = None,
+    earlier: str = "",
+) -> str:  # fmt: skip
     """The text of dvc.yaml; `crosses` where jobs of a run read what other runs have trained, `report` what the report
     consists of: by default that of a study without figures of its own. `needs` is that of `Layout.needs`; `runs` are
-    named in a study with checkpoints.
+    named in a study with checkpoints, and `earlier` is the page that the report is compared with, if any.
     """
     files = figure.outputs() if report is None else report
     stages: dict[str, Any] = {"plan": _plan()}
@@ -64,6 +65,7 @@ def content(
         if _chooses(stage) and "chosen" not in stages:
             stages["chosen"] = _chosen(crosses, "students" in needs)
         stages |= dict(_stages(_without_unneeded(stage, needs), files, runs or Runs()))
+    stages["report"]["deps"] += [_literal(earlier)] if earlier else []
     body = yaml.dump({"stages": stages}, Dumper=_Dumper, sort_keys=False, width=118)
     return f"{HEAD}{body}\n{PLOTS.read_text(encoding='utf-8')}"
 
@@ -71,7 +73,7 @@ def content(
 def of(layout: Layout) -> str:
     """The text of dvc.yaml for a study."""
     runs = Runs(layout.trained_runs, layout.checkpoints) if layout.checkpoints else None
-    return content(layout.crosses, layout.report_files, layout.needs, runs)
+    return content(layout.crosses, layout.report_files, layout.needs, runs, layout.earlier_report)
 
 
 def _plan() -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _stages(stage: Stage, report: Sequence[str], runs: Runs) -> Iterator[tuple[s
         if runs.checkpoints:
             job = _job(stage, "${key}", report)
             job["deps"].append("${item}")
-            places = {name: place.replace("${", "\\${") for name, place in runs.checkpoints.items()}
+            places = {name: _literal(place) for name, place in runs.checkpoints.items()}
             yield stage.name, {"foreach": places, "do": job}
     elif stage.entries == "trained" and runs.checkpoints:
         if runs.trained:
@@ -124,6 +126,11 @@ def _stages(stage: Stage, report: Sequence[str], runs: Runs) -> Iterator[tuple[s
         yield stage.name, _job(stage, "", report)
     if stage.base:
         yield f"{stage.name}_base", _job(stage, "base", report)
+
+
+def _literal(place: str) -> str:
+    """A path in which DVC fills in nothing."""
+    return place.replace("${", "\\${")
 
 
 def _job(stage: Stage, name: str, report: Sequence[str]) -> dict[str, Any]:

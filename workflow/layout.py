@@ -19,7 +19,7 @@ from stages.errors import InputError
 from stages.finetune.resolve import method
 from stages.params import read_study
 from stages.prepare.import_settings import ImportSettings
-from stages.report import figure
+from stages.report import earlier_page, figure
 from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import Target
 from stages.select.settings import read, rewards
@@ -165,7 +165,13 @@ class Layout:
     @cached_property
     def report_files(self) -> tuple[str, ...]:
         """What the report consists of: its page, numbers and tables, and the files of every figure of the study."""
-        return figure.outputs(self._figures)
+        return figure.outputs(self._figures, bool(self.earlier_report))
+
+    @property
+    def earlier_report(self) -> str:
+        """The page of the earlier report that this study's is compared with; empty where there is none."""
+        folder = (self.study.get("report") or {}).get("against")
+        return str(Path(str(folder)) / earlier_page.PAGE) if folder else ""
 
     @cached_property
     def report_captions(self) -> dict[str, str]:
@@ -207,6 +213,7 @@ class Layout:
         elif stage == "report":
             votes = self.study["report"].get("votes")
             paths = [str(votes)] if votes else []
+            paths += [self.earlier_report] if self.earlier_report else []
         else:
             paths = []
         return sorted({str(file) for path in paths for file in _files(path)})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Command line of the stage."""
-    from stages.report import earlier
+    from stages.report import earlier_page
     from stages.report.data import Folders
 
     parser = argparse.ArgumentParser(prog="python -m stages.report", description=__doc__)
@@ -35,21 +35,22 @@ def main() -> None:
     parser.add_argument(
         "--against",
         type=Path,
-        help="folder of an earlier report of this study, whose numbers this one is compared with",
+        help="folder of an earlier report of this study, in place of report.against of the study file",
     )
     parser.add_argument("--out", type=Path, required=True, help="written: index.html, metrics.json, figures, tables")
     args = parser.parse_args()
     study = settings.read(args.params)
+    named = study.report.against if args.against is None else args.against
+    against = None if named is None else Path(named)
     folders = Folders(
         data=args.data, scores=args.scores, runs=args.runs, samples=args.samples, measures=args.measures, out=args.out,
-        predictors=args.predictors, decided=args.decided, params=args.params, against=args.against,
+        predictors=args.predictors, decided=args.decided, params=args.params, against=against,
     )  # fmt: skip
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
     inputs += [args.decided] if args.decided else []
-    inputs += [args.against / earlier.PAGE] if args.against else []
-    outputs = [folders.out / name for name in figure.outputs(study.report.figures)]
-    outputs += [folders.out / earlier.TABLE] if args.against else []
+    inputs += [against / earlier_page.PAGE] if against else []
+    outputs = [folders.out / name for name in figure.outputs(study.report.figures, against is not None)]
     with lineage.job(params=args.params, stage="report", inputs=inputs, outputs=outputs) as job:
         write_report(study, folders, job)
         for path in outputs:
@@ -68,7 +69,11 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     drawn = [one.draw(found) for one in figures]
     numbers = files.headline(found)
     origin = provenance.read(found, folders)
-    before = earlier.read(folders.against, study.study.name, origin) if folders.against else None
+    before = (
+        None
+        if folders.against is None
+        else earlier.read(folders.against, study.study.name, origin, _named(folders, study))
+    )
     block = interactive.block(found, origin, before)
 
     out = folders.out
@@ -81,11 +86,17 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     files.write_csv(out / "differences.csv", files.differences(found.findings))
     files.write_csv(out / "judges.csv", judges.rows(found))
     if before:
-        files.write_csv(out / earlier.TABLE, earlier.rows(found, before))
+        files.write_csv(out / figure.EARLIER_TABLE, earlier.rows(found, before))
     job.metrics(_flat(numbers))
     jobs = timeline(Path(job.record.folder), leave_out=job.record.title)
     page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block,
                earlier.since(found, before) if before else None)  # fmt: skip
+
+
+def _named(folders: Folders, study: ReportStudy) -> str:
+    """Where the earlier report was named: in the study file, or on the command line."""
+    of_study = study.report.against is not None and folders.against == Path(study.report.against)
+    return f"{folders.params}: report.against" if of_study else "--against"
 
 
 def _flat(numbers: dict[str, Any], prefix: str = "") -> dict[str, float]:

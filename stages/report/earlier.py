@@ -1,25 +1,22 @@
-"""The numbers of this report beside those of an earlier one of the same study (`--against REPORT`)."""
+"""The numbers of this report beside those of an earlier one of the same study (`report.against`, or `--against`)."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.errors import InputError
-from stages.report import style
+from stages.report import earlier_page, style
 from stages.report.compare.sameness import differences
 from stages.report.data import ReportData
 from stages.report.findings import Finding
 from stages.report.provenance import Provenance
 from stages.report.table import Cell, Table
 
-PAGE, TABLE = "index.html", "against.csv"
-BLOCK = re.compile(r'<script type="application/json" id="x-data">(.*?)</script>', re.S)
 FIRST = 25
 """Changes that stand open on the page; the others can be unfolded."""
 SAME = 1e-9
@@ -67,39 +64,25 @@ class Since:
     rest: Table
 
 
-def read(folder: Path, study: str, origin: Provenance) -> Earlier:
-    """The earlier report in `folder`; raises InputError where it is none, of another study, or of another evaluation,
-    and says which setting differs.
+def read(folder: Path, study: str, origin: Provenance, named: str = "--against") -> Earlier:
+    """The earlier report in `folder`; raises InputError that starts with `named` where it is none, of another study, or
+    of another evaluation, and says which setting differs.
     """
-    block = _block(folder / PAGE)
-    if block["study"] != study:
-        raise InputError(f"--against {folder}: a report of the study {block['study']!r}, expected one of {study!r}")
-    _require_same_evaluation(folder, block["provenance"], origin)
+    block = earlier_page.read(folder, study, named)
+    _require_same_evaluation(f"{named}: {folder}", block["provenance"], origin)
     key, mean = (block["columns"].index(name) for name in ("key", "mean"))
     return Earlier(str(folder), {row[key]: row[mean] for row in block["findings"] if row[mean] is not None})
 
 
-def _block(path: Path) -> dict[str, Any]:
-    try:
-        found = BLOCK.search(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; --against expects the folder of an earlier report") from None
-    if found is None:
-        raise InputError(f"{path}: no page of a study with its numbers in it; --against expects an earlier report")
-    return json.loads(found[1])
-
-
-def _require_same_evaluation(folder: Path, theirs: Mapping[str, Any], ours: Provenance) -> None:
+def _require_same_evaluation(where: str, theirs: Mapping[str, Any], ours: Provenance) -> None:
     before, now = dict(theirs["facts"])["evaluation id"], dict(ours.facts)["evaluation id"]
     if before == now:
         return
     if "specification" not in theirs:
-        raise InputError(f"--against {folder}: evaluation {before}, here {now}; expected a report of the same one")
+        raise InputError(f"{where}: evaluation {before}, here {now}; expected a report of the same one")
     there = json.loads(json.dumps(theirs["specification"]))
     name, mine, other = next(differences(json.loads(json.dumps(ours.specification)), there))
-    raise InputError(
-        f"--against {folder}: {name} is {other} there, but {mine} here; expected a report of the same evaluation"
-    )
+    raise InputError(f"{where}: {name} is {other} there, but {mine} here; expected a report of the same evaluation")
 
 
 def changes(data: ReportData, earlier: Earlier) -> list[Change]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PAGE_FILES = ("index.html", "metrics.json")
 TABLE_FILES = ("summary.csv", "differences.csv", "judges.csv")
+EARLIER_TABLE = "against.csv"
+"""Written where a report is compared with an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def figures(named: Iterable[str]) -> list[Figure]:
     """
     found = {kind: load(kind) for kind in (*plugins.every("stages.report.figures"), *named)}
     chosen = [figure for kind, figure in found.items() if kind in set(named) or figure.about.standard]
-    owners: dict[str, str] = dict.fromkeys((*PAGE_FILES, *TABLE_FILES), "the page")
+    owners: dict[str, str] = dict.fromkeys((*PAGE_FILES, *TABLE_FILES, EARLIER_TABLE), "the page")
     for figure in chosen:
         for file in figure.files:
             if file in owners:
@@ -93,12 +95,14 @@ def figures(named: Iterable[str]) -> list[Figure]:
     return sorted(chosen, key=lambda figure: (figure.about.place, figure.kind))
 
 
-def outputs(named: Iterable[str] = ()) -> tuple[str, ...]:
-    """Everything that the report of a study with these `report.figures` writes, below its folder. Torch-free."""
+def outputs(named: Iterable[str] = (), earlier: bool = False) -> tuple[str, ...]:
+    """Everything that the report of a study with these `report.figures` writes, below its folder; `earlier` where it is
+    compared with an earlier one. Torch-free.
+    """
     chosen = figures(named)
     pictures = [file for figure in chosen for file in figure.about.files]
     tables = [figure.about.table for figure in chosen if figure.about.table]
-    return (*PAGE_FILES, *pictures, *TABLE_FILES, *tables)
+    return (*PAGE_FILES, *pictures, *TABLE_FILES, *([EARLIER_TABLE] if earlier else ()), *tables)
 
 
 def _always(data: ReportData) -> bool:

@@ -104,6 +104,11 @@ class ReportSettings(Settings):
     votes: str | None = Field(
         None, min_length=1, description="what `python -m stages.votes analyse` wrote, in folder votes; null: none"
     )
+    against: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of an earlier report of this study, whose numbers this one is compared with; null: none",
+    )
     bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples")
     resample: Literal["prompts", "prompts_and_seeds"] = Field(
         "prompts", description="what the resamples of the claims draw anew; a single training seed is always kept"

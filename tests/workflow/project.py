@@ -252,7 +252,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "measure samples": {"measures": [], "summary": []},
         "measure judge": {"judged": []},
         "measure join": {"measures": [], "summary": []},
-        "report": {"out": list(figure.outputs())},
+        "report": {"out": list(figure.outputs(earlier=True))},
     }
 
 

@@ -48,7 +48,7 @@ NO_OTHER = {
     "*.kind": "another kind is another entry",
     "runs.*": "a run is called after its method and seed",
     "study.name": "another name is another folder, in which nothing is built",
-    "curate.versions": "is a file", "report.votes": "is a file",
+    "curate.versions": "is a file", "report.votes": "is a file", "report.against": "is a folder",
     "prepare.import.*": "swept for one model, the files of others are not here",
     "prepare.train.base": "the study has its base from outside",
     "prepare.train.*source": "the one source has no name of its own",

@@ -15,7 +15,7 @@ from report_fixture import arguments, folders, write_study
 from stages.errors import InputError
 from stages.report import __main__ as report
 from stages.report import data as reading
-from stages.report import earlier, interactive, page, provenance, settings
+from stages.report import earlier, earlier_page, figure, interactive, page, provenance, settings
 from stages.report.data import ReportData
 from stages.report.provenance import Provenance
 from stages.report.screenshots import chromium
@@ -59,7 +59,7 @@ def numbers(block: dict[str, Any]) -> None:
 def rewrite(source: Path, target: Path, change: Any) -> None:
     """The page in `source` with its block changed, in `target`."""
     text = (source / "index.html").read_text()
-    held = earlier.BLOCK.search(text)
+    held = earlier_page.BLOCK.search(text)
     assert held
     block = json.loads(held[1])
     change(block)
@@ -92,7 +92,7 @@ def test_the_page_shows_the_change_and_the_dialog_knows_it(
     report.main()
     text = (tmp_path / "report/index.html").read_text()
     assert '<section id="earlier">' in text
-    with open(tmp_path / "report" / earlier.TABLE, newline="") as file:
+    with open(tmp_path / "report" / figure.EARLIER_TABLE, newline="") as file:
         assert next(csv.DictReader(file))["difference"] == "0.125"
     if chromium() is None:
         return
@@ -137,7 +137,7 @@ def test_what_is_no_report_of_this_study_is_refused(
     origin = found[1]
     with pytest.raises(InputError, match="a report of the study 'madeup', expected one of 'other'"):
         earlier.read(before, "other", origin)
-    with pytest.raises(InputError, match="No such file or directory; --against expects the folder"):
+    with pytest.raises(InputError, match="No such file or directory; expected the folder of an earlier report"):
         earlier.read(tmp_path, "madeup", origin)
     shutil.copy(__file__, tmp_path / "index.html")
     with pytest.raises(InputError, match="no page of a study with its numbers in it"):
