@@ -101,6 +101,18 @@ def levels(images: Tensor) -> np.ndarray:
     return (images.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
+def thumbnails(images: Tensor, side: int) -> list[bytes]:
+    """PNG bytes of each image of a tensor [B, 3, H, W] in [0, 1], made smaller where its longer side has more than
+    `side` pixels.
+    """
+    found = []
+    for array in levels(images):
+        small = Image.fromarray(array)
+        small.thumbnail((side, side), Image.Resampling.LANCZOS)
+        found.append(encode(np.asarray(small)))
+    return found
+
+
 def png(images: Tensor) -> list[bytes]:
     """PNG bytes of each image of a tensor [B, 3, H, W] in [0, 1], rounded to 8 bits."""
     return [encode(array) for array in levels(images)]

@@ -71,6 +71,9 @@ TRAIN_LOG = _schema("train_log", 1, step=INT, term=STRING, value=FLOAT)
 among them that carried gradient.
 """
 
+PROBES = _schema("probes", 1, step=INT, prompt=STRING, sample=INT, image=pa.binary())
+"""One small picture of an image of the probe a row (PNG): optimizer step, training prompt, number within the prompt."""
+
 SAMPLES = _schema(
     "samples", 2, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, nfe_backward=INT, queries=INT,

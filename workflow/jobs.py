@@ -14,7 +14,7 @@ from typing import Any
 from workflow.stage import Chosen, Folder, Needed, Place, Report, Resources, Scores, Stage
 
 VAE = ("config.json", "diffusion_pytorch_model.safetensors")
-LOG = "train_log.parquet"
+LOG, PROBES = "train_log.parquet", "probes.parquet"
 MODEL_FILES: dict[str, tuple[str, ...]] = {
     "vae": (*VAE, LOG),
     "base": (
@@ -147,7 +147,10 @@ FINETUNE = Stage(
     "finetune", "finetune", "One run: a method with a training seed",
     reads={"base": BASE, "reward": "models/{reward}.json", "heldout": "models/{heldout}.json"}
     | ENCODINGS | {"predictors": Folder("encodings"), "auto": Needed(AUTO, "start"), "oracle": ORACLE},
-    writes={"weights": "runs/{name}/policy.safetensors", "log": f"runs/{{name}}/{LOG}"},
+    writes={
+        "weights": "runs/{name}/policy.safetensors", "log": f"runs/{{name}}/{LOG}",
+        "probes": f"runs/{{name}}/{PROBES}",
+    },
     each="runs", entries="trained", flag="run",
     keys=("study.seed", "study.reward", "study.heldout", "methods.{method}", "runs.{name}"),
     priority=60, resources=_asks(4000, 720, 1),

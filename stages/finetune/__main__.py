@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--oracle", type=Path, help="model record of the oracle that probes ask, where they ask one")
     parser.add_argument("--weights", type=Path, required=True, help="written: the trained part of the policy")
     parser.add_argument("--log", type=Path, required=True, help="written: train_log.parquet")
+    parser.add_argument("--probes", type=Path, help="written where it is named: small pictures of what was probed")
     args = parser.parse_args()
     plan = training_plan(args.params, args.run, found=None if args.auto is None else Resolved.read(args.auto))
     if plan.method_settings.auto:
@@ -38,6 +39,7 @@ def main() -> None:
         predictors=args.predictors, auto=args.auto, oracle=args.oracle,
     )  # fmt: skip
     inputs, outputs = paths.inputs(plan.method_settings.needs), [args.weights, args.log]
+    outputs += [args.probes] if args.probes else []
     processes.spread("stages.finetune", sys.argv[1:])
 
     with lineage.job(params=args.params, stage="finetune", name=args.run, inputs=inputs, outputs=outputs) as job:
@@ -49,7 +51,7 @@ def main() -> None:
             processes.joined() as several,
             resume.keep(args.params, "finetune", args.run, args.weights, plan.identity(), inputs, several) as state,
         ):
-            finetune(plan, paths, args.weights, args.log, job, state, several)
+            finetune(plan, paths, args.weights, args.log, job, state, several, args.probes)
         job.model(args.run, args.weights, data=[args.tensors, args.index])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stages import pictures
 from stages.finetune.reward import Decode, RewardFunction
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser
@@ -19,6 +20,17 @@ from stages.models.sampler import Sampler, finish
 from stages.models.similarity import pairwise_diversity
 from stages.rewards.base import Oracle
 from stages.sight import take
+
+SIDE = 64
+"""Longer side in pixels, at most, of the pictures that a run keeps of its probe; ours, that of the page by default."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe saw: terms of the log, and its images made small, PNG bytes as uint8 [bytes] each."""
+
+    terms: dict[str, float]
+    pictures: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,9 +47,11 @@ class Probe:
     embed: Callable[[Tensor], Tensor]
     oracle: Oracle | None = None
 
-    def measure(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> dict[str, float]:
-        """`probe_<reward>`: mean reward; `probe_diversity`: mean over prompts of 1 - cosine between images of one
-        prompt; with an oracle `probe_attribute_diversity`, the mean over prompts of what it sees.
+    def measure(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> Probed:
+        """Pictures in the order of the prompts, and terms.
+
+        `probe_<reward>`: mean reward; `probe_diversity`: mean over prompts of 1 - cosine between images of one prompt;
+        with an oracle `probe_attribute_diversity`, the mean over prompts of what it sees.
         """
         images = self.images(policy, grid, decode, sampler)
         scores, diversity = self.judge(images)
@@ -45,7 +59,17 @@ class Probe:
         terms["probe_diversity"] = float(diversity.mean())
         if self.oracle is not None:
             terms["probe_attribute_diversity"] = float(self.attributes(self.oracle, images).mean())
-        return terms
+        small = pictures.thumbnails(images, SIDE)
+        return Probed(terms, [torch.frombuffer(bytearray(one), dtype=torch.uint8) for one in small])
+
+    def rows(self, seen: Iterable[tuple[int, Sequence[Tensor]]]) -> list[dict[str, object]]:
+        """Rows of `tables.PROBES` for the pictures of every (step, pictures)."""
+        return [
+            {"step": step, "prompt": self.prompts[place], "sample": place % self.samples,
+             "image": picture.numpy().tobytes()}
+            for step, shown in seen
+            for place, picture in enumerate(shown)
+        ]  # fmt: skip
 
     @torch.no_grad()
     def images(self, policy: Denoiser, grid: Grid, decode: Decode, sampler: Sampler) -> Tensor:

@@ -24,9 +24,10 @@ LOG_EVERY = 10  # optimizer steps between two points of the tracked curves; the 
 
 def finetune(
     plan: TrainingPlan, paths: Paths, weights: Path, log: Path, job: Job, state: State | None = None,
-    processes: Processes = ALONE,
+    processes: Processes = ALONE, probes: Path | None = None,
 ) -> None:  # fmt: skip
-    """Train the policy of `plan` and write `weights` (the trained part only), then `log`.
+    """Train the policy of `plan` and write `weights` (the trained part only), then `log`, then the pictures of its
+    `probes`, where they are asked for.
 
     Goes on from `state` where it holds a run. Of several `processes` the first one probes and writes. Raises InputError
     for a step that has no finite loss, unless skipped, and for a batch that cannot be shared out evenly.
@@ -50,6 +51,8 @@ def finetune(
         every = [*((0, term, value) for term, value in taken(plan).items()), *checkpoint.rows]
         rows: list[dict[str, object]] = [{"step": n, "term": term, "value": value} for n, term, value in every]
         tables.write(log, tables.table(tables.TRAIN_LOG, rows), tables.TRAIN_LOG)
+        if probes is not None:
+            tables.write(probes, tables.table(tables.PROBES, probe.rows(checkpoint.pictures)), tables.PROBES)
     processes.wait()
 
 

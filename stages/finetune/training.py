@@ -18,6 +18,7 @@ from stages.finetune.cost import Cost
 from stages.finetune.nonfinite import IN_A_ROW, NonFinite, require_finite
 from stages.finetune.objective import Objective, Run
 from stages.finetune.precision import autocast
+from stages.finetune.probe import Probed
 from stages.finetune.settings import FinetuneSettings
 from stages.resume import State
 from stages.runtime import progress
@@ -30,7 +31,7 @@ LOSS_SCALER = 65536.0  # start value of torch's GradScaler
 
 
 def train(
-    trainer: Trainer, checkpoint: Checkpoint, batches: Callable[[int], list[Batch]], probe: Callable[[], Terms],
+    trainer: Trainer, checkpoint: Checkpoint, batches: Callable[[int], list[Batch]], probe: Callable[[], Probed],
     track: Callable[[int, Terms], None],
 ) -> None:  # fmt: skip
     """Take every step that is left, from the checkpoint on.
@@ -45,16 +46,18 @@ def train(
     left = range(checkpoint.step, settings.steps + 1)
     for step in progress(left, len(left), checkpoint.name):
         terms: Terms = {}
+        pictures: list[Tensor] = []
         # once in a while, before the first and after the last step: how good are images now?
         if first and (step % settings.probe.every == 0 or step == settings.steps):
-            terms |= probe()
+            seen = probe()
+            terms, pictures = terms | seen.terms, seen.pictures
         # a single optimizer step, and what it cost
         if step < settings.steps:
             before = trainer.spent()
             terms |= checkpoint.take(batches(step))
             terms |= trainer.costs(before)
         track(step, terms)
-        checkpoint.end_step(terms)
+        checkpoint.end_step(terms, pictures)
     checkpoint.require_finite()
 
 
@@ -62,8 +65,9 @@ def train(
 class Checkpoint:
     """How far a run has come, and how it goes on after an interruption and after a step that is not finite.
 
-    The step to take next, the rows (step, term, value) of the log so far, and how many steps were just skipped:
-    together with the trainer's own state that is everything, since batches are functions of the step.
+    The step to take next, the rows (step, term, value) of the log and the pictures (step, PNG bytes of each) of the
+    probes so far, and how many steps were just skipped: together with the trainer's own state that is everything, since
+    batches are functions of the step.
     """
 
     trainer: Trainer
@@ -71,6 +75,7 @@ class Checkpoint:
     name: str = ""
     step: int = 0
     rows: list[tuple[int, str, float]] = field(default_factory=list)
+    pictures: list[tuple[int, list[Tensor]]] = field(default_factory=list)
     skipped: int = 0
 
     def resume(self) -> Iterator[tuple[int, Terms]]:
@@ -80,6 +85,7 @@ class Checkpoint:
             return
         self.step, self.skipped = saved["step"], saved["skipped"]
         self.rows = [tuple(row) for row in saved["rows"]]
+        self.pictures = [(step, list(shown)) for step, shown in saved["pictures"]]
         self.trainer.load_state_dict(saved["trainer"])
         torch.set_rng_state(saved["random"])
         if saved["random_cuda"]:
@@ -107,9 +113,10 @@ class Checkpoint:
         self.skipped = 0
         return terms
 
-    def end_step(self, terms: Mapping[str, float]) -> None:
+    def end_step(self, terms: Mapping[str, float], pictures: Sequence[Tensor] = ()) -> None:
         """Log a step and save when it is time to; raises Stopped when the job was told to stop."""
         self.rows += [(self.step, name, float(value)) for name, value in terms.items()]
+        self.pictures += [(self.step, list(pictures))] if pictures else []
         self.step += 1
         self.state.offer(CHECKPOINT, self._content)
 
@@ -126,6 +133,7 @@ class Checkpoint:
             "step": self.step,
             "skipped": self.skipped,
             "rows": self.rows,
+            "pictures": self.pictures,
             "trainer": {**self.trainer.state_dict(), **(before or {})},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -60,7 +60,7 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read and draw everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import data, earlier, files, interactive, judges, page, provenance
+    from stages.report import data, earlier, files, interactive, judges, page, probe_sheets, provenance
     from stages.report.timeline import timeline
 
     found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
@@ -74,7 +74,8 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
         if folders.against is None
         else earlier.read(folders.against, study.study.name, origin, _named(folders, study))
     )
-    block = interactive.block(found, origin, before)
+    probed = probe_sheets.sheets(study, folders.runs)
+    block = interactive.block(found, origin, before, probed)
 
     out = folders.out
     for one, picture in zip(figures, drawn, strict=True):
@@ -90,7 +91,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     job.metrics(_flat(numbers))
     jobs = timeline(Path(job.record.folder), leave_out=job.record.title)
     page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block,
-               earlier.since(found, before) if before else None)  # fmt: skip
+               earlier.since(found, before) if before else None, probed)  # fmt: skip
 
 
 def _named(folders: Folders, study: ReportStudy) -> str:

@@ -85,7 +85,8 @@ def frontier() -> dict[str, Any]:
 
 def tape() -> dict[str, Any]:
     """The probe of a run over optimizer steps, one panel per term, and a line across all of them at the peak of the
-    held-out reward. The page fills in `shots` and `peak`, and the size of a panel.
+    held-out reward, and at the step `at` whose pictures are shown. The page fills in `shots`, `peak` and `at`, and the
+    size of a panel, and reads the step under the pointer from the data set `near_store`.
     """
     step = {"field": "step", "type": "quantitative", "axis": {"title": "optimizer step"}}
     value = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "axis": {"title": ""}}
@@ -98,14 +99,26 @@ def tape() -> dict[str, Any]:
             "layer": [
                 {
                     "data": {"name": "peak"},
-                    "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5, "color": "#b3261e"},
+                    "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.5, "opacity": 1,
+                             "color": "#b3261e"},
                     "encoding": {"x": step},
                 },
                 {
-                    "mark": {"type": "line", "point": True, "color": "#0072b2"},
+                    "data": {"name": "at"},
+                    "mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.55, "color": "#777777"},
+                    "encoding": {"x": step},
+                },
+                {
+                    "mark": {"type": "line", "color": "#0072b2"},
+                    "encoding": {"x": step, "y": value},
+                },
+                {
+                    "params": [{"name": "near", "select": {"type": "point", "on": "pointerover", "nearest": True,
+                                                           "encodings": ["x"], "clear": False}}],
+                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 30, "color": "#0072b2"},
                     "encoding": {
                         "x": step, "y": value,
-                        "tooltip": [{"field": "step"}, {"field": "value", "format": ".4"}],
+                        "tooltip": [{"field": "step", "type": "quantitative"}, {"field": "value", "format": ".4"}],
                     },
                 },
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from stages.report.earlier import Earlier
 from stages.report.findings import Finding
 from stages.report.look import BASE
 from stages.report.measurements import Point
+from stages.report.probe_sheets import Sheet
 from stages.report.provenance import Provenance
 
 Grid = list[list[float | None]]
@@ -119,8 +120,12 @@ COLUMNS = ("key", "about", "method", "strategy", "setting", "metric", "against",
 """The columns of `Block.findings`: fields of `Finding`, and its key."""
 
 
-def block(data: ReportData, origin: Provenance, earlier: Earlier | None = None) -> Block:
-    """The block of a study; raises InputError for an image that cannot be decoded, and where a setting has none."""
+def block(
+    data: ReportData, origin: Provenance, earlier: Earlier | None = None, probed: Mapping[str, Sheet] | None = None
+) -> Block:
+    """The block of a study, with `probed`, the pictures of the probes by run; raises InputError for an image that
+    cannot be decoded, and where a setting has none.
+    """
     points = data.evaluation.points
     rewards, diversities = data.study.report.rewards, _diversities(data)
     names = {method: data.study.runs_of(method) for method in (BASE, *data.look.order)}
@@ -135,6 +140,7 @@ def block(data: ReportData, origin: Provenance, earlier: Earlier | None = None) 
     order = {key: index for index, key in enumerate(stored)}
     places = [_place(data, point, names[point.method], order, rewards, diversities) for point in points]
     main = data.study.report.main_pair or (rewards[0], diversities[0])
+    strips = {run: sheet.strip for run, sheet in (probed or {}).items()}
     return Block(
         study=data.study.study.name, level=data.study.report.interval,
         rewards=[_metric(data, name, data.look.role(name)) for name in rewards],
@@ -142,7 +148,7 @@ def block(data: ReportData, origin: Provenance, earlier: Earlier | None = None) 
         main=list(main), prompts=_prompts(data, shape), methods=_methods(data), places=places,
         lines=_lines(data, points), base=points.index(data.evaluation.base), columns=list(COLUMNS),
         findings=[row(finding) for finding in data.findings.rows], layout=shape, sheets=list(stored.values()),
-        specs={"frontier": charts.frontier(), "tape": charts.tape()}, tapes=tape.tapes(data), provenance=origin,
+        specs={"frontier": charts.frontier(), "tape": charts.tape()}, tapes=tape.tapes(data, strips), provenance=origin,
         earlier=earlier,
     )  # fmt: skip
 

@@ -211,12 +211,14 @@ const sheet = document.head.appendChild(make("style")).sheet;
 const known = new Set();
 
 /** The class of a sheet of pictures, which is decoded when it is first shown and then shared. */
-function picture(index) {
-  if (!known.has(index)) {
-    sheet.insertRule(`.s${index} { background-image: url(${data.sheets[index]}) }`);
-    known.add(index);
+const picture = (index) => styled(`s${index}`, () => data.sheets[index]);
+
+function styled(name, source) {
+  if (!known.has(name)) {
+    sheet.insertRule(`.${name} { background-image: url(${source()}) }`);
+    known.add(name);
   }
-  return `s${index}`;
+  return name;
 }
 
 function strip(place, run, prompt, title) {
@@ -301,16 +303,44 @@ function download() {
 }
 
 // --- tape ------------------------------------------------------------------------------------------------------------
+let tapeChart;
+
 async function drawTape() {
-  const tape = data.tapes[get("x-tape-run").value];
+  const run = get("x-tape-run").value, tape = data.tapes[run];
   if (!tape) return;
   const spec = structuredClone(data.specs.tape);
   const across = get("x-tape").clientWidth, columns = Math.max(1, Math.min(3, Math.floor(across / 300)));
   spec.facet.sort = [...new Set(tape.shots.map((shot) => shot.panel))];
-  Object.assign(spec, { columns, datasets: { shots: tape.shots, peak: tape.mark == null ? [] : [{ step: tape.mark }] } });
+  const steps = tape.strip ? tape.strip.steps : [tape.shots[0].step], best = tape.mark == null ? steps.at(-1) : tape.mark;
+  const row = nearest(steps, best), known = [tape.mark != null, tape.strip != null];
+  known.forEach((one, layer) => (spec.spec.layer[layer].mark.opacity *= one)); // a rule without a step would warn of its scale
+  Object.assign(spec, { columns, datasets: { shots: tape.shots, peak: [{ step: best }], at: [{ step: steps[row] }] } });
   spec.spec.width = across / columns - 75;
   get("x-peak").textContent = tape.words;
-  await embed("x-tape", spec);
+  tapeChart = (await embed("x-tape", spec)).view;
+  get("x-probed").hidden = !tape.strip;
+  if (!tape.strip) return;
+  get("x-probed-step").max = tape.strip.steps.length - 1;
+  tapeChart.addDataListener("near_store", (name, found) => found.length && showProbed(nearest(tape.strip.steps, found[0].values[0])));
+  showProbed(row);
+}
+
+/** The place of the step nearest to this one. */
+const nearest = (steps, wanted) => steps.reduce((best, step, place) => (Math.abs(step - wanted) < Math.abs(steps[best] - wanted) ? place : best), 0);
+
+/** The pictures of one probed step of the run on the tape, prompt after prompt. */
+function showProbed(row) {
+  const run = get("x-tape-run").value, strip = data.tapes[run].strip;
+  const name = styled(`probed-${run}`, () => get(`probed-${run}`).src);
+  get("x-probed-step").value = row;
+  get("x-probed-step").setAttribute("aria-valuetext", `step ${strip.steps[row]}`);
+  get("x-probed-at").textContent = strip.steps[row];
+  const images = get("x-probed-images");
+  images.style.cssText = `--across:${strip.prompts.length * strip.samples};--samples:${strip.samples};--ratio:${strip.width / strip.height}`;
+  fill("x-probed-images", ...strip.prompts.map((prompt, place) => make("figure", {}, make("figcaption", {}, `“${prompt}”`),
+    make("div", { class: "strip", role: "img", "aria-label": `${strip.samples} images of “${prompt}” at step ${strip.steps[row]}` },
+      ...Array.from({ length: strip.samples }, (_, sample) => make("i", { class: name, style: `--x:${place * strip.samples + sample};--y:${row}` }))))));
+  tapeChart.data("at", [{ step: strip.steps[row] }]).runAsync();
 }
 
 // --- where a number comes from ---------------------------------------------------------------------------------------
@@ -405,6 +435,7 @@ function listen() {
   on("x-rival", "change", (rival) => { view.rival = Number(rival); update(); });
   on("x-order", "change", (order) => { view.order = order; update(); });
   on("x-tape-run", "change", drawTape);
+  on("x-probed-step", "input", (row) => showProbed(Number(row)));
   document.addEventListener("toggle", (event) => pressable(event.target), true);
   on("x-filter", "input", (filter) => { view.filter = filter; update(); });
   get("x-csv").addEventListener("click", download);

@@ -16,6 +16,7 @@ from stages.report.figure import Figure
 from stages.report.findings import Finding
 from stages.report.interactive import Block
 from stages.report.look import BASE
+from stages.report.probe_sheets import Sheet
 from stages.report.table import Table
 from stages.report.timeline import Timeline
 from stages.runtime import whole_file
@@ -50,9 +51,11 @@ def picture(figure: Figure, data: ReportData, folder: Path) -> Picture:
 def write(
     path: Path, data: ReportData, background: Background, figures: Sequence[Figure], timeline: Timeline | None,
     tables: Iterable[tuple[str, Path]], block: Block, since: Since | None = None,
+    probed: Mapping[str, Sheet] | None = None,
 ) -> None:  # fmt: skip
     """Write the page, whole or not at all. The figures' files stand beside it already; `tables` are what it links to,
-    each with what it holds; `block` is what its interactive part knows, `since` what changed since an earlier report.
+    each with what it holds; `block` is what its interactive part knows, `since` what changed since an earlier report,
+    and `probed` are pictures of the probes by run.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -76,6 +79,7 @@ def write(
         "scripts": [charts.library(), _own("page.js")],
         "cards": made,
         "since": since,
+        "probed": probed or {},
         "alarm": alarm(data),
         "disagreements": passing.warnings(data),
         "not_independent": judges.warnings(data),

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages import tables
 from stages.pictures import decode
@@ -15,6 +15,8 @@ from stages.report.settings import ThumbnailSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ def layout(path: Path, prompts: Sequence[str], sheets: int, wanted: ThumbnailSet
     prompts, spread evenly in the order of their ids.
     """
     here = int(max(tables.read(path, tables.SAMPLES, ["sample"])["sample"].to_pylist())) + 1
-    first = _opened(next(_rows(path, ["image"], 1))["image"], path)
+    first = opened(next(_rows(path, ["image"], 1))["image"], path)
     first.thumbnail((wanted.side, wanted.side))
     width, height = first.size
     room = int(wanted.megapixels * 1e6) // (width * height * sheets)
     samples = min(here, wanted.samples, max(2, room // len(prompts)))
-    count = max(1, min(len(prompts), room // samples))
-    spread = [round(place * (len(prompts) - 1) / max(1, count - 1)) for place in range(count)]
-    return Layout(tuple(prompts[place] for place in spread), samples, width, height)
+    return Layout(tuple(spread(prompts, room // samples)), samples, width, height)
+
+
+def spread(every: Sequence[T], count: int) -> list[T]:
+    """At most `count` of these, but one at least, spread evenly over them."""
+    count = max(1, min(len(every), count))
+    return [every[round(place * (len(every) - 1) / max(1, count - 1))] for place in range(count)]
 
 
 def sheets(path: Path, shape: Layout, quality: int) -> dict[tuple[str, str], str]:
@@ -60,10 +66,10 @@ def sheets(path: Path, shape: Layout, quality: int) -> dict[tuple[str, str], str
             continue
         key = row["strategy"], row["setting"]
         sheet = found.get(key) or found.setdefault(key, pictures.new("RGB", size, "white"))
-        image = _opened(row["image"], path)
+        image = opened(row["image"], path)
         image.thumbnail((shape.width, shape.height), pictures.Resampling.LANCZOS)
         sheet.paste(image, (row["sample"] * shape.width, place[row["prompt_id"]] * shape.height))
-    return {key: _uri(sheet, quality) for key, sheet in found.items()}
+    return {key: uri(sheet, quality) for key, sheet in found.items()}
 
 
 def _rows(path: Path, columns: list[str], at_once: int = 128) -> Iterator[dict[str, Any]]:
@@ -72,13 +78,15 @@ def _rows(path: Path, columns: list[str], at_once: int = 128) -> Iterator[dict[s
         yield from rows.to_pylist()
 
 
-def _opened(data: bytes, path: Path) -> Image:
+def opened(data: bytes, path: Path) -> Image:
+    """An image of the table `path`; raises InputError where it cannot be decoded."""
     from PIL import Image as pictures
 
     return pictures.fromarray(decode(data, str(path)))
 
 
-def _uri(sheet: Image, quality: int) -> str:
+def uri(sheet: Image, quality: int) -> str:
+    """A sheet as a data URI."""
     # WebP: of the lossy formats that browsers show it is written ten times as fast as AVIF and is nearly as small.
     held = io.BytesIO()
     sheet.save(held, "WEBP", quality=quality)

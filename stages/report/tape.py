@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stages.report import probes, style
+from stages.report.probe_sheets import Strip
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stages.report.data import ReportData
 
 
@@ -25,20 +28,26 @@ class Tape:
     """The probe of a run, panels in the order of the figure of training, and the same in words.
 
     `mark` is the step at which the study's held-out reward peaked (without one, the first reward that the run was not
-    trained on); None where the probe asked none.
+    trained on); None where the probe asked none. `strip` says what stands where in the sheet of its pictures, of a run
+    that kept some.
     """
 
     shots: list[Shot]
     mark: int | None
     words: str
+    strip: Strip | None = None
 
 
-def tapes(data: ReportData) -> dict[str, Tape]:
-    """The tape of every run whose log has probes."""
-    return {run: _tape(data, run) for run, terms in data.log.items() if any(t.startswith(probes.PROBE) for t in terms)}
+def tapes(data: ReportData, strips: Mapping[str, Strip]) -> dict[str, Tape]:
+    """The tape of every run whose log has probes; `strips` are those of the runs that kept pictures."""
+    return {
+        run: _tape(data, run, strips.get(run))
+        for run, terms in data.log.items()
+        if any(t.startswith(probes.PROBE) for t in terms)
+    }
 
 
-def _tape(data: ReportData, run: str) -> Tape:
+def _tape(data: ReportData, run: str, strip: Strip | None) -> Tape:
     mine = data.log[run]
     shots = [
         Shot(probes.title(data.look, term), int(step), float(value))
@@ -48,7 +57,7 @@ def _tape(data: ReportData, run: str) -> Tape:
     ]
     turns = [turn for turn in probes.turns(data.study, data.log) if turn.run == run]
     held_out = [turn for turn in turns if turn.reward == data.study.study.heldout] or turns
-    return Tape(shots, held_out[0].best_step if held_out else None, _words(data, turns, shots))
+    return Tape(shots, held_out[0].best_step if held_out else None, _words(data, turns, shots), strip)
 
 
 def _words(data: ReportData, turns: list[probes.Turn], shots: list[Shot]) -> str:

@@ -34,8 +34,8 @@ class Job:
 
 WRITTEN = {
     "prepare": ("--out", "--record"), "score": ("--scores", "--accuracy"), "encode": ("--tensors", "--index"),
-    "decided": ("--pairs", "--shares", "--auto"), "finetune": ("--weights", "--log"), "sample": ("--samples",),
-    "measure": ("--features", "--measures", "--summary"),
+    "decided": ("--pairs", "--shares", "--auto"), "sample": ("--samples",),
+    "finetune": ("--weights", "--log", "--probes"), "measure": ("--features", "--measures", "--summary"),
 }  # fmt: skip
 """The flags that name what a stage writes."""
 
@@ -91,7 +91,7 @@ def jobs() -> list[Job]:
         *(
             job(f"finetune {run}", "finetune", "--run", run, *base, "--reward", f"{models}/proxy.json", "--heldout",
                 f"{models}/heldout.json", *encoded, *auto, "--weights", f"{OUT}/runs/{run}/policy.safetensors",
-                "--log", f"{OUT}/runs/{run}/train_log.parquet")
+                "--log", f"{OUT}/runs/{run}/train_log.parquet", "--probes", f"{OUT}/runs/{run}/probes.parquet")
             for run in RUNS
         ),
         job("sample base", "sample", "base", *base, *encoded, *auto, "--models", models,

@@ -92,6 +92,26 @@ def test_a_run_that_stopped_names_the_batch_and_goes_on_by_skipping(tmp_path: Pa
     assert torch.equal(weights(then.trainer), weights(whole))
 
 
+def test_pictures_of_a_probe_are_kept_once_over_stops(tmp_path: Path) -> None:
+    """A step that is not taken is probed again when the run goes on; a step that is saved is not."""
+
+    def go(checkpoint: Checkpoint, broken: int | None) -> None:
+        list(checkpoint.resume())
+        while checkpoint.step < STEPS:
+            picture = torch.full((3 + checkpoint.step,), checkpoint.step, dtype=torch.uint8)
+            probed = [picture, picture + 1] if checkpoint.step % 2 == 0 else []
+            terms = checkpoint.take(batches(checkpoint.step, broken))
+            checkpoint.end_step(terms, probed)
+
+    first = Checkpoint(trainer(), State(tmp_path / "state"))
+    with pytest.raises(InputError, match="step 2"):
+        go(first, broken=BROKEN)
+    then = Checkpoint(trainer(skip=True), State(tmp_path / "state"))
+    go(then, broken=BROKEN)
+    seen = [(step, [picture.tolist() for picture in shown]) for step, shown in then.pictures]
+    assert seen == [(step, [[step] * (3 + step), [step + 1] * (3 + step)]) for step in range(0, STEPS, 2)]
+
+
 def test_a_run_that_was_told_to_stop_saves_first(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     checkpoint = Checkpoint(trainer(), state)

@@ -60,7 +60,8 @@ LINES = {
     "--scores s/proxy.parquet --accuracy s/proxy.json",
     "encode": f"encode --base models/base.json --prompts d/prompts.parquet --images d/images.parquet {ENCODED}",
     "finetune": "finetune --run refl-s0 --base models/base.json --reward models/proxy.json --heldout "
-    f"models/heldout.json {ENCODED} --weights r/refl-s0/policy.safetensors --log r/refl-s0/train_log.parquet",
+    f"models/heldout.json {ENCODED} --weights r/refl-s0/policy.safetensors --log r/refl-s0/train_log.parquet "
+    "--probes r/refl-s0/probes.parquet",
     "sample base": f"sample base --base models/base.json {ENCODED} --samples i/base.parquet --latents i/l.safetensors",
     "sample": "sample run --run refl-s0 --base models/base.json --policy r/refl-s0/policy.safetensors "
     f"{ENCODED} --latents i/l.safetensors --samples i/refl-s0.parquet",
@@ -80,8 +81,9 @@ LINES = {
 """By job: the stage and its arguments, without `--params`, which all but `export` have."""
 WRITTEN = {
     "curate": ("--prompts", "--images", "--pairs", "--manifest"), "prepare": ("--record", "--out"),
-    "score": ("--scores", "--accuracy"), "encode": ("--tensors", "--index"), "finetune": ("--weights", "--log"),
-    "sample": ("--samples",), "measure": ("--features", "--measures", "--summary"), "report": ("--out",),
+    "score": ("--scores", "--accuracy"), "encode": ("--tensors", "--index"),
+    "finetune": ("--weights", "--log", "--probes"), "sample": ("--samples",),
+    "measure": ("--features", "--measures", "--summary"), "report": ("--out",),
     "decided": ("--pairs", "--shares", "--auto"), "tune": ("--table",), "export": ("--out",),
 }  # fmt: skip
 

@@ -163,7 +163,8 @@ class Mini:
         self.make("encodings")
         judges = ("--reward", ":models/proxy.json", "--heldout", ":models/judge.json")
         weights, log = f":runs/{name}/policy.safetensors", f":runs/{name}/train_log.parquet"
-        self.call("finetune", "--run", name, *BASE, *judges, *ENCODED, "--weights", weights, "--log", log)
+        written = ("--weights", weights, "--log", log, "--probes", f":runs/{name}/probes.parquet")
+        self.call("finetune", "--run", name, *BASE, *judges, *ENCODED, *written)
 
     def samples(self, name: str) -> None:
         """Of a run, or of the base."""

@@ -244,7 +244,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "encode": {"tensors": [], "index": []},
         "decided": {"pairs": [], "shares": [], "auto": []},
         "checkpoints": {"policy": [], "record": []},
-        "finetune": {"weights": [], "log": []},
+        "finetune": {"weights": [], "log": [], "probes": []},
         "sample base": {"samples": [], "latents": []},
         "sample run": {"samples": []},
         "sample join": {"samples": []},

@@ -356,7 +356,7 @@ def test_the_tape_follows_the_chosen_run(watched: Watched, params: Path, block: 
     page.wait_for_selector("#x-tape svg")
     assert page.locator("#x-tape-run").input_value() == "refl-s1"
     assert page.locator("#x-peak").inner_text() == block["tapes"]["refl-s1"]["words"]
-    assert page.locator("#x-tape svg g.mark-rule.role-mark > *").count() == 4
+    assert page.locator("#x-tape svg g.mark-rule.role-mark > *").count() == 8  # two a panel
     page.select_option("#x-tape-run", "imagerefl-s0")
     assert page.locator("#x-peak").inner_text() == block["tapes"]["imagerefl-s0"]["words"]
 
