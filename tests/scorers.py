@@ -54,6 +54,7 @@ class Scorer:
 
     url: str = ""
     version: str | None = None
+    reward: str = "bright"
     faults: list[Fault | None] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -80,7 +81,7 @@ def scorer(*faults: Fault | None, version: str | None = None) -> Iterator[Scorer
 
         def do_GET(self) -> None:
             if self.path == "/info" and found.version is not None:
-                self._send(sent({"rewards": {"bright": {"version": found.version}}}))
+                self._send(sent({"rewards": {found.reward: {"version": found.version}}}))
             else:
                 self._send(sent({"detail": "not found"}, 404))
 

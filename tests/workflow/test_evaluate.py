@@ -106,7 +106,11 @@ def test_every_protocol_makes_a_valid_study(place: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(place)
     made = protocol.load(name)
     prompts = None if made.settings.prompts["kind"] == "shapes" else Path("prompts.txt")
-    content = study(made, Path("base"), [Path("lora")], prompts)
+    inception = made.settings.judges.get("inception")
+    if inception is not None:  # the one file that a protocol takes from this machine
+        inception |= {"file": "prompts.txt"}
+    real = None if made.settings.real is None else Path("merged")
+    content = study(made, Path("base"), [Path("lora")], prompts, real)
     Path("study.yaml").write_text(yaml.safe_dump(content))
     found = check("study.yaml")
     assert found.study.name == f"evaluate-{made.id}-base" and not found.trained
@@ -140,6 +144,14 @@ def test_words_do_not_change_the_id(tmp_path: Path) -> None:
         (["--base", "base", "--checkpoint", "lora", "--set", "steps=x"], "--set: steps: expected a number, found text"),
         (["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench"], "needs its prompts; name their file"),
         (["--base", "base", "--checkpoint", "lora", "--prompts", "prompts.txt"], "has prompts of its own; leave it ou"),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--images", "merged"],
+            "compares with no real images; leave it out",
+        ),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--protocol", "coco-5k", "--prompts", "merged"],
+            "--images: protocol coco-5k compares with real images; name their folder",
+        ),
         (["--base", "base", "--checkpoint", "lora", "--checkpoint", "x/lora"], "would call it 'lora', as lora; rename"),
     ],
 )

@@ -34,6 +34,7 @@ def main() -> None:
     )
     parser.add_argument("--protocol", default="shapes", help=f"{', '.join(protocol.names())}, or a file of your own")
     parser.add_argument("--prompts", type=Path, help="the protocol's prompts, where it ships none")
+    parser.add_argument("--images", type=Path, help="the real images that a protocol compares with, where it does")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the protocol; repeat")
     parser.add_argument("--cores", default="all", help="jobs at a time (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="write the study file, and say what would run")
@@ -41,7 +42,7 @@ def main() -> None:
     if fault := missing(str(args.base), "folder"):
         raise InputError(f"--base {args.base}: {fault}")
     chosen = protocol.load(args.protocol, args.set)
-    content = study(chosen, args.base, args.checkpoint, args.prompts)
+    content = study(chosen, args.base, args.checkpoint, args.prompts, args.images)
     file = Path("out") / content["study"]["name"] / "study.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as partial:

@@ -38,8 +38,17 @@ class ProtocolSettings(Settings):
     text_image: str | None = Field(description="judge whose cosine is reported as CLIPScore; null: none")
     features: dict[str, str] = Field(description="judges whose features span a space to be diverse in")
     diversities: tuple[str, ...] = Field(min_length=1, description="diversities that the report shows")
+    real: dict[str, Any] | None = Field(
+        None,
+        description="source of the real images that set metrics compare with; `path: null` where --images names it",
+    )
+    set_metrics: tuple[str, ...] = Field((), description="metrics of whole sets of images, in the first embedding")
+    directions: bool = Field(True, description="set metrics compare features scaled to one length")
+    filters: dict[str, Any] = Field({}, description="what is kept of prompts and real images, as in a study")
 
 
+LATER = ("real", "set_metrics", "directions", "filters")
+"""Settings that are no part of the id where they are as by default: ids are older than they."""
 CHANGEABLE = ("limit", "images", "steps", "sampler", "guidance", "base_guidance", "seed", "side")
 """Keys that `--set` may change."""
 
@@ -56,6 +65,8 @@ class Protocol:
     def id(self) -> str:
         """The name and eight hexadecimal digits of all that decides a number: not of the description."""
         content = self.settings.model_dump(mode="json", exclude={"description"})
+        plain = {key for key in LATER if getattr(self.settings, key) == ProtocolSettings.model_fields[key].default}
+        content = {key: value for key, value in content.items() if key not in plain}
         return f"{self.name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
 
     @property

@@ -11,13 +11,20 @@ from stages.errors import InputError
 from stages.names import LONGEST
 from workflow.evaluate.protocol import Protocol
 
+UNUSED = {"kind": "shapes", "part": "train", "limit": 1}
+"""Training prompts, of which a study has one at least and none that is an evaluation prompt; nothing is trained."""
 
-def study(protocol: Protocol, base: Path, checkpoints: Sequence[Path], prompts: Path | None) -> dict[str, Any]:
-    """The content of the study file. Raises InputError where the protocol needs prompts and none are named, and for two
-    checkpoints of one name.
+
+def study(
+    protocol: Protocol, base: Path, checkpoints: Sequence[Path], prompts: Path | None, real: Path | None = None
+) -> dict[str, Any]:
+    """The content of the study file; `real` is where real images are.
+
+    Raises InputError where the protocol needs prompts or real images and none are named, or needs none and some are,
+    and for two checkpoints of one name.
     """
     own = protocol.settings
-    source = _source(protocol, prompts)
+    source, images = _source(protocol, prompts), _real(protocol, real)
     runs = _runs(checkpoints)
     middle = own.steps // 2
     strategies: dict[str, dict[str, Any]] = {"tuned": {"kind": "tuned", "guidance": own.guidance}}
@@ -31,7 +38,10 @@ def study(protocol: Protocol, base: Path, checkpoints: Sequence[Path], prompts: 
             "reward": own.reward, "heldout": own.heldout, "reference": next(iter(runs)),
         },
         "world": {},
-        "curate": {"images": None, "pairs": None, "prompts": {"train": source, "eval": dict(source)}},
+        "curate": {
+            "images": images, "pairs": None, "prompts": {"train": dict(UNUSED), "eval": source},
+            **({"filters": own.filters} if own.filters else {}), **({"side": own.side} if images else {}),
+        },
         "prepare": {
             "import": {"base": {"kind": "diffusers", "folder": str(base)}, **own.judges},
             "train": {"vae": {}, "base": {}, "clip": {}, "consistency": {}},
@@ -43,7 +53,10 @@ def study(protocol: Protocol, base: Path, checkpoints: Sequence[Path], prompts: 
             "steps": own.steps, "sampler": own.sampler, "samples_per_prompt": own.images,
             "guidance": sorted({1.0, own.base_guidance}), "strategies": strategies,
         },
-        "measure": {"rewards": list(own.rewards), "text_image": own.text_image, "features": own.features},
+        "measure": {
+            "rewards": list(own.rewards), "text_image": own.text_image, "features": own.features,
+            **({"set_metrics": list(own.set_metrics), "directions": own.directions} if own.set_metrics else {}),
+        },
         "report": {"rewards": list(own.rewards), "diversities": list(own.diversities)},
     }  # fmt: skip
 
@@ -58,6 +71,16 @@ def _source(protocol: Protocol, prompts: Path | None) -> dict[str, Any]:
     if prompts is not None:
         source["path"] = str(prompts)
     return source if limit is None else source | {"limit": limit}
+
+
+def _real(protocol: Protocol, real: Path | None) -> dict[str, Any] | None:
+    """The source of the real images; None for a protocol without them."""
+    source = protocol.settings.real
+    if source is None and real is not None:
+        raise InputError(f"--images {real}: protocol {protocol.name} compares with no real images; leave it out")
+    if source is not None and real is None:
+        raise InputError(f"--images: protocol {protocol.name} compares with real images; name their folder")
+    return None if source is None else source | {"path": str(real)}
 
 
 def _runs(checkpoints: Sequence[Path]) -> dict[str, dict[str, str]]:
