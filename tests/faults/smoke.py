@@ -90,8 +90,9 @@ def jobs() -> list[Job]:
             "--shares", f"{OUT}/decided/shares.parquet", *auto),
         *(
             job(f"finetune {run}", "finetune", "--run", run, *base, "--reward", f"{models}/proxy.json", "--heldout",
-                f"{models}/heldout.json", *encoded, *auto, "--weights", f"{OUT}/runs/{run}/policy.safetensors",
-                "--log", f"{OUT}/runs/{run}/train_log.parquet", "--probes", f"{OUT}/runs/{run}/probes.parquet")
+                f"{models}/heldout.json", "--oracle", f"{models}/oracle.json", *encoded, *auto,
+                "--weights", f"{OUT}/runs/{run}/policy.safetensors", "--log", f"{OUT}/runs/{run}/train_log.parquet",
+                "--probes", f"{OUT}/runs/{run}/probes.parquet")
             for run in RUNS
         ),
         job("sample base", "sample", "base", *base, *encoded, *auto, "--models", models,

@@ -77,12 +77,11 @@ def dpg(file: Path) -> Path:
     columns = ("item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed",
                "tuple", "question_natural_language")  # fmt: skip
     with file.open("w", newline="") as out:
-        table = csv.DictWriter(out, columns)
-        table.writeheader()
+        table = csv.writer(out)
+        table.writerow(columns)
         for item, (prompt, asked) in enumerate(QUESTIONS.items()):
             for number, question in enumerate(asked, start=1):
-                row = dict.fromkeys(columns, "") | {"item_id": f"item{item}", "text": prompt, "dependency": "0"}
-                table.writerow(row | {"proposition_id": number, "question_natural_language": question})
+                table.writerow([f"item{item}", prompt, "", number, 0, "", "", "", question])
     return file
 
 

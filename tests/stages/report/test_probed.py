@@ -123,6 +123,11 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
+def outside(url: str, report: Path) -> list[str]:
+    """The address where it is neither the page nor a part of it."""
+    return [] if url.startswith(("data:", report.as_uri())) else [url]
+
+
 @pytest.fixture
 def opened(browser: Browser, report: Path) -> Iterator[Page]:
     """The page, which must ask for nothing and complain of nothing."""
@@ -130,9 +135,7 @@ def opened(browser: Browser, report: Path) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.on("console", lambda message: troubles.append(message.text))
     page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on(
-        "request", lambda request: request.url.startswith(("data:", report.as_uri())) or troubles.append(request.url)
-    )
+    page.on("request", lambda request: troubles.extend(outside(request.url, report)))
     page.goto(report.as_uri() + "#run=refl-s1&setting=tuned%3Atuned")
     page.wait_for_selector("#x-probed:not([hidden])")
     yield page
