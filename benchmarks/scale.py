@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.page import table
+from benchmarks.sections.markdown import table
 from stages.estimate.counting import of_base, of_run
 from stages.finetune.budget import costs
 from stages.finetune.resolve import training_plan

@@ -19,8 +19,8 @@ from stages.models.diffusion import DiffusionModel, load_diffusion
 from stages.sample.concepts import Rule, Watched, perpendicular, steered, strongest, with_rest
 from stages.sample.context import embedded
 from stages.sample.further_texts import FurtherTexts
-from stages.sample.resolve import strategy
 from stages.sample.job import Sampling
+from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
 from stages.sample.strategies.sgt import Settings
 from tests import tiny

@@ -23,8 +23,8 @@ from stages.errors import Stopped
 from stages.models.diffusion import DiffusionModel
 from stages.processes import ALONE, Processes
 from stages.resume import State
-from stages.sample.resolve import STRATEGIES, sampling_plan
 from stages.sample.job import Identity, Judge, Sampling
+from stages.sample.resolve import STRATEGIES, sampling_plan
 from stages.sample.run import sample_base, sample_run
 from stages.sample.settings import student
 from tests.together import together

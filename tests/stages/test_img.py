@@ -20,8 +20,8 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import DiffusionModel
 from stages.rewards.shapes_oracle import ShapesOracle
 from stages.sample.criticism import Aligner, Critic, criticised, emphasised
-from stages.sample.resolve import strategy
 from stages.sample.job import Judge, Sampling
+from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
 from stages.world.criticism import wrong_words
 from stages.world.oracle import parse

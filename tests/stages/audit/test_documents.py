@@ -32,6 +32,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "emoji-fine",
         "emoji-search",
         "shapes-gradient",
+        "shapes-noise",
         "shapes-online",
         "shapes-preference",
         "shapes-rl",
