@@ -10,7 +10,9 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import yaml
@@ -153,15 +155,25 @@ def _levels(made: MadeUp, verdict: str) -> tuple[float, float]:
 
 
 def _write_run(out: Path, settings: list[MadeUp], texts: dict[str, str], samples: int, verdict: str) -> None:
+    levels = tuple((made, *_levels(made, verdict)) for made in settings)
+    for name, content in _run_files(levels, tuple(texts.items()), samples).items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+
+
+@cache
+def _run_files(
+    levels: tuple[tuple[MadeUp, float, float], ...], texts: tuple[tuple[str, str], ...], samples: int
+) -> dict[str, bytes]:
+    """The files of a run by name: made once for all studies that have the same run."""
     sample_rows, measure_rows, summary_rows = [], [], []
-    for made in settings:
+    for made, gain, loss in levels:
         keys = {
             "run": made.run, "method": made.method, "train_seed": made.seed, "strategy": made.strategy,
             "setting": made.setting, "value": float(made.value),
         }  # fmt: skip
-        gain, loss = _levels(made, verdict)
         by_metric: dict[str, list[float]] = {}
-        for prompt_id, text in texts.items():
+        for prompt_id, text in texts:
             for metric, sample, score in _scores(made, prompt_id, samples, gain, loss):
                 measure_rows.append(
                     {**keys, "prompt_id": prompt_id, "sample": sample, "metric": metric, "score": score}
@@ -190,11 +202,19 @@ def _write_run(out: Path, settings: list[MadeUp], texts: dict[str, str], samples
                     "n_prompts": len(texts),
                 }
             )
-    run = settings[0].run
-    tables.write(out / "samples" / f"{run}.parquet", tables.table(tables.SAMPLES, sample_rows), tables.SAMPLES)
+    run = levels[0][0].run
     evaluation = Evaluation("made up", len(texts), samples, (32, 32), 0, {"steps": STEPS}, {}, {})
-    for name, rows, schema in ((run, measure_rows, tables.MEASURES), (f"{run}.summary", summary_rows, tables.SUMMARY)):
-        tables.write(out / "measures" / f"{name}.parquet", tables.table(schema, rows), evaluation.schema(schema))
+    written = {
+        f"samples/{run}.parquet": (sample_rows, tables.SAMPLES, tables.SAMPLES),
+        f"measures/{run}.parquet": (measure_rows, tables.MEASURES, evaluation.schema(tables.MEASURES)),
+        f"measures/{run}.summary.parquet": (summary_rows, tables.SUMMARY, evaluation.schema(tables.SUMMARY)),
+    }
+    found: dict[str, bytes] = {}
+    with TemporaryDirectory() as folder:
+        for name, (rows, schema, described) in written.items():
+            tables.write(Path(folder) / "table", tables.table(schema, rows), described)
+            found[name] = (Path(folder) / "table").read_bytes()
+    return found
 
 
 def _scores(
