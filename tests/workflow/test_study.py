@@ -17,6 +17,7 @@ from stages.errors import InputError
 from stages.finetune.resolve import training_plan
 from stages.finetune.settings import BudgetSettings
 from stages.params import read_study
+from workflow.asked import asked_study
 
 BAD = {
     "methods.refl.kind": ("refel", "methods.refl: unknown kind 'refel'; did you mean 'refl'?"),
@@ -87,7 +88,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
     *path, last = key.split(".")
     spot = content
     for part in path:
-        spot = spot[part]
+        spot = spot.setdefault(part, {})
     spot[last] = value
     if value is None:
         del spot[last]
@@ -277,7 +278,11 @@ COMMAND_LINES = {
 """What stands on the command line, and the beginning of the refusal."""
 
 
-@pytest.mark.parametrize("words", COMMAND_LINES)
+TYPED = [words for words in COMMAND_LINES if words[1] in ("studdy=studies/smoke.yaml", "study=params.yaml", "a b.yaml")]
+"""Of every way to be refused one, for Snakemake itself; how it is said of the others needs no Snakemake."""
+
+
+@pytest.mark.parametrize("words", TYPED)
 def test_no_word_of_the_command_line_is_passed_over(root: Path, words: tuple[str, ...]) -> None:
     project = Project(root)
     project.write(small_study())
@@ -289,6 +294,18 @@ def test_no_word_of_the_command_line_is_passed_over(root: Path, words: tuple[str
     assert said[0].startswith(f"error: {COMMAND_LINES[words]}")
 
 
+@pytest.mark.parametrize("words", [words for words in COMMAND_LINES if words not in TYPED])
+def test_every_wrong_word_is_refused(root: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    named = [word for word in words if "=" in word]
+    config = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in named)}
+    files = [words[1]] if words[0] == "--configfile" else []
+    with pytest.raises(InputError) as refused:
+        study.load(asked_study({} if files else config, files, "params.yaml", words))
+    assert str(refused.value).startswith(COMMAND_LINES[words])
+
+
+SCHEMA = jsonschema.Draft202012Validator(study.schema())
 STUDIES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")])
 
 
@@ -297,7 +314,11 @@ def test_ready_studies_are_valid(file: str, tmp_path: Path, monkeypatch: pytest.
     content = read_study(ROOT / file)
     monkeypatch.chdir(make(tmp_path, content).root)
     study.load("params.yaml")
-    jsonschema.validate(content, study.schema())
+    SCHEMA.validate(content)
+
+
+def test_the_schema_is_one() -> None:
+    SCHEMA.check_schema(SCHEMA.schema)
 
 
 def test_the_command_writes_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +330,7 @@ def test_the_command_writes_the_schema(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("key", ["methods.refl.midle", "sample.stepz", "prepare.import.proxy.foldr"])
 def test_schema_refuses_too(key: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(changed(key, BAD[key][0]), study.schema())
+        SCHEMA.validate(changed(key, BAD[key][0]))
 
 
 @pytest.mark.parametrize(
@@ -325,4 +346,4 @@ def test_the_schema_tells_sections_of_one_name_apart(kind: str, section: str, fi
     content = changed("sample.strategies.combined", {"kind": kind, **own, "as_released": {section: True}})
     refusal = nullcontext() if fine else pytest.raises(jsonschema.ValidationError)
     with refusal:
-        jsonschema.validate(content, study.schema())
+        SCHEMA.validate(content)
