@@ -262,12 +262,17 @@ def _check_checkpoint_names(study: Study, where: str) -> None:
 
 
 def _check_predictor(study: Study, plan: methods.TrainingPlan, where: str) -> None:
-    """A distilled model that a method asks for is trained here, for the rollouts that it is used in."""
-    name = plan.method_settings.needs.student
+    """A distilled model that a method asks for is trained here, for the rollouts that it is used in; one that is itself
+    tuned has rollouts of its own, in few steps and without guidance.
+    """
+    needs = plan.method_settings.needs
+    name = needs.student
     if name is None:
         return
     known = study.prepare.train.consistency
     _check_known([name], known, f"{where}.model", "consistency model")
+    if needs.starts_as_student:
+        return
     for key in ("sampling_steps", "guidance"):
         ours, theirs = getattr(plan.train, key), getattr(known[name], key)
         if ours != theirs:

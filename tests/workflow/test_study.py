@@ -236,6 +236,22 @@ def test_a_budget_of_a_method_replaces_that_of_all(root: Path, monkeypatch: pyte
     assert budgets == {"refl": BudgetSettings(steps=7), "imagerefl": BudgetSettings(compute=5000)}
 
 
+@pytest.mark.parametrize("key", ["sampling_steps", "guidance"])
+def test_a_predictor_is_distilled_for_its_rollouts_and_what_pso_tunes_is_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(root)
+    made = small_study()
+    made["prepare"]["train"]["consistency"] = {"student": {key: 7}}
+    made["methods"]["refl"] = {"kind": "pso", "train": {"trainable": "full"}}
+    Path("distilled.yaml").write_text(yaml.safe_dump(made))
+    study.load("distilled.yaml")
+    made["methods"]["refl"] = {"kind": "sqdf", "predictor": "consistency", "model": "student"}
+    Path("distilled.yaml").write_text(yaml.safe_dump(made))
+    with pytest.raises(InputError, match=rf"{key} .*'student' is distilled for 7"):
+        study.load("distilled.yaml")
+
+
 @pytest.mark.parametrize("key", BAD)
 def test_one_line_for_what_is_wrong(root: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.chdir(root)
