@@ -58,8 +58,6 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
         study["runs"][f"{kind}-s0"] = {"method": kind, "seed": 0}
     if "online" in study["methods"]:
         study["methods"]["online"]["inner"] = {"kind": "gradient"}
-    if "pso" in study["methods"]:  # its policy starts as a distilled model, which is saved whole
-        study["methods"]["pso"]["train"] = {"trainable": "full"}
     study["measure"]["features"]["proxy"] = "embedding"
     study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
     if "diffusion_dpo" in study["methods"]:
@@ -77,6 +75,8 @@ def study_for(key: str) -> dict[str, Any]:
         return full_study([kind for kind in METHOD_KINDS if kind == rest[0]], ())
     if key.startswith("sample.strategies."):
         return full_study((), [kind for kind in STRATEGY_KINDS if f"{kind}_" == rest[1]])
+    if key == "finetune.trainable":  # what PSO trains is always the whole network
+        return full_study([kind for kind in METHOD_KINDS if kind != "pso"])
     return full_study((), ()) if first == "prepare" else full_study()
 
 
