@@ -65,7 +65,8 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path, command: str, text:
     assert "Traceback" not in done.stderr
 
 
-def test_report_takes_a_study_and_finds_its_folders() -> None:
+def test_report_takes_a_study_and_finds_its_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     line = cli.report_arguments("studies/smoke.yaml")
     assert line[:4] == ["--params", "studies/smoke.yaml", "--data", "out/smoke/data"]
     assert line[-2:] == ["--out", "out/smoke/report"]
