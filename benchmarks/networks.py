@@ -39,7 +39,7 @@ class Shape:
     layers: int = 2
     latent: int = 16
     batch: int = 4
-    judged: int = 224
+    reward_side: int = 224
     autoencoder: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _reward(folder: Path, shape: Shape) -> None:
     from stages.prepare.tokenizer import build as build_tokenizer
 
     tokenizer = build_tokenizer(WORDS, TOKENS)
-    side = shape.judged
+    side = shape.reward_side
     config = {
         "embed_dim": 32,
         "vision_cfg": {"image_size": side, "patch_size": max(side // 7, 4), "layers": 2, "width": 64, "head_width": 16},

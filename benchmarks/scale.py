@@ -47,8 +47,8 @@ class Unit:
     backward: float
     encode: float
     decode: float
-    pull: float
-    judge: float
+    reward_gradient: float
+    score: float
     weights: float
     text: int
 
@@ -113,13 +113,13 @@ def jobs(study: Path, unit: Unit) -> list[Job]:
     found = [
         Job("encode", 1, IMAGES * unit.encode),
         Job("sample_base", 1, images * (base * unit.forward + shown * unit.decode)),
-        Job("measure_base", 1, images * shown * unit.judge),
+        Job("measure_base", 1, images * shown * unit.score),
         Job("sample", SEEDS * len(methods), images * (sum(strategies.values()) * unit.forward + points * unit.decode)),
-        Job("measure", SEEDS * len(methods), images * points * unit.judge),
+        Job("measure", SEEDS * len(methods), images * points * unit.score),
     ]
     for method, run in methods.items():
         forward, backward, count = training(study, run)
-        work = count * (forward * unit.forward + backward * unit.backward + unit.pull)
+        work = count * (forward * unit.forward + backward * unit.backward + unit.reward_gradient)
         found.append(Job(f"finetune {method}", SEEDS, work))
     return found
 

@@ -27,7 +27,7 @@ from benchmarks.networks import Shape
 from benchmarks.sides import Bench
 from stages.runtime import threads, whole_file
 from stages.sample.context import Context
-from stages.sample.job import Judge, Sampling
+from stages.sample.job import RecordedReward, Sampling
 from stages.sample.meter import Cost
 from stages.sample.resolve import strategy
 
@@ -130,7 +130,7 @@ def job(folder: Path, shape: Shape) -> Sampling:
     """The sampling of the base, with one reward to search by."""
     bench = Bench.of(folder, shape, STEPS, SWITCHES)
     work = bench.job(bench.tuned())
-    return replace(work, tuned=None, judges={REWARD: Judge(bench.judge, "benchmark")})
+    return replace(work, tuned=None, rewards={REWARD: RecordedReward(bench.judge, "benchmark")})
 
 
 def timed_search(work: Sampling, name: str, repeats: int) -> tuple[dict[str, int], list[float]]:

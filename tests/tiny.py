@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stages import tables
 from stages.encode.store import EMPTY, MEANS, STDS, TEXTS
 from stages.finetune.batch import Batch
-from stages.finetune.families.reward_gradient import Judged, RewardGradient, Step
+from stages.finetune.families.reward_gradient import RewardGradient, Step, StepOutput
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.reward import CountedReward, Decode, LatentReward, RewardFunction
@@ -199,7 +199,7 @@ def batch(
     )  # fmt: skip
 
 
-def judged(networks: Networks, batch: Batch, step: Step) -> Judged:
+def judged(networks: Networks, batch: Batch, step: Step) -> StepOutput:
     """What a micro-batch of a reward-gradient method wants judged, with all its penalties; its rollouts go alone."""
     penalties, send = {}, None
     while True:

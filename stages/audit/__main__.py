@@ -82,11 +82,11 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     summaries = read(*(out / f"measures/{run}.summary.parquet" for run in runs))
     costs = read(*(out / f"samples/{run}.parquet" for run in runs), columns=[*keys, "nfe", "seconds"])
     if images:
-        from stages.audit.judged import judge
+        from stages.audit.scores import image_scores
 
-        judged = {key: {"score": value} for key, value in judge(raw, out, runs)}
-        kept = rows[rows["prompt_id"].notna() & rows["metric"].isin({key[-1] for key in judged})]
-        audit.table("scores of images", IMAGE, kept.fillna({"sample": -1}), judged, 1e-4, 2e-5)
+        scored = {key: {"score": value} for key, value in image_scores(raw, out, runs)}
+        kept = rows[rows["prompt_id"].notna() & rows["metric"].isin({key[-1] for key in scored})]
+        audit.table("scores of images", IMAGE, kept.fillna({"sample": -1}), scored, 1e-4, 2e-5)
     prompts = rows.groupby([*keys, "prompt_id", "metric"], sort=False)["score"].mean().reset_index()
     own, draws = Study(raw, prompts), {"bootstrap": 1000, "interval": 0.95} | raw["measure"] | {"resample": "prompts"}
     plain, found = Study(raw | {"report": raw["report"] | draws}, prompts), {}

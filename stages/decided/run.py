@@ -17,9 +17,9 @@ from stages.decided.draw import Drawing
 from stages.decided.shares import Metric, Seen, Share, between, shares, within
 from stages.encode.store import Item
 from stages.errors import InputError
-from stages.measure.judged import Judged, join
 from stages.measure.judges import Judges
 from stages.measure.samples import Metrics
+from stages.measure.scored import ScoredImages, join
 from stages.params import nearest
 from stages.resume import State, Unit
 from stages.runtime import progress
@@ -72,12 +72,12 @@ class Decision:
         """The images of each prompt, judged."""
         batch, texts = self.judges.settings.batch_size, [item.text for item in prompts for _ in range(size)]
         judged = [
-            self.judges.judge(pixels[at : at + batch], texts[at : at + batch]) for at in range(0, len(texts), batch)
+            self.judges.score(pixels[at : at + batch], texts[at : at + batch]) for at in range(0, len(texts), batch)
         ]
         images = join(judged)
         return [self._of(images.take(range(at, at + size))) for at in range(0, len(texts), size)]
 
-    def _of(self, images: Judged) -> Seen:
+    def _of(self, images: ScoredImages) -> Seen:
         scores = {name: v for metric in self.metrics.image.values() for name, v in metric(images).items()}
         return Seen(images, scores)
 

@@ -23,18 +23,18 @@ import numpy as np
 
 from stages import tables
 from stages.measure.bootstrap import Interval, ratio_interval
-from stages.measure.judged import Judged, join
+from stages.measure.scored import ScoredImages, join
 
 Kind = Literal["diversity", "attribute", "score"]
 Key = tuple[Kind, str]
-Metric = Callable[[Judged], Mapping[str, float]]
+Metric = Callable[[ScoredImages], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Seen:
     """Images of one prompt [n] with the values of every image, by name: [n] or [n, D]."""
 
-    images: Judged
+    images: ScoredImages
     scores: Mapping[str, np.ndarray]
 
     def values(self) -> dict[Key, np.ndarray]:
@@ -60,14 +60,14 @@ def between(first: Seen, metrics: Sequence[Metric]) -> dict[Key, float]:
     return found | _above_floor(pairs, first.images, metrics)
 
 
-def _above_floor(pairs: Sequence[Judged], images: Judged, metrics: Sequence[Metric]) -> dict[Key, float]:
+def _above_floor(pairs: Sequence[ScoredImages], images: ScoredImages, metrics: Sequence[Metric]) -> dict[Key, float]:
     """Means of every metric over pairs, less that over images paired with themselves."""
     same = [images.take([n, n]) for n in range(len(images))]
     apart, floor = _mean(pairs, metrics), _mean(same, metrics)
     return {("diversity", name): apart[name] - floor[name] for name in apart if name in floor}
 
 
-def _mean(pairs: Sequence[Judged], metrics: Sequence[Metric]) -> dict[str, float]:
+def _mean(pairs: Sequence[ScoredImages], metrics: Sequence[Metric]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for pair in pairs:
         for metric in metrics:

@@ -14,7 +14,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.policy import unchanged
 from stages.models.process import Grid
-from stages.models.sampler import Sampler, step, walk
+from stages.models.sampler import Sampler, denoise, step
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Networks:
     """The policy on the grid of its rollouts, where index i runs from noise (0) to image (len(grid) - 1).
 
     `empty` is the conditioning on no prompt, `guidance` that of the rollouts, whose steps are those of `sampler`.
-    `extra_step` is the released code's: a rollout without any step to make makes one (`sampler.walk`). `reference` is
-    the frozen base, for methods that keep the policy near it, `student` a consistency model distilled from it, and
+    `extra_step` is the released code's: a rollout without any step to make makes one (`sampler.denoise`). `reference`
+    is the frozen base, for methods that keep the policy near it, `student` a consistency model distilled from it, and
     `companion` a second network that is trained beside the policy; each is None where the method does not declare that
     it needs it.
     """
@@ -86,12 +86,12 @@ class Networks:
             if start == stop:
                 return x
         with unchanged(*self.policy.eager):
-            return walk(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler,
+            return denoise(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler,
                         extra_step=self.extra_step)  # fmt: skip
 
     def steps(self, batch: Batch, x: Tensor, start: int, stop: int) -> Tensor:
         """Latents entering index `stop` from those entering `start`, with gradient through every step."""
-        return walk(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler)
+        return denoise(self.grid, self.predict(batch), x, start, stop, batch.noise, self.sampler)
 
     def prediction(self, batch: Batch, x: Tensor, i: int | Tensor) -> Tensor:
         """The policy's prediction with gradient for x [B, C, h, w] entering the index i, of all or [B]."""

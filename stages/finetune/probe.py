@@ -54,7 +54,7 @@ class Probe:
         with an oracle `probe_attribute_diversity`, the mean over prompts of what it sees.
         """
         images = self.images(policy, grid, decode, sampler)
-        scores, diversity = self.judge(images)
+        scores, diversity = self.score(images)
         terms = {f"probe_{name}": float(values.mean()) for name, values in scores.items()}
         terms["probe_diversity"] = float(diversity.mean())
         if self.oracle is not None:
@@ -80,7 +80,7 @@ class Probe:
         return decode(clean)
 
     @torch.no_grad()
-    def judge(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def score(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Scores [N] of images by every reward, and the diversity of every prompt [N / samples]."""
         scores = {name: reward(images, self.prompts) for name, reward in self.rewards.items()}
         features = self.embed(images)

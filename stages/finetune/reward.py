@@ -98,7 +98,7 @@ class LatentReward:
         size = self.settings.judge_batch
         with torch.no_grad():
             parts = range(0, len(x0), size)
-            return torch.cat([self._judged(x0[n : n + size], prompts[n : n + size], t=t)[0] for n in parts])
+            return torch.cat([self._scored(x0[n : n + size], prompts[n : n + size], t=t)[0] for n in parts])
 
     def of_all(self, x0: Tensor, prompts: Sequence[str], processes: Processes) -> Tensor:
         """Rewards of the clean latents of all processes, by rank, each of which judges its own [N, C, h, w]."""
@@ -126,7 +126,7 @@ class LatentReward:
         for start in range(0, len(x0), size):
             part = slice(start, start + size)
             real = None if similarity is None else similarity.real[part]
-            found, apart = self._judged(x0[part], prompts[part], real)
+            found, apart = self._scored(x0[part], prompts[part], real)
             loss = self.loss(found, None if weights is None else weights[part])
             if similarity is not None and apart is not None:
                 loss = loss + similarity.weight * apart.mean()
@@ -137,7 +137,7 @@ class LatentReward:
         assert x0.grad is not None
         return LatentGradient(torch.cat(rewards), x0.grad, torch.cat(distances) if distances else None)
 
-    def _judged(
+    def _scored(
         self, x0: Tensor, prompts: Sequence[str], real: Tensor | None = None, t: float | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Rewards [N] of latents, and 1 - cosine [N] between their images' features and those of `real` latents."""

@@ -37,7 +37,7 @@ class LoraSettings(Settings):
 
 
 class ProbeSettings(Settings):
-    """A small fixed set of training prompts that is sampled and judged while training goes on."""
+    """A small fixed set of training prompts that is sampled and scored while training goes on."""
 
     every: int = Field(default=20, ge=1, description="optimizer steps between two probes")
     prompts: int = Field(default=8, ge=1, description="training prompts in the probe")
@@ -111,7 +111,7 @@ class FinetuneSettings(Settings):
         default=False, description="torch.compile for evaluations without gradient; pays in long rollouts"
     )
     gradient_checkpointing: bool = Field(default=False, description="recompute activations in the backward pass")
-    judge_batch: int = Field(default=16, ge=1, description="images decoded and judged at a time; bounds memory")
+    judge_batch: int = Field(default=16, ge=1, description="images decoded and scored at a time; bounds memory")
     rollout_batch: int = Field(
         default=16,
         ge=1,

@@ -20,7 +20,7 @@ class Windowed(MethodSettings):
 
     middle: Window = Field(
         default=(15, 20),
-        description="the judged index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
+        description="the scored index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
         "`decided` names is settled, to T",
     )
 

@@ -17,9 +17,9 @@ from stages.sample.made_by import require_policy
 from stages.shards import Shard
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judging
     from stages.measure.panel import Panel
     from stages.measure.samples import Metrics
+    from stages.measure.scored import Scoring
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     if args.command != "reference" and args.policy is not None:
         require_policy(args.samples, args.policy)
     settings = section(args.params, "measure", MeasureSettings)
-    {"reference": _reference, "samples": _samples, "judge": _judge, "join": _join}[args.command](args, settings)
+    {"reference": _reference, "samples": _samples, "judge": _score, "join": _join}[args.command](args, settings)
 
 
 def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
@@ -70,28 +70,28 @@ def _reference(args: argparse.Namespace, settings: MeasureSettings) -> None:
 
 def _samples(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.judges import load_judges
-    from stages.measure.samples import judging_by, load_metrics
+    from stages.measure.samples import load_metrics, scoring_by
 
     with _measuring(args, settings) as job:
         metrics, judges = load_metrics(settings), load_judges(settings, args.models, device())
-        _measure(args, settings, metrics, judges.panel, judging_by(judges, metrics), job)
+        _measure(args, settings, metrics, judges.panel, scoring_by(judges, metrics), job)
 
 
-def _judge(args: argparse.Namespace, settings: MeasureSettings) -> None:
+def _score(args: argparse.Namespace, settings: MeasureSettings) -> None:
     from stages.measure.images import Batches
     from stages.measure.judges import load_judges
-    from stages.measure.parts import judge_part
-    from stages.measure.samples import judging_by, load_metrics
+    from stages.measure.parts import score_part
+    from stages.measure.samples import load_metrics, scoring_by
 
     shard = Shard.parse(args.shard)
     name, inputs = shard.named(args.run), [args.samples, *_records(args, settings.models)]
     with lineage.job(params=args.params, stage="measure", name=name, inputs=inputs, outputs=[args.judged]) as job:
         metrics, judges = load_metrics(settings), load_judges(settings, args.models, device())
         batches = Batches.open(args.samples, args.run, settings.batch_size)
-        judging = judging_by(judges, metrics)
+        scoring = scoring_by(judges, metrics)
         read = _read(settings, judges.panel)
         with resume.keep(args.params, "measure", name, args.judged, read, inputs) as state:
-            made = judge_part(settings, judges.panel, judging, batches, args.judged, shard, state)
+            made = score_part(settings, judges.panel, scoring, batches, args.judged, shard, state)
         job.metrics({"batches": float(made)})
 
 
@@ -101,7 +101,7 @@ def _join(args: argparse.Namespace, settings: MeasureSettings) -> None:
 
     with _measuring(args, settings, args.parts) as job:
         found = Joined.open(args.parts, settings, args.models, args.samples)
-        _measure(args, settings, load_metrics(settings), found.panel, found.judge, job, args.parts)
+        _measure(args, settings, load_metrics(settings), found.panel, found.score, job, args.parts)
 
 
 def _records(args: argparse.Namespace, names: Sequence[str]) -> list[Path]:
@@ -119,7 +119,7 @@ def _measuring(
 
 
 def _measure(
-    args: argparse.Namespace, settings: MeasureSettings, metrics: Metrics, panel: Panel, judging: Judging,
+    args: argparse.Namespace, settings: MeasureSettings, metrics: Metrics, panel: Panel, scoring: Scoring,
     job: lineage.Job, parts: Sequence[Path] = (),
 ) -> None:  # fmt: skip
     from stages.measure.evaluation import evaluation_of
@@ -132,7 +132,7 @@ def _measure(
     inputs = [args.samples, args.reference, *_records(args, settings.models), *parts]
     with resume.keep(args.params, "measure", args.run, args.measures, read, inputs) as state:
         rows = measure(
-            settings, metrics, panel, judging, seed, batches, args.reference, args.measures, args.summary, sampling,
+            settings, metrics, panel, scoring, seed, batches, args.reference, args.measures, args.summary, sampling,
             state,
         )  # fmt: skip
     job.parameters({"evaluation": evaluation_of(args.summary)})

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.measure.identity import model_id
-from stages.measure.judged import Judged
 from stages.measure.panel import Panel
+from stages.measure.scored import ScoredImages
 from stages.measure.settings import MeasureSettings
 from stages.models.record import ModelRecord
 from stages.models.record import load as load_record
@@ -30,7 +30,7 @@ class Judges:
     models: Mapping[str, Reward]
     device: torch.device
 
-    def judge(self, pixels: np.ndarray, prompts: Sequence[str]) -> Judged:
+    def score(self, pixels: np.ndarray, prompts: Sequence[str]) -> ScoredImages:
         """Judge uint8 images [n, H, W, 3], each with its own prompt."""
         with torch.no_grad():
             images = pixels_to_tensor(pixels, self.device)
@@ -50,7 +50,7 @@ class Judges:
             clipscore = None if text is None else require_text(self.models[text]).compare(embeddings[text], prompts)
             patches = {name: require_patches(self.models[name]).patches(images) for name in self._spaces("patches")}
             distances = {name: self._embed(name, images) for name in self._spaces("distance")}
-        return Judged(
+        return ScoredImages(
             prompts=tuple(prompts),
             pixels=pixels,
             rewards={name: _scores(values, name) for name, values in rewards.items()},

@@ -18,8 +18,8 @@ import pyarrow as pa
 from stages import sight, tables
 from stages.errors import InputError
 from stages.measure.images import Batches, Row
-from stages.measure.judged import Judged, Verdict
 from stages.measure.panel import Panel
+from stages.measure.scored import ScoredImages, Verdict
 from stages.measure.settings import MeasureSettings
 from stages.models.record import load as load_record
 from stages.resume import State
@@ -28,18 +28,18 @@ from stages.shards import Parts, Shard
 from stages.table_tensors import packed, unpacked
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judging
+    from stages.measure.scored import Scoring
 
 SPACES = ("rewards", "embeddings", "patches", "distances")
-"""What a model says of an image: the mappings of `Judged` by model."""
+"""What a model says of an image: the mappings of `ScoredImages` by model."""
 
 
-def judge_part(
-    settings: MeasureSettings, panel: Panel, judging: Judging, batches: Batches, part: Path, shard: Shard, state: State
+def score_part(
+    settings: MeasureSettings, panel: Panel, scoring: Scoring, batches: Batches, part: Path, shard: Shard, state: State
 ) -> int:
     """Judge the batches of one shard and write what was found; returns their number.
 
-    Batches that `state` holds are not judged again.
+    Batches that `state` holds are not scored again.
     """
     work = [place for place in range(len(batches)) if shard.has(place)]
 
@@ -48,7 +48,7 @@ def judge_part(
 
     def made(item: tuple[int, list[Row]]) -> dict[str, Any]:
         place, rows = item
-        verdict = judging(place, rows, batches.pixels(rows))
+        verdict = scoring(place, rows, batches.pixels(rows))
         return {"judged": packed(tables.table(tables.JUDGED, _written(place, verdict)))}
 
     units = progress(state.results("judge", mine(), made), len(work), "judge")
@@ -82,7 +82,7 @@ class Joined:
                 raise InputError(f"{paths[0]}: judged by another model {name!r}; run measure judge again")
         return cls(parts, panel)
 
-    def judge(self, place: int, rows: list[Row], pixels: np.ndarray) -> Verdict:
+    def score(self, place: int, rows: list[Row], pixels: np.ndarray) -> Verdict:
         """What was found of the batch at `place`."""
         if place >= len(self.parts):
             raise InputError(f"{self.parts.paths[0]}: no batch {place}; the parts are not of all images")
@@ -94,10 +94,10 @@ class Joined:
 
 def _about(settings: MeasureSettings, panel: Panel, samples: Path) -> dict[str, str]:
     """Metadata of a part: the models that judged, the settings that they judged by, and the digest of the images."""
-    judging = settings.model_dump(include={"rewards", "text_image", "features", "batch_size"})
+    scoring = settings.model_dump(include={"rewards", "text_image", "features", "batch_size"})
     models = {"identities": panel.identities, "ids": panel.ids}
     return {
-        "models": json.dumps(models, default=str), "judging": json.dumps(judging), "samples": sha256(samples),
+        "models": json.dumps(models, default=str), "judging": json.dumps(scoring), "samples": sha256(samples),
     }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _read(found: pa.Table, prompts: tuple[str, ...], pixels: np.ndarray) -> Verd
     spaces: Mapping[str, Any] = {space: arrays.get(space, {}) for space in SPACES}
     clipscore = arrays.get("clipscore", {}).get("")
     seen, oracle = _seen(arrays.get("seen", {}))
-    images = Judged(prompts, pixels, clipscore=clipscore, seen=seen, oracle=oracle, **spaces)
+    images = ScoredImages(prompts, pixels, clipscore=clipscore, seen=seen, oracle=oracle, **spaces)
     return Verdict(images, arrays.get("values", {}))
 
 

@@ -11,12 +11,12 @@ from stages.errors import InputError
 from stages.measure.settings import PASSED, PASSED_IMAGES, PassingSettings
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 
 def passing(
-    settings: PassingSettings, values: Mapping[str, list[float]], images: Judged,
-    whole: Mapping[str, float], metrics: Callable[[Judged], Mapping[str, float]],
+    settings: PassingSettings, values: Mapping[str, list[float]], images: ScoredImages,
+    whole: Mapping[str, float], metrics: Callable[[ScoredImages], Mapping[str, float]],
 ) -> dict[str, float]:  # fmt: skip
     """`passed_images`, their number, and `NAME_passed` of every metric of the prompt in `whole`, over them alone.
 

@@ -30,7 +30,7 @@ _TENSORS = ("features", "mean", "covariance", "radii", "kernel_mean")
 def write_reference(
     settings: MeasureSettings, judges: Judges, images: Path, features: Path, state: State | None = None
 ) -> dict[str, float]:
-    """Write the reference features of the study; returns counts. Batches that `state` holds are not judged again.
+    """Write the reference features of the study; returns counts. Batches that `state` holds are not scored again.
 
     Where the study has no embedding, and so no set metrics, the file holds no tensors.
     """

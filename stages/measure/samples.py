@@ -19,11 +19,11 @@ from stages.measure.evaluation import Evaluation, prompt_suite, with_ids
 from stages.measure.expected import KEY
 from stages.measure.identity import metric_ids
 from stages.measure.images import Batches, Row
-from stages.measure.judged import Judged, Judging, Verdict, join
 from stages.measure.panel import Panel
 from stages.measure.passing import passing
 from stages.measure.reference import for_sets, read_reference
 from stages.measure.released import mean_of_batches
+from stages.measure.scored import ScoredImages, Scoring, Verdict, join
 from stages.measure.setting import Ledger, Setting
 from stages.measure.settings import ALWAYS, GROUP, PACKAGE, MeasureSettings, PassingSettings
 from stages.measure.statistics import Reference
@@ -40,8 +40,8 @@ V = TypeVar("V")
 class Metrics:
     """The metrics of a study by what they are a metric of."""
 
-    image: Mapping[str, Callable[[Judged], Mapping[str, np.ndarray]]]
-    prompt: Mapping[str, Callable[[Judged], Mapping[str, float]]]
+    image: Mapping[str, Callable[[ScoredImages], Mapping[str, np.ndarray]]]
+    prompt: Mapping[str, Callable[[ScoredImages], Mapping[str, float]]]
     set: Mapping[str, Callable[[np.ndarray, Reference], Callable[[np.ndarray], float]]]
     ranges: Mapping[str, tuple[float, float]]
     """Of set metrics: the values they can take, to which intervals are cut."""
@@ -68,29 +68,29 @@ def load_metrics(settings: MeasureSettings) -> Metrics:
     return Metrics(**scopes, ranges=ranges)
 
 
-def judging_by(judges: Judges, metrics: Metrics) -> Judging:
-    """Judging by the models themselves."""
+def scoring_by(judges: Judges, metrics: Metrics) -> Scoring:
+    """Scoring by the models themselves."""
 
-    def judge(place: int, rows: list[Row], pixels: np.ndarray) -> Verdict:
+    def score(place: int, rows: list[Row], pixels: np.ndarray) -> Verdict:
         try:
-            images = judges.judge(pixels, [row["prompt"] for row in rows])
+            images = judges.score(pixels, [row["prompt"] for row in rows])
         except RowError as error:
             row = rows[error.row]
             where = f"strategy {row['strategy']}, {row['setting']}, prompt {row['prompt_id']}, sample {row['sample']}"
             raise InputError(f"{where}: {error}") from None
         return Verdict(images, _values(metrics.image, images))
 
-    return judge
+    return score
 
 
 def measure(
-    settings: MeasureSettings, metrics: Metrics, panel: Panel, judging: Judging, seed: int, batches: Batches,
+    settings: MeasureSettings, metrics: Metrics, panel: Panel, scoring: Scoring, seed: int, batches: Batches,
     reference: Path, measures: Path, summary: Path, sampling: Mapping[str, object] | None = None,
     state: State | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Measure every image of `batches`, write both tables, and return the rows of the summary.
 
-    `judging` gives the word of the models in `panel`. Goes on after the batches that `state` holds.
+    `scoring` gives the word of the models in `panel`. Goes on after the batches that `state` holds.
     """
     real, images = read_reference(settings, panel, reference) if metrics.set else (None, "")
     sets = {"space": settings.space, "directions": settings.directions, "neighbours": settings.neighbours}
@@ -110,7 +110,7 @@ def measure(
     done: list[dict[str, Any]] = []
 
     def tables_of_settings() -> Iterator[Any]:
-        for setting in _finished(settings, judging, metrics, batches, state or State()):
+        for setting in _finished(settings, scoring, metrics, batches, state or State()):
             done.extend(_finish(setting, settings, metrics, real, seed))
             yield _measures(setting)
 
@@ -121,16 +121,16 @@ def measure(
 
 
 def _finished(
-    settings: MeasureSettings, judging: Judging, metrics: Metrics, batches: Batches, state: State
+    settings: MeasureSettings, scoring: Scoring, metrics: Metrics, batches: Batches, state: State
 ) -> Iterator[Setting]:
-    """Every setting, as soon as its last image has been judged. What waits in memory are incomplete prompts."""
+    """Every setting, as soon as its last image has been scored. What waits in memory are incomplete prompts."""
     open_settings = {key: Setting(key, Counter(counts)) for key, counts in batches.expected.items()}
     ledger = Ledger(list(batches.expected), state)
     yield from ledger.resume(open_settings)
     for place, rows in enumerate(progress(batches.rows(), len(batches), "measure")):
         if place < ledger.batches:
             continue
-        verdict = judging(place, rows, batches.pixels(rows))
+        verdict = scoring(place, rows, batches.pixels(rows))
         groups: dict[tuple[tuple[object, ...], str], list[int]] = {}
         for index, row in enumerate(rows):
             key = tuple(row[name] for name in KEY)
@@ -150,7 +150,7 @@ def _finished(
         ledger.end_batch(open_settings)
 
 
-def _values(metrics: Mapping[str, Callable[[Judged], Mapping[str, V]]], images: Judged) -> dict[str, V]:
+def _values(metrics: Mapping[str, Callable[[ScoredImages], Mapping[str, V]]], images: ScoredImages) -> dict[str, V]:
     """The values of all metrics of one scope; raises InputError where two give the same name."""
     found: dict[str, V] = {}
     for source, metric in metrics.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.measure.judged import Judged
+from stages.measure.scored import ScoredImages
 from stages.resume import State
 
 NAME = "settings"
@@ -23,7 +23,7 @@ class Setting:
     key: tuple[object, ...]
     left: Counter[str]
     """Images still to come, a prompt; a prompt whose images have all come is not there."""
-    waiting: dict[str, list[Judged]] = field(default_factory=dict)
+    waiting: dict[str, list[ScoredImages]] = field(default_factory=dict)
     rows: list[tuple[str | None, int | None, str, float]] = field(default_factory=list)
     """(prompt_id, sample, metric, score)."""
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Setting:
 
 @dataclass
 class Ledger:
-    """How far the images of all settings (`keys`) have been judged, kept whenever no image waits for others."""
+    """How far the images of all settings (`keys`) have been scored, kept whenever no image waits for others."""
 
     keys: list[tuple[object, ...]]
     state: State
@@ -82,7 +82,7 @@ class Ledger:
             yield Setting.of(self.keys[place], content or {})
 
     def close(self, setting: Setting) -> None:
-        """The last image of a setting has been judged."""
+        """The last image of a setting has been scored."""
         place = self.keys.index(setting.key)
         self.closed.append(place)
         if self.state.folder is not None:

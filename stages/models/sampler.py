@@ -1,4 +1,4 @@
-"""The one sampling loop: walk a grid from index to index with any prediction. Re-entrant, so prefixes can be
+"""The one sampling loop: denoise from index to index of a grid with any prediction. Re-entrant, so prefixes can be
 shared.
 """
 
@@ -27,7 +27,7 @@ def step(grid: Grid, x: Tensor, prediction: Tensor, i: int, noise: Noise, sample
     return grid.ode(x, prediction, i)
 
 
-def walk(
+def denoise(
     grid: Grid,
     predict: Predict,
     x: Tensor,
@@ -69,7 +69,7 @@ def finish(
     latents of every step, the last one too.
     """
     last = len(grid) - 1
-    x = walk(grid, predict, x, start, last, noise, sampler, seen, enter=enter)
+    x = denoise(grid, predict, x, start, last, noise, sampler, seen, enter=enter)
     if seen is not None:
         seen(last, x)
     x = x if enter is None else enter(x, last)

@@ -69,7 +69,7 @@ class Words(nn.Module):
         return (self.table[ids],)
 
 
-class LinearJudge(nn.Module):
+class LinearReward(nn.Module):
     """Image features linear in the means of 7 by 7 patches; text features linear in the mean token."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
@@ -95,7 +95,7 @@ class Pixelwise:
     tuned: PixelDenoiser
     vae: PixelAutoencoder
     text: Words
-    judge: LinearJudge
+    judge: LinearReward
 
 
 def load(weights: Mapping[str, Tensor]) -> Pixelwise:
@@ -106,5 +106,5 @@ def load(weights: Mapping[str, Tensor]) -> Pixelwise:
         return PixelDenoiser(own).requires_grad_(False)
 
     return Pixelwise(
-        denoiser("base."), denoiser("tuned."), PixelAutoencoder(weights), Words(weights["table"]), LinearJudge(weights)
+        denoiser("base."), denoiser("tuned."), PixelAutoencoder(weights), Words(weights["table"]), LinearReward(weights)
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.diffusion import Denoiser, Predict
 from stages.models.noise import GivenNoise
-from stages.models.sampler import finish, walk
+from stages.models.sampler import denoise, finish
 from stages.parity.checks import VALUE, Check, compare, same
 from stages.parity.parts import rollout_steps
 from stages.parity.reference import ParitySet
@@ -78,7 +78,7 @@ def _sampled(reference: ParitySet, tag: str, path: Path) -> Tensor:
         k = int(released[1])
         settings = {"kind": "combined", "k": [k], "base_guidance": guidance, "as_released": {"extra_step": True}}
         first, then = networks.base(guidance), _composed(networks, settings, float(k))
-        x = walk(grid, path.watch(first), noise.initial(), 0, k, noise, extra_step=True)
+        x = denoise(grid, path.watch(first), noise.initial(), 0, k, noise, extra_step=True)
         return finish(grid, path.watch(then), x, k, noise)
     return finish(grid, path.watch(_predict(networks, tag, guidance)), noise.initial(), 0, noise)
 

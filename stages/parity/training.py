@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.finetune.batch import Batch
-from stages.finetune.families.reward_gradient import Judged, RewardGradient, Step
+from stages.finetune.families.reward_gradient import RewardGradient, Step, StepOutput
 from stages.finetune.methods import draft_k, imagerefl, refl
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
@@ -72,13 +72,13 @@ def item(reference: ParitySet, tag: str) -> Item:
     weight, steps = float(reference.expected.value("train", tag, "mse_loss_scale") or 0.0), rollout_steps(reference)
     if found := re.fullmatch(r"refl_(cfg_)?m(\d+)_mse[\d.e-]+", tag):
         m, guidance = int(found[2]), float(reference.config["guidance"]) if found[1] else 1.0
-        return Item(lambda t, b: refl.judge(t, b, m, weight), weight, steps, m, guidance)
+        return Item(lambda t, b: refl.step_with(t, b, m, weight), weight, steps, m, guidance)
     if found := re.fullmatch(r"imagerefl_s(\d+)_m(\d+)(_official_offbyone|_clean|_mse0)?", tag):
         s, m, extra = int(found[1]), int(found[2]), found[3] == "_official_offbyone"
-        return Item(lambda t, b: imagerefl.judge(t, b, s, m, weight), weight, steps, s, extra_step=extra)
+        return Item(lambda t, b: imagerefl.step_with(t, b, s, m, weight), weight, steps, s, extra_step=extra)
     if found := re.fullmatch(r"draft_first(\d+)_k(\d+)_T(\d+)", tag):
         k, steps = int(found[2]), int(found[3])
-        return Item(lambda t, b: draft_k.judge(t, b, k), 0.0, steps, None)
+        return Item(lambda t, b: draft_k.step_with(t, b, k), 0.0, steps, None)
     raise InputError(f"parity set: unknown training item {tag!r}")
 
 
@@ -141,7 +141,7 @@ def gradient_checks(
 
 def _step(reference: ParitySet, tag: str) -> Iterator[Check]:
     expected, name, given = reference.expected, f"train.{tag}", item(reference, tag)
-    judged: list[Judged] = []
+    judged: list[StepOutput] = []
 
     def method(networks: Networks, batch: Batch) -> Step:
         judged.append((yield from given.method(networks, batch)))
@@ -239,7 +239,7 @@ def _accumulation(reference: ParitySet) -> Check:
     mids, start = reference.expected.value("accumulation", "mids"), int(reference.config["start"])
 
     def method(networks: Networks, batch: Batch) -> Step:
-        return imagerefl.judge(networks, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
+        return imagerefl.step_with(networks, batch, start, mids[batch.micro], ACCUMULATED_WEIGHT)
 
     given = Item(method, ACCUMULATED_WEIGHT, rollout_steps(reference), start)
     made = trainer(reference, given, method, 1e-3, {})

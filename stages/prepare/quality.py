@@ -32,8 +32,8 @@ BATCH = 96
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Who judges what a base draws for `prompts`.
+class Scorer:
+    """What scores the images that a base makes for `prompts`.
 
     `shares` gives means over uint8 images [n, h, w, 3], each with its prompt; `caption`, one of them, is the share of
     images that show what the prompt says. `diversity` is of images of one prompt.
@@ -157,7 +157,7 @@ def fidelity(images: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in shares.items()}
 
 
-SHAPES = Judge(
+SHAPES = Scorer(
     evaluation_prompts(),
     fidelity,
     "both",
@@ -166,11 +166,11 @@ SHAPES = Judge(
 """The oracle of the shapes world, and its evaluation prompts."""
 
 
-def by_oracle(judge: Oracle, prompts: Sequence[str]) -> Judge:
+def by_oracle(oracle: Oracle, prompts: Sequence[str]) -> Scorer:
     """An oracle that is a reward of the study, and prompts of it."""
 
     def see(images: np.ndarray, texts: Sequence[str]) -> Sight:
-        return judge.see(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, texts)
+        return oracle.see(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, texts)
 
     def shares(images: np.ndarray, texts: Sequence[str]) -> dict[str, float]:
         return {name: float(values.mean()) for name, values in see(images, texts).marks(texts).items()}
@@ -178,36 +178,36 @@ def by_oracle(judge: Oracle, prompts: Sequence[str]) -> Judge:
     def diversity(images: np.ndarray, prompt: str) -> Mapping[str, float]:
         return see(images, [prompt] * len(images)).diversity()
 
-    return Judge(prompts, shares, "caption_accuracy", diversity)
+    return Scorer(prompts, shares, "caption_accuracy", diversity)
 
 
 def base_scores(
-    pipeline: StableDiffusionPipeline, judge: Judge, guidances: Sequence[float], samples: int, steps: int = 20,
+    pipeline: StableDiffusionPipeline, scorer: Scorer, guidances: Sequence[float], samples: int, steps: int = 20,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """By guidance scale, the judge's shares, and its diversities in the mean of those prompts that have them."""
-    prompts = [prompt for prompt in judge.prompts for _ in range(samples)]
+    prompts = [prompt for prompt in scorer.prompts for _ in range(samples)]
     found = {}
     for guidance in guidances:
         images = draw(pipeline, prompts, guidance, steps, seed)
-        groups = zip(np.split(images, len(judge.prompts)), judge.prompts, strict=True)
+        groups = zip(np.split(images, len(scorer.prompts)), scorer.prompts, strict=True)
         diversities: dict[str, list[float]] = {}
-        for name, value in (item for group, prompt in groups for item in judge.diversity(group, prompt).items()):
+        for name, value in (item for group, prompt in groups for item in scorer.diversity(group, prompt).items()):
             diversities.setdefault(name, []).append(value)
         means = {name: float(np.mean(values)) for name, values in diversities.items()}
-        found[f"{guidance:g}"] = {**judge.shares(images, prompts), **means}
+        found[f"{guidance:g}"] = {**scorer.shares(images, prompts), **means}
     return found
 
 
 def vae_scores(
-    vae: AutoencoderKL, pictures: Pictures, judge: Judge, device: torch.device, count: int = 1000
+    vae: AutoencoderKL, pictures: Pictures, scorer: Scorer, device: torch.device, count: int = 1000
 ) -> dict[str, float]:
     """PSNR of reconstructions, and the judge's verdict on the captions of them and of the pictures themselves."""
     images, captions = pictures.images[:count], pictures.captions[:count]
     made = reconstruct(vae, images, device)
-    key = judge.caption
+    key = scorer.caption
     return {
         "psnr": psnr(images, made),
-        key: judge.shares(made, captions)[key],
-        f"{key}_original": judge.shares(images, captions)[key],
+        key: scorer.shares(made, captions)[key],
+        f"{key}_original": scorer.shares(images, captions)[key],
     }

@@ -73,7 +73,7 @@ def ship(
     scores: dict[str, Any] = {}
     for name, settings in trained["base"].items():
         pictures = held_out.of(settings.get("source", ""), str(images))
-        scores[name] = base_scores(out / name, pictures, judge(world), device, whole=world is None)
+        scores[name] = base_scores(out / name, pictures, scorer(world), device, whole=world is None)
     for name, settings in trained["clip"].items():
         judged = settings.get("pair_source", "") if world is not None else ""
         scores[name] = clip_scores(out / name, held_out, settings.get("source", ""), pairs, device, judged)
@@ -122,7 +122,7 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
     return pipeline.to(device)
 
 
-def judge(world: World | None) -> quality.Judge:
+def scorer(world: World | None) -> quality.Scorer:
     """Who judges the base's images, and on which prompts."""
     if world is None:
         return quality.SHAPES
@@ -139,15 +139,15 @@ def write_images(images: Path, out: Path) -> None:
 
 
 def base_scores(
-    folder: Path, pictures: Pictures, judged: quality.Judge, device: torch.device, whole: bool
+    folder: Path, pictures: Pictures, scorer: quality.Scorer, device: torch.device, whole: bool
 ) -> dict[str, Any]:
     """Scores of the base by sampler and guidance scale, and of its VAE; not `whole`: of one sampler, at few scales."""
     pipeline = load_pipeline(folder, device)
-    found: dict[str, Any] = {"vae": quality.vae_scores(pipeline.vae, pictures, judged, device)}
+    found: dict[str, Any] = {"vae": quality.vae_scores(pipeline.vae, pictures, scorer, device)}
     if whole:
-        found["ddim"] = quality.base_scores(pipeline, judged, GUIDANCES, SAMPLES)
+        found["ddim"] = quality.base_scores(pipeline, scorer, GUIDANCES, SAMPLES)
     pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-    found["ddpm"] = quality.base_scores(pipeline, judged, GUIDANCES if whole else FEW_GUIDANCES, SAMPLES)
+    found["ddpm"] = quality.base_scores(pipeline, scorer, GUIDANCES if whole else FEW_GUIDANCES, SAMPLES)
     return found
 
 

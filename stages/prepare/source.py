@@ -39,7 +39,7 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
     if settings.kind not in known:
         raise InputError(f"{where}.kind: unknown kind {settings.kind!r}{nearest(settings.kind, known)}")
     if settings.kind not in BASE_KINDS:
-        return _judge(name, settings, where)
+        return _reward(name, settings, where)
     if settings.hub is not None:
         return _from_hub(name, settings, where)
     place = settings.folder or settings.file
@@ -50,7 +50,7 @@ def import_model(name: str, settings: ImportSettings, where: str) -> record.Mode
     return _base(name, settings, Path(place), where, source=place)
 
 
-def _judge(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
+def _reward(name: str, settings: ImportSettings, where: str) -> record.ModelRecord:
     """The record of a reward or feature network: its files, whole, and those of the models that it is made of."""
     parts = {inner: import_model(inner, given, f"{where}.of.{inner}") for inner, given in settings.of.items()}
     about: dict[str, Any] = {"options": settings.options, "parts": parts}

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stages.report.claims import Draws, Interval, Judgement, State, detectable, judge
+from stages.report.claims import Draws, Interval, Outcome, State, detectable, state_of
 from stages.report.gaps import of_seed, stacked
 
 Scores = tuple[np.ndarray, np.ndarray]
@@ -49,7 +49,7 @@ def _best(points: np.ndarray, least: np.ndarray) -> np.ndarray:
 
 def more_at_no_less(
     draws: Draws, level: float, mine: Sequence[Scores], other: Sequence[Scores], base: Scores
-) -> Judgement:
+) -> Outcome:
     """Whether one curve has more reward at no less diversity than another: the interval of the statistic lies above
     zero and every training seed alone agrees.
     """
@@ -58,7 +58,7 @@ def more_at_no_less(
     per_seed = _per_seed(mine, other, base)
     interval = Interval.of(statistic, level)
     least = detectable(statistic, per_seed, draws.seed is not None, level)
-    return Judgement(judge(interval, per_seed, 1), interval, per_seed, p=p_value(statistic), detectable=least)
+    return Outcome(state_of(interval, per_seed, 1), interval, per_seed, p=p_value(statistic), detectable=least)
 
 
 def p_value(statistic: np.ndarray) -> float:
@@ -84,7 +84,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def together(judged: Sequence[Judgement], level: float) -> list[Judgement]:
+def together(judged: Sequence[Outcome], level: float) -> list[Outcome]:
     """Judgements that are counted together: what is no longer significant after Holm's correction is not shown."""
     found = []
     for one, p in zip(judged, holm([one.p for one in judged]), strict=True):

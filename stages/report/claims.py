@@ -87,7 +87,7 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Outcome:
     """What the data say about one effect.
 
     `interval` is of a difference or a mean gap; `per_seed` are the values of the single training seeds; `area` is of
@@ -163,13 +163,13 @@ def paired_seeds(scores: np.ndarray, against: np.ndarray) -> list[tuple[np.ndarr
     return [(seed_mean(scores), row) for row in against]
 
 
-def changes(draws: Draws, level: float, scores: np.ndarray, against: np.ndarray, sign: int) -> Judgement:
+def changes(draws: Draws, level: float, scores: np.ndarray, against: np.ndarray, sign: int) -> Outcome:
     """Whether a metric moved in the direction `sign` (1 up, -1 down): interval beyond zero, every seed alone agrees."""
     statistic = difference(draws, scores, against)
     interval = Interval.of(statistic, level)
     per_seed = tuple(float(np.nanmean(mine - other)) for mine, other in paired_seeds(scores, against))
     least = detectable(statistic, per_seed, draws.seed is not None, level)
-    return Judgement(judge(interval, per_seed, sign), interval, per_seed, detectable=least)
+    return Outcome(state_of(interval, per_seed, sign), interval, per_seed, detectable=least)
 
 
 def detectable(statistic: np.ndarray, per_seed: Sequence[float], seeds_drawn: bool, level: float) -> float:
@@ -191,7 +191,7 @@ def detectable(statistic: np.ndarray, per_seed: Sequence[float], seeds_drawn: bo
     return float(ndtri((1 + level) / 2) + ndtri(POWER)) * math.sqrt(variance)
 
 
-def monotone(draws: Draws, level: float, path: Sequence[np.ndarray], sign: int) -> Judgement:
+def monotone(draws: Draws, level: float, path: Sequence[np.ndarray], sign: int) -> Outcome:
     """Whether a metric moves one way along `path`, the scores (seeds, prompts) at k = 0, ..., T in order.
 
     Shown when (1) the whole change from the first to the last has direction `sign`, beyond zero and in every seed, (2)
@@ -217,7 +217,7 @@ def monotone(draws: Draws, level: float, path: Sequence[np.ndarray], sign: int) 
     return replace(whole, state=state, note=note)
 
 
-def judge(interval: Interval, per_seed: Sequence[float], sign: int) -> State:
+def state_of(interval: Interval, per_seed: Sequence[float], sign: int) -> State:
     """What an interval and the single seeds say about an effect of the direction `sign`."""
     if interval.sign() == sign and all(value * sign > 0 for value in per_seed):
         return State.SHOWN

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.report.claims import Draws, Interval, Judgement, State, detectable, judge, means, seed_mean
+from stages.report.claims import Draws, Interval, Outcome, State, detectable, means, seed_mean, state_of
 
 ABOVE = 0.9
 """A frontier lies above another when it does so over at least this share of the diversities that both reach."""
@@ -82,7 +82,7 @@ def lies_above(
     level: float,
     mine: Sequence[tuple[np.ndarray, np.ndarray]],
     other: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> Judgement:
+) -> Outcome:
     """Whether one frontier lies above another at equal diversity; points as in `gaps`.
 
     Shown when the mean gap is above zero with its interval and in every seed alone, and the frontier is the higher one
@@ -94,16 +94,16 @@ def lies_above(
     if not np.isfinite(plain.gap) or undefined > MAX_UNDEFINED:
         nothing = Interval(plain.gap, float("nan"), float("nan"))
         note = f"hardly any common diversities ({undefined:.0%} of the resamples have none)"
-        return Judgement(State.NOT_SHOWN, nothing, (), "no common diversities" if undefined == 1 else note)
+        return Outcome(State.NOT_SHOWN, nothing, (), "no common diversities" if undefined == 1 else note)
     interval = Interval.of(statistic, level)
     per_seed = _seed_gaps(mine, other)
-    state = judge(interval, per_seed, 1)
+    state = state_of(interval, per_seed, 1)
     if state is State.SHOWN and plain.above < ABOVE:
         state = State.NOT_SHOWN
     note = f"above over {plain.above:.0%} of the common diversities {plain.low:.3g} to {plain.high:.3g}"
     area = Interval.of(np.array([one.area for one in found]), level)
     least = detectable(statistic, per_seed, draws.seed is not None, level)
-    return Judgement(state, interval, per_seed, note, area, detectable=least)
+    return Outcome(state, interval, per_seed, note, area, detectable=least)
 
 
 def _seed_gaps(

@@ -11,7 +11,7 @@ import numpy as np
 
 from stages.measure.settings import PASSED
 from stages.report import agreement, best, claims, curves, gaps
-from stages.report.claims import Draws, Interval, Judgement
+from stages.report.claims import Draws, Interval, Outcome
 from stages.report.curves import Curve
 from stages.report.findings import Finding, Findings
 from stages.report.look import BASE, Look
@@ -101,29 +101,29 @@ class _Asked:
                 continue
             for axis, sign in self._directions():
                 path = [self.evaluation.scores(point, axis) for point in curve.points]
-                judged = claims.monotone(self.bootstrap.draws, self.bootstrap.level, path, -sign)
-                yield _judged("trade", method, curve.strategy.name, method, (axis,), judged)
+                outcome = claims.monotone(self.bootstrap.draws, self.bootstrap.level, path, -sign)
+                yield _finding("trade", method, curve.strategy.name, method, (axis,), outcome)
 
     def best(self) -> Iterator[Finding]:
         """The candidate's leading curve has more reward than the reference's at no less diversity.
 
-        The main pair is judged alone, all others together; where none is named, all of them together.
+        The main pair is tested alone, all others together; where none is named, all of them together.
         """
         mine, other = (self._leading(name) for name in (self.study.report.candidate, self.study.study.reference))
         if mine is None or other is None or mine == other:
             return
         report = self.study.report
         pairs = [(reward, diversity) for reward in report.rewards for diversity in report.diversities]
-        judged = {pair: self._best(mine, other, *pair) for pair in pairs}
+        outcomes = {pair: self._best(mine, other, *pair) for pair in pairs}
         others = [pair for pair in pairs if pair != report.main_pair]
-        counted = best.together([judged[pair] for pair in others], self.bootstrap.level)
-        judged |= dict(zip(others, counted, strict=True))
+        counted = best.together([outcomes[pair] for pair in others], self.bootstrap.level)
+        outcomes |= dict(zip(others, counted, strict=True))
         for pair in pairs:
             passed = (pair[0], f"{pair[1]}{PASSED}")
             if self._measured(passed[1], [*mine.points, *other.points, self.evaluation.base]):
                 among = self._best(mine, other, *passed)
-                yield _judged("best_passed", mine.method, mine.strategy.name, other.method, passed, among)
-            found = _judged("best", mine.method, mine.strategy.name, other.method, pair, judged[pair])
+                yield _finding("best_passed", mine.method, mine.strategy.name, other.method, passed, among)
+            found = _finding("best", mine.method, mine.strategy.name, other.method, pair, outcomes[pair])
             p = "" if pair == report.main_pair else f", {found.p_adjusted:.2g} counted together with the others (Holm)"
             yield replace(found, main=pair == report.main_pair, note=f"p = {found.p:.2g}{p}")
 
@@ -131,7 +131,7 @@ class _Asked:
         """Whether every one of the points has scores of a metric."""
         return all((point, metric) in self.evaluation.arrays for point in points)
 
-    def _best(self, mine: Curve, other: Curve, reward: str, diversity: str) -> Judgement:
+    def _best(self, mine: Curve, other: Curve, reward: str, diversity: str) -> Outcome:
         base = self.evaluation.base
         sides = (
             [(self.evaluation.scores(p, diversity), self.evaluation.scores(p, reward)) for p in points]
@@ -182,9 +182,9 @@ class _Asked:
                 continue
             for reward in self.study.report.rewards:
                 for diversity in self.study.report.diversities:
-                    judged = self._best(mine, reference, reward, diversity)
+                    outcome = self._best(mine, reference, reward, diversity)
                     axes = (reward, diversity)
-                    yield _judged("best_gap", method, mine.strategy.name, reference.method, axes, judged)
+                    yield _finding("best_gap", method, mine.strategy.name, reference.method, axes, outcome)
 
     def ablations(self) -> Iterator[Finding]:
         """The same gap of every variant of the candidate to the candidate, on the training seeds that both have."""
@@ -231,8 +231,8 @@ class _Asked:
     def _change(
         self, about: str, point: Point, against: str, axis: str, mine: np.ndarray, other: np.ndarray, sign: int
     ) -> Finding:
-        judged = claims.changes(self.bootstrap.draws, self.bootstrap.level, mine, other, sign)
-        return _judged(about, point.method, point.strategy, against, (axis,), judged)
+        outcome = claims.changes(self.bootstrap.draws, self.bootstrap.level, mine, other, sign)
+        return _finding(about, point.method, point.strategy, against, (axis,), outcome)
 
     def _against(
         self, about: str, mine: Curve, other: Curve, seeds: tuple[int, ...] | None = None
@@ -245,8 +245,8 @@ class _Asked:
                     [(self._scores(p, diversity, seeds), self._scores(p, reward, seeds)) for p in curve.points]
                     for curve in (mine, other)
                 )
-                judged = gaps.lies_above(draws, level, *sides)
-                yield _judged(about, mine.method, mine.strategy.name, other.method, (reward, diversity), judged)
+                outcome = gaps.lies_above(draws, level, *sides)
+                yield _finding(about, mine.method, mine.strategy.name, other.method, (reward, diversity), outcome)
 
     def _shared_seeds(self, mine: str, other: str) -> tuple[int, ...] | None:
         """Training seeds that two methods both have; None, for all seeds of each, where they share none."""
@@ -266,11 +266,11 @@ class _Asked:
         return [(name, 1) for name in rewards] + [(name, -1) for name in diversities]
 
 
-def _judged(about: str, method: str, strategy: str, against: str, axes: tuple[str, ...], judged: Judgement) -> Finding:
-    interval, area = judged.interval, judged.area or NOWHERE
+def _finding(about: str, method: str, strategy: str, against: str, axes: tuple[str, ...], outcome: Outcome) -> Finding:
+    interval, area = outcome.interval, outcome.area or NOWHERE
     return Finding(
         about, method, strategy, axes[0], interval.mean, interval.low, interval.high, against=against,
-        at_equal=axes[1] if len(axes) > 1 else None, state=judged.state.value, per_seed=judged.per_seed,
-        note=judged.note, area=area.mean, area_low=area.low, area_high=area.high, detectable=judged.detectable,
-        p=judged.p, p_adjusted=judged.p_adjusted,
+        at_equal=axes[1] if len(axes) > 1 else None, state=outcome.state.value, per_seed=outcome.per_seed,
+        note=outcome.note, area=area.mean, area_low=area.low, area_high=area.high, detectable=outcome.detectable,
+        p=outcome.p, p_adjusted=outcome.p_adjusted,
     )  # fmt: skip

@@ -121,8 +121,8 @@ class Mps:
         tokens, feature = self._read(prompt)
         if self._condition is None:
             self._condition = self._read(self.asked.condition)[0]
-        likeness = (tokens @ self._condition.T).amax(1)
-        counts = likeness / likeness.max() > self.asked.threshold
+        similarity = (tokens @ self._condition.T).amax(1)
+        counts = similarity / similarity.max() > self.asked.threshold
         return Text(tokens, counts, functional.normalize(feature, dim=-1))
 
     def _read(self, text: str) -> tuple[Tensor, Tensor]:

@@ -157,7 +157,7 @@ def _sampling(
     from stages.models.policy import load_policy
     from stages.models.record import load
     from stages.rewards.base import load_reward, require_gradient
-    from stages.sample.job import Judge, Sampling
+    from stages.sample.job import RecordedReward, Sampling
     from stages.sample.settings import student
     from stages.sample.suite import Suite
 
@@ -172,16 +172,16 @@ def _sampling(
     encodings = Encodings(args.tensors, args.index, where, model.record.digest)
     encodings.require_fit(model, args.tensors)
     suite = Suite(encodings, plan.seed, sample.samples_per_prompt, sample.batch_size, where)
-    judges = {}
+    rewards = {}
     for name in plan.rewards(target):
         record = load(_record(args, name), name)
-        judges[name] = Judge(load_reward(record, where), record.digest)
+        rewards[name] = RecordedReward(load_reward(record, where), record.digest)
     for strategy in plan.of(target):
         for name in strategy.settings.rewards() if strategy.settings.needs_gradient() else ():
-            require_gradient(judges[name].reward)
+            require_gradient(rewards[name].reward)
     further = {name: trained(path) for name, path in others.items()}
     further |= {student(name): recorded_student(path, name, where) for name, path in students.items()}
-    return Sampling.of(model, plan, suite, tuned, further, judges)
+    return Sampling.of(model, plan, suite, tuned, further, rewards)
 
 
 if __name__ == "__main__":

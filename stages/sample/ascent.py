@@ -24,7 +24,7 @@ CLIPPED = 1e-6  # what torch's clipping adds to a norm
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredNoise:
     """One iteration of B images with R rewards: noise `z` [B, C, h, w], its images [B, 3, H, W], the losses of the
     rewards [B, R], 0 where one is not asked, the loss `total` [B] that is compared and the regulariser [B].
 
@@ -57,45 +57,46 @@ class Best:
         return Best(images, torch.where(lower, found.loss, self.loss), iteration)
 
 
-Told = Callable[[Judged], None]
+Told = Callable[[ScoredNoise], None]
 
 
-def optimised(ctx: Context, search: NoiseSearch, count: int, told: Told = lambda judged: None) -> Best:
+def optimised(ctx: Context, search: NoiseSearch, count: int, told: Told = lambda scored: None) -> Best:
     """The best of `count` iterations of the rows of `ctx`; `told` is called with each of them.
 
-    Iteration 0 is plain sampling. The last one is judged without gradient, since no step follows it.
+    Iteration 0 is plain sampling. The last one is scored without gradient, since no step follows it.
     """
     z = ctx.noise.initial().clone()
     optimiser, best = _optimiser(search, z), None
     for number in range(count):
-        judged = judge(ctx, search, z, last=number == count - 1)
-        told(judged)
-        found = Best(judged.images, judged.total, torch.full((len(z),), number, device=z.device))
+        scored = score_noise(ctx, search, z, last=number == count - 1)
+        told(scored)
+        found = Best(scored.images, scored.total, torch.full((len(z),), number, device=z.device))
         best = found if best is None else best.or_better(found)
-        if len(judged.gradients):
-            z.grad = judged.step
+        if len(scored.gradients):
+            z.grad = scored.step
             optimiser.step()
     assert best is not None, "at least one iteration"
     return best
 
 
-def judge(ctx: Context, search: NoiseSearch, z: Tensor, last: bool = False) -> Judged:
+def score_noise(ctx: Context, search: NoiseSearch, z: Tensor, last: bool = False) -> ScoredNoise:
     """The images of noise z [B, C, h, w], their losses, and the gradients by z but in the `last` iteration.
 
     At most `batch_size` rows at a time, as in `Context.gradient`: the graph of a batch is freed before the next.
     """
     parts = [
-        _judged(ctx.take(range(len(ctx))[rows]), search, z[rows].detach().clone(), last) for rows in ctx.rows.chunks()
+        _score_noise(ctx.take(range(len(ctx))[rows]), search, z[rows].detach().clone(), last)
+        for rows in ctx.rows.chunks()
     ]
     along = {"gradients": 1}
     fields = {name: torch.cat([getattr(part, name) for part in parts], along.get(name, 0)) for name in FIELDS}
-    return Judged(**fields)
+    return ScoredNoise(**fields)
 
 
 FIELDS = ("z", "images", "losses", "total", "regulariser", "gradients", "step")
 
 
-def _judged(ctx: Context, search: NoiseSearch, z: Tensor, last: bool) -> Judged:
+def _score_noise(ctx: Context, search: NoiseSearch, z: Tensor, last: bool) -> ScoredNoise:
     names = search.rewards()
     wanted = [search.weights_for(prompt) for prompt in ctx.prompts]
     weights = torch.tensor([[each.get(name, 0.0) for name in names] for each in wanted], device=z.device)
@@ -111,7 +112,7 @@ def _judged(ctx: Context, search: NoiseSearch, z: Tensor, last: bool) -> Judged:
     each = torch.stack([loss.detach() for loss in losses], 1)
     summed = torch.tensor([[search.summed(each) for each in row] for row in weights.tolist()], device=z.device)
     step = clipped(gradients, search.clip).sum(0) if search.apart else gradients.sum(0)
-    return Judged(
+    return ScoredNoise(
         z.detach(), images.detach(), each, (summed * each).sum(1), away.detach(), gradients,
         clipped(step[None], search.clip)[0],
     )  # fmt: skip

@@ -82,7 +82,7 @@ def evolve(start: Populations, search: Settings, m: int, told: Told = lambda cho
         beams = winners.keep(order)
     steps, scores = search.steps(beams.ctx), beams.scores
     if scores is None:
-        scores = search.judge(beams.ctx, steps.x0(beams.seen)).view(-1, beams.width)
+        scores = search.score(beams.ctx, steps.x0(beams.seen)).view(-1, beams.width)
     return replace(start, wide=beams.ctx, particles=beams.width), Final(steps.after(beams.seen), scores, None)
 
 
@@ -93,11 +93,11 @@ def _best_children(search: Settings, beams: Beams, m: int, coins: list[bool]) ->
         images = [n for n, coin in enumerate(coins) if coin == searching]
         if images:
             count = search.children(m, searching, beams.width)
-            children, judged = _children(search, beams, images, count)
-            chosen = best(judged)
-            branched.append(Branched(images, *(v.unflatten(0, (-1, beams.width)) for v in (judged, chosen))))
+            children, scored = _children(search, beams, images, count)
+            chosen = best(scored)
+            branched.append(Branched(images, *(v.unflatten(0, (-1, beams.width)) for v in (scored, chosen))))
             seen.append(children.take(rows(chosen[:, None], count)))
-            scores.append(judged.amax(1).view(-1, beams.width))
+            scores.append(scored.amax(1).view(-1, beams.width))
     place = torch.tensor([image for part in branched for image in part.images]).argsort()
     back = (place[:, None] * beams.width + torch.arange(beams.width)).flatten()
     whole = Predicted(seen[0].i, torch.cat([p.x for p in seen]), torch.cat([p.prediction for p in seen]))
@@ -112,7 +112,7 @@ def _children(search: Settings, beams: Beams, images: list[int], count: int) -> 
     wide = beams.ctx.place(parents, numbers)
     steps = search.steps(wide)
     seen = steps.at(steps.after(beams.seen.take(parents)), beams.seen.i + 1)
-    return seen, search.judge(wide, steps.x0(seen)).view(-1, count)
+    return seen, search.score(wide, steps.x0(seen)).view(-1, count)
 
 
 def kept(search: Settings, beams: Beams, i: int, choices: int, uniforms: Tensor) -> Tensor:

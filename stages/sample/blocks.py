@@ -56,7 +56,7 @@ def best_of_blocks(
         if (i + 1 - first) % block:
             continue
         x0 = steps.x0(seen)
-        scores = search.judge(wide, x0).view(-1, count)
+        scores = search.score(wide, x0).view(-1, count)
         chosen = particles.best(scores)
         told(Choice(i + 1, seen.x, x0, scores, chosen))
         seen, differ = seen.take(particles.rows(chosen[:, None].expand(-1, count), count)), False

@@ -166,7 +166,7 @@ class Context:
             raise InputError(f"sampling: reward {reward!r} gave a value that is not finite")
         return scores
 
-    def judge(self, x0: Tensor, reward: str, see: Callable[[Tensor], Tensor] = lambda images: images) -> Tensor:
+    def score_latents(self, x0: Tensor, reward: str, see: Callable[[Tensor], Tensor] = lambda images: images) -> Tensor:
         """A reward [B] float32 of the images of clean latents [B, C, h, w]; `see` makes what it is shown of images.
 
         Images are kept only while they are scored, at most `batch_size` at a time.

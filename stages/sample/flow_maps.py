@@ -60,7 +60,7 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
     weights = torch.zeros_like(scores, dtype=torch.float64)
     before = 0.0  # the time up to which weights have grown
     for i in wide.indices:
-        seen, ends, found, gradient = _judged(search, wide, x, i)
+        seen, ends, found, gradient = _scored(search, wide, x, i)
         scores = found.view(-1, count)
         if i == first:
             weights = weights + search.strength * moments[first].time * scores.double()
@@ -83,7 +83,7 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
     return Final(x, scores, None), weights
 
 
-def _judged(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor, Tensor]:
+def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor, Tensor]:
     """The prediction at index i, the ends of the flow, their rewards [B * N] and the gradients of these by x."""
     made: list[tuple[Predicted, Tensor]] = []
 

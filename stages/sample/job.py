@@ -18,7 +18,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.merging import merged
 from stages.models.process import Grid
-from stages.models.sampler import Seen, walk
+from stages.models.sampler import Seen, denoise
 from stages.rewards.base import Reward
 from stages.sample.attention import CrossAttention
 from stages.sample.context import Context
@@ -26,7 +26,7 @@ from stages.sample.further_texts import FurtherTexts
 from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import SamplingPlan, Strategy
-from stages.sample.settings import Point
+from stages.sample.settings import SweepPoint
 from stages.sample.suite import Group, Suite
 
 
@@ -40,7 +40,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Judge:
+class RecordedReward:
     """A reward that strategies may ask, and the digest of its record."""
 
     reward: Reward
@@ -69,7 +69,7 @@ class Task:
 
     group: Group
     strategy: Strategy
-    point: Point
+    point: SweepPoint
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Sampling:
     """The networks, prompts and settings of one sampling job.
 
     `tuned` is the network of the run, None where the base is sampled; `others` are further trained networks and
-    `judges` the rewards that strategies may use, by name.
+    `rewards` those that strategies may use, by name.
     """
 
     model: DiffusionModel
@@ -87,7 +87,7 @@ class Sampling:
     empty: Conditioning
     tuned: nn.Module | None = None
     others: Mapping[str, nn.Module] = field(default_factory=dict)
-    judges: Mapping[str, Judge] = field(default_factory=dict)
+    rewards: Mapping[str, RecordedReward] = field(default_factory=dict)
     embed: FurtherTexts | None = None
 
     @classmethod
@@ -98,7 +98,7 @@ class Sampling:
         suite: Suite,
         tuned: nn.Module | None = None,
         others: Mapping[str, nn.Module] | None = None,
-        judges: Mapping[str, Judge] | None = None,
+        rewards: Mapping[str, RecordedReward] | None = None,
     ) -> Sampling:
         """A job with a study's sampling settings; freezes trained networks and makes those that strategies merge."""
         others = dict(others or {})
@@ -110,7 +110,7 @@ class Sampling:
                 others[merge.name] = merged(others[merge.network], tuned, model.unet, merge.weight)
         grid, empty = model.process.grid(plan.sample.steps), suite.encodings.empty()
         embed = FurtherTexts(model) if "text_encoder" in model.parts else None
-        return cls(model, plan, suite, grid, empty, tuned, others, judges or {}, embed)
+        return cls(model, plan, suite, grid, empty, tuned, others, rewards or {}, embed)
 
     def context(self, group: Group, start: tuple[int, Tensor] | None = None, seen: Seen | None = None) -> Context:
         """What a strategy works with for a group, with counts of its own."""
@@ -130,7 +130,7 @@ class Sampling:
             [0] * len(group),
             self.plan.sample.sampler,
             self.model.vae.decode,
-            {name: judge.reward for name, judge in self.judges.items()},
+            {name: given.reward for name, given in self.rewards.items()},
             start,
             seen,
             CrossAttention(self.model),
@@ -176,7 +176,7 @@ class Sampling:
         shared = {
             "run": whose.run, "method": whose.method, "train_seed": whose.train_seed, "strategy": task.strategy.name,
             "setting": task.point.label, "value": task.point.value, "rewards": list(asked),
-            "reward_digests": [self.judges[name].digest for name in asked],
+            "reward_digests": [self.rewards[name].digest for name in asked],
         }  # fmt: skip
         rows = zip(task.group.items, task.group.samples, images.rows(), strict=True)
         return tables.table(
@@ -187,11 +187,11 @@ class Sampling:
     def base_latents(self, ctx: Context, scale: float, keep: Sequence[int], seen: Seen) -> None:
         """Latents of the base entering each of the steps `keep` short of T, without the steps after the last."""
         last = max((k for k in keep if k < len(self.grid)), default=0)
-        x = walk(self.grid, ctx.networks.base(scale), ctx.noise.initial(), 0, last, ctx.noise, ctx.sampler, seen)
+        x = denoise(self.grid, ctx.networks.base(scale), ctx.noise.initial(), 0, last, ctx.noise, ctx.sampler, seen)
         seen(last, x)
 
     def released(self, group: Group, scale: float, k: int) -> Tensor:
         """The base's latents for k = 0 or k = T as the released code makes them: a stray step, or every step."""
         ctx = self.context(group)
         predict: Predict = ctx.networks.base(scale)
-        return walk(self.grid, predict, ctx.noise.initial(), 0, k, ctx.noise, ctx.sampler, extra_step=True)
+        return denoise(self.grid, predict, ctx.noise.initial(), 0, k, ctx.noise, ctx.sampler, extra_step=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from stages.sample.search import numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class NoiseSearch(Stepping):
     )
     clip: float = Field(default=0.1, gt=0, description="largest norm of the gradient of an image's noise")
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per N."""
         return numbered("n", self.n)
 

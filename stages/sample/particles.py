@@ -99,7 +99,7 @@ def evolve(populations: Populations, search: Search, events: Collection[int], st
             images = wide.decode(x0)
             scores = wide.score(search.seen(images), search.reward)
         else:
-            scores = search.judge(wide, x0)
+            scores = search.score(wide, x0)
         scores = scores.view(-1, particles)
         ancestors = steering.select(i, scores, populations.ctx.noise.uniform(f"resample {i}", particles))
         kept = rows(ancestors, particles)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from stages.sample.settings import Point, Prefix, SampleSettings
+from stages.sample.settings import Prefix, SampleSettings, SweepPoint
 from stages.sample.stepping import Stepping, require_random
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Steering(ABC):
         """
 
 
-def numbered(letter: str, counts: Sequence[int]) -> list[Point]:
+def numbered(letter: str, counts: Sequence[int]) -> list[SweepPoint]:
     """A point per count, `n=4` say."""
-    return [Point(f"{letter}={count}", float(count)) for count in counts]
+    return [SweepPoint(f"{letter}={count}", float(count)) for count in counts]
 
 
 def require_counts(letter: str, counts: Sequence[int]) -> None:
@@ -107,9 +107,9 @@ class Search(Stepping):
         """What the reward is shown of images [B, 3, H, W] in [0, 1]: the images themselves."""
         return images
 
-    def judge(self, ctx: Context, x0: Tensor) -> Tensor:
+    def score(self, ctx: Context, x0: Tensor) -> Tensor:
         """Rewards [B] float32 of clean latents [B, C, h, w]; no more images at a time than go through a model."""
-        return ctx.judge(x0, self.reward, self.seen)
+        return ctx.score_latents(x0, self.reward, self.seen)
 
 
 class Particles(Search):
@@ -127,7 +127,7 @@ class Particles(Search):
         "each other",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per N."""
         return numbered("n", self.n)
 

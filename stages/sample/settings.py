@@ -27,7 +27,7 @@ BASE = "base"
 """What strategies call the base where they name a further network."""
 
 
-class Point(NamedTuple):
+class SweepPoint(NamedTuple):
     """One setting that a strategy samples at: its label (`k=10`) and the value of its free setting (10.0)."""
 
     label: str
@@ -86,7 +86,7 @@ class StrategySettings(Settings, ABC):
         return self
 
     @abstractmethod
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """The settings to sample at; not asked for where `auto` is not resolved."""
 
     @abstractmethod

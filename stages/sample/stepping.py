@@ -99,10 +99,10 @@ class Steps:
 
     def begin(self, stop: int) -> Tensor:
         """Latents [B, C, h, w] entering index `stop`, from pure noise."""
-        from stages.models.sampler import walk
+        from stages.models.sampler import denoise
 
         ctx = self.ctx
-        return walk(ctx.grid, self.predict, ctx.noise.initial(), 0, stop, ctx.noise, ctx.sampler, enter=self.enter)
+        return denoise(ctx.grid, self.predict, ctx.noise.initial(), 0, stop, ctx.noise, ctx.sampler, enter=self.enter)
 
 
 class Stepping(StrategySettings):

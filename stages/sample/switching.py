@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from stages.decided.auto import Auto
 from stages.sample.mixing import Mixing
-from stages.sample.settings import Point
+from stages.sample.settings import SweepPoint
 
 if TYPE_CHECKING:
     from stages.decided.auto import Resolved
@@ -37,11 +37,11 @@ class Switching(Mixing):
         """The k that `auto` stands for."""
         return self.model_copy(update={"k": found.k_of(steps)}) if self.auto else self
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per switch step; raises ValueError while k is auto."""
         if isinstance(self.k, str):
             raise ValueError("k is auto, which is known when `decided` has run")
-        return [Point(f"k={k}", float(k)) for k in self.k]
+        return [SweepPoint(f"k={k}", float(k)) for k in self.k]
 
     def require(self, low: int, high: int, why: str) -> None:
         """Raise ValueError for a k outside [low, high]; `why` says what such a k would be."""

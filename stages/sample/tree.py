@@ -151,7 +151,7 @@ def grow(ctx: Context, search: Trees, rollouts: int, make: Callable[[int], Tree]
             if images:
                 part = ctx.place(images, [number] * len(images))
                 _extend(part, search, [trees[n] for n in images], level)
-        _judge(ctx, search, trees)
+        _score(ctx, search, trees)
         for tree in trees:
             tree.back_up(search)
     return trees
@@ -188,13 +188,13 @@ def _together(seen: Iterable[Predicted | None]) -> Predicted:
     return type(first)(first.i, torch.cat([p.x for p in parts]), torch.cat([p.prediction for p in parts]))
 
 
-def _judge(ctx: Context, search: Trees, trees: Sequence[Tree]) -> None:
+def _score(ctx: Context, search: Trees, trees: Sequence[Tree]) -> None:
     """Rewards of the leaves that the rollouts ended at, where they are not known."""
     leaves = [(n, tree.rollouts[-1].path[-1]) for n, tree in enumerate(trees)]
     fresh = [(n, leaf) for n, leaf in leaves if leaf not in trees[n].rewards]
     if not fresh:
         return
     latents = [trees[n].nodes[leaf].clean for n, leaf in fresh]
-    scores = search.judge(ctx.take([n for n, _ in fresh]), torch.cat([x for x in latents if x is not None]))
+    scores = search.score(ctx.take([n for n, _ in fresh]), torch.cat([x for x in latents if x is not None]))
     for (n, leaf), score in zip(fresh, scores.tolist(), strict=True):
         trees[n].rewards[leaf] = score

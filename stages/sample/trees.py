@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.sample.search import Search, numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Trees(Search):
         "reward",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per M."""
         return numbered("m", self.m)
 

@@ -66,7 +66,7 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
     weights = torch.zeros(len(start.ctx), count, dtype=torch.float64, device=x.device)
     before, ratio, final_scores = torch.zeros_like(weights), torch.zeros_like(weights), weights
     for i in wide.indices:
-        seen, rewards, gradient = _judged(search, wide, x, i)
+        seen, rewards, gradient = _scored(search, wide, x, i)
         scores = rewards.view(-1, count)
         twist = search.tempered(i - first) * search.strength * scores.double()
         guidance = search.ahead(i - first) * search.strength * gradient
@@ -92,7 +92,7 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
     return Final(x, final_scores, images), Weights(weights, effective_size(weights))
 
 
-def _judged(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor]:
+def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor]:
     """The prediction at index i, the reward [B * N] of its clean latents, and the gradient of that by the latents."""
     made: list[Predicted] = []
 

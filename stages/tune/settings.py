@@ -35,7 +35,7 @@ class TuneSettings(Settings):
         default=None, gt=0, description="compute of the sweep, as in `finetune.budget`, in place of `steps`"
     )
     prompts: int = Field(
-        default=24, ge=1, description="training prompts that are sampled and judged after the last step"
+        default=24, ge=1, description="training prompts that are sampled and scored after the last step"
     )
     samples: int = Field(default=4, ge=2, description="images per prompt")
     min_diversity: float = Field(

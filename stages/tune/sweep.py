@@ -37,7 +37,7 @@ def sweep(plans: Sequence[TrainingPlan], tune: TuneSettings, paths: Paths) -> li
         probe = context.probe(plan)
         if not found:
             base = Denoiser(context.model.unet, context.model.process)
-            found.append(_finite(_judged(plan, 0.0, probe, context, base)))
+            found.append(_finite(_scored(plan, 0.0, probe, context, base)))
         found.append(_trial(plan, rate, probe, context))
     return found
 
@@ -63,13 +63,13 @@ def _trial(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingConte
     except NonFinite as error:
         print(f"tune: {plan.method} at rate {rate:g} broke down: {error}", file=sys.stderr)
         return Trial(plan.method, rate, plan.train.steps, float("nan"), (float("nan"),), float("nan"))
-    trial = _judged(plan, rate, probe, context, Denoiser(policy.network, context.model.process))
+    trial = _scored(plan, rate, probe, context, Denoiser(policy.network, context.model.process))
     return replace(trial, method=plan.method, steps=plan.train.steps)
 
 
-def _judged(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingContext, policy: Denoiser) -> Trial:
+def _scored(plan: TrainingPlan, rate: float, probe: Probe, context: TrainingContext, policy: Denoiser) -> Trial:
     grid = context.model.process.grid(plan.train.sampling_steps)
-    scores, diversity = probe.judge(probe.images(policy, grid, context.model.vae.decode, plan.train.sampler))
+    scores, diversity = probe.score(probe.images(policy, grid, context.model.vae.decode, plan.train.sampler))
     reward, heldout = (scores[name].double() for name in (plan.study.reward, plan.study.heldout))
     by_prompt = heldout.reshape(-1, probe.samples).mean(1).tolist()
     return Trial(BASE, rate, 0, float(reward.mean()), tuple(by_prompt), float(diversity.mean()))

@@ -35,7 +35,7 @@ STEPS, BROKEN = 5, 2
 
 def step(networks: Networks, batch: Batch) -> Step:
     """One step of DRaFT; a loss that is not finite where the batch says so."""
-    found = yield from draft_k.judge(networks, batch, 1)
+    found = yield from draft_k.step_with(networks, batch, 1)
     value = float("nan") if "broken" in batch.prompts[0] else 0.0
     return replace(found, penalties={"made_up": (1.0, found.x0.sum() * 0 + value)})
 

@@ -22,11 +22,11 @@ from stages.decided.settings import DecidedSettings
 from stages.decided.shares import Seen, between, within
 from stages.encode.store import Encodings, Item
 from stages.errors import InputError
-from stages.measure.judged import Judged
+from stages.measure.scored import ScoredImages
 from stages.models import record
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.noise import KeyedNoise
-from stages.models.sampler import finish, walk
+from stages.models.sampler import denoise, finish
 from tests import tiny
 
 STEPS = 4
@@ -70,7 +70,7 @@ def test_the_rest_is_drawn_again_from_the_states_of_the_first_image(model: Diffu
         first = finish(grid, predict, noise.initial(), 0, noise)
         assert _near(found[None][0].pixels[:2], model.vae.decode(first))
         for index in range(STEPS):
-            state = walk(grid, predict, noise.initial(), 0, index, noise)
+            state = denoise(grid, predict, noise.initial(), 0, index, noise)
             again = finish(grid, predict, state, index, noise.rows(range(2), [1, 1]))
             assert _near(found[index][0].pixels[:2], model.vae.decode(again))
     assert np.array_equal(found[STEPS - 1][0].pixels, found[None][0].pixels)  # the last step has no noise
@@ -165,7 +165,7 @@ def tiny_text(count: int) -> Any:
 
 def _seen(values: Tensor) -> Seen:
     count = len(values)
-    return Seen(Judged(("",) * count, np.zeros((count, 1, 1, 3), np.uint8)), {"v": values.numpy()})
+    return Seen(ScoredImages(("",) * count, np.zeros((count, 1, 1, 3), np.uint8)), {"v": values.numpy()})
 
 
 def arguments(folder: Path) -> list[str]:

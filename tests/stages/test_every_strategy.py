@@ -23,7 +23,7 @@ from stages.errors import Stopped
 from stages.models.diffusion import DiffusionModel
 from stages.processes import ALONE, Processes
 from stages.resume import State
-from stages.sample.job import Identity, Judge, Sampling
+from stages.sample.job import Identity, RecordedReward, Sampling
 from stages.sample.resolve import STRATEGIES, sampling_plan
 from stages.sample.run import sample_base, sample_run
 from stages.sample.settings import student
@@ -78,7 +78,7 @@ def job(model: DiffusionModel, folder: Path, names: Sequence[str] = tuple(ENTRIE
     file.write_text(yaml.safe_dump(study))
     further = {"other": other, student("map"): other}
     made = Sampling.of(model, sampling_plan(file), work.suite, work.tuned, further)
-    return replace(made, judges={"proxy": Judge(Counted(), "p"), "critic": Judge(Picky(-1.0), "c")})
+    return replace(made, rewards={"proxy": RecordedReward(Counted(), "p"), "critic": RecordedReward(Picky(-1.0), "c")})
 
 
 def make(work: Sampling, out: Path, processes: Processes = ALONE, state: State | None = None, what: str = "") -> None:

@@ -84,7 +84,7 @@ def test_steps_are_shifted_by_half_their_variance_times_the_gradient(group: Any)
         ahead = step * gradient / length.view(-1, 1, 1, 1)
 
         def ends(latents: Tensor) -> Tensor:
-            return search.judge(wide, search.end_of(wide, steps.at(latents, i)))
+            return search.score(wide, search.end_of(wide, steps.at(latents, i)))
 
         slope = (ends(x + ahead) - ends(x - ahead)) / (2 * step)
     torch.testing.assert_close(slope, length, rtol=0.05, atol=1e-3)
@@ -166,7 +166,7 @@ def test_the_gradient_goes_through_the_flow_map_alone(group: Any):
         ahead = step * gradient / length.view(-1, 1, 1, 1)
 
         def ends(latents: Tensor) -> Tensor:
-            return search.judge(wide, search.end_of(wide, Predicted(i, latents, latents)))
+            return search.score(wide, search.end_of(wide, Predicted(i, latents, latents)))
 
         slope = (ends(x + ahead) - ends(x - ahead)) / (2 * step)
     torch.testing.assert_close(slope, length, rtol=0.05, atol=1e-3)

@@ -20,7 +20,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import DiffusionModel
 from stages.rewards.shapes_oracle import ShapesOracle
 from stages.sample.criticism import Aligner, Critic, criticised, emphasised
-from stages.sample.job import Judge, Sampling
+from stages.sample.job import RecordedReward, Sampling
 from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
 from stages.world.criticism import wrong_words
@@ -65,7 +65,9 @@ class Reversing:
 
 def job(model: DiffusionModel, folder: Path, entries: dict[str, Any], bound: float = 1e9, **more: Any) -> Sampling:
     work = sampling(model, folder, strategies=entries, guidance=[1.0], **more)
-    return replace(work, judges={"critic": Judge(Picky(bound), "c"), "aligner": Judge(Reversing(), "a")})
+    return replace(
+        work, rewards={"critic": RecordedReward(Picky(bound), "c"), "aligner": RecordedReward(Reversing(), "a")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_images_do_not_depend_on_the_batch_size(model: DiffusionModel, tmp_path:
     again = made(work, tmp_path)
     for key, rows in again.items():
         assert np.abs(pixels(rows) - pixels(found[key])).max() <= 1, key
-    critic = work.judges["critic"].reward
+    critic = work.rewards["critic"].reward
     assert isinstance(critic, Picky) and max(critic.asked) == 4
 
 
@@ -126,7 +128,7 @@ def test_the_critic_sees_no_more_images_at_a_time_than_a_batch_has(model: Diffus
     ctx = work.context(work.suite.groups()[0]).branch(4)
     images = torch.rand(len(ctx), 3, 16, 16)
     assert criticised(ctx, images, "critic") == [[0]] * len(ctx)
-    critic = work.judges["critic"].reward
+    critic = work.rewards["critic"].reward
     assert isinstance(critic, Picky) and max(critic.asked) == 3 and sum(critic.asked) == len(ctx)
 
 

@@ -34,7 +34,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Path:
         measure_whole(folder, models, RUN)
         for count in (1, 2, 3, 8):
             for number in range(1, count + 1):
-                judge(folder, models, number, count)
+                score(folder, models, number, count)
     return folder
 
 
@@ -42,7 +42,7 @@ def part(folder: Path, number: int, count: int) -> Path:
     return folder / f"{number}-of-{count}.parquet"
 
 
-def judge(folder: Path, models: Path, number: int, count: int) -> None:
+def score(folder: Path, models: Path, number: int, count: int) -> None:
     call(
         folder, "judge", "--run", RUN, "--samples", f"{folder}/{RUN}.samples.parquet", "--models", str(models),
         "--shard", f"{number}/{count}", "--judged", str(part(folder, number, count)),
@@ -123,7 +123,7 @@ def test_a_part_is_resumed_after_its_finished_batches(
     place = tmp_path / "world"
     shutil.copytree(world, place, ignore=shutil.ignore_patterns("1-of-1.parquet"))
     monkeypatch.setenv("SAVE_EVERY", "0")
-    whole, seen = Judges.judge, []
+    whole, seen = Judges.score, []
 
     def breaking(self: Judges, pixels: np.ndarray, prompts: list[str]) -> object:
         seen.append(len(prompts))
@@ -131,10 +131,10 @@ def test_a_part_is_resumed_after_its_finished_batches(
             raise RuntimeError("struck by lightning")
         return whole(self, pixels, prompts)
 
-    monkeypatch.setattr(Judges, "judge", breaking)
+    monkeypatch.setattr(Judges, "score", breaking)
     with pytest.raises(RuntimeError, match="lightning"):
-        judge(place, models, 1, 1)
+        score(place, models, 1, 1)
     assert not part(place, 1, 1).exists()
-    judge(place, models, 1, 1)
+    score(place, models, 1, 1)
     assert len(seen) == 3 + BATCHES - 2
     assert part(place, 1, 1).read_bytes() == part(world, 1, 1).read_bytes()

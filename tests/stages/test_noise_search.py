@@ -15,9 +15,9 @@ from torch import Tensor
 
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
-from stages.sample.ascent import Judged, clipped, judge, optimised, regulariser
+from stages.sample.ascent import ScoredNoise, clipped, optimised, regulariser, score_noise
 from stages.sample.context import Context
-from stages.sample.job import Judge
+from stages.sample.job import RecordedReward
 from stages.sample.noise_search import NoiseSearch
 from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
@@ -44,7 +44,7 @@ def plain(model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> di
 def context(model: DiffusionModel, tmp_path: Path) -> Context:
     """Four images of two prompts, and two rewards."""
     work, _ = job(model, tmp_path, {}, batch_size=64)
-    work = replace(work, judges={name: Judge(Counted(), name) for name in ("proxy", "other")})
+    work = replace(work, rewards={name: RecordedReward(Counted(), name) for name in ("proxy", "other")})
     return work.context(work.suite.groups()[0])
 
 
@@ -111,7 +111,7 @@ def test_within_combined_generation(model: DiffusionModel, tmp_path: Path):
 
 def total(ctx: Context, search: NoiseSearch, z: Tensor) -> Tensor:
     """The loss [B] that ReNO goes down, from its parts."""
-    seen = judge(ctx, search, z, last=True)
+    seen = score_noise(ctx, search, z, last=True)
     return seen.total + seen.regulariser
 
 
@@ -120,7 +120,7 @@ def test_the_gradient_is_that_of_loss_and_regulariser(context: Context):
     search = search_of(weights={"proxy": 2.0, "other": 0.5}, regularise=0.3, clip=1e6)
     z, step = context.noise.initial(), 1e-2
     with torch.no_grad():
-        (gradient,) = judge(context, search, z).gradients
+        (gradient,) = score_noise(context, search, z).gradients
         length = gradient.flatten(1).norm(dim=1)
         ahead = step * gradient / length.view(-1, 1, 1, 1)
         high, low = (total(context, search, z + move) for move in (ahead, -ahead))
@@ -131,7 +131,7 @@ def test_gradients_that_are_clipped_apart_each_have_the_regulariser(context: Con
     search = search_of(kind="carinox", weights={"proxy": 3.0, "other": 1.0}, regularise=0.3, clip=0.2)
     z = context.noise.initial()
     with torch.no_grad():
-        seen = judge(context, search, z)
+        seen = score_noise(context, search, z)
         first, second = seen.gradients
         away = torch.func.grad(lambda x: regulariser(x, 0.3).sum())(z)
         # both rewards are one function here, so the gradients differ by their weights alone
@@ -158,7 +158,7 @@ def test_the_regulariser_is_least_at_the_mode_of_the_norm():
 
 def test_the_best_iteration_is_kept_image_by_image(context: Context):
     """With a rate that overshoots, the last iteration is not the best of every image."""
-    told: list[Judged] = []
+    told: list[ScoredNoise] = []
     with torch.no_grad():
         best = optimised(context, search_of(rate=400.0, clip=10.0), 6, told.append)
     totals = torch.stack([each.total for each in told])
@@ -182,7 +182,7 @@ def test_a_kind_of_prompt_asks_its_own_rewards(context: Context):
     search = search_of(kind="carinox", categories={"first": kind, "none": {**kind, "pattern": "zzz"}}, starts=1)
     assert search.rewards() == ("proxy", "other")
     with torch.no_grad():
-        seen = judge(context, search, context.noise.initial())
+        seen = score_noise(context, search, context.noise.initial())
     mine = torch.tensor([prompt == context.prompts[0] for prompt in context.prompts])
     assert 0 < int(mine.sum()) < len(mine)
     asked = seen.losses != 0

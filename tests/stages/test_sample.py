@@ -16,7 +16,7 @@ from stages import tables
 from stages.encode.store import Encodings
 from stages.models.diffusion import Denoiser, DiffusionModel, load_diffusion
 from stages.models.policy import Policy, make_policy
-from stages.models.sampler import finish, walk
+from stages.models.sampler import denoise, finish
 from stages.sample.job import Identity, Sampling
 from stages.sample.resolve import sampling_plan
 from stages.sample.run import sample_base, sample_run
@@ -136,7 +136,7 @@ def alone(made: Sampling, tuned: Policy, k: int, released: bool) -> np.ndarray:
         text = made.suite.encodings.text(batch.items)
         guided, plain = base.predict(made.grid, text, made.empty, 2.0), own.predict(made.grid, text)
         sampler = made.plan.sample.sampler
-        x = walk(made.grid, guided, batch.noise.initial(), 0, k, batch.noise, sampler, extra_step=released)
+        x = denoise(made.grid, guided, batch.noise.initial(), 0, k, batch.noise, sampler, extra_step=released)
         clean = finish(made.grid, plain, x, k, batch.noise, sampler)
         painted.append(made.model.vae.decode(clean))
     return (torch.cat(painted) * 255).round().permute(0, 2, 3, 1).numpy().astype(int)

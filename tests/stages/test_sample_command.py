@@ -28,7 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stages.sample.mixing import Predicting
-from stages.sample.settings import Point
+from stages.sample.settings import SweepPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,8 @@ class Settings(Predicting):
     negative: str
     weight: float
 
-    def points(self) -> list[Point]:
-        return [Point(f"weight={self.weight:g}", self.weight)]
+    def points(self) -> list[SweepPoint]:
+        return [SweepPoint(f"weight={self.weight:g}", self.weight)]
 
     def networks(self) -> tuple[str, ...]:
         return (self.negative,)

@@ -21,7 +21,7 @@ from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
 from stages.sample import particles
 from stages.sample.context import Context
-from stages.sample.job import Identity, Judge, Sampling
+from stages.sample.job import Identity, RecordedReward, Sampling
 from stages.sample.resolve import STRATEGIES, sampling_plan, strategy
 from stages.sample.run import sample_base, sample_run
 from stages.sample.search import Search, Steering
@@ -50,7 +50,7 @@ class Counted:
 def job(model: DiffusionModel, folder: Path, strategies: dict[str, Any], **more: Any) -> tuple[Sampling, Counted]:
     reward = Counted()
     made = sampling(model, folder, **({"strategies": strategies, "guidance": [1.0]} | more))
-    return replace(made, judges={"proxy": Judge(reward, "digest-of-proxy")}), reward
+    return replace(made, rewards={"proxy": RecordedReward(reward, "digest-of-proxy")}), reward
 
 
 def made(work: Sampling, folder: Path) -> dict[tuple[str, str, str], list[dict[str, Any]]]:

@@ -73,7 +73,7 @@ def test_every_grown_tree(group: Any, kind: str, entry: dict[str, Any]):
                 assert len(node.children) <= made.limit(search, number)
                 if node.level == made.last:
                     assert node.x is not None
-                    score = search.judge(ctx.take([image]), node.x)
+                    score = search.score(ctx.take([image]), node.x)
                     assert made.rewards[number] == node.value == pytest.approx(float(score), abs=1e-4)
                 else:
                     values = [made.nodes[child].value for child in node.children]

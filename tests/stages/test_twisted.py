@@ -48,7 +48,7 @@ def test_weights_are_those_of_the_shifted_steps(group: Any):
         ratio = torch.zeros(len(start.ctx), 3, dtype=torch.float64)
         for i, weighed in enumerate(told):
             seen = steps.at(weighed.x, i)
-            scores = search.judge(start.wide, steps.x0(seen)).view(-1, 3)
+            scores = search.score(start.wide, steps.x0(seen)).view(-1, 3)
             torch.testing.assert_close(weighed.rewards, scores, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(weighed.twist, search.tempered(i) * 8.0 * scores.double(), rtol=1e-4, atol=1e-3)
             before = told[i - 1].twist if i else 0.0
@@ -78,7 +78,7 @@ def test_steps_are_shifted_along_the_gradient_of_the_reward(group: Any):
         guidance, x = told[i].guidance, told[i].x
         length = guidance.flatten(1).norm(dim=1)
         ahead = step * guidance / length.view(-1, 1, 1, 1)
-        high, low = (search.judge(start.wide, steps.x0(steps.at(x + move, i))) for move in (ahead, -ahead))
+        high, low = (search.score(start.wide, steps.x0(steps.at(x + move, i))) for move in (ahead, -ahead))
         torch.testing.assert_close(search.tempered(2) * 8.0 * (high - low) / (2 * step), length, rtol=0.05, atol=1e-3)
 
 

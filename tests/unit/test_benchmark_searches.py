@@ -12,14 +12,14 @@ from torch.utils.hooks import RemovableHandle
 
 from benchmarks.networks import Shape
 from benchmarks.searches import REWARD, SEARCHES, STEPS, Prices, Row, counted, job
-from stages.sample.job import Judge, Sampling
+from stages.sample.job import RecordedReward, Sampling
 
 T, IMAGES = STEPS, 2
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Sampling:
-    return job(Path(tmp_path_factory.mktemp("searches")), Shape(width=8, layers=1, batch=IMAGES, judged=32))
+    return job(Path(tmp_path_factory.mktemp("searches")), Shape(width=8, layers=1, batch=IMAGES, reward_side=32))
 
 
 EXPECTED = {
@@ -62,7 +62,7 @@ def test_counts_are_those_of_the_executed_rows(work: Sampling, name: str) -> Non
 
         return module.register_forward_pre_hook(add)
 
-    reward = work.judges[REWARD].reward
+    reward = work.rewards[REWARD].reward
 
     class Watched:
         name, differentiable = reward.name, True
@@ -72,7 +72,7 @@ def test_counts_are_those_of_the_executed_rows(work: Sampling, name: str) -> Non
             return reward(images, prompts)
 
     hooks = [watch("nfe", work.model.unet), watch("decodes", work.model.vae.network.decoder)]
-    found = counted(replace(work, judges={REWARD: Judge(Watched(), "watched")}), name)
+    found = counted(replace(work, rewards={REWARD: RecordedReward(Watched(), "watched")}), name)
     for hook in hooks:
         hook.remove()
     assert {key: found[key] for key in rows} == rows

@@ -81,7 +81,7 @@ def test_a_guided_base_that_is_shown_shares_its_pass(tmp_path: Path):
 def test_a_pass_that_stops_early_keeps_the_same_latents(tmp_path: Path, sampled: tuple[float, ...]):
     """Whether or not the base's own images are asked for, the latents at the switch steps are those of a whole pass."""
     from stages.models.diffusion import Denoiser
-    from stages.models.sampler import walk
+    from stages.models.sampler import denoise
     from stages.sample import latents
 
     model = load_diffusion(tiny.diffusion_folder(tmp_path / "base"), tiny.CPU, parts=("unet", "vae"))
@@ -97,7 +97,7 @@ def test_a_pass_that_stops_early_keeps_the_same_latents(tmp_path: Path, sampled:
         predict = Denoiser(model.unet, model.process).predict(job.grid, text, job.empty, 2.0)
         for k in (1, 3):
             with torch.no_grad():
-                expected = walk(job.grid, predict, batch.noise.initial(), 0, k, batch.noise)
+                expected = denoise(job.grid, predict, batch.noise.initial(), 0, k, batch.noise)
             rows, shape = slice(batch.first, batch.first + len(batch)), store.latent_shape()
             found = latents.load(tmp_path / "latents.safetensors", latents.key(2.0, k), rows, shape, tiny.CPU)
             torch.testing.assert_close(found, expected)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from stages.measure.bootstrap import interval, jackknife
-from stages.measure.judged import Judged
 from stages.measure.metrics import pvs, rke, rke_set, sdi
 from stages.measure.metrics.vendi import vendi_score
+from stages.measure.scored import ScoredImages
 from stages.measure.statistics import reference, second_order_number
 from stages.world import oracle
 from stages.world.render import render
@@ -23,16 +23,16 @@ def draws(count: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, width))
 
 
-def embedded(features: np.ndarray) -> Judged:
-    return Judged(
+def embedded(features: np.ndarray) -> ScoredImages:
+    return ScoredImages(
         prompts=("",) * len(features),
         pixels=np.zeros((len(features), 2, 2, 3), np.uint8),
         embeddings={"clip": features},
     )
 
 
-def pictures(pixels: Sequence[np.ndarray] | np.ndarray) -> Judged:
-    return Judged(prompts=("",) * len(pixels), pixels=np.asarray(pixels, np.uint8))
+def pictures(pixels: Sequence[np.ndarray] | np.ndarray) -> ScoredImages:
+    return ScoredImages(prompts=("",) * len(pixels), pixels=np.asarray(pixels, np.uint8))
 
 
 # --- RKE --------------------------------------------------------------------------------------------------------------
@@ -138,13 +138,13 @@ def boxes(*found: list[float]) -> np.ndarray:
 
 
 def test_likeness_of_known_layouts() -> None:
-    assert sdi.likeness(boxes(LEFT), boxes(LEFT)) == 1
-    assert sdi.likeness(boxes(LEFT), boxes(RIGHT)) == 0
-    assert sdi.likeness(boxes(LEFT), boxes(BOTH)) == pytest.approx(0.5)
-    assert sdi.likeness(boxes(LEFT, RIGHT), boxes(RIGHT, LEFT)) == 1  # paired by what overlaps, not by their order
-    assert sdi.likeness(boxes(LEFT, RIGHT), boxes(RIGHT)) == pytest.approx(0.5)  # one box has no partner
-    assert sdi.likeness(boxes(LEFT), boxes()) == 0
-    assert sdi.likeness(boxes(), boxes()) == 1
+    assert sdi.similarity(boxes(LEFT), boxes(LEFT)) == 1
+    assert sdi.similarity(boxes(LEFT), boxes(RIGHT)) == 0
+    assert sdi.similarity(boxes(LEFT), boxes(BOTH)) == pytest.approx(0.5)
+    assert sdi.similarity(boxes(LEFT, RIGHT), boxes(RIGHT, LEFT)) == 1  # paired by what overlaps, not by their order
+    assert sdi.similarity(boxes(LEFT, RIGHT), boxes(RIGHT)) == pytest.approx(0.5)  # one box has no partner
+    assert sdi.similarity(boxes(LEFT), boxes()) == 0
+    assert sdi.similarity(boxes(), boxes()) == 1
 
 
 def test_boxes_of_the_shapes_world_are_those_of_the_scenes() -> None:
@@ -164,7 +164,7 @@ def test_spatial_dispersion_in_the_shapes_world() -> None:
     same = np.repeat(pixels[:1], 3, axis=0)
 
     def found(drawn: np.ndarray) -> float:
-        judged = Judged(prompts=("",) * len(drawn), pixels=drawn, seen=oracle.parse(drawn))
+        judged = ScoredImages(prompts=("",) * len(drawn), pixels=drawn, seen=oracle.parse(drawn))
         return sdi.metric(judged)["sdi"]
 
     assert found(same) == 0
@@ -179,4 +179,4 @@ def test_spatial_dispersion_in_the_shapes_world() -> None:
 def test_no_spatial_dispersion_without_places() -> None:
     assert sdi.metric(pictures(np.zeros((3, 8, 8, 3)))) == {}
     one = np.full((1, 8, 8, 3), 128, np.uint8)
-    assert sdi.metric(Judged(prompts=("",), pixels=one, seen=oracle.parse(one))) == {}
+    assert sdi.metric(ScoredImages(prompts=("",), pixels=one, seen=oracle.parse(one))) == {}

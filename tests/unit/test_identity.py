@@ -12,9 +12,9 @@ import torch
 from stages.errors import InputError
 from stages.measure.evaluation import ids_of, with_ids
 from stages.measure.identity import metric_ids, model_id
-from stages.measure.judged import join
 from stages.measure.judges import Judges
 from stages.measure.metrics.diversity import metric
+from stages.measure.scored import join
 from stages.measure.settings import MeasureSettings
 from stages.models.record import ModelRecord, describe
 from stages.params import validate
@@ -102,12 +102,12 @@ def test_distances_are_features_too(records: dict[str, ModelRecord]) -> None:
     assert given.space == "dino"
     all_of_them = judges(records, given)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
-    judged = all_of_them.judge(pixels, ["a"] * 4)
+    scored = all_of_them.score(pixels, ["a"] * 4)
     model: Any = all_of_them.models["lpips"]
     vectors = model.embed(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
-    np.testing.assert_array_equal(judged.distances["lpips"], vectors.numpy())
+    np.testing.assert_array_equal(scored.distances["lpips"], vectors.numpy())
     pairs = [float((vectors[i] - vectors[j]).square().sum()) for i in range(4) for j in range(i)]
-    found = metric(join([judged.take([0, 2]), judged.take([1, 3])]))
+    found = metric(join([scored.take([0, 2]), scored.take([1, 3])]))
     assert found["lpips_diversity"] == pytest.approx(np.mean(pairs), rel=1e-5)
     assert set(found) == {"lpips_diversity", "dino_diversity"}
 

@@ -17,13 +17,13 @@ import stages.measure.metrics
 from stages import plugins
 from stages.errors import InputError
 from stages.measure.evaluation import Evaluation, prompt_suite
-from stages.measure.judged import Judged, join
 from stages.measure.metrics import attribute_diversity, caption, clipscore, coverage, diversity, fid, kid, precision
 from stages.measure.metrics import recall as recall_metric
 from stages.measure.metrics.vendi import metric as vendi_metric
 from stages.measure.metrics.vendi import vendi_score
 from stages.measure.released import bfloat16, mean_of_batches
 from stages.measure.samples import load_metrics
+from stages.measure.scored import ScoredImages, join
 from stages.measure.settings import MeasureSettings
 from stages.measure.statistics import Gaussian, Nearest, cubic_kernel, directions, gaussian, neighbour_radii, reference
 from stages.world import oracle
@@ -47,8 +47,8 @@ def settings_of(**values: object) -> MeasureSettings:
     return MeasureSettings.model_validate({"rewards": ["proxy"]} | values)
 
 
-def pictures(features: np.ndarray, patches: np.ndarray | None = None) -> Judged:
-    return Judged(
+def pictures(features: np.ndarray, patches: np.ndarray | None = None) -> ScoredImages:
+    return ScoredImages(
         prompts=("",) * len(features),
         pixels=np.zeros((len(features), 4, 4, 3), np.uint8),
         embeddings={"clip": features.astype(np.float32)},
@@ -228,7 +228,7 @@ def test_metrics_of_the_shapes_world_are_the_oracles() -> None:
     scenes = draw_scenes(settings, 16, rng)
     pixels, captions = render(scenes, 32, rng), draw_captions(settings, scenes, rng)
     pixels[3] = 128  # nothing there
-    images = Judged(prompts=tuple(captions), pixels=pixels, seen=oracle.parse(pixels))
+    images = ScoredImages(prompts=tuple(captions), pixels=pixels, seen=oracle.parse(pixels))
     found = caption.metric(images)
     match = oracle.caption_match(pixels, captions)
     assert found["caption_accuracy"].tolist() == match.both.astype(float).tolist()
@@ -245,7 +245,7 @@ def test_metrics_of_the_shapes_world_are_the_oracles() -> None:
 
 def test_images_are_taken_and_joined_row_by_row() -> None:
     pixels = render(draw_scenes(WorldSettings(), 6, np.random.default_rng(1)), 32)
-    whole = Judged(
+    whole = ScoredImages(
         prompts=tuple("abcdef"), pixels=pixels, rewards={"r": np.arange(6.0)}, clipscore=np.arange(6.0) / 10,
         embeddings={"clip": draws(6)}, patches={"patch": draws(12).reshape(6, 2, 6)}, seen=oracle.parse(pixels),
     )  # fmt: skip
@@ -318,9 +318,9 @@ def test_documented_metric_works(documented_metric: str) -> None:
     metric = load_metrics(settings).prompt[documented_metric]
     grey, ends = np.full((3, 4, 4, 3), 100, np.uint8), np.zeros((2, 4, 4, 3), np.uint8)
     ends[1] = 255
-    assert metric(Judged(prompts=("",) * 3, pixels=grey)) == {"pixel_spread": 0.0}
-    assert metric(Judged(prompts=("",) * 2, pixels=ends)) == {"pixel_spread": 0.5}
-    assert metric(Judged(prompts=("",), pixels=grey[:1])) == {}
+    assert metric(ScoredImages(prompts=("",) * 3, pixels=grey)) == {"pixel_spread": 0.0}
+    assert metric(ScoredImages(prompts=("",) * 2, pixels=ends)) == {"pixel_spread": 0.5}
+    assert metric(ScoredImages(prompts=("",), pixels=grey[:1])) == {}
 
 
 def test_bfloat16_rounds_as_torch_does() -> None:

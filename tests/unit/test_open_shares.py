@@ -16,15 +16,17 @@ from stages.decided.auto import Resolved, resolve, settled, stand_in
 from stages.decided.settings import DecidedSettings
 from stages.decided.shares import Seen, between, shares, within
 from stages.errors import InputError
-from stages.measure.judged import Judged
 from stages.measure.metrics import diversity, vendi
+from stages.measure.scored import ScoredImages
 from stages.world import oracle
 
 
 def seen(values: np.ndarray, embeddings: np.ndarray | None = None) -> Seen:
     count = len(values)
     features = {} if embeddings is None else {"clip": embeddings}
-    return Seen(Judged(("",) * count, np.zeros((count, 8, 8, 3), np.uint8), embeddings=features), {"reward": values})
+    return Seen(
+        ScoredImages(("",) * count, np.zeros((count, 8, 8, 3), np.uint8), embeddings=features), {"reward": values}
+    )
 
 
 def test_variances_and_distances_are_those_over_pairs() -> None:

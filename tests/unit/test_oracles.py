@@ -208,7 +208,7 @@ def batch(steps: int, count: int, seed: int = 0) -> Batch:
 def test_draft_follows_a_linear_reward_by_the_known_slope(k: int, sampler: Sampler):
     """The gradient by the shift is the direction of the reward times the slope of the last k steps, without chance."""
     network = Gaussian()
-    made = trainer(network, lambda t, b: draft_k.judge(t, b, k), 1e-3, 10, sampler)
+    made = trainer(network, lambda t, b: draft_k.step_with(t, b, k), 1e-3, 10, sampler)
     made.backward([batch(10, 3)])
     slope = moments(10, sampler, last=k).slope
     assert network.shift.grad is not None
@@ -220,7 +220,7 @@ def test_draft_finds_the_optimum_of_a_linear_reward_with_a_quadratic_cost():
     network, cost = Gaussian(), 0.5
 
     def step(networks: TrainingNetworks, given: Batch) -> Step:
-        judged = yield from draft_k.judge(networks, given, 2)
+        judged = yield from draft_k.step_with(networks, given, 2)
         return replace(judged, penalties={"cost": (cost, network.shift.square().sum() / 2)})
 
     made = trainer(network, step, 3e-2, 5)

@@ -186,16 +186,16 @@ def test_mistakes_are_seen(mistake: str, reference: ParitySet):
 
 
 def test_a_diffusion_loss_at_the_judged_index_is_seen(reference: ParitySet, monkeypatch: pytest.MonkeyPatch):
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Rollout
 
-    def judge(networks, batch, start, m, weight):
+    def step_with(networks, batch, start, m, weight):
         x, _ = networks.noised(batch, start)
         x = yield Rollout(x, start, m)
         penalties = {"diffusion": (weight, networks.diffusion_error(batch, m))}
-        return Judged(networks.x0(batch, x, m), batch.prompts, penalties)
+        return StepOutput(networks.x0(batch, x, m), batch.prompts, penalties)
 
-    monkeypatch.setattr(imagerefl, "judge", judge)
+    monkeypatch.setattr(imagerefl, "step_with", step_with)
     found = failures(training.checks(reference))
     assert "train.imagerefl_s6_m7.L_mse" in found
     assert "train.imagerefl_s6_m7.grad.first" in found

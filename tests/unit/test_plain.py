@@ -8,7 +8,7 @@ from benchmarks.networks import Shape
 from benchmarks.sides import Bench
 from benchmarks.steps import GRADIENT, LOSS, PIXEL, differences, gradient_difference, once
 
-SMALL = Shape(width=8, layers=1, latent=8, batch=2, judged=28)
+SMALL = Shape(width=8, layers=1, latent=8, batch=2, reward_side=28)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from benchmarks import pairs
 from benchmarks.networks import Shape
 from benchmarks.steps import GRADIENT, once
 
-SMALL = Shape(width=8, layers=1, latent=8, batch=2, judged=28)
+SMALL = Shape(width=8, layers=1, latent=8, batch=2, reward_side=28)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from stages.measure.judged import Judged
 from stages.measure.metrics import clipscore, coverage, fid, precision, recall
 from stages.measure.metrics.diversity import mean_distance, pairwise_diversity
 from stages.measure.metrics.fid import frechet_distance
 from stages.measure.metrics.vendi import vendi_score
+from stages.measure.scored import ScoredImages
 from stages.measure.statistics import Gaussian, at_bound, gaussian, reference
 from stages.models.similarity import pairwise_diversity as probe_diversity
 
@@ -75,7 +75,7 @@ def test_a_small_diversity_stays():
 
 def test_clipscore_keeps_to_its_range_and_a_scaled_cosine_stays():
     cosines = np.array([1 + 1e-7, -1 - 1e-7, 0.3, -1.0, 100.0])
-    found = clipscore.metric(Judged(("a",) * 5, np.zeros((5, 1, 1, 3), np.uint8), clipscore=cosines))
+    found = clipscore.metric(ScoredImages(("a",) * 5, np.zeros((5, 1, 1, 3), np.uint8), clipscore=cosines))
     assert found["clipscore"].tolist() == [1.0, -1.0, 0.3, -1.0, 100.0]
 
 

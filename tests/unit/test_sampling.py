@@ -15,7 +15,7 @@ from stages.models.diffusion import Denoiser, Predict
 from stages.models.policy import make_policy
 from stages.models.process_flow import FlowMatching
 from stages.models.process_noise import NoiseGrid, NoiseSchedule, require_noise_schedule
-from stages.models.sampler import Sampler, finish, walk
+from stages.models.sampler import Sampler, denoise, finish
 from stages.sample.mixing import Predicting
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
@@ -160,7 +160,7 @@ def test_a_walk_can_be_cut_anywhere(sampler: Sampler):
     with torch.no_grad():
         whole = sample(nets, predict, sampler)
         for cut in range(STEPS):
-            x = walk(nets.grid, predict, noise.initial(), 0, cut, noise, sampler)
+            x = denoise(nets.grid, predict, noise.initial(), 0, cut, noise, sampler)
             assert torch.equal(finish(nets.grid, predict, x, cut, noise, sampler), whole)
 
 
@@ -168,7 +168,7 @@ def test_equal_ends_make_no_step():
     nets, noise = networks(), tiny.noise(COUNT, STEPS)
     for i in (0, 2, STEPS):
         x = noise.initial()
-        assert walk(nets.grid, nets.base(1.0), x, i, i, noise) is x
+        assert denoise(nets.grid, nets.base(1.0), x, i, i, noise) is x
     assert nets.base_network.evaluations == 0
 
 
@@ -177,11 +177,11 @@ def test_equal_ends_make_the_step_before_as_released(start: int, index: int):
     nets, noise = networks(), tiny.noise(COUNT, STEPS)
     x = noise.initial()
     with torch.no_grad():
-        found = walk(nets.grid, nets.base(1.0), x, start, start, noise, extra_step=True)
+        found = denoise(nets.grid, nets.base(1.0), x, start, start, noise, extra_step=True)
         expected = nets.grid.ancestral(x, nets.base(1.0)(x, index), index).sample(noise.step(index))
         assert torch.equal(found, expected)
-        usual = walk(nets.grid, nets.base(1.0), x, 1, 3, noise, extra_step=True)
-        assert torch.equal(usual, walk(nets.grid, nets.base(1.0), x, 1, 3, noise))
+        usual = denoise(nets.grid, nets.base(1.0), x, 1, 3, noise, extra_step=True)
+        assert torch.equal(usual, denoise(nets.grid, nets.base(1.0), x, 1, 3, noise))
 
 
 def test_what_is_seen_on_the_way():
@@ -196,7 +196,7 @@ def test_what_is_seen_on_the_way():
     assert indices == list(range(STEPS))
     assert torch.equal(latents[0], noise.initial())
     with torch.no_grad():
-        assert torch.equal(latents[3], walk(nets.grid, nets.base(1.0), noise.initial(), 0, 3, noise))
+        assert torch.equal(latents[3], denoise(nets.grid, nets.base(1.0), noise.initial(), 0, 3, noise))
 
 
 @pytest.mark.parametrize(

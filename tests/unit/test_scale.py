@@ -38,7 +38,7 @@ def test_training_is_counted_as_by_hand():
 def test_hours_of_an_image_of_refl_are_those_of_the_operations():
     """m = 34.5 evaluations on average and one with gradient, decoder and reward: 35.9 TFLOP an image."""
     unit = UNITS[0]
-    work = 35.5 * unit.forward + unit.backward + unit.pull
+    work = 35.5 * unit.forward + unit.backward + unit.reward_gradient
     assert work == pytest.approx(35.86, abs=0.05)
     assert Job("one", 1, 8 * work).hours(790) * 3600 == pytest.approx(0.363, abs=0.001)
 

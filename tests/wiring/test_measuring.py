@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from stages.audit.__main__ import ENDS, IMAGE, Audit, _accuracy, _stored, study
-from stages.audit.judged import judge
+from stages.audit.scores import image_scores
 from stages.audit.statistics import Study
 from tests.wiring.mini import STUDY, Mini
 
@@ -126,7 +126,7 @@ def test_pair_accuracy_is_recomputed(parts: Mini):
 
 def test_measures_of_the_base_are_recomputed_from_its_images(parts: Mini):
     rows: Any = pd.read_parquet(parts.path("measures/base.parquet"))
-    found, own = Audit(), {key: {"score": value} for key, value in judge(parts.raw, parts.out, ["base"])}
+    found, own = Audit(), {key: {"score": value} for key, value in image_scores(parts.raw, parts.out, ["base"])}
     kept = rows[rows["prompt_id"].notna() & rows["metric"].isin({key[-1] for key in own})].fillna({"sample": -1})
     found.table("scores of images", IMAGE, kept, own, 1e-4, 2e-5)
     assert found.wrong == 0 and found.count > 200

@@ -62,7 +62,7 @@ class Ascent(RoundObjective):
         """The loss of one micro-batch."""
         settings, text, chain = self.settings, Conditioning.of(batch.text), self.chain
         states = self.roll(batch, batch.draw(settings.truncate))
-        judged = self.run.reward.gradient(states[-1], batch.prompts)
+        scored = self.run.reward.gradient(states[-1], batch.prompts)
         steps = [batch.rng.randrange(len(chain)) for _ in batch.prompts]
         x = torch.stack([states[i][row].detach() for row, i in enumerate(steps)])
         i = torch.tensor(steps, device=x.device)
@@ -74,9 +74,9 @@ class Ascent(RoundObjective):
             moved = self.kl_to_previous(found, x, i, text)
             penalty = penalty + settings.previous_weight * moved
             terms["kl_previous"] = moved.detach() * x[0].numel()
-        loss = self.run.reward.loss(judged.rewards) + penalty.detach()
-        root = (judged.gradient * states[-1]).sum() + penalty
-        return Loss(root, {"loss": loss, "reward": judged.rewards.mean(), **terms})
+        loss = self.run.reward.loss(scored.rewards) + penalty.detach()
+        root = (scored.gradient * states[-1]).sum() + penalty
+        return Loss(root, {"loss": loss, "reward": scored.rewards.mean(), **terms})
 
     def roll(self, batch: Batch, last: int) -> list[Tensor]:
         """The states [B, C, h, w] of a rollout, from noise to what is judged; the `last` steps carry gradient."""

@@ -7,7 +7,7 @@ several micro-batches together, and for predictions with gradient, and returns t
         m = batch.draw(settings.middle)
         x = yield Rollout(batch.noise.initial(), 0, m)
         prediction = yield Prediction(x, m)
-        return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
+        return StepOutput(networks.grid.x0(x, prediction, m), batch.prompts)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stages.finetune.rollouts import Prediction, Rollout, predict, roll_out
 
 
 @dataclass(frozen=True)
-class Judged:
+class StepOutput:
     """The clean latents that the reward scores, [N, C, h, w] with a graph to the policy, and the prompt of each.
 
     `penalties` are further terms of the loss: name to (weight, scalar). `similarity` is one on the images. `weights`
@@ -39,7 +39,7 @@ class Judged:
     weights: Tensor | None = None
 
 
-Step = Generator[Rollout | Prediction, Tensor, Judged]
+Step = Generator[Rollout | Prediction, Tensor, StepOutput]
 """A micro-batch of a method: it is sent the latents that each of its rollouts ends with, and its predictions."""
 
 
@@ -88,25 +88,25 @@ class RewardGradient(Objective):
             wanted = next(step) if answer is None else step.send(answer)
         except StopIteration as end:
             del steps[place]
-            return self.judged(end.value, place)
+            return self.scored(end.value, place)
         asked[place] = wanted
         penalties = wanted.penalties if isinstance(wanted, Rollout) else {}
         return penalised(penalties, place) if penalties else None
 
-    def judged(self, judged: Judged, place: int) -> Loss:
-        """The loss of what micro-batch `place` wants judged."""
+    def scored(self, output: StepOutput, place: int) -> Loss:
+        """The loss of what micro-batch `place` ends with."""
         reward = self.run.reward
-        found = reward.gradient(judged.x0, judged.prompts, weights=judged.weights, similarity=judged.similarity)
-        loss = reward.loss(found.rewards, judged.weights)
+        found = reward.gradient(output.x0, output.prompts, weights=output.weights, similarity=output.similarity)
+        loss = reward.loss(found.rewards, output.weights)
         terms = {"reward": found.rewards.mean()}
-        root = (found.gradient * judged.x0).sum()
-        if judged.penalties:
-            others = penalised(judged.penalties, place)
+        root = (found.gradient * output.x0).sum()
+        if output.penalties:
+            others = penalised(output.penalties, place)
             root, loss = root + others.root, loss + others.terms["loss"]
             terms |= {name: value for name, value in others.terms.items() if name != "loss"}
-        if judged.similarity is not None and found.distances is not None:
+        if output.similarity is not None and found.distances is not None:
             terms["loss_likeness"] = found.distances.mean()
-            loss = loss + judged.similarity.weight * terms["loss_likeness"]
+            loss = loss + output.similarity.weight * terms["loss_likeness"]
         return Loss(root, {**terms, "loss": loss}, place)
 
 

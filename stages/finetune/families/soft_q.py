@@ -85,15 +85,15 @@ class SoftQ(RoundObjective):
         left = len(chain) - 1 - drawn.i
         gamma = self.loss_gamma(len(chain))
         discount = torch.as_tensor(gamma, dtype=x0.dtype, device=x0.device) ** left
-        judged = self.reward.gradient(x0, drawn.prompts, weights=discount)
+        scored = self.reward.gradient(x0, drawn.prompts, weights=discount)
         kl = kl_to_base(chain, found, drawn.x, drawn.i, drawn.text)
         # The mask asks the reward itself, as gradient and log must alike: `reward_offset` moves no image in or out.
-        counted = judged.rewards > 0 if settings.as_released.positive_only else torch.ones_like(kl, dtype=torch.bool)
+        counted = scored.rewards > 0 if settings.as_released.positive_only else torch.ones_like(kl, dtype=torch.bool)
         weight = counted.to(kl.dtype)
-        root = (weight.reshape(-1, 1, 1, 1) * judged.gradient * x0).sum() + settings.alpha * (weight * kl).mean()
-        scaled = train.reward_scale * (judged.rewards + train.reward_offset)
+        root = (weight.reshape(-1, 1, 1, 1) * scored.gradient * x0).sum() + settings.alpha * (weight * kl).mean()
+        scaled = train.reward_scale * (scored.rewards + train.reward_offset)
         loss = soft_q_loss(scaled, kl.detach(), left, gamma, settings.alpha, counted)
-        return Loss(root, {"loss": loss, "reward": judged.rewards.mean(), **kl_terms(kl.detach().mean(), drawn.x)})
+        return Loss(root, {"loss": loss, "reward": scored.rewards.mean(), **kl_terms(kl.detach().mean(), drawn.x)})
 
     def loss_gamma(self, steps: int) -> float:
         """The discount in the loss; draws that are discounted already have none, unless as released."""

@@ -233,7 +233,7 @@ class BranchedRollouts(Branching[B]):
             x = torch.where(first, *pair).requires_grad_(True)
             clean, _ = self.predicted(x, i, Conditioning.of(batch.text))
             # the gradient of the sum of rewards, not of minus the mean
-            judged = self.run.reward.gradient(clean, batch.prompts, factor=-float(len(x)))
-            [up] = torch.autograd.grad(clean, x, judged.gradient)
+            scored = self.run.reward.gradient(clean, batch.prompts, factor=-float(len(x)))
+            [up] = torch.autograd.grad(clean, x, scored.gradient)
         moved = x.detach() + self.settings.guidance * up
         return torch.where(first, moved, pair[0]), torch.where(first, pair[1], moved)

@@ -1,4 +1,4 @@
-"""Adaptive-DPO (2025): pairs whose label the policy and two averages of it doubt, or disagree on, count less."""
+"""Adaptive-DPO (2025): pairs whose label the policy and two averages of it uncertainty, or disagree on, count less."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Settings(AdaptiveSettings):
         description="as Diffusion-DPO's, half of it enters the loss; the release has no half, so that its 1000 is 2000",
     )
     tau: float = Field(default=10.0, ge=0, description="how much less a doubtful pair counts")
-    rho: float = Field(default=15.0, gt=0, description="factor of the margins in the doubt")
+    rho: float = Field(default=15.0, gt=0, description="factor of the margins in the uncertainty")
     normalise: bool = Field(default=True, description="margins are divided by their norm over the micro-batch first")
     weight: Literal["linear", "quadratic", "sqrt", "sigmoid"] = Field(
         default="linear",
-        description="of a pair with doubt u: 1 / (1 + tau u), 1 / (1 + tau u^2), 1 / (1 + exp(tau sqrt u)) or "
+        description="of a pair with uncertainty u: 1 / (1 + tau u), 1 / (1 + tau u^2), 1 / (1 + exp(tau sqrt u)) or "
         "1 / (1 + exp(tau u))",
     )
     margin: Literal["quadratic", "linear", "none"] = Field(
@@ -45,7 +45,7 @@ class Settings(AdaptiveSettings):
     )
 
 
-def doubt(pairs: PairErrors, settings: Settings) -> tuple[Tensor, Tensor]:
+def uncertainty(pairs: PairErrors, settings: Settings) -> tuple[Tensor, Tensor]:
     """u [N], without gradient, and the standard deviation [N] of the networks' opinions, at most 1.
 
     u = (1 - mean sigmoid(o)) std(o) of the opinions o = rho m / |m| of policy and averages, |m| the norm of a network's
@@ -66,7 +66,7 @@ def doubt(pairs: PairErrors, settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def weights(u: Tensor, settings: Settings) -> Tensor:
-    """The weight [N] of every pair, from its doubt [N]."""
+    """The weight [N] of every pair, from its uncertainty [N]."""
     import torch
 
     if settings.weight == "sqrt":
@@ -86,7 +86,7 @@ def loss(pairs: PairErrors, settings: Settings) -> Loss:
     from stages.finetune.losses.pairs import regression
     from stages.finetune.objective import Loss
 
-    u = stop.gradient(doubt(pairs, settings)[0])
+    u = stop.gradient(uncertainty(pairs, settings)[0])
     weight, half = weights(u, settings), settings.beta / 2
     shift: Tensor | float = 0.0
     if settings.margin != "none":

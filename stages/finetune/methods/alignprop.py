@@ -24,7 +24,7 @@ class AsReleased(Section):
     """What the released code does and the paper does not say; all off."""
 
     noisy_end: bool = Field(
-        default=False, description="the last step ends at timestep 0 with its noise, and that state is judged"
+        default=False, description="the last step ends at timestep 0 with its noise, and that state is scored"
     )
     denormalise_twice: bool = Field(default=False, description="the reward sees images moved from [0, 1] to [0.5, 1]")
 
@@ -46,7 +46,7 @@ class Settings(MethodSettings):
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch: DRaFT-K with K drawn for it (predictions before a random step carry no gradient)."""
     k = batch.draw(settings.truncate)
-    return noisy_end(networks, batch, k) if settings.as_released.noisy_end else draft_k.judge(networks, batch, k)
+    return noisy_end(networks, batch, k) if settings.as_released.noisy_end else draft_k.step_with(networks, batch, k)
 
 
 def noisy_end(networks: Networks, batch: Batch, k: int) -> Step:
@@ -54,7 +54,7 @@ def noisy_end(networks: Networks, batch: Batch, k: int) -> Step:
 
     The released pipeline (DDIM with eta 1, here sampler `ddpm`; eta 0, here `ddim`) decodes that state.
     """
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Rollout
 
     networks.grid.require_transitions()
@@ -63,7 +63,7 @@ def noisy_end(networks: Networks, batch: Batch, k: int) -> Step:
     x = networks.steps(batch, x, last + 1 - k, last)
     eta = 1.0 if networks.sampler == "ddpm" else 0.0
     end = networks.grid.transition(x, networks.prediction(batch, x, last), last, eta)
-    return Judged(end.sample(batch.noise.step(last)), batch.prompts)
+    return StepOutput(end.sample(batch.noise.step(last)), batch.prompts)
 
 
 def twice(settings: Settings) -> bool:

@@ -41,31 +41,31 @@ class Settings(MethodSettings):
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch of DRaFT-K: the reward scores the end of the rollout."""
-    return judge(networks, batch, settings.k, settings.kl_weight)
+    return step_with(networks, batch, settings.k, settings.kl_weight)
 
 
-def judge(networks: Networks, batch: Batch, k: int, kl_weight: float = 0.0) -> Step:
+def step_with(networks: Networks, batch: Batch, k: int, kl_weight: float = 0.0) -> Step:
     """Roll out to the last K steps without gradient, then K steps with gradient; the last one gives x0.
 
     With a weight, the divergence from the base at one of all steps, drawn evenly, is a penalty (DRaFT+KL).
     """
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Rollout
     from stages.finetune.trajectories.kl import kl_penalty
 
     first = len(networks.grid) - k  # with gradient
     if not kl_weight:
         x = yield Rollout(batch.noise.initial(), 0, first)
-        return Judged(networks.finish(batch, x, first), batch.prompts)
+        return StepOutput(networks.finish(batch, x, first), batch.prompts)
     index = batch.draw((0, len(networks.grid)))
     if index < first:
         x = yield Rollout(batch.noise.initial(), 0, index)
         x = yield Rollout(x, index, first, penalties={"kl": (kl_weight, kl_penalty(networks, batch, x, index))})
-        return Judged(networks.finish(batch, x, first), batch.prompts)
+        return StepOutput(networks.finish(batch, x, first), batch.prompts)
     x = yield Rollout(batch.noise.initial(), 0, first)
     x = networks.steps(batch, x, first, index)
     penalties = {"kl": (kl_weight, kl_penalty(networks, batch, x, index))}
-    return Judged(networks.finish(batch, x, index), batch.prompts, penalties)
+    return StepOutput(networks.finish(batch, x, index), batch.prompts, penalties)
 
 
 METHOD = reward_gradient(Settings, step)

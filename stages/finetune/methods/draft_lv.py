@@ -1,4 +1,4 @@
-"""DRaFT-LV (Clark et al. 2024): DRaFT-1 with lower variance, by judging the last step on several fresh noises."""
+"""DRaFT-LV (Clark et al. 2024): DRaFT-1 with lower variance, by scoring the last step on several fresh noises."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """Sample to the end, noise the result to the last index n times, and judge each prediction from there."""
     import torch
 
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Rollout
 
     last = len(networks.grid) - 1
     x = yield Rollout(batch.noise.initial(), 0, last)
-    judged = [networks.x0(batch, x, last)]
-    clean = judged[0].detach()
+    clean_latents = [networks.x0(batch, x, last)]
+    clean = clean_latents[0].detach()
     for n in range(settings.renoise):
         again = networks.grid.noised(clean, batch.noise.extra(f"renoise {n}"), last)
-        judged.append(networks.x0(batch, again, last))
-    return Judged(torch.cat(judged), [*batch.prompts] * len(judged))
+        clean_latents.append(networks.x0(batch, again, last))
+    return StepOutput(torch.cat(clean_latents), [*batch.prompts] * len(clean_latents))
 
 
 METHOD = reward_gradient(Settings, step)

@@ -41,7 +41,7 @@ class Settings(Windowed):
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch: the index m at which the rollout stops, and K of the indices 0 .. m, are drawn for it."""
     m = batch.draw(settings.window)
-    return judge(networks, batch, trained(m + 1, settings.k, batch.rng), m)
+    return step_with(networks, batch, trained(m + 1, settings.k, batch.rng), m)
 
 
 def trained(count: int, k: int, rng: Random) -> range:
@@ -54,7 +54,7 @@ def trained(count: int, k: int, rng: Random) -> range:
     return range(first, first + (k - 1) * apart + 1, apart)
 
 
-def judge(networks: Networks, batch: Batch, indices: Collection[int], m: int) -> Step:
+def step_with(networks: Networks, batch: Batch, indices: Collection[int], m: int) -> Step:
     """Roll out to index m and judge the clean latents predicted there; the predictions at `indices` are trained.
 
     No prediction passes a gradient to the latents that it is made for. What carries it from step to step is the factor
@@ -64,7 +64,7 @@ def judge(networks: Networks, batch: Batch, indices: Collection[int], m: int) ->
     import torch
 
     from stages.finetune import stop
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Rollout
     from stages.models.sampler import step as sampled
 
@@ -76,7 +76,7 @@ def judge(networks: Networks, batch: Batch, indices: Collection[int], m: int) ->
     x = yield Rollout(batch.noise.initial(), 0, first)
     for i in range(first, m):
         x = sampled(networks.grid, x, predicted(x, i), i, batch.noise, networks.sampler)
-    return Judged(networks.grid.x0(x, predicted(x, m), m), batch.prompts)
+    return StepOutput(networks.grid.x0(x, predicted(x, m), m), batch.prompts)
 
 
 METHOD = reward_gradient(Settings, step)

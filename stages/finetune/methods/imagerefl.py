@@ -33,7 +33,7 @@ class Settings(Windowed):
     )
     middle: Window = Field(
         default=(10, 20),
-        description="the judged index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
+        description="the scored index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
         "`decided` names is settled, to T",
     )
     diffusion_weight: float = Field(default=0.1, ge=0, description="weight of the diffusion loss at the start index")
@@ -41,7 +41,7 @@ class Settings(Windowed):
         default=None, ge=1, description="every n-th micro-batch is a ReFL step; null for none"
     )
     likeness_weight: float = Field(
-        default=0.0, ge=0, description="weight of 1 - cosine between the reward's features of judged and real images"
+        default=0.0, ge=0, description="weight of 1 - cosine between the reward's features of scored and real images"
     )
 
     @property
@@ -78,18 +78,18 @@ def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch: of ReFL when it is its turn, else of ImageReFL.
 
     The similarity to real images is a term of both, as in ImageReFL's code (image_refl_trainer_v2.py): there the real
-    image and the judged one share at least the caption.
+    image and the scored one share at least the caption.
     """
     from stages.finetune.reward import Similarity
 
     m = batch.draw(settings.window)
     if refl_turn(batch.micro, settings.refl_every):
-        judged = yield from refl.judge(networks, batch, m, settings.diffusion_weight)
+        output = yield from refl.step_with(networks, batch, m, settings.diffusion_weight)
     else:
-        judged = yield from judge(networks, batch, settings.noised_to, m, settings.diffusion_weight)
+        output = yield from step_with(networks, batch, settings.noised_to, m, settings.diffusion_weight)
     if settings.likeness_weight:
-        return replace(judged, similarity=Similarity(settings.likeness_weight, batch.real()))
-    return judged
+        return replace(output, similarity=Similarity(settings.likeness_weight, batch.real()))
+    return output
 
 
 def refl_turn(micro: int, every: int | None) -> bool:
@@ -97,14 +97,14 @@ def refl_turn(micro: int, every: int | None) -> bool:
     return every is not None and (micro + 1) % every == 0
 
 
-def judge(networks: Networks, batch: Batch, start: int, m: int, diffusion_weight: float) -> Step:
+def step_with(networks: Networks, batch: Batch, start: int, m: int, diffusion_weight: float) -> Step:
     """Noise real latents to `start`, roll out to m without gradient, predict x0 there; diffusion loss at `start`.
 
     The prediction at `start` serves the diffusion loss, the first step of the rollout, and (m = start) the reward: it
     is evaluated once. Never guided. As in ImageReFL's code, image_refl_trainer.py; for m = start that code makes a
     stray step, which is left out unless the study asks for it.
     """
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Prediction, Rollout
 
     networks = networks.without_guidance()
@@ -112,14 +112,14 @@ def judge(networks: Networks, batch: Batch, start: int, m: int, diffusion_weight
     if not diffusion_weight:
         x = yield Rollout(x, start, m, guided=False)
         prediction = yield Prediction(x, m, guided=False)
-        return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
+        return StepOutput(networks.grid.x0(x, prediction, m), batch.prompts)
     prediction = yield Prediction(x, start, guided=False)
     penalties = {"diffusion": (diffusion_weight, (prediction - target).square().mean())}
     if m == start and not networks.extra_step:
-        return Judged(networks.grid.x0(x, prediction, m), batch.prompts, penalties)
+        return StepOutput(networks.grid.x0(x, prediction, m), batch.prompts, penalties)
     x = yield Rollout(x, start, m, guided=False, first=prediction.detach(), penalties=penalties)
     prediction = yield Prediction(x, m, guided=False)
-    return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
+    return StepOutput(networks.grid.x0(x, prediction, m), batch.prompts)
 
 
 METHOD = reward_gradient(Settings, step)

@@ -50,10 +50,10 @@ class Settings(MethodSettings):
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch: two different indices are drawn evenly from the window."""
     k, j = sorted(batch.rng.sample(range(*settings.starts(len(networks.grid))), 2))
-    return judge(networks, batch, k, j, settings.nested, settings.floor)
+    return step_with(networks, batch, k, j, settings.nested, settings.floor)
 
 
-def judge(networks: Networks, batch: Batch, k: int, j: int, nested: float, floor: float | None) -> Step:
+def step_with(networks: Networks, batch: Batch, k: int, j: int, nested: float, floor: float | None) -> Step:
     """Roll out to the end and judge the image that comes out; the gradient flows through the leaps from index k to
     index j > k, and from j to clean latents.
 
@@ -64,7 +64,7 @@ def judge(networks: Networks, batch: Batch, k: int, j: int, nested: float, floor
     import torch
 
     from stages.finetune import stop
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Rollout
 
     grid, last = networks.grid, len(networks.grid) - 1
@@ -81,7 +81,7 @@ def judge(networks: Networks, batch: Batch, k: int, j: int, nested: float, floor
         with torch.no_grad():
             end = networks.x0(batch, x, last)
     weights = None if floor is None else stop.gradient(weight(leap - x_j, clean - end, floor))
-    return Judged(clean + stop.gradient(end - clean), batch.prompts, weights=weights)
+    return StepOutput(clean + stop.gradient(end - clean), batch.prompts, weights=weights)
 
 
 def weight(first: Tensor, second: Tensor, floor: float) -> Tensor:

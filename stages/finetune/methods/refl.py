@@ -1,4 +1,4 @@
-"""ReFL (Xu et al. 2023, ImageReward): judge the clean image predicted at one late step of a rollout from noise."""
+"""ReFL (Xu et al. 2023, ImageReward): score the clean image predicted at one late step of a rollout from noise."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class Settings(Windowed):
 
 def step(networks: Networks, batch: Batch, settings: Settings) -> Step:
     """One micro-batch of ReFL: the reward scores one prediction of the rollout."""
-    return judge(networks, batch, batch.draw(settings.window), settings.diffusion_weight, settings.kl_weight)
+    return step_with(networks, batch, batch.draw(settings.window), settings.diffusion_weight, settings.kl_weight)
 
 
-def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_weight: float = 0.0) -> Step:
+def step_with(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_weight: float = 0.0) -> Step:
     """Roll out to index m without gradient, predict x0 [B, C, h, w] there with gradient.
 
     With weights: the diffusion loss on real images at m, and the divergence from the base at one of the indices up to
     m, drawn evenly (ReFL+KL). Both are known before the end of the rollout.
     """
-    from stages.finetune.families.reward_gradient import Judged
+    from stages.finetune.families.reward_gradient import StepOutput
     from stages.finetune.rollouts import Prediction, Rollout
     from stages.finetune.trajectories.kl import kl_penalty
 
@@ -69,7 +69,7 @@ def judge(networks: Networks, batch: Batch, m: int, diffusion_weight: float, kl_
         penalties = {"kl": (kl_weight, kl_penalty(networks, batch, x, index))}
     x = yield Rollout(x, start, m, penalties=penalties)
     prediction = yield Prediction(x, m)
-    return Judged(networks.grid.x0(x, prediction, m), batch.prompts)
+    return StepOutput(networks.grid.x0(x, prediction, m), batch.prompts)
 
 
 METHOD = reward_gradient(Settings, step)

@@ -26,7 +26,7 @@ from stages.processes import Processes
 class Trajectory:
     """Rollouts of B images over T steps, without gradient.
 
-    `states` [T + 1, B, C, h, w] enter the steps, the last one is judged; `means` [T, B, C, h, w] and `std` [T] are
+    `states` [T + 1, B, C, h, w] enter the steps, the last one is scored; `means` [T, B, C, h, w] and `std` [T] are
     those of the steps, `log_density` [T, B] is each step's under the policy that made it (a mean over C, h, w). `text`
     are the conditions of the prompts, a row per image.
     """
@@ -48,7 +48,7 @@ class Trajectory:
 
     @property
     def last(self) -> Tensor:
-        """What is decoded and judged, [B, C, h, w]."""
+        """What is decoded and scored, [B, C, h, w]."""
         return self.states[-1]
 
     @property

@@ -2,8 +2,8 @@
 
 A module says what it is a metric of and defines one function `metric`:
 
-- `SCOPE = "image"`: `metric(images: Judged) -> Mapping[str, np.ndarray]`, one value per image of a batch;
-- `SCOPE = "prompt"`: `metric(images: Judged) -> Mapping[str, float]`, from all images of one prompt under one setting;
+- `SCOPE = "image"`: `metric(images: ScoredImages) -> Mapping[str, np.ndarray]`, one value per image of a batch;
+- `SCOPE = "prompt"`: `metric(images: ScoredImages) -> Mapping[str, float]`, of one prompt's images in one setting;
 - `SCOPE = "set"`: `metric(features, reference) -> Callable[[rows], float]`, from the features [n, D] of all images of
   one setting and those of real images. It computes the statistics once; the function it returns gives the value for
   any choice of rows, which is how the interval leaves prompts out. The metric is named like the file;

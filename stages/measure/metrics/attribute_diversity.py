@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stages.about import MetricAbout
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout(
     "Attribute diversity",
@@ -22,7 +22,7 @@ ABOUT = MetricAbout(
 SCOPE = "prompt"
 
 
-def metric(images: Judged) -> Mapping[str, float]:
+def metric(images: ScoredImages) -> Mapping[str, float]:
     """`attribute_diversity`, and what it is made of where the oracle says; nothing for a single image."""
     if images.seen is None or len(images) < 2:
         return {}

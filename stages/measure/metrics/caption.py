@@ -10,7 +10,7 @@ from stages.about import MetricAbout
 if TYPE_CHECKING:
     import numpy as np
 
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout(
     "Caption match",
@@ -28,6 +28,6 @@ ABOUT = MetricAbout(
 SCOPE = "image"
 
 
-def metric(images: Judged) -> Mapping[str, np.ndarray]:
+def metric(images: ScoredImages) -> Mapping[str, np.ndarray]:
     """`caption_accuracy`, 0 or 1 an image, and what else the oracle says of each."""
     return {} if images.seen is None else images.seen.marks(images.prompts)

@@ -11,7 +11,7 @@ from stages.about import MetricAbout
 from stages.measure.statistics import at_bound
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout("CLIPScore", "Hessel et al. 2021", labels={"clipscore": "CLIPScore"}, rising="closer to the prompt")
 
@@ -20,7 +20,7 @@ ROUNDING = 1e-5
 """Of a cosine of some thousands of numbers in single precision."""
 
 
-def metric(images: Judged) -> Mapping[str, np.ndarray]:
+def metric(images: ScoredImages) -> Mapping[str, np.ndarray]:
     """In [-1, 1]; nothing where the study names no such model. Hessel et al. 2021 report 2.5 max(cosine, 0)."""
     if images.clipscore is None:
         return {}

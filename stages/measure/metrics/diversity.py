@@ -11,14 +11,14 @@ from stages.about import MetricAbout
 from stages.measure.statistics import EPSILON, at_bound, unit
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout("Pairwise diversity", labels={"*_diversity": "{} diversity"}, rising="more diverse")
 
 SCOPE = "prompt"
 
 
-def metric(images: Judged) -> Mapping[str, float]:
+def metric(images: ScoredImages) -> Mapping[str, float]:
     """`<model>_diversity` for every space: by cosine in [0, 2], by distance at least 0; nothing for a single image."""
     if len(images) < 2:
         return {}

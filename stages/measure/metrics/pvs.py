@@ -10,7 +10,7 @@ import numpy as np
 from stages.about import MetricAbout
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout(
     "Photographic variance score", "Chen et al. 2025, arXiv 2512.24146",
@@ -22,7 +22,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in a grey value, as OpenCV and Pillow convert (ITU-R BT.601)."""
 
 
-def metric(images: Judged) -> Mapping[str, float]:
+def metric(images: ScoredImages) -> Mapping[str, float]:
     """`pvs`, in [0, 1.25]; nothing for a single image.
 
     std(s) + std(v) + std(c) (Chen et al. 2025, eq. 19), population deviations over images. The paper takes it over all

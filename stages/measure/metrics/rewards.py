@@ -10,13 +10,13 @@ from stages.about import MetricAbout
 if TYPE_CHECKING:
     import numpy as np
 
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout("Reward")
 
 SCOPE = "image"
 
 
-def metric(images: Judged) -> Mapping[str, np.ndarray]:
+def metric(images: ScoredImages) -> Mapping[str, np.ndarray]:
     """Every reward under the name of its model, on the model's own scale."""
     return images.rewards

@@ -9,7 +9,7 @@ from stages.about import MetricAbout
 from stages.measure.statistics import second_order_number
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout("RKE", "Jalali, Li and Farnia 2023, arXiv 2302.05656", labels={"rke": "RKE"}, rising="more diverse")
 
@@ -17,7 +17,7 @@ SCOPE = "prompt"
 SPACE = "first"
 
 
-def metric(images: Judged) -> Mapping[str, float]:
+def metric(images: ScoredImages) -> Mapping[str, float]:
     """Score in the first embedding of the study, between 1 and the number of images; nothing without an embedding.
 
     It is the Vendi score of order 2 (Pasarkar and Dieng 2023, arXiv 2310.12952): of the two it gives less weight to

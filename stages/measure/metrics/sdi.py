@@ -12,7 +12,7 @@ from stages.about import MetricAbout
 from stages.sight import Layout
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout(
     "Spatial dispersion index", "Chen et al. 2025, arXiv 2512.24146",
@@ -22,18 +22,18 @@ ABOUT = MetricAbout(
 SCOPE = "prompt"
 
 
-def metric(images: Judged) -> Mapping[str, float]:
+def metric(images: ScoredImages) -> Mapping[str, float]:
     """`sdi`, in [0, 1]; nothing for a single image, or where no oracle sees places.
 
-    One minus the mean likeness of the layouts of two images (Chen et al. 2025, eq. 16 to 18). The paper detects boxes
+    One minus the mean similarity of the layouts of two images (Chen et al. 2025, eq. 16 to 18). The paper detects boxes
     with Grounding DINO; here the oracle reads them off the pixels.
     """
     if len(images) < 2 or not isinstance(images.seen, Layout):
         return {}
-    return {"sdi": 1 - float(np.mean([likeness(a, b) for a, b in combinations(images.seen.boxes(), 2)]))}
+    return {"sdi": 1 - float(np.mean([similarity(a, b) for a, b in combinations(images.seen.boxes(), 2)]))}
 
 
-def likeness(a: np.ndarray, b: np.ndarray) -> float:
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Of two layouts, boxes [n, 4] and [m, 4] as left, top, right, bottom: in [0, 1] (Chen et al. 2025, eq. 16).
 
     The sum of IoU over the pairing of boxes for which it is largest, over the larger number of boxes; 1 where both have

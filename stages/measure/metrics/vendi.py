@@ -11,7 +11,7 @@ from stages.about import MetricAbout
 from stages.measure.statistics import EPSILON, at_bound, unit
 
 if TYPE_CHECKING:
-    from stages.measure.judged import Judged
+    from stages.measure.scored import ScoredImages
 
 ABOUT = MetricAbout("Vendi score", "Friedman and Dieng 2023", labels={"vendi": "Vendi score"}, rising="more diverse")
 
@@ -19,7 +19,7 @@ SCOPE = "prompt"
 SPACE = "first"
 
 
-def metric(images: Judged) -> Mapping[str, float]:
+def metric(images: ScoredImages) -> Mapping[str, float]:
     """Score in the first embedding of the study, between 1 and the number of images."""
     first = next(iter(images.embeddings.values()), None)
     return {} if first is None else {"vendi": vendi_score(first)}

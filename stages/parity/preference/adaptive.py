@@ -1,4 +1,4 @@
-"""Adaptive-DPO: the doubt of policy and averages, the weights of pairs, and the losses."""
+"""Adaptive-DPO: the uncertainty of policy and averages, the weights of pairs, and the losses."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _weighted(given: Given, item: Item) -> Iterator[Check]:
     loss.backward()
     for key, value in SWITCHES.items():
         yield same(f"{item.name}.{key}", value, item.setting(key))
-    u, spread = adaptive_dpo.doubt(pairs, settings)
+    u, spread = adaptive_dpo.uncertainty(pairs, settings)
     yield item.check("logits", pairs.margin, LOSS)
     if item.has("logits_ema1"):
         for n, found in enumerate(averages, 1):  # 0 in the warm-up, in which the release evaluates no average

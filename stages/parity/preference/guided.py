@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stages.models.diffusion import Predict
 from stages.models.merging import merged
 from stages.models.noise import GivenNoise
-from stages.models.sampler import walk
+from stages.models.sampler import denoise
 from stages.parity.checks import EXACT, Check, compare
 from stages.parity.preference.given import GRADIENT, VALUE, Given, Item
 from stages.sample.mixing import Predicting
@@ -89,7 +89,7 @@ def _rollout(given: Given, item: Item) -> Iterator[Check]:
     )  # fmt: skip
     watched = _Watched(search.predict(networks, float(item.setting("guidance"))))
     noise = GivenNoise(inputs["x_T"], inputs["z"], {})
-    end = walk(grid, watched, noise.initial(), 0, steps, noise)
+    end = denoise(grid, watched, noise.initial(), 0, steps, noise)
     yield compare(f"{item.name}.timesteps", grid.timesteps, item.setting("timesteps"), EXACT)
     yield item.check("traj_in", torch.stack([x for x, _ in watched.seen]), VALUE)
     yield item.check("traj_eps", torch.stack([made for _, made in watched.seen]), VALUE)

@@ -21,7 +21,7 @@ NUMBERS = ("raw_rewards", "candidate_rewards", "population_reward", "x0hat", "st
 
 
 @dataclass
-class Watched(fk.FK):
+class Recording(fk.FK):
     """FK steering that notes down its events, and the latents entering every index."""
 
     seen: dict[str, list[Any]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     assert isinstance(search, fk.Settings)
     ctx = reference.context(given["network"], [given["prompt"]], noise, reference.grid(steps))
     events = search.events(range(steps))
-    steering = Watched(search, last=events[-1])
+    steering = Recording(search, last=events[-1])
     populations = Populations.of(ctx, count)
     final = evolve(populations, search, events, steering)
     yield from reference.costs(

@@ -171,7 +171,7 @@ def _path(ctx: Context, search: StrategySettings, value: float) -> tuple[Path, T
     assert isinstance(search, Predicting)
     path, decoded = Path([], [], []), list[Tensor]()
 
-    class Watched(type(search)):  # type: ignore[misc]
+    class Recording(type(search)):  # type: ignore[misc]
         def predict(self, networks: Any, value: float) -> Any:
             return path.watch(super().predict(networks, value))
 
@@ -179,7 +179,7 @@ def _path(ctx: Context, search: StrategySettings, value: float) -> tuple[Path, T
         decoded.append(latents)
         return latents
 
-    Watched.model_construct(**dict(search)).sample(replace(ctx, decoder=decode), value)
+    Recording.model_construct(**dict(search)).sample(replace(ctx, decoder=decode), value)
     return path, decoded[-1]
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from stages.parity.checks import Check, same
 from stages.parity.sampling.world import SHIFTED, SamplingSet, Stored, settings
 from stages.rewards.open_clip import OpenClip
-from stages.sample.ascent import Best, Judged, clipped, judge, optimised
+from stages.sample.ascent import Best, ScoredNoise, clipped, optimised, score_noise
 from stages.sample.context import Context
 from stages.sample.noise_search import NoiseSearch
 
@@ -46,7 +46,7 @@ def _item(reference: SamplingSet, method: str, tag: str) -> Iterator[Check]:
     )
     rewards = {each: _Feature(reference.base.reward, n) for n, each in enumerate(names)}
     ctx = replace(ctx, sampler="ddim", rewards=rewards)
-    seeds: list[list[Judged]] = [[] for _ in given["seeds"]]
+    seeds: list[list[ScoredNoise]] = [[] for _ in given["seeds"]]
     ends = [
         optimised(ctx.candidate(number), search, given["iterations"], told.append) for number, told in enumerate(seeds)
     ]
@@ -54,7 +54,7 @@ def _item(reference: SamplingSet, method: str, tag: str) -> Iterator[Check]:
     gradients = [_gradients(told, search) for told in seeds]
     if search.apart:  # the release takes those of the rewards in the last iteration too
         for number, told in enumerate(seeds):
-            gradients[number] += list(judge(ctx.candidate(number), search, told[-1].z).gradients)
+            gradients[number] += list(score_noise(ctx.candidate(number), search, told[-1].z).gradients)
     yield from reference.compared(name, _found(search, seeds, ends) | _moved(seeds, gradients), TOLERANCES)
 
 
@@ -69,13 +69,13 @@ def _costs(reference: SamplingSet, method: str, tag: str, ctx: Context) -> Itera
     yield same(name, spent * iterations, expected * (iterations - 1))
 
 
-def _found(search: NoiseSearch, seeds: Sequence[Sequence[Judged]], ends: Sequence[Best]) -> dict[str, Tensor]:
+def _found(search: NoiseSearch, seeds: Sequence[Sequence[ScoredNoise]], ends: Sequence[Best]) -> dict[str, Tensor]:
     """Losses of all iterations of every seed, and which is the best."""
-    losses = _each(seeds, lambda judged: judged.losses)
+    losses = _each(seeds, lambda scored: scored.losses)
     return {
         "loss_each": losses,
-        "loss_total": _each(seeds, lambda judged: judged.total),
-        "regulariser": _each(seeds, lambda judged: judged.regulariser),
+        "loss_total": _each(seeds, lambda scored: scored.total),
+        "regulariser": _each(seeds, lambda scored: scored.regulariser),
         "reward_R": (search.top - losses[..., 0]) / search.slope,
         "best_iteration": torch.cat([end.iteration for end in ends]),
         "best_seed": torch.cat([end.loss for end in ends]).argmin(),
@@ -83,23 +83,23 @@ def _found(search: NoiseSearch, seeds: Sequence[Sequence[Judged]], ends: Sequenc
     }
 
 
-def _moved(seeds: Sequence[Sequence[Judged]], gradients: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
+def _moved(seeds: Sequence[Sequence[ScoredNoise]], gradients: Sequence[Sequence[Tensor]]) -> dict[str, Tensor]:
     """The noise of all iterations of every seed, and its gradients."""
     along = torch.stack([torch.cat(list(each)) for each in gradients])
     return {
-        "z": _each(seeds, lambda judged: judged.z),
-        "z_norm": _each(seeds, lambda judged: judged.z.flatten(1).norm(dim=1)),
+        "z": _each(seeds, lambda scored: scored.z),
+        "z_norm": _each(seeds, lambda scored: scored.z.flatten(1).norm(dim=1)),
         "gradient": along,
         "gradient_norm": along.flatten(2).norm(dim=2),
     }
 
 
-def _each(seeds: Sequence[Sequence[Judged]], what: Callable[[Judged], Tensor]) -> Tensor:
+def _each(seeds: Sequence[Sequence[ScoredNoise]], what: Callable[[ScoredNoise], Tensor]) -> Tensor:
     """[seeds, iterations, ...] of the one image."""
-    return torch.stack([torch.cat([what(judged) for judged in told]) for told in seeds])
+    return torch.stack([torch.cat([what(scored) for scored in told]) for told in seeds])
 
 
-def _gradients(told: Sequence[Judged], search: NoiseSearch) -> list[Tensor]:
+def _gradients(told: Sequence[ScoredNoise], search: NoiseSearch) -> list[Tensor]:
     """Gradients of one image in the order of the set: those of each reward, then the sum of the clipped ones where
     they are clipped apart.
     """

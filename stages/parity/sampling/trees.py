@@ -62,7 +62,7 @@ class ByNode:
         return found[None]
 
 
-class Watched(Tree):
+class Recording(Tree):
     """A tree that keeps the latents of every state."""
 
     def __init__(self, last: int) -> None:
@@ -129,8 +129,8 @@ def _tree(reference: SamplingSet, tag: str) -> Iterator[Check]:
     )  # fmt: skip
     assert isinstance(search, Trees)
     ctx, noise = _context(reference, given, steps)
-    (tree,) = grow(ctx, search, given["rollouts"], Watched)
-    assert isinstance(tree, Watched)
+    (tree,) = grow(ctx, search, given["rollouts"], Recording)
+    assert isinstance(tree, Recording)
     network = "network" in given
     found = {
         "parent": torch.tensor([node.parent for node in tree.nodes]),

@@ -70,7 +70,7 @@ class Recorded(CandidateRollouts[spo.Settings]):
 
 
 @dataclass
-class Watched:
+class Recording:
     """A step-aware reward, with the timesteps that it was asked for and the images that it saw."""
 
     scorer: StepScorer
@@ -100,7 +100,7 @@ def checks(given: Given) -> Iterator[Check]:
                 yield from _loss(given, item, of, found)
 
 
-def recorded(given: Given, item: Item, policy: Denoiser, scorer: Watched) -> Recorded:
+def recorded(given: Given, item: Item, policy: Denoiser, scorer: Recording) -> Recorded:
     """The product's objective with the settings of an item of candidates."""
     settings = spo.Settings.model_validate({
         "kind": "parity", "candidates": item.setting("K"), "start": item.setting("start"), "eta": item.setting("eta"),
@@ -118,7 +118,7 @@ def _candidates(given: Given, item: Item) -> Generator[Check, None, Branches]:
     reference, judge = given.reference, given.reference.reward
     scorer = StepScorer("scorer", judge.model, judge.preprocess, judge._tokenize)
     scorer.vector = reference.inputs["spo.time_vector"]
-    seen, first = Watched(scorer, [], []), item.setting("start")
+    seen, first = Recording(scorer, [], []), item.setting("start")
     made = recorded(given, item, given.tuned, seen)
     noise, follow, count = item.input("noise"), item.input("follow"), item.setting("K")
     # a number of the set enters the step of its place

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.mixing import Mixing
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +34,9 @@ class Settings(Mixing):
 
     p: tuple[float, ...] = Field(min_length=1, description="powers p; the larger, the longer the base rules")
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per power."""
-        return [Point(f"p={p:g}", float(p)) for p in self.p]
+        return [SweepPoint(f"p={p:g}", float(p)) for p in self.p]
 
     def check(self, sample: SampleSettings) -> None:
         """Powers are positive."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.search import Found, Search, numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Settings(Search):
     n: tuple[int, ...] = Field(min_length=1, description="numbers N of candidates per image")
     stop: float | None = Field(default=None, description="no further candidates once one has this reward; null: never")
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per N."""
         return numbered("n", self.n)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.sample.mixing import Predicting
-from stages.sample.settings import BASE, Point, Target
+from stages.sample.settings import BASE, SweepPoint, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +44,9 @@ class Settings(Predicting):
         "prompt",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per weight."""
-        return [Point(f"s={scale:g}", float(scale)) for scale in self.s]
+        return [SweepPoint(f"s={scale:g}", float(scale)) for scale in self.s]
 
     def networks(self) -> tuple[str, ...]:
         """That of the losers."""

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.search import Search, numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Settings(Search):
         default="shared", description="x_T of the candidates: one per image, as released, or one each"
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per N."""
         return numbered("n", self.n)
 

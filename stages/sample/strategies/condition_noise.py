@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from stages.about import End, StrategyAbout
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Settings(Stepping):
         default=0.5, ge=0, description="deviation of the noise, in units of the root mean square of the embeddings"
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per number of steps."""
-        return [Point(f"k={k}", float(k)) for k in self.k]
+        return [SweepPoint(f"k={k}", float(k)) for k in self.k]
 
     def check(self, sample: SampleSettings) -> None:
         """No more steps than there are."""

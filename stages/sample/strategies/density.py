@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.sample.mixing import Predicting
-from stages.sample.settings import Point, Target
+from stages.sample.settings import SweepPoint, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,9 +48,9 @@ class Settings(Predicting):
         description="norm of x_T in units of its median; with q = 0.5 this is prior guidance; null: as it is drawn",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per quantile."""
-        return [Point(f"q={q:g}", float(q)) for q in self.q]
+        return [SweepPoint(f"q={q:g}", float(q)) for q in self.q]
 
     def predict(self, networks: Networks, value: float) -> Predict:
         """The guided prediction times one factor per image; raises InputError for a flow-matching model."""

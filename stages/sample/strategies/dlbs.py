@@ -14,7 +14,7 @@ from pydantic import Field
 from stages.about import StrategyAbout
 from stages.params import Settings as Section
 from stages.sample.search import Found, Search, numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Settings(Search):
     )
     as_released: AsReleased = Field(default_factory=AsReleased)
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per B."""
         return numbered("b", self.b)
 
@@ -99,7 +99,7 @@ def beam_search(ctx: Context, search: Settings, beams: int, told: Told = lambda 
     for i in ctx.indices[:-1]:
         after = steps.at(steps.after(seen.take(parents)), i + 1)
         x0 = lookahead(children, search, after, search.lookahead)
-        scores = search.judge(children, x0).view(len(ctx), -1)
+        scores = search.score(children, x0).view(len(ctx), -1)
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, :beams]
         told(Choice(i, scores, order, after.x, x0))
         seen = after.take(particles.rows(order, beams * search.children))

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.sample.search import Search, numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Settings(Search):
         description="show what diversity is not: the images of a prompt are the last beams of one search, as released",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per M."""
         return numbered("m", self.m)
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.phrases import phrases_of
-from stages.sample.settings import Point
+from stages.sample.settings import SweepPoint
 from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Settings(Stepping):
         "prompts are parsed by a small rule",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per size."""
-        return [Point(f"a={size:g}", float(size)) for size in self.a]
+        return [SweepPoint(f"a={size:g}", float(size)) for size in self.a]
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The images of moved latents; prompts without a phrase are sampled as they are."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.mixing import Predicting
-from stages.sample.settings import Point, Target
+from stages.sample.settings import SweepPoint, Target
 
 if TYPE_CHECKING:
     from stages.models.diffusion import Predict
@@ -32,9 +32,9 @@ class Settings(Predicting):
     apply_to: tuple[Target, ...] = Field(default=("base",), min_length=1, description="base, tuned, or both")
     scales: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1, description="guidance scales; 1 is none")
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per scale."""
-        return [Point(f"g={scale:g}", float(scale)) for scale in self.scales]
+        return [SweepPoint(f"g={scale:g}", float(scale)) for scale in self.scales]
 
     def base_pass(self, value: float) -> float:
         """Applied to the base this is its plain sampling."""

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.search import numbered
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Settings(Stepping):
         "the empty prompt by this share; without effect where there is an aligner",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per number of rounds."""
         return numbered("n", self.n)
 

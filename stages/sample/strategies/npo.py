@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.sample.mixing import Predicting
-from stages.sample.settings import BASE, Merge, Point, SampleSettings, Target
+from stages.sample.settings import BASE, Merge, SampleSettings, SweepPoint, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +46,9 @@ class Settings(Predicting):
         default=0.0, ge=0, le=1, description="q: share of the prediction that gets the deviation of the positive one"
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per scale."""
-        return [Point(f"s={scale:g}", float(scale)) for scale in self.s]
+        return [SweepPoint(f"s={scale:g}", float(scale)) for scale in self.s]
 
     def check(self, sample: SampleSettings) -> None:
         """Weights are merged with those of a trained run, into a network that is not the base."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.mixing import Mixing
-from stages.sample.settings import Point
+from stages.sample.settings import SweepPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,9 +36,9 @@ class Settings(Mixing):
         default=0, ge=0, description="first steps that the tuned network makes alone (zero_init_step of the release)"
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per weight."""
-        return [Point(f"w={w:g}", float(w)) for w in self.w]
+        return [SweepPoint(f"w={w:g}", float(w)) for w in self.w]
 
     def predict(self, networks: Networks, value: float) -> Predict:
         """The weighted prediction; at 0 and at 1 the one network alone, bit for bit."""

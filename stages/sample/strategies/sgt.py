@@ -14,7 +14,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.phrases import ENDS, phrases_of
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Settings(Stepping):
         "alone; other prompts are parsed by a small rule",
     )
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per weight."""
-        return [Point(f"c={weight:g}", float(weight)) for weight in self.c]
+        return [SweepPoint(f"c={weight:g}", float(weight)) for weight in self.c]
 
     def check(self, sample: SampleSettings) -> None:
         """The window is in order."""

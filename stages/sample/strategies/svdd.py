@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.search import Search, numbered, require_counts
-from stages.sample.settings import Point, SampleSettings
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import require_random
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Settings(Search):
 
     m: tuple[int, ...] = Field(min_length=1, description="numbers M of candidates of every step")
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point per M."""
         return numbered("m", self.m)
 

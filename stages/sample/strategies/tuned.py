@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stages.about import StrategyAbout
 from stages.sample.mixing import Mixing
-from stages.sample.settings import Point
+from stages.sample.settings import SweepPoint
 
 if TYPE_CHECKING:
     from stages.models.diffusion import Predict
@@ -18,9 +18,9 @@ ABOUT = StrategyAbout("tuned only", role="tuned", caption="The tuned network mak
 class Settings(Mixing):
     """No keys of its own."""
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[SweepPoint]:
         """One point, k=0 of combined generation."""
-        return [Point("tuned", 0.0)]
+        return [SweepPoint("tuned", 0.0)]
 
     def predict(self, networks: Networks, value: float) -> Predict:
         """The tuned network's prediction at every step."""

@@ -177,10 +177,10 @@ def test_networks_that_agree_do_not_doubt() -> None:
     settings = adaptive_dpo.Settings(kind="x", beta=2.0)
     own = margins(()).margin
     for agreed in (margins(None), margins((own, own))):
-        u, _ = adaptive_dpo.doubt(agreed, settings)
+        u, _ = adaptive_dpo.uncertainty(agreed, settings)
         assert float(u.abs().max()) < 1e-12 and adaptive_dpo.weights(u, settings).tolist() == pytest.approx([1] * 3)
     other = own * torch.tensor([1.0, 1.0, -1.0], dtype=DOUBLE)
-    u, _ = adaptive_dpo.doubt(margins((own, other)), settings)
+    u, _ = adaptive_dpo.uncertainty(margins((own, other)), settings)
     weight = adaptive_dpo.weights(u, settings)
     assert int(weight.argmin()) == 2 and weight[2] < 0.5
 
@@ -189,16 +189,16 @@ def test_networks_that_agree_do_not_doubt() -> None:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Labelled:
     label: float
 
 
 def test_ties_are_left_out_unless_a_method_takes_them() -> None:
-    some = [Judged(1.0), Judged(0.5), Judged(0.6)]
+    some = [Labelled(1.0), Labelled(0.5), Labelled(0.6)]
     assert [pair.label for pair in with_preference(cast(Any, some), False, "run 'x'")] == [1.0, 0.6]
     assert len(with_preference(cast(Any, some), True, "run 'x'")) == 3
     with pytest.raises(InputError, match=r"^run 'x': all 2 training pairs are ties") as found:
-        with_preference(cast(Any, [Judged(0.5)] * 2), False, "run 'x'")
+        with_preference(cast(Any, [Labelled(0.5)] * 2), False, "run 'x'")
     assert "\n" not in str(found.value)
     kinds = {"diffusion_dpo": False, "balanced_dpo": True, "reward_weighted_sft": True, "diffusion_kto": False}
     assert {kind: tiny_methods.settings(kind, {}).needs.ties for kind in kinds} == kinds

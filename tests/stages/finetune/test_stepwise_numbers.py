@@ -89,7 +89,7 @@ MISTAKES: dict[str, tuple[ModuleType, object, str, object, str]] = {
         dpok, policy_gradient, "mse_to_base", lambda *x, own=policy_gradient.mse_to_base: own(*x) / 2, "dpok.a.kl",
     ),
     "the usual constant": (awm, awm_method, "SPREAD", 1e-6, "awm.guided.advantages_raw"),
-    "clean latents are judged": (alignprop, alignprop_method, "noisy_end", draft_k.judge, "alignprop.a.x0"),
+    "clean latents are judged": (alignprop, alignprop_method, "noisy_end", draft_k.step_with, "alignprop.a.x0"),
     "lists are ranked from the worst": (dense_reward, dense_method, "list_mle", worst_first, "dense.multi.loss"),
     "scored at the time of the step before": (spo, CandidateRollouts, "time", too_early, "spo.b.scores"),
     "states are judged in place of predictions": (

@@ -14,7 +14,7 @@ from stages.encode.store import Encodings, Item
 from stages.errors import InputError
 from stages.finetune.batch import Batch
 from stages.finetune.data import Data
-from stages.finetune.families.reward_gradient import Judged, Step
+from stages.finetune.families.reward_gradient import Step, StepOutput
 from stages.finetune.methods import draft_k, imagerefl
 from stages.finetune.networks import Networks
 from stages.finetune.reward import RewardFunction, reward_loss
@@ -31,11 +31,11 @@ def settings(**values: object) -> FinetuneSettings:
 
 
 def draft(networks: Networks, batch: Batch) -> Step:
-    return draft_k.judge(networks, batch, 1)
+    return draft_k.step_with(networks, batch, 1)
 
 
 def image_refl(networks: Networks, batch: Batch) -> Step:
-    return imagerefl.judge(networks, batch, 1, 2, 0.5)
+    return imagerefl.step_with(networks, batch, 1, 2, 0.5)
 
 
 def norm_trainer(step=image_refl, judge: RewardFunction | None = None, **values: object) -> Trainer:
@@ -48,7 +48,7 @@ def backward(trainer: Trainer, batch: Batch) -> dict[str, Tensor]:
     return terms
 
 
-def judged(trainer: Trainer, batch: Batch) -> Judged:
+def judged(trainer: Trainer, batch: Batch) -> StepOutput:
     networks = trainer.run.networks
     return tiny.judged(networks, batch, image_refl(networks, batch))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.report import best, claims
-from stages.report.claims import Draws, Interval, Judgement, State
+from stages.report.claims import Draws, Interval, Outcome, State
 from stages.report.findings import Claim, Finding
 from stages.report.settings import ReportSettings
 
@@ -106,8 +106,8 @@ def test_holm_is_its_definition(found: list[float]) -> None:
         assert adjusted <= max(upto) + 1e-12 and adjusted >= min(1.0, value)
 
 
-def judgement(p: float, state: State = State.SHOWN) -> Judgement:
-    return Judgement(state, Interval(1.0, 0.5, 1.5), (1.0,), p=p)
+def judgement(p: float, state: State = State.SHOWN) -> Outcome:
+    return Outcome(state, Interval(1.0, 0.5, 1.5), (1.0,), p=p)
 
 
 def test_pairs_that_are_counted_together_need_smaller_p_values() -> None:

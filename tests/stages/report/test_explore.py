@@ -190,7 +190,7 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-class Watched:
+class Recording:
     """A page with everything that it asked for and complained about."""
 
     def __init__(self, page: Page) -> None:
@@ -207,9 +207,9 @@ class Watched:
 
 
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
+def watched(browser: Browser) -> Iterator[Recording]:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    seen = Watched(page)
+    seen = Recording(page)
     yield seen
     assert seen.troubles == []
     assert [url for url in seen.requests if not url.startswith(("file:", "data:", "blob:"))] == []
@@ -226,7 +226,7 @@ def place(block: dict[str, Any], method: str, strategy: str, setting: str) -> in
 
 @needs_browser
 def test_a_click_on_a_marker_shows_its_images_and_numbers(
-    watched: Watched, params: Path, block: dict[str, Any], found: ReportData
+    watched: Recording, params: Path, block: dict[str, Any], found: ReportData
 ) -> None:
     page = watched.open(params)
     k16 = place(block, "imagerefl", "combined", "k=16")
@@ -252,7 +252,7 @@ def test_a_click_on_a_marker_shows_its_images_and_numbers(
 
 
 @needs_browser
-def test_the_keyboard_reaches_every_marker(watched: Watched, params: Path, block: dict[str, Any]) -> None:
+def test_the_keyboard_reaches_every_marker(watched: Recording, params: Path, block: dict[str, Any]) -> None:
     page = watched.open(params)
     markers = page.locator("#x-frontier path[role=button]")
     assert markers.count() == len(block["places"])
@@ -270,7 +270,7 @@ def test_the_keyboard_reaches_every_marker(watched: Watched, params: Path, block
 
 
 @needs_browser
-def test_the_slider_moves_along_a_curve(watched: Watched, params: Path, block: dict[str, Any]) -> None:
+def test_the_slider_moves_along_a_curve(watched: Recording, params: Path, block: dict[str, Any]) -> None:
     page = watched.open(params)
     line = next(i for i, one in enumerate(block["lines"]) if one["label"] == "ReFL, AIG")
     page.select_option("#x-curve", str(line))
@@ -292,7 +292,7 @@ def test_the_slider_moves_along_a_curve(watched: Watched, params: Path, block: d
 
 @needs_browser
 def test_the_worst_come_first_and_an_address_restores_the_view(
-    watched: Watched, params: Path, block: dict[str, Any]
+    watched: Recording, params: Path, block: dict[str, Any]
 ) -> None:
     address = "#run=refl-s1&setting=combined%3Ak%3D4&order=lost%3Aclip_diversity&prompt=eval-003"
     address += "&rival=imagerefl%3Atuned%3Atuned"
@@ -326,7 +326,7 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
 
 
 @needs_browser
-def test_numbers_say_where_they_come_from(watched: Watched, params: Path, found: ReportData) -> None:
+def test_numbers_say_where_they_come_from(watched: Recording, params: Path, found: ReportData) -> None:
     page = watched.open(params)
     page.locator("#numbers details summary").nth(1).click()
     shown = page.locator("#numbers details[open] button.figures").first
@@ -351,7 +351,7 @@ def test_numbers_say_where_they_come_from(watched: Watched, params: Path, found:
 
 
 @needs_browser
-def test_the_tape_follows_the_chosen_run(watched: Watched, params: Path, block: dict[str, Any]) -> None:
+def test_the_tape_follows_the_chosen_run(watched: Recording, params: Path, block: dict[str, Any]) -> None:
     page = watched.open(params, "#run=refl-s1&setting=tuned%3Atuned")
     page.wait_for_selector("#x-tape svg")
     assert page.locator("#x-tape-run").input_value() == "refl-s1"
@@ -363,7 +363,7 @@ def test_the_tape_follows_the_chosen_run(watched: Watched, params: Path, block: 
 
 @needs_browser
 def test_a_study_without_training_has_no_tape(
-    watched: Watched, params: Path, block: dict[str, Any], tmp_path: Path
+    watched: Recording, params: Path, block: dict[str, Any], tmp_path: Path
 ) -> None:
     page = watched.open(params)
     assert page.locator("#x-tape-part").is_visible()

@@ -74,7 +74,7 @@ def test_drtune_on_a_flow_sums_the_single_steps(indices: tuple[int, ...], m: int
     """The sampler's step has the factor 1 for its latents: d x0 / d w = sum of (s' - s) x_i over the trained i."""
     networks, batch = flow(), tiny.batch(steps=STEPS, dtype=DOUBLE)
     x, s = states(networks), [*levels(networks), 0.0]
-    judged, found = slope(networks, drtune.judge(networks, batch, indices, m))
+    judged, found = slope(networks, drtune.step_with(networks, batch, indices, m))
     after = [*s[1 : m + 1], 0.0]  # the last prediction leads to clean latents
     expected = sum(((after[i] - s[i]) * x[i]).sum() for i in indices)
     torch.testing.assert_close(found, expected)
@@ -91,7 +91,7 @@ def test_drtune_on_a_noise_schedule_carries_the_factor_of_the_latents():
     for i in (1, 3):
         moved = (1 - a[i + 1]).sqrt() - (a[i + 1] * (1 - a[i]) / a[i]).sqrt()
         expected = expected + moved * x[i].sum() * (a[m] / a[i + 1]).sqrt() / a[m].sqrt()
-    _, found = slope(networks, drtune.judge(networks, batch, (1, 3), m))
+    _, found = slope(networks, drtune.step_with(networks, batch, (1, 3), m))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -109,8 +109,8 @@ def gradient(made: Callable[[Networks, Batch], Step], sampler: str = "ddim") -> 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 @pytest.mark.parametrize("m", [2, 4])
 def test_drtune_of_its_last_step_alone_is_refl(m: int, sampler: str):
-    found = gradient(lambda n, b: drtune.judge(n, b, (m,), m), sampler)
-    expected = gradient(lambda n, b: refl.judge(n, b, m, 0.0), sampler)
+    found = gradient(lambda n, b: drtune.step_with(n, b, (m,), m), sampler)
+    expected = gradient(lambda n, b: refl.step_with(n, b, m, 0.0), sampler)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-14)
     assert found[1] == pytest.approx(expected[1], rel=1e-12)
 
@@ -132,7 +132,7 @@ def test_leapalign_on_a_flow_has_the_gradient_of_the_paper(k: int, j: int, neste
     """Equation 10 with v = w x: d x0 / d w = -s_j x_j - (s_k - s_j) x_k + nested s_j (s_k - s_j) w x_k."""
     networks, batch = flow(), tiny.batch(steps=STEPS, dtype=DOUBLE)
     x, s = states(networks), levels(networks)
-    _, found = slope(networks, leapalign.judge(networks, batch, k, j, nested, None))
+    _, found = slope(networks, leapalign.step_with(networks, batch, k, j, nested, None))
     leap = s[k] - s[j]
     expected = (-s[j] * x[j] - leap * x[k] + nested * s[j] * leap * W * x[k]).sum()
     torch.testing.assert_close(found, expected)
@@ -142,22 +142,22 @@ def test_leapalign_on_a_flow_has_the_gradient_of_the_paper(k: int, j: int, neste
 @pytest.mark.parametrize(("k", "j"), [(0, 1), (1, 3), (2, 5)])
 def test_leapalign_judges_the_end_of_the_rollout(make: Callable[[], Networks], k: int, j: int):
     networks, batch = make(), tiny.batch(steps=STEPS, dtype=DOUBLE)
-    judged, _ = slope(networks, leapalign.judge(networks, batch, k, j, 0.3, 0.1))
-    expected = tiny.judged(networks, batch, draft_k.judge(networks, batch, 1)).x0
+    judged, _ = slope(networks, leapalign.step_with(networks, batch, k, j, 0.3, 0.1))
+    expected = tiny.judged(networks, batch, draft_k.step_with(networks, batch, 1)).x0
     torch.testing.assert_close(judged, expected.detach())
 
 
 def test_leaps_over_the_last_two_steps_are_draft_2():
     """The leaps are then the sampler's own deterministic steps."""
-    found = gradient(lambda n, b: leapalign.judge(n, b, STEPS - 2, STEPS - 1, 1.0, None))
-    expected = gradient(lambda n, b: draft_k.judge(n, b, 2))
+    found = gradient(lambda n, b: leapalign.step_with(n, b, STEPS - 2, STEPS - 1, 1.0, None))
+    expected = gradient(lambda n, b: draft_k.step_with(n, b, 2))
     torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-14)
     assert found[1] == pytest.approx(expected[1], rel=1e-12)
 
 
 def test_leaps_over_the_last_two_steps_without_the_nested_gradient_are_drtune():
-    found = gradient(lambda n, b: leapalign.judge(n, b, STEPS - 2, STEPS - 1, 0.0, None))
-    expected = gradient(lambda n, b: drtune.judge(n, b, (STEPS - 2, STEPS - 1), STEPS - 1))
+    found = gradient(lambda n, b: leapalign.step_with(n, b, STEPS - 2, STEPS - 1, 0.0, None))
+    expected = gradient(lambda n, b: drtune.step_with(n, b, (STEPS - 2, STEPS - 1), STEPS - 1))
     torch.testing.assert_close(found[0], expected[0], rtol=1e-9, atol=1e-14)
 
 
@@ -165,7 +165,7 @@ def test_leapalign_weighs_images_by_the_errors_of_their_leaps():
     """By hand, from the states of a rollout: 1 / (max(d_j, floor) + max(d_0, floor)), and they weigh the reward."""
     networks, batch, k, j = flow(), tiny.batch(steps=STEPS, dtype=DOUBLE), 0, 3
     x, s = states(networks), levels(networks)
-    judged = tiny.judged(networks, batch, leapalign.judge(networks, batch, k, j, 0.3, 1e-6))
+    judged = tiny.judged(networks, batch, leapalign.step_with(networks, batch, k, j, 0.3, 1e-6))
     end = (1 - s[-1] * W) * x[-1]
     d_j = (x[j] - (1 - (s[k] - s[j]) * W) * x[k]).abs().mean((1, 2, 3))
     d_0 = (end - (1 - s[j] * W) * x[j]).abs().mean((1, 2, 3))
@@ -177,17 +177,17 @@ def test_leapalign_weighs_images_by_the_errors_of_their_leaps():
 
 def test_weights_of_images_weigh_their_rewards():
     """Both images by the same factor: so many times the gradient and the loss, and the same logged reward."""
-    plain = gradient(lambda n, b: leapalign.judge(n, b, 1, 3, 0.3, None))
-    floored = gradient(lambda n, b: leapalign.judge(n, b, 1, 3, 0.3, 1e3))
+    plain = gradient(lambda n, b: leapalign.step_with(n, b, 1, 3, 0.3, None))
+    floored = gradient(lambda n, b: leapalign.step_with(n, b, 1, 3, 0.3, 1e3))
     torch.testing.assert_close(floored[0], plain[0] / 2e3, rtol=1e-9, atol=1e-16)
     assert floored[1] == plain[1]
 
 
 def test_evaluations():
     for made, expected in (
-        (lambda n, b: drtune.judge(n, b, (1, 3), 4), (5, 2)),
-        (lambda n, b: leapalign.judge(n, b, 1, 3, 0.3, 0.1), (STEPS, 2)),
-        (lambda n, b: leapalign.judge(n, b, 1, STEPS - 1, 0.3, 0.1), (STEPS, 2)),
+        (lambda n, b: drtune.step_with(n, b, (1, 3), 4), (5, 2)),
+        (lambda n, b: leapalign.step_with(n, b, 1, 3, 0.3, 0.1), (STEPS, 2)),
+        (lambda n, b: leapalign.step_with(n, b, 1, STEPS - 1, 0.3, 0.1), (STEPS, 2)),
     ):
         networks, batch = flow(), tiny.batch(count=1, steps=STEPS, dtype=DOUBLE)
         tiny.judged(networks, batch, made(networks, batch))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.finetune.batch import Batch
-from stages.finetune.families.reward_gradient import Judged, RewardGradient, Step
+from stages.finetune.families.reward_gradient import RewardGradient, Step, StepOutput
 from stages.finetune.methods import alignprop, draft_k, draft_lv, imagerefl, refl
 from stages.finetune.networks import Networks
 from stages.finetune.settings import FinetuneSettings
@@ -25,14 +25,14 @@ from tests.trajectories import trainer
 STEPS = 6
 Method = Callable[[Networks, Batch], Step]
 METHODS: dict[str, Method] = {
-    "refl": lambda t, b: refl.judge(t, b, 4, 0.0),
-    "refl with diffusion loss": lambda t, b: refl.judge(t, b, 4, 0.7),
-    "draft 1": lambda t, b: draft_k.judge(t, b, 1),
-    "draft 3": lambda t, b: draft_k.judge(t, b, 3),
+    "refl": lambda t, b: refl.step_with(t, b, 4, 0.0),
+    "refl with diffusion loss": lambda t, b: refl.step_with(t, b, 4, 0.7),
+    "draft 1": lambda t, b: draft_k.step_with(t, b, 1),
+    "draft 3": lambda t, b: draft_k.step_with(t, b, 3),
     "draft lv": partial(draft_lv.step, settings=draft_lv.Settings(kind="draft_lv", renoise=2)),
-    "imagerefl": lambda t, b: imagerefl.judge(t, b, 2, 4, 0.7),
-    "imagerefl at its start": lambda t, b: imagerefl.judge(t, b, 2, 2, 0.7),
-    "imagerefl without diffusion loss": lambda t, b: imagerefl.judge(t, b, 2, 4, 0.0),
+    "imagerefl": lambda t, b: imagerefl.step_with(t, b, 2, 4, 0.7),
+    "imagerefl at its start": lambda t, b: imagerefl.step_with(t, b, 2, 2, 0.7),
+    "imagerefl without diffusion loss": lambda t, b: imagerefl.step_with(t, b, 2, 4, 0.0),
 }
 
 
@@ -176,10 +176,10 @@ def test_imagerefl_with_one_evaluation_at_its_start_equals_separate_ones(m: int)
         yield from ()
         x, _ = tools.noised(batch, 2)
         x0 = tools.x0(batch, tools.rollout(batch, x, 2, m), m)
-        return Judged(x0, batch.prompts, {"diffusion": (0.7, tools.diffusion_error(batch, 2))})
+        return StepOutput(x0, batch.prompts, {"diffusion": (0.7, tools.diffusion_error(batch, 2))})
 
     network = Small().double()
-    found = by_trainer(network, lambda t, b: imagerefl.judge(t, b, 2, m, 0.7))
+    found = by_trainer(network, lambda t, b: imagerefl.step_with(t, b, 2, m, 0.7))
     expected = by_trainer(network, plain)
     assert found[0] == pytest.approx(expected[0], rel=1e-12)
     torch.testing.assert_close(found[1], expected[1], rtol=1e-10, atol=1e-14)
@@ -208,7 +208,7 @@ def test_imagerefl_makes_a_stray_step_at_its_start_only_as_released():
         tools.policy.seen = lambda x, t, eps: indices.append(tools.grid.timesteps.tolist().index(int(t)))
         tools = replace(tools, extra_step=extra)
         indices.clear()
-        return tiny.judged(tools, batch, imagerefl.judge(tools, batch, 2, m, 0.7)).x0
+        return tiny.judged(tools, batch, imagerefl.step_with(tools, batch, 2, m, 0.7)).x0
 
     clean = judged(2, False)
     assert indices == [2]
@@ -257,8 +257,8 @@ def test_imagerefl_takes_refl_steps_in_turn():
 
 
 METHODS_OF_TURNS: dict[str, Method] = {
-    "I": lambda t, b: imagerefl.judge(t, b, 2, 3, 0.5),
-    "R": lambda t, b: refl.judge(t, b, 3, 0.5),
+    "I": lambda t, b: imagerefl.step_with(t, b, 2, 3, 0.5),
+    "R": lambda t, b: refl.step_with(t, b, 3, 0.5),
 }
 
 
@@ -269,7 +269,7 @@ def test_alignprop_with_one_step_is_draft_1(sampler: str):
     tools = replace(tools, sampler=sampler)  # type: ignore[arg-type]
     settings, batch = alignprop.Settings(kind="alignprop", truncate=(1, 2)), tiny.batch(steps=STEPS)
     found = tiny.judged(tools, batch, alignprop.step(tools, batch, settings)).x0
-    assert torch.equal(found, tiny.judged(tools, batch, draft_k.judge(tools, batch, 1)).x0)
+    assert torch.equal(found, tiny.judged(tools, batch, draft_k.step_with(tools, batch, 1)).x0)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -288,7 +288,7 @@ def test_alignprop_as_released_judges_the_last_state_with_its_noise(k: int):
     variance = (1 - after) / (1 - before) * (1 - before / after)
     expected = after.sqrt() * x0 + (1 - after - variance).sqrt() * eps + variance.sqrt() * batch.noise.step(last)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    plain = tiny.judged(tools, batch, draft_k.judge(tools, batch, k)).x0
+    plain = tiny.judged(tools, batch, draft_k.step_with(tools, batch, k)).x0
     assert float((found - plain).detach().abs().max()) > 1e-3
 
 
@@ -311,13 +311,13 @@ def test_draft_is_the_sampler():
     tools, batch = tiny.networks(Small(), STEPS, guidance=2.0), tiny.batch(steps=STEPS)
     expected = finish(tools.grid, tools.predict(batch), batch.noise.initial(), 0, batch.noise)
     for k in range(1, STEPS + 1):
-        torch.testing.assert_close(tiny.judged(tools, batch, draft_k.judge(tools, batch, k)).x0, expected)
+        torch.testing.assert_close(tiny.judged(tools, batch, draft_k.step_with(tools, batch, k)).x0, expected)
 
 
 def test_draft_lv_judges_the_end_and_fresh_noise_on_it():
     tools, batch = tiny.networks(Small(), STEPS), tiny.batch(steps=STEPS)
     judged = tiny.judged(tools, batch, METHODS["draft lv"](tools, batch))
-    first = tiny.judged(tools, batch, draft_k.judge(tools, batch, 1)).x0
+    first = tiny.judged(tools, batch, draft_k.step_with(tools, batch, 1)).x0
     assert judged.x0.shape[0] == 6
     assert list(judged.prompts) == [*batch.prompts] * 3
     torch.testing.assert_close(judged.x0[:2], first)
@@ -351,4 +351,4 @@ def test_refuses_windows_that_are_not_on_the_grid(module: SimpleNamespace, value
 
 def test_a_method_without_images_says_so():
     with pytest.raises(ValueError, match="no real images"):
-        next(imagerefl.judge(tiny.networks(Small(), STEPS), tiny.batch(steps=STEPS, images=False), 2, 3, 0.1))
+        next(imagerefl.step_with(tiny.networks(Small(), STEPS), tiny.batch(steps=STEPS, images=False), 2, 3, 0.1))

@@ -149,7 +149,7 @@ def test_without_discount_and_divergence_it_is_the_gradient_of_draft_1():
 
 
 def draft_1(networks: Networks, batch: Batch) -> Tensor:
-    return tiny.judged(networks, batch, draft_k.judge(networks, batch, 1)).x0
+    return tiny.judged(networks, batch, draft_k.step_with(networks, batch, 1)).x0
 
 
 def reward_only(own: SoftQ, drawn: Drawn) -> Tensor:

@@ -34,7 +34,7 @@ def batch(seed: int = 0) -> Batch:
     return replace(tiny.batch(steps=STEPS, dtype=torch.float64), rng=random.Random(seed))
 
 
-def judge(name: str, made: Networks, given: Batch, weight: float) -> Any:
+def step_with(name: str, made: Networks, given: Batch, weight: float) -> Any:
     if name == "refl":
         settings = refl.Settings(kind="refl", middle=(3, 4), diffusion_weight=0.5, kl_weight=weight)
         return tiny.judged(made, given, refl.step(made, given, settings))
@@ -50,9 +50,9 @@ def test_it_is_the_divergence_at_a_visited_state_and_changes_nothing_else(name: 
         visited.append(made.rollout(batch(), visited[-1], i, i + 1))
     grid, seen = require_noise_schedule(made.grid, "test"), set()
     for seed in range(12):
-        found = judge(name, made, batch(seed), 0.3)
+        found = step_with(name, made, batch(seed), 0.3)
         weight, kl = found.penalties["kl"]
-        plain = judge(name, made, batch(seed), 0.0)
+        plain = step_with(name, made, batch(seed), 0.0)
         assert weight == 0.3
         assert torch.equal(found.x0, plain.x0)
         possible = []
@@ -70,9 +70,9 @@ def test_it_is_the_divergence_at_a_visited_state_and_changes_nothing_else(name: 
 
 
 def test_it_is_zero_at_the_start_and_has_a_gradient_later():
-    assert float(judge("draft", tools(0.0), batch(), 1.0).penalties["kl"][1].detach()) == 0
+    assert float(step_with("draft", tools(0.0), batch(), 1.0).penalties["kl"][1].detach()) == 0
     made = tools(0.02)
-    kl = judge("refl", made, batch(), 1.0).penalties["kl"][1]
+    kl = step_with("refl", made, batch(), 1.0).penalties["kl"][1]
     found = torch.autograd.grad(kl, list(made.policy.network.parameters()), allow_unused=True)
     assert any(g is not None and bool(g.abs().max() > 0) for g in found)
     assert all(p.grad is None for p in made.base.network.parameters())

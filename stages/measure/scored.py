@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredImages:
     """`n` images: a batch for metrics of an image, the images of one prompt for metrics of a prompt."""
 
     prompts: tuple[str, ...]
@@ -39,10 +39,10 @@ class Judged:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> Judged:
+    def take(self, rows: Sequence[int] | np.ndarray) -> ScoredImages:
         """The images at `rows`."""
         index = np.asarray(rows, np.int64)
-        return Judged(
+        return ScoredImages(
             prompts=tuple(self.prompts[row] for row in index),
             pixels=self.pixels[index],
             rewards={name: values[index] for name, values in self.rewards.items()},
@@ -57,23 +57,23 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A batch of images as it was judged, and the values [n] of all metrics of an image."""
+    """A batch of images as it was scored, and the values [n] of all metrics of an image."""
 
-    images: Judged
+    images: ScoredImages
     values: Mapping[str, np.ndarray]
 
 
-Judging: TypeAlias = Callable[[int, list[dict[str, Any]], np.ndarray], Verdict]
+Scoring: TypeAlias = Callable[[int, list[dict[str, Any]], np.ndarray], Verdict]
 """Judges a batch: its number, its rows of the samples table, its pixels uint8 [n, H, W, 3]."""
 
 
-def join(parts: Sequence[Judged]) -> Judged:
-    """The images of all `parts`, which were judged by the same models, in that order."""
+def join(parts: Sequence[ScoredImages]) -> ScoredImages:
+    """The images of all `parts`, which were scored by the same models, in that order."""
     first = parts[0]
     if len(parts) == 1:
         return first
     scores = [part.clipscore for part in parts if part.clipscore is not None]
-    return Judged(
+    return ScoredImages(
         prompts=tuple(prompt for part in parts for prompt in part.prompts),
         pixels=np.concatenate([part.pixels for part in parts]),
         rewards={name: np.concatenate([part.rewards[name] for part in parts]) for name in first.rewards},

@@ -15,7 +15,7 @@ from stages.rewards.base import load_reward
 from stages.runtime import device, progress
 
 
-def judge(raw: Mapping[str, Any], out: Path, runs: list[str]) -> Iterator[tuple[tuple[Any, ...], float]]:
+def image_scores(raw: Mapping[str, Any], out: Path, runs: list[str]) -> Iterator[tuple[tuple[Any, ...], float]]:
     """(run, strategy, setting, prompt, sample or -1, metric) and value: rewards, CLIPScore, diversities by cosine."""
     import torch
     from PIL import Image
