@@ -119,7 +119,7 @@ def test_another_evaluation_is_refused_with_the_setting_that_differs(
     specification = {**origin.specification, "samples": 9}
     facts = [(name, "0123456789ab" if name == "evaluation id" else value) for name, value in origin.facts]
     other = dataclasses.replace(origin, specification=specification, facts=facts)
-    with pytest.raises(InputError, match=r"--against .*: .* is 2 there, but 9 here; expected a report of the same"):
+    with pytest.raises(InputError, match=r"--against: .*: .* is 2 there, but 9 here; expected a report of the same"):
         earlier.read(before, "madeup", other)
 
     def old(block: dict[str, Any]) -> None:
