@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from stages.captioned import library
 from stages.captioned.oracle import Oracle, Seen
 from stages.emoji import taste
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.pictures import levels
+from stages.rewards.networks.nearest import Nearest
 from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="needed", gradient=False, sees="stages.captioned.oracle:Seen")
@@ -43,28 +43,19 @@ class NearestCaptionedOptions(KindOptions):
 OPTIONS = NearestCaptionedOptions
 
 
-class NearestCaptioned:
+class NearestCaptioned(Nearest[Seen]):
     """A utility of `stages.emoji.taste` as a reward, and what it rests on."""
 
-    differentiable = False
     kind = "nearest_captioned"
 
     def __init__(self, name: str, oracle: Oracle, options: NearestCaptionedOptions) -> None:
-        self.name, self.oracle, self.options = name, oracle, options
+        super().__init__(name, oracle)
+        self.options = options
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Utility [B] float32 of images [B, 3, H, W] in [0, 1], each with its own prompt."""
-        return self.utility(self.see(images, prompts), prompts).to(images.device)
-
-    def see(self, images: Tensor, prompts: Sequence[str]) -> Seen:
-        """What is seen in images [B, 3, H, W] in [0, 1], after rounding to 8 bits as in a file."""
-        return self.oracle.see(levels(images), prompts)
-
-    def utility(self, seen: Seen, prompts: Sequence[str]) -> Tensor:
-        """Utility [B] float32 of what was seen."""
+    def values(self, seen: Seen) -> np.ndarray:
+        """Utility [B] of what was seen."""
         chosen = self.options.taste
-        values = taste.shown(seen) if chosen == "caption" else taste.utility(seen, chosen)
-        return torch.from_numpy(values).float()
+        return taste.shown(seen) if chosen == "caption" else taste.utility(seen, chosen)
 
     def describe(self) -> dict[str, object]:
         """What decides its scores beside the real images."""

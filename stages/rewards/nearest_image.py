@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from stages.emoji import taste
 from stages.emoji.oracle import Oracle, Seen
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
-from stages.pictures import levels
+from stages.rewards.networks.nearest import Nearest
 from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(files="needed", gradient=False, sees="stages.emoji.oracle:Seen")
@@ -32,26 +31,18 @@ class NearestImageOptions(KindOptions):
 OPTIONS = NearestImageOptions
 
 
-class NearestImage:
+class NearestImage(Nearest[Seen]):
     """`stages.emoji.taste.utility` as a reward, and what it rests on."""
 
-    differentiable = False
     kind = "nearest_image"
 
     def __init__(self, name: str, oracle: Oracle, options: NearestImageOptions) -> None:
-        self.name, self.oracle, self.options = name, oracle, options
+        super().__init__(name, oracle)
+        self.options = options
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Utility [B] float32 of images [B, 3, H, W] in [0, 1], each with its own prompt."""
-        return self.utility(self.see(images, prompts), prompts).to(images.device)
-
-    def see(self, images: Tensor, prompts: Sequence[str]) -> Seen:
-        """What is seen in images [B, 3, H, W] in [0, 1], after rounding to 8 bits as in a file."""
-        return self.oracle.see(levels(images), prompts)
-
-    def utility(self, seen: Seen, prompts: Sequence[str]) -> Tensor:
-        """Utility [B] float32 of what was seen."""
-        return torch.from_numpy(taste.utility(seen, self.options.taste)).float()
+    def values(self, seen: Seen) -> np.ndarray:
+        """Utility [B] of what was seen."""
+        return taste.utility(seen, self.options.taste)
 
     def describe(self) -> dict[str, object]:
         """What decides its scores beside the real images."""
