@@ -14,10 +14,11 @@ from stages import gives, model_options, own_code, plugins
 from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.gives import Gives
-from stages.measure.settings import GROUP, PACKAGE, MeasureSettings
+from stages.measure.settings import GROUP, PACKAGE, SCOPES, MeasureSettings
 from stages.models.lora_targets import require_targets
 from stages.params import nearest
 from stages.prepare import source
+from stages.rewards import base as rewards
 
 if TYPE_CHECKING:
     from stages.finetune.resolve import TrainingPlan
@@ -50,8 +51,10 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
     for demand in (*_sections(study), *_methods(study, runs), *_strategies(sampling)):
         about = models.get(demand.name)
         if about is not None and not getattr(about, demand.what):
-            lacking = f"expected {gives.WORDS[demand.what]}, but model {demand.name!r} gives none{demand.why}"
+            why = demand.why or (f"; take one of kind {_oracles()}" if demand.what == "sees" else "")
+            lacking = f"expected {gives.WORDS[demand.what]}, but model {demand.name!r} gives none{why}"
             raise InputError(f"{where}{demand.key}: {lacking}")
+    _check_metrics(study.measure, where)
     _check_sets(study.measure, where)
     _check_steps(study, runs, where)
     _check_targets(study, runs, where)
@@ -92,12 +95,14 @@ def _sections(study: Study) -> Iterator[Demand]:
     for name, kind in measure.features.items():
         yield Demand(f"measure.features.{name}", name, SPANNED_BY[kind])
     if oracle := study.finetune.probe.oracle:
-        yield Demand(
-            "finetune.probe.oracle",
-            oracle,
-            "sees",
-            "; take an oracle, as shapes_oracle, nearest_image or nearest_captioned",
-        )
+        yield Demand("finetune.probe.oracle", oracle, "sees")
+
+
+def _oracles() -> str:
+    """The kinds of oracles, in words."""
+    said = {kind: gives.declared(kind) for kind in rewards.known_kinds()}
+    *others, last = [kind for kind, about in said.items() if about is not None and about.sees]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]:
@@ -115,10 +120,10 @@ def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]
 
 def _strategies(sampling: SamplingPlan) -> Iterator[Demand]:
     for strategy in sampling.strategies:
-        asked = dict.fromkeys(strategy.settings.rewards(), "score")
-        asked |= dict.fromkeys(strategy.settings.critics(), "criticises")
-        asked |= dict.fromkeys(strategy.settings.aligners(), "aligns")
-        for name, what in asked.items():
+        wanted = dict.fromkeys(strategy.settings.rewards(), "score")
+        wanted |= dict.fromkeys(strategy.settings.critics(), "criticises")
+        wanted |= dict.fromkeys(strategy.settings.aligners(), "aligns")
+        for name, what in wanted.items():
             yield Demand(f"sample.strategies.{strategy.name}", name, what)
             if strategy.settings.needs_gradient():
                 yield Demand(f"sample.strategies.{strategy.name}", name, "gradient")
@@ -145,9 +150,9 @@ def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> 
     """No more sampling steps than the noise schedule of the base has timesteps."""
     base = study.prepare.import_.get(BASE)
     most = TRAINED_STEPS if base is None else source.timesteps(base)
-    asked = {"sample.steps": study.sample.steps}
-    asked |= {f"methods.{name}: sampling_steps": plan.train.sampling_steps for name, plan in runs.items()}
-    for key, steps in asked.items():
+    wanted = {"sample.steps": study.sample.steps}
+    wanted |= {f"methods.{name}: sampling_steps": plan.train.sampling_steps for name, plan in runs.items()}
+    for key, steps in wanted.items():
         if most is not None and steps > most:
             raise InputError(f"{where}{key}: {steps}, but the noise schedule of the base has {most} timesteps")
 
@@ -158,6 +163,17 @@ def _check_targets(study: Study, runs: Mapping[str, TrainingPlan], where: str) -
     layers = source.linear_layers(base) if base is not None and trained else None
     for name in trained if layers is not None else ():
         require_targets(runs[name].train.lora.targets, layers or (), f"{where}methods.{name}: lora.targets")
+
+
+def _check_metrics(measure: MeasureSettings, where: str) -> None:
+    """Every metric says what it is a metric of, and has a function, as far as its source says."""
+    for name in measure.set_metrics:
+        has, scope = plugins.defined(PACKAGE, GROUP, name), plugins.constant(PACKAGE, GROUP, name, "SCOPE")
+        if has is not None and not ({"SCOPE", "metric"} <= has and scope in (None, *SCOPES)):
+            raise InputError(
+                f"{where}measure.set_metrics: {name!r}: expected SCOPE image, prompt or set and a function metric in"
+                " its module"
+            )
 
 
 def _check_sets(measure: MeasureSettings, where: str) -> None:

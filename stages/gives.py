@@ -8,12 +8,13 @@ nothing is known, and its models are judged only once they are loaded. Torch-fre
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from stages import plugins
 from stages.errors import InputError
+from stages.params import nearest
 
 if TYPE_CHECKING:
     from stages.prepare.import_settings import ImportSettings
@@ -52,15 +53,24 @@ class Gives:
     aligns: bool = False
 
 
+KNOWN = tuple(one.name for one in fields(Gives))
+
+
 @cache
 def declared(kind: str) -> Gives | None:
     """What `kind` says of itself; None where it says nothing.
 
-    Raises InputError for a `GIVES` that is not written out.
+    Raises InputError for a `GIVES` that is not written out or has an unknown word, and where the module has no `load`.
     """
+    names = plugins.defined(PACKAGE, GROUP, kind)
+    if names is not None and "load" not in names:
+        raise InputError(f"reward kind {kind!r}: its module has no function load(record, device)")
     found = plugins.assigned(PACKAGE, GROUP, kind, NAME)
     if found is None:
         return None
+    for word in found.keywords if isinstance(found, ast.Call) else ():
+        if word.arg is not None and word.arg not in KNOWN:
+            raise InputError(f"reward kind {kind!r}: {NAME}: unknown word {word.arg!r}{nearest(word.arg, KNOWN)}")
     try:
         if isinstance(found, ast.Call) and not found.args:
             return Gives(**{str(word.arg): ast.literal_eval(word.value) for word in found.keywords})
@@ -107,8 +117,8 @@ def _check_parts(model: ImportSettings, about: Gives, inner: dict[str, Gives | N
     if failed:
         found = ", ".join(inner) or "none"
         raise InputError(f"{where}.of: kind {model.kind} is made of {expected}, found {found}")
-    asked = {"features": "embedding"} if about.of == "pair" else dict.fromkeys(inner, about.inner)
-    for name, what in asked.items():
+    needed = {"features": "embedding"} if about.of == "pair" else dict.fromkeys(inner, about.inner)
+    for name, what in needed.items():
         part = inner[name]
         if what and part is not None and not getattr(part, what):
             raise InputError(f"{where}.of.{name}: expected {WORDS[what]}, but kind {model.of[name].kind} gives none")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -18,6 +18,9 @@ from types import ModuleType
 
 from stages.errors import InputError
 from stages.params import nearest
+
+BLOCKS = (ast.If, ast.Try, ast.With, ast.ExceptHandler)
+"""Statements whose parts are of the same scope."""
 
 
 def names(package: str, group: str, besides: Collection[str] = ()) -> tuple[str, ...]:
@@ -73,6 +76,33 @@ def assigned(package: str, group: str, kind: str, name: str) -> ast.expr | None:
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in node.targets):
             return node.value
     return None
+
+
+def defined(package: str, group: str, kind: str) -> frozenset[str] | None:
+    """The names that the module of `kind` has at its top level, which is not imported; None where that is not known:
+    its source cannot be found, it imports names that are not written out, or the entry point names no module.
+    """
+    file = source(package, group, kind)
+    if file is None or (kind not in _files(package, frozenset()) and _entry_points(group)[kind].attr):
+        return None
+    found: set[str] = set()
+    for node in _top_level(_parsed(Path(file).read_bytes()).body):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return None if "*" in found else frozenset(found)
+
+
+def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements of a module, those within `if`, `try` and `with` too."""
+    for node in body:
+        yield node
+        for inner in ("body", "orelse", "finalbody", "handlers") if isinstance(node, BLOCKS) else ():
+            yield from _top_level(getattr(node, inner, ()))
 
 
 def constant(package: str, group: str, kind: str, name: str) -> object:

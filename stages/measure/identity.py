@@ -38,7 +38,7 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
         owners["clipscore"] = models[settings.text_image]
     first = settings.spaces["first"]
     if first:
-        owners |= {name: models[first] for name in settings.set_metrics if _takes_first(name)}
+        owners |= {name: models[first] for name in settings.set_metrics if _says(name, "SPACE") == "first"}
     found = {}
     for name in names:
         whole = name.removesuffix(PASSED)
@@ -47,19 +47,21 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
             found[name] = f"{name}: {owners[whole]}, images with {check.metric} of at least {check.least:g}"
         elif name in owners:
             found[name] = f"{name}: {owners[name]}"
-        elif name in settings.set_metrics and settings.space is not None:
+        elif name in settings.set_metrics and settings.space is not None and _says(name, "SCOPE") == "set":
             compared = "directions" if settings.directions else "features"
             found[name] = f"{name}: {compared} of {models[settings.space]}"
-            if name in ("precision", "recall", "coverage"):
+            if _says(name, "NEIGHBOURS"):
                 found[name] += f", k={settings.neighbours}"
         else:
             found[name] = name
     return found
 
 
-def _takes_first(metric: str) -> bool:
-    """Whether a metric says (`SPACE`) that it compares the first embedding, whatever embedding set metrics compare."""
-    return getattr(plugins.load(PACKAGE, GROUP, metric, "measure.set_metrics"), "SPACE", None) == "first"
+def _says(metric: str, name: str) -> object:
+    """What the module of a metric says under `name`: its `SCOPE`; `SPACE`, `first` where it compares the first
+    embedding, whatever embedding set metrics compare; `NEIGHBOURS`, whether it depends on `measure.neighbours`.
+    """
+    return getattr(plugins.load(PACKAGE, GROUP, metric, "measure.set_metrics"), name, None)
 
 
 def _preprocessing(values: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@ from stages.params import Settings, nearest
 PACKAGE, GROUP = "stages.measure.metrics", "imagerefl.metrics"
 ALWAYS = ("rewards", "clipscore", "caption", "diversity", "attribute_diversity")
 """Metrics that are measured wherever they apply; `measure.set_metrics` adds others."""
-
-
+SCOPES = ("image", "prompt", "set")
+"""What a metric may be a metric of: its `SCOPE`."""
 PASSED, PASSED_IMAGES = "_passed", "passed_images"
 """End of the name of a metric over the images that pass, and the metric that is their number."""
 

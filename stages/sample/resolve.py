@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from inspect import isabstract
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,4 +139,20 @@ def _parse(values: Mapping[str, Any], where: str) -> tuple[ModuleType, StrategyS
     if not isinstance(values["kind"], str):
         raise InputError(f"{where}.kind: expected text, found {shown(values['kind'])}")
     module = plugins.load(STRATEGIES, GROUP, values["kind"], where)
-    return module, validate(module.Settings, dict(values), where)
+    return module, validate(_settings(module, values["kind"], where), dict(values), where)
+
+
+def _settings(module: ModuleType, kind: str, where: str) -> type[StrategySettings]:
+    """The settings class of a strategy's module; raises InputError that starts with `where` if it has none, or one
+    without all that a strategy needs.
+    """
+    found = vars(module).get("Settings")
+    if not (isinstance(found, type) and issubclass(found, StrategySettings)):
+        raise InputError(
+            f"{where}: module {module.__name__} of kind {kind!r} has no Settings of a strategy, expected a subclass of"
+            " Mixing, Search or StrategySettings there"
+        )
+    if isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{where}: module {module.__name__} of kind {kind!r}: its Settings lack {lacking}")
+    return found

@@ -51,10 +51,11 @@ def judges(records: dict[str, ModelRecord], given: MeasureSettings) -> Judges:
 
 def test_every_metric_is_told_by_model_revision_and_preprocessing(records: dict[str, ModelRecord]) -> None:
     given = settings(
-        rewards=["clip", "cut"], text_image="clip", set_metrics=["fid", "recall", "vendi"], set_space="clip",
+        rewards=["clip", "cut"], text_image="clip", set_space="clip",
+        set_metrics=["fid", "precision", "recall", "coverage", "vendi", "rke", "pvs", "sdi"],
         features={"dino": "embedding", "as_released": "embedding", "clip": "embedding", "lpips": "distance"},
     )  # fmt: skip
-    names = ["clip", "cut", "clipscore", "dino_diversity", "as_released_diversity", "fid", "recall", "vendi", "other"]
+    names = ["clip", "cut", "clipscore", "dino_diversity", "as_released_diversity", *given.set_metrics, "other"]
     found = metric_ids(given, judges(records, given).panel, names)
     clip = f"open_clip@{records['clip'].digest} (16 shortest bicubic clip)"
     dino = f"facebook/dino-vits16@c2bc4f0 ({IMAGENET})"
@@ -65,8 +66,13 @@ def test_every_metric_is_told_by_model_revision_and_preprocessing(records: dict[
         "dino_diversity": f"dino_diversity: {dino}",
         "as_released_diversity": "as_released_diversity: facebook/dino-vits16@c2bc4f0 (32 shortest bicubic clip)",
         "fid": f"fid: directions of {clip}",
+        "precision": f"precision: directions of {clip}, k=3",
         "recall": f"recall: directions of {clip}, k=3",
+        "coverage": f"coverage: directions of {clip}, k=3",
         "vendi": f"vendi: {dino}",
+        "rke": f"rke: {dino}",
+        "pvs": "pvs",
+        "sdi": "sdi",
         "other": "other",
     }
 

@@ -13,6 +13,7 @@ ABOUT = MetricAbout("Coverage", "Naeem et al. 2020", labels={"coverage": "covera
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)
+NEIGHBOURS = True
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:

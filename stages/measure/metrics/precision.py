@@ -13,6 +13,7 @@ ABOUT = MetricAbout("Precision", "Kynkaanniemi et al. 2019", labels={"precision"
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)
+NEIGHBOURS = True
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:

@@ -13,6 +13,7 @@ ABOUT = MetricAbout("Recall", "Kynkaanniemi et al. 2019", labels={"recall": "rec
 
 SCOPE = "set"
 RANGE = (0.0, 1.0)
+NEIGHBOURS = True
 SPARE = 8
 """So many times the neighbours that count are kept of every image, for those that are left out."""
 
