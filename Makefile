@@ -78,7 +78,7 @@ lint: $(VENV)/.test  ## check style and types
 	$(IN) pyright
 	$(IN) snakefmt --check Snakefile workflow/rules
 
-format: $(VENV)/.test  ## rewrite in the house style
+format: $(VENV)/.test  ## rewrite in the project's style
 	$(IN) ruff check --fix .
 	$(IN) ruff format .
 	$(IN) snakefmt Snakefile workflow/rules
