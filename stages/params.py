@@ -67,6 +67,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {ascii(close[0]) if alike else repr(close[0])}?"
 
 
+def require_known(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:
+    """Raise InputError that starts with `where` for the first of `names` that is not among the `known` ones, each a
+    `what` (a model, say).
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise InputError(f"{where}: unknown {what} {name!r}{nearest(name, known)}")
+
+
 def read_study(path: str | Path) -> dict[str, Any]:
     """The study file as plain nested dictionaries.
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -19,6 +17,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from stages import demands, names, plugins, study_files
 from stages.checkpoints.settings import CheckpointSettings, names_checkpoint
 from stages.curate.settings import CurateSettings, source_name
+from stages.decided import check as check_decided
 from stages.decided.settings import DecidedSettings
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
@@ -26,19 +25,18 @@ from stages.finetune import method
 from stages.finetune import resolve as methods
 from stages.finetune.settings import FinetuneSettings, RunSettings
 from stages.measure.settings import PASSED, MeasureSettings
-from stages.params import Settings, nearest, read_study, validate
-from stages.places import missing
-from stages.prepare import source
+from stages.params import Settings, read_study, require_known, validate
+from stages.prepare import check_models, check_students, source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
-from stages.rewards import base as rewards
 from stages.runtime import run_stage, whole_file
 from stages.sample import resolve as strategies
 from stages.sample.settings import SampleSettings
 from stages.score.settings import ScoreSettings
+from stages.select import check as check_select
 from stages.select import settings as selection
 from stages.tune.settings import TuneSettings, require_methods, require_own_seed
 from stages.world.settings import WorldSettings
@@ -73,7 +71,7 @@ class TrainSettings(Settings):
     base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
     clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
     consistency: dict[Name, ConsistencySettings] = Field(
-        {}, description="distilled from the base, for predictor consistency of sqdf"
+        {}, description="distilled from the base, for methods and strategies that evaluate one"
     )
 
     @property
@@ -148,69 +146,16 @@ def load(path: str | Path) -> Study:
     raw = read_study(path)
     names.check(raw, f"{path}: ")
     study = validate(Study, raw, f"{path}:")
-    _check_models(study, f"{path}: ")
+    check_models.check(study, f"{path}: ")
     runs, sampling = _check_runs(study, path, raw), strategies.sampling_plan(path, raw)
     _check_strategies(study, sampling, f"{path}: ")
     demands.check(study, runs, sampling, f"{path}: ")
-    _check_select(study, f"{path}: ")
-    _check_decided(study, sampling, f"{path}: ")
+    check_select.check(study, f"{path}: ")
+    check_decided.check(study, sampling, _measured(study), f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
     study_files.check(study, f"{path}: ")
     return study
-
-
-def _check_models(study: Study, where: str) -> None:
-    """Every model that a section names is prepared, once, and is of the right sort."""
-    prepare = study.prepare
-    kinds = (*source.BASE_KINDS, *rewards.known_kinds())
-    for name, model in prepare.everything:
-        if model.kind not in kinds:
-            spot = f"{where}prepare.import.{name}.kind"
-            raise InputError(f"{spot}: unknown kind {model.kind!r}{nearest(model.kind, kinds)}")
-    every = Counter([*prepare.names, *prepare.train.vae])
-    if twice := [name for name, count in every.items() if count > 1]:
-        raise InputError(f"{where}prepare: two models are called {twice[0]!r}, expected different names")
-    if "base" not in prepare.names or "base" in prepare.rewards:
-        raise InputError(f"{where}prepare: there is no model 'base' to fine-tune, expected one of kind diffusers")
-    if prepare.train.base and "vae" not in prepare.train.vae:
-        raise InputError(f"{where}prepare.train.vae: there is no 'vae' for the base that is trained here")
-    if prepare.train.learns and not study.curate.val_share:
-        raise InputError(f"{where}curate.val_share: 0 leaves no images to check models on that are trained here")
-    _check_sizes(study, where)
-    named = {"study.reward": [study.study.reward], "study.heldout": [study.study.heldout]}
-    named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
-    named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
-    named |= {"measure.features": study.measure.features}
-    named |= {"finetune.probe.oracle": [study.finetune.probe.oracle] if study.finetune.probe.oracle else []}
-    lists = {"measure.set_metrics": study.measure.set_metrics, "report.ablations": study.report.ablations}
-    lists |= {"report.rewards": study.report.rewards, "report.diversities": study.report.diversities}
-    for key, entries in (named | lists).items():
-        if twice := [name for name, count in Counter([*entries]).items() if count > 1]:
-            raise InputError(f"{where}{key}: {twice[0]!r} stands twice, expected every name once")
-    passing = study.measure.passing
-    if passing is not None and passing.metric == study.study.reward:
-        raise InputError(
-            f"{where}measure.passing.metric: {passing.metric!r} is the training reward; expected a judge that nothing"
-            " was trained on"
-        )
-    if study.study.heldout == study.study.reward:
-        raise InputError(f"{where}study.heldout: {study.study.heldout!r} is the training reward; expected another one")
-    for key, models in named.items():
-        _check_known(models, prepare.rewards, f"{where}{key}", "model")
-
-
-def _check_sizes(study: Study, where: str) -> None:
-    """Images, where their side is known, divide into the latents of an autoencoder that is trained here."""
-    train, curate = study.prepare.train, study.curate
-    drawn = study.world.image_size if all(source.kind == "shapes" for source in curate.images) else None
-    side, key = (curate.side, "curate.side") if curate.side else (drawn, "world.image_size")
-    if side is None or not curate.images:
-        return
-    for name, vae in train.vae.items():
-        if side % vae.factor:
-            spot = f"{where}prepare.train.vae.{name}.widths"
-            raise InputError(f"{spot}: make latents of {vae.factor} pixels, which {key} {side} is no multiple of")
 
 
 def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str, methods.TrainingPlan]:
@@ -222,11 +167,11 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
     plans = {}
     for name, run in study.trained.items():
         expected = f"{run.method}-s{run.seed}"
-        _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
+        require_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
         plans[run.method] = methods.training_plan(path, name, raw)
-        _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
+        check_students.of_method(study, plans[run.method], f"{path}: methods.{run.method}")
         own, common = plans[run.method].train.probe.oracle, study.finetune.probe.oracle
         if own not in (None, common):
             spot = f"{path}: methods.{run.method}.train.probe.oracle"
@@ -241,15 +186,15 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         sources = [source_name(source) for source in getattr(study.curate, table)]
         if table == "pairs" and not sources:
             raise InputError(f"{path}: methods.{name}: learns from pairs, but curate.pairs names no source of them")
-        asked = [checked.source] if checked.source is not None else []
-        _check_known(asked, sources, f"{path}: methods.{name}.source", f"source of curate.{table}")
+        named = [checked.source] if checked.source is not None else []
+        require_known(named, sources, f"{path}: methods.{name}.source", f"source of curate.{table}")
     tune = study.study.tune
     if "seed" in tune.model_fields_set:
         require_own_seed(tune, {name: run.seed for name, run in study.trained.items()}, f"{path}: study.tune.seed")
     require_methods(tune, study.methods, f"{path}: study.tune.own")
     _check_checkpoint_names(study, f"{path}: ")
     shown = {run.method for run in study.trained.values()} | study.checkpoints.keys()
-    _check_known([study.study.reference], shown, f"{path}: study.reference", "trained method")
+    require_known([study.study.reference], shown, f"{path}: study.reference", "trained method")
     return plans
 
 
@@ -261,82 +206,16 @@ def _check_checkpoint_names(study: Study, where: str) -> None:
             raise InputError(f"{where}runs.{name}: tables call {what} so; call the run something else")
 
 
-def _check_predictor(study: Study, plan: methods.TrainingPlan, where: str) -> None:
-    """A distilled model that a method asks for is trained here, for the rollouts that it is used in; one that is itself
-    tuned has rollouts of its own, in few steps and without guidance.
-    """
-    needs = plan.method_settings.needs
-    name = needs.student
-    if name is None:
-        return
-    known = study.prepare.train.consistency
-    _check_known([name], known, f"{where}.model", "consistency model")
-    if needs.starts_as_student:
-        return
-    for key in ("sampling_steps", "guidance"):
-        ours, theirs = getattr(plan.train, key), getattr(known[name], key)
-        if ours != theirs:
-            raise InputError(f"{where}: {key} {ours}, but its model {name!r} is distilled for {theirs}")
-
-
 def _check_strategies(study: Study, plan: strategies.SamplingPlan, where: str) -> None:
     """Rewards and further networks of sampling strategies are models and runs of the study."""
     for strategy in plan.strategies:
         spot = f"{where}sample.strategies.{strategy.name}"
-        _check_known(strategy.settings.rewards(), study.prepare.rewards, f"{spot}.reward", "model")
-        _check_students(study, strategy.settings, spot)
+        require_known(strategy.settings.rewards(), study.prepare.rewards, f"{spot}.reward", "model")
+        check_students.of_strategy(study, strategy.settings, spot)
         targets = strategy.settings.apply_to
         for run in [*(["base"] if "base" in targets else []), *(study.runs if "tuned" in targets else [])]:
             for network in strategy.settings.networks():
                 strategies.run_of(network, run, study.runs, spot)
-
-
-def _check_select(study: Study, where: str) -> None:
-    """Steps over pairs ask rewards that score them and files that are there, and a trained method learns from pairs."""
-    if study.select is None:
-        return
-    trained = {run.method for run in study.trained.values()}
-    if not any(methods.method(study.methods[name], "")[2].needs.data == "pairs" for name in trained):
-        raise InputError(f"{where}select: no trained method learns from pairs; expected one, or no such section")
-    for step in selection.steps(study.select, f"{where}select"):
-        _check_known(step.settings.rewards(), study.score.rewards, step.where, "reward of score.rewards")
-        for place in step.settings.paths():
-            if fault := missing(place, "file"):
-                raise InputError(f"{step.where}: {place}: {fault}")
-
-
-def _check_students(study: Study, settings: strategies.StrategySettings, where: str) -> None:
-    """A distilled model that a strategy evaluates is trained here, for the steps that are sampled."""
-    known = study.prepare.train.consistency
-    _check_known(settings.students(), known, f"{where}.flow_map", "consistency model")
-    for name in settings.students():
-        if known[name].sampling_steps != study.sample.steps:
-            raise InputError(
-                f"{where}: sample.steps {study.sample.steps}, but its model {name!r} is distilled for "
-                f"{known[name].sampling_steps}"
-            )
-
-
-def _check_decided(study: Study, sampling: strategies.SamplingPlan, where: str) -> None:
-    """What is taken from `decided` is decided, over indices that there are and a diversity that is measured."""
-    if study.decided is None:
-        for name, settings in study.methods.items():
-            if methods.method(settings, f"{where}methods.{name}")[2].auto:
-                raise InputError(f"{where}methods.{name}: start or middle is auto, {UNDECIDED}")
-        for strategy in sampling.strategies:
-            if strategy.settings.auto:
-                raise InputError(f"{where}sample.strategies.{strategy.name}: k is auto, {UNDECIDED}")
-        return
-    try:
-        study.decided.grid(study.sample.steps)
-    except ValueError as error:
-        raise InputError(f"{where}decided.{error}") from None
-    _check_known([study.decided.diversity], _measured(study), f"{where}decided.diversity", "measured diversity")
-
-
-UNDECIDED = (
-    "but there is no section `decided` to take it from; add one, `decided: {diversity: attribute_diversity}` say"
-)
 
 
 def _measured(study: Study) -> list[str]:
@@ -349,21 +228,14 @@ def _measured(study: Study) -> list[str]:
 def _check_report(study: Study, where: str) -> None:
     """The report shows what is measured."""
     measured = _measured(study)
-    _check_known(study.report.rewards, study.measure.rewards, f"{where}report.rewards", "measured reward")
-    _check_known(study.report.diversities, measured, f"{where}report.diversities", "measured diversity")
+    require_known(study.report.rewards, study.measure.rewards, f"{where}report.rewards", "measured reward")
+    require_known(study.report.diversities, measured, f"{where}report.diversities", "measured diversity")
     for one in figure.figures(study.report.figures):
         if one.about.needs and getattr(study, one.about.needs, None) is None:
             raise InputError(
                 f"{where}report.figures: {one.kind!r} shows the section {one.about.needs!r}, which the study lacks; add"
                 " it, or leave the figure out"
             )
-
-
-def _check_known(names: Iterable[str], known: Iterable[str], where: str, what: str) -> None:
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise InputError(f"{where}: unknown {what} {name!r}{nearest(name, known)}")
 
 
 def schema() -> dict[str, Any]:

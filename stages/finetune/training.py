@@ -17,9 +17,9 @@ from stages.finetune.batch import Batch
 from stages.finetune.cost import Cost
 from stages.finetune.nonfinite import IN_A_ROW, NonFinite, require_finite
 from stages.finetune.objective import Objective, Run
+from stages.finetune.optimizer import adamw, update
 from stages.finetune.precision import autocast
 from stages.finetune.probe import Probed
-from stages.finetune.settings import FinetuneSettings
 from stages.resume import State
 from stages.runtime import progress
 
@@ -27,7 +27,6 @@ Terms = dict[str, float]
 CHECKPOINT = "run"
 COMPANION = "companion: "
 """Before the names of the weights of a second network, so that they are those of no layer of the policy."""
-LOSS_SCALER = 65536.0  # start value of torch's GradScaler
 
 
 def train(
@@ -160,7 +159,7 @@ class Trainer:
         """A trainer before its first step; the weights of a second network are trained with those of the policy."""
         parameters = {**parameters, **companions(run)}
         average = {name: p.detach().clone() for name, p in parameters.items()} if run.settings.ema else None
-        return cls(run, objective, dict(parameters), adamw(parameters, run.settings), average)
+        return cls(run, objective, dict(parameters), adamw(parameters.values(), run.settings.optimizer), average)
 
     def step(self, batches: Sequence[Batch]) -> Terms:
         """One optimizer step; returns the terms of its log.
@@ -181,7 +180,7 @@ class Trainer:
         logged = {name: float(value) for name, value in terms.items()} | {"grad_norm": float(norm)}
         require_finite(logged, each, batches, self.run.processes)
 
-        self._update()
+        update(self.optimizer, gradients, self.run.settings.as_released.double_step)
         self._average()
         return collected | logged
 
@@ -258,17 +257,6 @@ class Trainer:
         }  # fmt: skip
         return {name: float(value * count) for name, value in terms.items()}
 
-    def _update(self) -> None:
-        """An optimizer step; with `double_step` one before it, on the gradient that no scaler has unscaled yet."""
-        if self.run.settings.as_released.double_step:
-            gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-            for gradient in gradients:
-                gradient.mul_(LOSS_SCALER)
-            self.optimizer.step()
-            for gradient in gradients:
-                gradient.div_(LOSS_SCALER)
-        self.optimizer.step()
-
     def _average(self) -> None:
         if self.average is not None and self.run.settings.ema is not None:
             for name, parameter in self.parameters.items():
@@ -293,11 +281,3 @@ def mean_terms(each: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         for name, value in own.items():
             terms[name] = terms.get(name, torch.zeros_like(value)) + value / len(each)
     return terms
-
-
-def adamw(parameters: Mapping[str, nn.Parameter], settings: FinetuneSettings) -> torch.optim.AdamW:
-    """The optimizer."""
-    o = settings.optimizer
-    return torch.optim.AdamW(
-        parameters.values(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True
-    )
