@@ -12,22 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.captioned.library import Library
-from stages.emoji import statistics
+from stages.compared import Compared, compared
 from stages.errors import InputError
-from stages.nearest import Nearest, entropy
+from stages.nearest import Nearest
 from stages.params import nearest as similar
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What is seen in `n` images, each with its prompt, of A attributes; every field is an array of length n."""
+@dataclass(frozen=True, kw_only=True)
+class Seen(Compared):
+    """What is seen in `n` images, each with its prompt, of A attributes; an image shows what the prompt says where that
+    is the caption of the nearest image.
+    """
 
-    nearest: np.ndarray
-    """int32: number of the nearest real image."""
-    distance: np.ndarray
-    """float64: root mean square difference from it, of pixels in [0, 1]."""
-    right: np.ndarray
-    """bool: the caption of the nearest image is the prompt."""
     names: np.ndarray
     """str [n, A]: the attributes' names, the same in every row."""
     values: np.ndarray
@@ -36,21 +32,6 @@ class Seen:
     """int32 [n, A]: how many values the attribute has among all real images, the same in every row."""
     free: np.ndarray
     """bool [n, A]: real images with the prompt as their caption differ in the attribute."""
-    colourfulness: np.ndarray
-    """float64, of Hasler and Süsstrunk."""
-    contrast: np.ndarray
-    """float64: standard deviation of the brightness in [0, 1]."""
-    sharpness: np.ndarray
-    """float64: of edges, 1 for those of the nearest image."""
-    excess: np.ndarray
-    """float64: edges that it has not, as a share of its own."""
-
-    def __len__(self) -> int:
-        return len(self.nearest)
-
-    def marks(self, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """float64 [n]: 0 or 1 for an image that shows what its prompt says, and the distance from a real one."""
-        return {"caption_accuracy": self.right.astype(np.float64), "distance_to_real": self.distance}
 
     def attributes(self) -> Mapping[str, np.ndarray]:
         """int32 [n]: what the prompt of these images, the same for all, leaves open."""
@@ -64,11 +45,6 @@ class Seen:
             name: (values[:, None] == np.arange(counts[name])).astype(float)
             for name, values in self.attributes().items()
         }
-
-    def diversity(self) -> Mapping[str, float]:
-        """Entropies in nats of what the prompt leaves open, and their sum, of images of one prompt."""
-        each = {f"{name}_entropy": entropy(values) for name, values in self.attributes().items()}
-        return {"attribute_diversity": sum(each.values())} | each
 
 
 class Oracle:
@@ -94,15 +70,13 @@ class Oracle:
                 f"prompt {prompt!r} is the caption of none of the {len(self.library.images)} real images, which "
                 f"therefore cannot say whether an image shows it{similar(prompt, self._free)}"
             )
-        nearest, distance = self.nearest(images)
-        sharpness, excess = statistics.agreement(images, self.library.images[nearest])
-        captions = [self.library.captions[row] for row in nearest]
+        found = compared(images, self.nearest)
+        captions = [self.library.captions[row] for row in found["nearest"]]
         return Seen(
-            nearest=nearest.astype(np.int32), distance=distance,
+            **found,
             right=np.array([caption == prompt for caption, prompt in zip(captions, prompts, strict=True)], bool),
-            names=np.tile(self._names, (len(images), 1)), values=self._values[nearest],
+            names=np.tile(self._names, (len(images), 1)),
+            values=self._values[found["nearest"]],
             counts=np.tile(self._counts, (len(images), 1)),
             free=np.stack([self._free[prompt] for prompt in prompts]),
-            colourfulness=statistics.colourfulness(images), contrast=statistics.contrast(images),
-            sharpness=sharpness, excess=excess,
-        )  # fmt: skip
+        )

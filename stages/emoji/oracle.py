@@ -12,27 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.emoji import statistics
+from stages.compared import Compared, compared
 from stages.emoji.library import read
 from stages.emoji.names import TONES
 from stages.emoji.packages import Entry
 from stages.errors import InputError
-from stages.nearest import Nearest, entropy
+from stages.nearest import Nearest
 from stages.pictures import decode
 
 NONE = ""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What is seen in `n` images, each with its prompt; every field is an array of length n."""
+@dataclass(frozen=True, kw_only=True)
+class Seen(Compared):
+    """What is seen in `n` images, each with its prompt; an image shows what the prompt says where it is of the prompt's
+    concept, and of its gender where it names one.
+    """
 
-    nearest: np.ndarray
-    """int32: number of the nearest real image."""
-    distance: np.ndarray
-    """float64: root mean square difference from it, of pixels in [0, 1]."""
-    right: np.ndarray
-    """bool: it shows what the prompt names, and is of the prompt's gender where it names one."""
     vendor: np.ndarray
     """int8: number of the nearest image's vendor."""
     tone: np.ndarray
@@ -43,21 +39,6 @@ class Seen:
     """bool: there are images of several tones of what the prompt names, so it leaves the tone open."""
     ungendered: np.ndarray
     """bool: likewise for the gender."""
-    colourfulness: np.ndarray
-    """float64, of Hasler and Süsstrunk."""
-    contrast: np.ndarray
-    """float64: standard deviation of the brightness in [0, 1]."""
-    sharpness: np.ndarray
-    """float64: of edges, 1 for those of the nearest image."""
-    excess: np.ndarray
-    """float64: edges that it has not, as a share of its own."""
-
-    def __len__(self) -> int:
-        return len(self.nearest)
-
-    def marks(self, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """float64 [n]: 0 or 1 for an image that shows what its prompt names, and the distance from a real one."""
-        return {"caption_accuracy": self.right.astype(np.float64), "distance_to_real": self.distance}
 
     def attributes(self) -> Mapping[str, np.ndarray]:
         """int8 [n]: what the prompt of these images, the same for all, leaves open."""
@@ -69,11 +50,6 @@ class Seen:
         """One-hot float64 [n, D], by name, of what the prompt of these images leaves open."""
         numbers = np.arange(-1, len(TONES))
         return {name: (values[:, None] == numbers).astype(float) for name, values in self.attributes().items()}
-
-    def diversity(self) -> Mapping[str, float]:
-        """Entropies in nats of what the prompt leaves open, and their sum, of images of one prompt."""
-        each = {f"{name}_entropy": entropy(values) for name, values in self.attributes().items()}
-        return {"attribute_diversity": sum(each.values())} | each
 
 
 class Oracle:
@@ -103,30 +79,29 @@ class Oracle:
 
         Raises InputError for images of another size than the real ones.
         """
-        nearest, distance = self.nearest(images)
-        sharpness, excess = statistics.agreement(images, self.images[nearest])
-        asked = [self._named.get(prompt, []) for prompt in prompts]
+        found, named = compared(images, self.nearest), [self._named.get(prompt, []) for prompt in prompts]
+        nearest = found["nearest"]
         return Seen(
-            nearest=nearest.astype(np.int32), distance=distance,
-            right=np.array([self._shows(near, rows) for near, rows in zip(nearest, asked, strict=True)], bool),
-            vendor=self._vendor[nearest], tone=self._tone[nearest], gender=self._gender[nearest],
-            toned=np.array([len(np.unique(self._tone[rows])) > 1 for rows in asked], bool),
-            ungendered=np.array([self._leaves_gender_open(rows) for rows in asked], bool),
-            colourfulness=statistics.colourfulness(images), contrast=statistics.contrast(images),
-            sharpness=sharpness, excess=excess,
-        )  # fmt: skip
-
-    def _shows(self, near: int, asked: list[int]) -> bool:
-        """Whether the real image `near` shows what the name of those in `asked` says."""
-        return any(
-            self._concepts[near] == self._concepts[row] and self.about[row].gender in (NONE, self.about[near].gender)
-            for row in asked
+            **found,
+            right=np.array([self._shows(near, rows) for near, rows in zip(nearest, named, strict=True)], bool),
+            vendor=self._vendor[nearest],
+            tone=self._tone[nearest],
+            gender=self._gender[nearest],
+            toned=np.array([len(np.unique(self._tone[rows])) > 1 for rows in named], bool),
+            ungendered=np.array([self._leaves_gender_open(rows) for rows in named], bool),
         )
 
-    def _leaves_gender_open(self, asked: list[int]) -> bool:
-        if not asked or any(self.about[row].gender != NONE for row in asked):
+    def _shows(self, near: int, named: list[int]) -> bool:
+        """Whether the real image `near` shows what the name of those in `named` says."""
+        return any(
+            self._concepts[near] == self._concepts[row] and self.about[row].gender in (NONE, self.about[near].gender)
+            for row in named
+        )
+
+    def _leaves_gender_open(self, named: list[int]) -> bool:
+        if not named or any(self.about[row].gender != NONE for row in named):
             return False
-        return len(np.unique(self._gender[self._concepts == self._concepts[asked[0]]])) > 1
+        return len(np.unique(self._gender[self._concepts == self._concepts[named[0]]])) > 1
 
 
 def _numbered(values: Sequence[str], kind: type = np.int8) -> np.ndarray:

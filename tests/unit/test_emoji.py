@@ -14,10 +14,11 @@ from stages import sight
 from stages.curate.left_out import LeftOut
 from stages.emoji import annotator, statistics, taste
 from stages.emoji.names import EVALUATION, Meaning, caption, meaning
-from stages.emoji.oracle import Oracle, Seen, entropy
+from stages.emoji.oracle import Oracle, Seen
 from stages.emoji.packages import Wanted, entries
 from stages.errors import InputError
 from stages.models.record import ModelRecord, describe
+from stages.nearest import entropy
 from stages.prepare import quality
 from stages.rewards.base import load_reward, require_oracle
 from tests import emoji_packages
