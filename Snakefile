@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 from stages.errors import InputError
 from stages.params import read_study
 from workflow import chosen
-from workflow.asked import asked_study
+from workflow.command_line import named_study
 from workflow.dvc_sync import commit
 from workflow.files import Files
 from workflow.layout import one_of

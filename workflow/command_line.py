@@ -1,4 +1,4 @@
-"""Which study Snakemake was asked for: `--config study=FILE`, the only key that it takes on the command line."""
+"""The study that Snakemake's command line names: `--config study=FILE`, the only key that it takes there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTIONS = (
 """Sections of a study file besides `study`."""
 
 
-def asked_study(config: Mapping[str, Any], configfiles: Sequence[Any], default: str, words: Sequence[str] = ()) -> str:
+def named_study(config: Mapping[str, Any], configfiles: Sequence[Any], default: str, words: Sequence[str] = ()) -> str:
     """The study file that `--config study=FILE` names, `default` without one.
 
     `configfiles` are the files given to `--configfile`, `words` the command line, of which Snakemake keeps the last

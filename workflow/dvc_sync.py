@@ -85,8 +85,8 @@ def _word(repo: Repo, beside: Mapping[str, Beside]) -> Word:
                 stale.add(stage.addressing)
             continue
         # Of a watched folder DVC knows only that something in it is new; the times of the job's own files say more.
-        asked = others.sources if reasons else _unwatched(others.sources)
-        if not _newer(asked, outputs):
+        candidates = others.sources if reasons else _unwatched(others.sources)
+        if not _newer(candidates, outputs):
             built.add(stage.addressing)
             inputs = _files(dep.def_path for dep in stage.deps)
             # Snakemake counts benchmarks among the outputs, and DVC leaves them as they were.

@@ -24,8 +24,8 @@ def main() -> None:
         "tensors": layout.out("encodings/encodings.safetensors"), "index": layout.out("encodings/index.parquet"),
     }  # fmt: skip
     chosen = [] if args.study == "params.yaml" else ["--config", f"study={args.study}"]
-    asked = [record for target in ("base", "tuned") for record in layout.searched(target)]
-    _run("snakemake", *{*inputs.values(), *asked}, "--cores", "all", "--quiet", "rules", *chosen)
+    searched = [record for target in ("base", "tuned") for record in layout.searched(target)]
+    _run("snakemake", *{*inputs.values(), *searched}, "--cores", "all", "--quiet", "rules", *chosen)
     options = [part for name, path in inputs.items() for part in (f"--{name}", path)]
     folders = ("--predictors", layout.out("encodings"), "--models", layout.out("models"))
     _run("stages.estimate", "--params", args.study, *options, *folders)

@@ -103,12 +103,12 @@ class Layout:
         probes ask one, and `students` where a strategy evaluates a distilled model.
         """
         names = {self.method(run) for run in self.trained_runs}
-        asked = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
-        found = {str(each.needs.data) for each in asked}
+        trained = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
+        found = {str(each.needs.data) for each in trained}
         found = found - {"pairs"} | {"select"} if self.study.get("select") is not None else found
         found |= {"oracle"} if self.oracle else set()
         found |= {"decided"} if self.study.get("decided") is not None else set()
-        found |= {"start"} if any(each.auto for each in asked) else set()
+        found |= {"start"} if any(each.auto for each in trained) else set()
         found |= {"k"} if any(each.settings.auto for each in self._sampling.strategies) else set()
         found |= {"students"} if any(self.students(target) for target in ("base", "tuned")) else set()
         return frozenset(found)

@@ -66,8 +66,8 @@ class NearTexts:
         """The place in the list of a text that each of `texts` is as like as the threshold says, or -1; int [n]."""
         marks = signatures(texts) if marks is None else marks
         near = np.full(len(texts), NONE)
-        for (listed, order), asked in zip(self._bands, _bands(marks, self._threshold), strict=True):
-            low, high = np.searchsorted(listed, asked, "left"), np.searchsorted(listed, asked, "right")
+        for (listed, order), own in zip(self._bands, _bands(marks, self._threshold), strict=True):
+            low, high = np.searchsorted(listed, own, "left"), np.searchsorted(listed, own, "right")
             for step in range(WINDOW):
                 rows = np.flatnonzero((low + step < high) & (near == NONE))
                 if not rows.size:

@@ -63,8 +63,8 @@ def between(first: Seen, metrics: Sequence[Metric]) -> dict[Key, float]:
 def _above_floor(pairs: Sequence[ScoredImages], images: ScoredImages, metrics: Sequence[Metric]) -> dict[Key, float]:
     """Means of every metric over pairs, less that over images paired with themselves."""
     same = [images.take([n, n]) for n in range(len(images))]
-    apart, floor = _mean(pairs, metrics), _mean(same, metrics)
-    return {("diversity", name): apart[name] - floor[name] for name in apart if name in floor}
+    distances, floor = _mean(pairs, metrics), _mean(same, metrics)
+    return {("diversity", name): distances[name] - floor[name] for name in distances if name in floor}
 
 
 def _mean(pairs: Sequence[ScoredImages], metrics: Sequence[Metric]) -> dict[str, float]:

@@ -61,13 +61,13 @@ def main() -> None:
         print(f"{plan.method}: left out, its distilled model {student!r} is not there yet")
         del counted[plan.method]
     wanted = sampling_plan(args.params, found=guess)
-    asked = dict.fromkeys([*wanted.rewards("base"), *wanted.rewards("tuned")])
-    if asked and args.models is None:
+    searched = dict.fromkeys([*wanted.rewards("base"), *wanted.rewards("tuned")])
+    if searched and args.models is None:
         raise InputError(
-            f"--models: a strategy asks the reward {next(iter(asked))!r}; expected the folder of the records"
+            f"--models: a strategy asks the reward {next(iter(searched))!r}; expected the folder of the records"
         )
     context = TrainingContext.load(paths, every)
-    rewards = {name: load_reward(record.load(args.models / f"{name}.json", name), device()) for name in asked}
+    rewards = {name: load_reward(record.load(args.models / f"{name}.json", name), device()) for name in searched}
     made = sampling(wanted, context.model, context.encodings, rewards)
     trained = [training(plan, context) for plan in progress(plans, len(plans), "estimate")]
     print(said(trained, counted, made))

@@ -108,8 +108,8 @@ def sampling(
 
         evaluation = clocked(roll, model.device) / (len(group) * len(job.grid))
         picture = clocked(show, model.device) / len(group)
-        asked = [clocked(lambda ask=ask: ask(images, ctx.prompts), model.device) for ask in (rewards or {}).values()]
-    query = max(asked, default=0.0) / len(group)
+        queries = [clocked(lambda ask=ask: ask(images, ctx.prompts), model.device) for ask in (rewards or {}).values()]
+    query = max(queries, default=0.0) / len(group)
 
     def seconds(cost: Cost) -> float:
         evaluations = cost.nfe + 2 * cost.nfe_backward  # a backward pass costs two forward ones

@@ -126,11 +126,11 @@ class LatentReward:
         for start in range(0, len(x0), size):
             part = slice(start, start + size)
             real = None if similarity is None else similarity.real[part]
-            found, apart = self._scored(x0[part], prompts[part], real)
+            found, distance = self._scored(x0[part], prompts[part], real)
             loss = self.loss(found, None if weights is None else weights[part])
-            if similarity is not None and apart is not None:
-                loss = loss + similarity.weight * apart.mean()
-                distances.append(apart.detach())
+            if similarity is not None and distance is not None:
+                loss = loss + similarity.weight * distance.mean()
+                distances.append(distance.detach())
             with exactly(x0.device):
                 (factor * len(found) / len(x0) * loss).backward()
             rewards.append(found.detach())

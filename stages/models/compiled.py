@@ -25,8 +25,8 @@ SHAPES = 64
 
 def compiler() -> tuple[str, bool]:
     """The C++ compiler that torch will call, which CXX in the environment may name, and whether it is there."""
-    asked = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    return asked, shutil.which(shlex.split(asked)[0]) is not None
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return compiler, shutil.which(shlex.split(compiler)[0]) is not None
 
 
 @lru_cache(maxsize=4)

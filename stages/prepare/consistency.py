@@ -70,8 +70,8 @@ class Lesson:
         clean, text = posterior_sample(mean, std, sampled, self.scale), self.encodings.text(items)
         x = grid.process.noised(clean, noise, grid.timesteps[i])
         target = self.target(x, i, text)
-        apart = self.student(x, grid.timesteps[i], text) - target
-        return {"loss": apart.square().mean()}
+        error = self.student(x, grid.timesteps[i], text) - target
+        return {"loss": error.square().mean()}
 
     @torch.no_grad()
     def target(self, x: Tensor, i: Tensor, text: Conditioning) -> Tensor:

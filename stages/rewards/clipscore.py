@@ -45,8 +45,8 @@ class ClipScore(TransformersClip):
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> ClipScore:
     """The reward; raises InputError for a folder that is no CLIPModel."""
-    asked = options(record, ClipScoreOptions)
-    base = load_clip(record, device, asked)
-    made = ClipScore(record.name, base.model, base.preprocess, base.tokenize, asked.factor)
-    made.clamp = asked.clamp
+    settings = options(record, ClipScoreOptions)
+    base = load_clip(record, device, settings)
+    made = ClipScore(record.name, base.model, base.preprocess, base.tokenize, settings.factor)
+    made.clamp = settings.clamp
     return made

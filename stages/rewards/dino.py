@@ -29,7 +29,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> TokenFeatur
     """
     from transformers import ViTModel
 
-    asked = options(record, Options)
-    model: Any = pretrained(ViTModel, record, asked.dtype, device, add_pooling_layer=False)
-    mean, std = NORMALISATIONS[asked.normalise or "imagenet"]
+    settings = options(record, Options)
+    model: Any = pretrained(ViTModel, record, settings.dtype, device, add_pooling_layer=False)
+    mean, std = NORMALISATIONS[settings.normalise or "imagenet"]
     return TokenFeatures(record.name, model, Preprocess(model.config.image_size, mean, std))

@@ -35,11 +35,12 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> TokenFeatur
     """
     from transformers import Dinov2Model
 
-    asked = options(record, Dinov2Options)
-    model: Any = pretrained(Dinov2Model, record, asked.dtype, device)
-    if asked.size % model.config.patch_size:
+    settings = options(record, Dinov2Options)
+    model: Any = pretrained(Dinov2Model, record, settings.dtype, device)
+    if settings.size % model.config.patch_size:
         raise InputError(
-            f"model {record.name!r}: options.size {asked.size} is no multiple of patches of {model.config.patch_size}"
+            f"model {record.name!r}: options.size {settings.size} is no multiple of patches of"
+            f" {model.config.patch_size}"
         )
-    mean, std = NORMALISATIONS[asked.normalise or "imagenet"]
-    return TokenFeatures(record.name, model, Preprocess(asked.size, mean, std))
+    mean, std = NORMALISATIONS[settings.normalise or "imagenet"]
+    return TokenFeatures(record.name, model, Preprocess(settings.size, mean, std))

@@ -105,8 +105,8 @@ class Dreamsim(Features):
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Dreamsim:
     """The networks; raises InputError where a file is missing, damaged or of another network."""
-    asked = options(record, DreamsimOptions)
-    parts, folder = PARTS[asked.variant], ADAPTER[asked.variant]
+    settings = options(record, DreamsimOptions)
+    parts, folder = PARTS[settings.variant], ADAPTER[settings.variant]
     config = _config(record, f"{folder}/adapter_config.json")
     adapter = _file(record, [f"{folder}/adapter_model.safetensors", f"{folder}/adapter_model.bin"])
     updates = _updates(checkpoint.read(record.file(adapter)), config, f"{record.path}/{adapter}", len(parts))
@@ -124,7 +124,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Dreamsim:
             f"model {record.name!r}: its networks take images of {sorted(sides)} pixels, expected one size"
         )
     preprocess = Preprocess(sides.pop(), (0.0,) * 3, (1.0,) * 3, resize_mode="squash")
-    return Dreamsim(record.name, nn.ModuleList(networks), parts, tuple(projections), preprocess, asked.variant)
+    return Dreamsim(record.name, nn.ModuleList(networks), parts, tuple(projections), preprocess, settings.variant)
 
 
 def _network(

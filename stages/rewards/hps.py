@@ -52,17 +52,17 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     Raises InputError where the file is of another release than asked for (or than its name says), damaged, pickled
     with more than tensors, or of another architecture.
     """
-    asked = options(record, HpsOptions)
+    settings = options(record, HpsOptions)
     path = checkpoint.only_file(record)
-    _check_release(path, record.files[path.name], asked.version)
+    _check_release(path, record.files[path.name], settings.version)
     from open_clip.model import CLIP
 
-    config = _architecture(record, asked.model)
+    config = _architecture(record, settings.model)
     model: Any = checkpoint.build(lambda: CLIP(**config), checkpoint.read(path), path)
     # Its training padded images to a square with black and did not cut them (hpsv2, ResizeMaxSize).
-    preprocess = asked.normalised(Preprocess(model.visual.image_size[0], resize_mode="longest"))
+    preprocess = settings.normalised(Preprocess(model.visual.image_size[0], resize_mode="longest"))
     words = tokenizer(Path(record.path), model)
-    return OpenClip(record.name, model.to(device, asked.dtype), preprocess, words, asked.factor)
+    return OpenClip(record.name, model.to(device, settings.dtype), preprocess, words, settings.factor)
 
 
 def _check_release(path: Path, digest: str, wanted: str | None) -> None:

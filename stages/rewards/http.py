@@ -102,7 +102,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Http:
     """The reward, after asking the server for its version; raises InputError where that is another one, or no server
     answers.
     """
-    asked = options(record, HttpOptions)
-    found = server(record.name, asked.model_dump(), f"model {record.name!r}: options")
-    require_version(found, str(asked.version))
-    return Http(record.name, record.digest, found, asked.batch)
+    settings = options(record, HttpOptions)
+    found = server(record.name, settings.model_dump(), f"model {record.name!r}: options")
+    require_version(found, str(settings.version))
+    return Http(record.name, record.digest, found, settings.batch)

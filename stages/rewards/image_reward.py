@@ -85,7 +85,7 @@ class ImageReward:
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> ImageReward:
     """The reward; raises InputError for missing, damaged or pickled files and for tensors that are no ImageReward."""
-    asked = options(record, ImageRewardOptions)
+    settings = options(record, ImageRewardOptions)
     path = checkpoint.only_file(record)
     if "vocab.txt" not in record.files:
         raise InputError(f"{record.path}: no vocab.txt; expected that of bert-base-uncased beside {path.name}")
@@ -96,8 +96,8 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> ImageReward
         raise InputError(f"{path}: not weights of ImageReward: lacks {error}") from None
     model = checkpoint.build(lambda: blip.BlipReward(**sizes), blip.renamed(state), path)
     words = _tokenizer(record.file("vocab.txt"), sizes["text"]["vocab_size"])
-    preprocess = asked.normalised(Preprocess(sizes["vision"]["image_size"]))
-    return ImageReward(record.name, model.to(device, asked.dtype), preprocess, words, asked.raw)
+    preprocess = settings.normalised(Preprocess(sizes["vision"]["image_size"]))
+    return ImageReward(record.name, model.to(device, settings.dtype), preprocess, words, settings.raw)
 
 
 def _tokenizer(path: Path, words: int) -> Any:

@@ -68,11 +68,11 @@ class InceptionFeatures(Features):
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> InceptionFeatures:
     """The network; raises InputError for a damaged or pickled file, or tensors that are not those of this network."""
-    asked = options(record, InceptionOptions)
+    settings = options(record, InceptionOptions)
     path = checkpoint.only_file(record)
     model = checkpoint.build(network, checkpoint.read(path), path)
     model.fc = nn.Identity()  # type: ignore[assignment]
-    return InceptionFeatures(record.name, model.to(device).float(), asked.resize)
+    return InceptionFeatures(record.name, model.to(device).float(), settings.resize)
 
 
 def network() -> blocks.Inception3:

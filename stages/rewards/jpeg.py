@@ -51,5 +51,5 @@ class Jpeg:
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Jpeg:
     """From the options `quality` (1 to 95, 95) and `large` (false); raises InputError for others."""
-    asked = options(record, JpegOptions)
-    return Jpeg(record.name, asked.quality, asked.large)
+    settings = options(record, JpegOptions)
+    return Jpeg(record.name, settings.quality, settings.large)

@@ -69,7 +69,7 @@ class Lpips(Features):
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Lpips:
     """The distance; raises InputError where trunk or layer weights are missing, damaged or of another network."""
-    asked = options(record, LpipsOptions)
+    settings = options(record, LpipsOptions)
     files = [name for name in record.files if name.endswith(checkpoint.SUFFIXES)]
     states = {name: checkpoint.read(record.file(name)) for name in files}
     heads = next((name for name, state in states.items() if set(state) == set(HEADS)), None)
@@ -82,7 +82,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Lpips:
     model = checkpoint.build(network, _below(states[trunk]), record.file(trunk))
     weights = tuple(states[heads][name].flatten().float().to(device) for name in HEADS)
     mean, std = (tuple(values) for values in zip(*map(_scaling, SHIFT, SCALE), strict=True))
-    preprocess = Preprocess(asked.size, mean, std)
+    preprocess = Preprocess(settings.size, mean, std)
     return Lpips(record.name, model.to(device).float(), weights, preprocess)
 
 

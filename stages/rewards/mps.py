@@ -68,9 +68,9 @@ class Mps:
     differentiable = True
 
     def __init__(
-        self, name: str, clip: Any, cross: CrossModel, tokenize: Tokenize, asked: MpsOptions, preprocess: Preprocess
+        self, name: str, clip: Any, cross: CrossModel, tokenize: Tokenize, settings: MpsOptions, preprocess: Preprocess
     ) -> None:
-        self.name, self.preprocess, self.asked = name, preprocess, asked
+        self.name, self.preprocess, self.settings = name, preprocess, settings
         self.clip, self.cross = clip.eval().requires_grad_(False), cross.eval().requires_grad_(False)
         self.factor = float(clip.logit_scale.double().exp())
         self._tokenize = tokenize
@@ -94,7 +94,7 @@ class Mps:
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights."""
-        about = self.asked.model_dump(include={"threshold", "condition"})
+        about = self.settings.model_dump(include={"threshold", "condition"})
         return {"preprocess": self.preprocess.describe(), **about}
 
     def _see(self, images: Tensor) -> Tensor:
@@ -120,9 +120,9 @@ class Mps:
     def _text(self, prompt: str) -> Text:
         tokens, feature = self._read(prompt)
         if self._condition is None:
-            self._condition = self._read(self.asked.condition)[0]
+            self._condition = self._read(self.settings.condition)[0]
         similarity = (tokens @ self._condition.T).amax(1)
-        counts = similarity / similarity.max() > self.asked.threshold
+        counts = similarity / similarity.max() > self.settings.threshold
         return Text(tokens, counts, functional.normalize(feature, dim=-1))
 
     def _read(self, text: str) -> tuple[Tensor, Tensor]:
@@ -137,7 +137,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Mps:
     """The reward; raises InputError for a damaged file and for tensors that are not those of MPS."""
     from transformers import CLIPModel
 
-    asked = options(record, MpsOptions)
+    settings = options(record, MpsOptions)
     path = checkpoint.only_file(record)
     state = {n: t for n, t in checkpoint.read(path, modules=True).items() if not n.endswith(".position_ids")}
     try:
@@ -147,8 +147,8 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Mps:
     clip: Any = checkpoint.build(lambda: CLIPModel(config), _below(state, "model."), path)
     cross = checkpoint.build(lambda: CrossModel(width, layers, heads), _below(state, "cross_model."), path)
     words = tokenizer(record, config.text_config.vocab_size, config.text_config.max_position_embeddings)
-    preprocess = asked.normalised(Preprocess(config.vision_config.image_size))
-    return Mps(record.name, clip.to(device, asked.dtype), cross.to(device).float(), words, asked, preprocess)
+    preprocess = settings.normalised(Preprocess(config.vision_config.image_size))
+    return Mps(record.name, clip.to(device, settings.dtype), cross.to(device).float(), words, settings, preprocess)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

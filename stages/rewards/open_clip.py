@@ -105,7 +105,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     The record's option `normalise` (clip, imagenet, half) replaces the mean and deviation of the configuration. Raises
     InputError for missing or changed files, a configuration that open_clip does not know, or other weights.
     """
-    asked, folder = options(record, OpenClipOptions), record.folder()
+    settings, folder = options(record, OpenClipOptions), record.folder()
     for name in (CONFIG, WEIGHTS):
         if name not in record.files:
             raise InputError(f"model {record.name!r}: {folder} has no {name}; expected the layout of open_clip")
@@ -120,8 +120,8 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     preprocess = from_config(
         {"size": model.visual.image_size} | (config.get("preprocess_cfg") or {}), f"{folder / CONFIG}: preprocess_cfg"
     )
-    if asked.normalise is not None:
-        preprocess = preprocess.normalised(asked.normalise, "options.normalise")
+    if settings.normalise is not None:
+        preprocess = preprocess.normalised(settings.normalise, "options.normalise")
     return OpenClip(record.name, model.to(device), preprocess, tokenizer(folder, model))
 
 

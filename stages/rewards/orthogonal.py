@@ -82,16 +82,16 @@ def direction(texts: Tensor) -> Tensor:
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> Orthogonal:
     """The reward; raises InputError where the model under `of` has no text features, or no prompts are given."""
-    asked = options(record, OrthogonalOptions)
+    settings = options(record, OrthogonalOptions)
     inner = load_one(record, device)
     if not isinstance(inner, Contrastive):
         raise InputError(f"model {record.name!r}: {inner.name!r} has no text features; expected a CLIP-like reward")
     common = None
-    if asked.mean == "file":
+    if settings.mean == "file":
         path = only_file(record, (".txt",))
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not lines:
             raise InputError(f"{path}: has no prompts; expected one per line")
         with torch.inference_mode(False):
             common = direction(inner.encode_text(lines))
-    return Orthogonal(record.name, inner, asked.keep, common)
+    return Orthogonal(record.name, inner, settings.keep, common)

@@ -28,7 +28,7 @@ OPTIONS = PickScoreOptions
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> TransformersClip:
     """The reward, around 20 for real images of their prompts; raises InputError for a folder that is no CLIPModel."""
-    asked = options(record, PickScoreOptions)
-    made = load_clip(record, device, asked)
-    made.factor = float(made.model.logit_scale.double().exp()) / asked.divide
+    settings = options(record, PickScoreOptions)
+    made = load_clip(record, device, settings)
+    made.factor = float(made.model.logit_scale.double().exp()) / settings.divide
     return made

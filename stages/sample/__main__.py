@@ -77,10 +77,10 @@ def joined_images(args: argparse.Namespace) -> None:
 
 def base_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     """`sample base`."""
-    asked = [_record(args, name) for name in plan.rewards("base")]
+    rewards = [_record(args, name) for name in plan.rewards("base")]
     others = _networks(args, plan, "base")
     students = _students(args, plan, "base")
-    inputs, outputs = [args.base, args.tensors, args.index, *asked, *others.values()], [args.samples, args.latents]
+    inputs, outputs = [args.base, args.tensors, args.index, *rewards, *others.values()], [args.samples, args.latents]
     inputs += students.values()
     inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name="base", inputs=inputs, outputs=outputs) as job:
@@ -98,10 +98,10 @@ def run_images(args: argparse.Namespace, plan: SamplingPlan) -> None:
     """`sample run`."""
     run, shard = RunIdentity.read(args.params, args.run), Shard.parse(args.shard)
     name = shard.named(args.run)
-    asked = [_record(args, reward) for reward in plan.rewards("tuned")]
+    rewards = [_record(args, reward) for reward in plan.rewards("tuned")]
     others = _networks(args, plan, args.run)
     students = _students(args, plan, "tuned")
-    inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *asked, *others.values()]
+    inputs = [args.base, args.policy, args.tensors, args.index, args.latents, *rewards, *others.values()]
     inputs += students.values()
     inputs += [args.auto] if args.auto else []
     with lineage.job(params=args.params, stage="sample", name=name, inputs=inputs, outputs=[args.samples]) as job:

@@ -107,11 +107,11 @@ def _score_noise(ctx: Context, search: NoiseSearch, z: Tensor, last: bool) -> Sc
         away = regulariser(z, search.regularise)
         terms = [weights[:, n] * loss for n, loss in enumerate(losses)]
         sums = [term + away * (weights[:, n] > 0) for n, term in enumerate(terms)]
-        parts = sums if search.apart else [torch.stack(terms).sum(0) + away]
+        parts = sums if search.clip_each else [torch.stack(terms).sum(0) + away]
         gradients = z.new_zeros(0, *z.shape) if last else _gradients(parts, z)
     each = torch.stack([loss.detach() for loss in losses], 1)
     summed = torch.tensor([[search.summed(each) for each in row] for row in weights.tolist()], device=z.device)
-    step = clipped(gradients, search.clip).sum(0) if search.apart else gradients.sum(0)
+    step = clipped(gradients, search.clip).sum(0) if search.clip_each else gradients.sum(0)
     return ScoredNoise(
         z.detach(), images.detach(), each, (summed * each).sum(1), away.detach(), gradients,
         clipped(step[None], search.clip)[0],

@@ -29,14 +29,14 @@ def attribution(maps: Tensor, phrases: Sequence[Phrase], distance: Distance) -> 
 
     The second term is left out where the phrase has all words.
     """
-    found, apart = maps.new_zeros(()), DISTANCES[distance]
+    found, distance_of = maps.new_zeros(()), DISTANCES[distance]
     for phrase in phrases:
         *modifiers, noun = phrase
         others = [word for word in range(maps.shape[-1]) if word not in phrase]
         for modifier in modifiers:
-            found = found + apart(maps[..., modifier], maps[..., noun])
+            found = found + distance_of(maps[..., modifier], maps[..., noun])
             if others:
-                found = found - torch.stack([apart(maps[..., noun], maps[..., word]) for word in others]).mean()
+                found = found - torch.stack([distance_of(maps[..., noun], maps[..., word]) for word in others]).mean()
     return found
 
 

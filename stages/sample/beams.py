@@ -27,7 +27,7 @@ class Beams:
     """Beams with the prediction at the index that they enter; `scores` [B, W] are rewards of its clean latents."""
 
     ctx: Context
-    seen: Predicted
+    predicted: Predicted
     width: int
     scores: Tensor | None = None
 
@@ -38,7 +38,7 @@ class Beams:
         width, places = order.shape[1], rows(order, self.width)
         ctx = self.ctx.place(places.tolist(), list(range(width)) * len(order))
         scores = None if self.scores is None else self.scores.gather(1, order)
-        return Beams(ctx, self.seen.take(places), width, scores)
+        return Beams(ctx, self.predicted.take(places), width, scores)
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def evolve(start: Populations, search: Settings, m: int, told: Told = lambda cho
         beams = winners.keep(order)
     steps, scores = search.steps(beams.ctx), beams.scores
     if scores is None:
-        scores = search.score(beams.ctx, steps.x0(beams.seen)).view(-1, beams.width)
-    return replace(start, wide=beams.ctx, particles=beams.width), Final(steps.after(beams.seen), scores, None)
+        scores = search.score(beams.ctx, steps.x0(beams.predicted)).view(-1, beams.width)
+    return replace(start, wide=beams.ctx, particles=beams.width), Final(steps.after(beams.predicted), scores, None)
 
 
 def _best_children(search: Settings, beams: Beams, m: int, coins: list[bool]) -> tuple[list[Branched], Beams]:
     """The best child of every beam, of more children for images whose coin says so."""
-    branched, seen, scores = list[Branched](), list[Predicted](), list[Tensor]()
+    branched, predicted, scores = list[Branched](), list[Predicted](), list[Tensor]()
     for searching in (False, True):
         images = [n for n, coin in enumerate(coins) if coin == searching]
         if images:
@@ -96,11 +96,11 @@ def _best_children(search: Settings, beams: Beams, m: int, coins: list[bool]) ->
             children, scored = _children(search, beams, images, count)
             chosen = best(scored)
             branched.append(Branched(images, *(v.unflatten(0, (-1, beams.width)) for v in (scored, chosen))))
-            seen.append(children.take(rows(chosen[:, None], count)))
+            predicted.append(children.take(rows(chosen[:, None], count)))
             scores.append(scored.amax(1).view(-1, beams.width))
     place = torch.tensor([image for part in branched for image in part.images]).argsort()
     back = (place[:, None] * beams.width + torch.arange(beams.width)).flatten()
-    whole = Predicted(seen[0].i, torch.cat([p.x for p in seen]), torch.cat([p.prediction for p in seen]))
+    whole = Predicted(predicted[0].i, torch.cat([p.x for p in predicted]), torch.cat([p.prediction for p in predicted]))
     return branched, Beams(beams.ctx, whole.take(back), beams.width, torch.cat(scores)[place])
 
 
@@ -111,8 +111,8 @@ def _children(search: Settings, beams: Beams, images: list[int], count: int) -> 
     parents = [row for row in own for _ in range(count)]
     wide = beams.ctx.place(parents, numbers)
     steps = search.steps(wide)
-    seen = steps.at(steps.after(beams.seen.take(parents)), beams.seen.i + 1)
-    return seen, search.score(wide, steps.x0(seen)).view(-1, count)
+    predicted = steps.at(steps.after(beams.predicted.take(parents)), beams.predicted.i + 1)
+    return predicted, search.score(wide, steps.x0(predicted)).view(-1, count)
 
 
 def kept(search: Settings, beams: Beams, i: int, choices: int, uniforms: Tensor) -> Tensor:

@@ -47,24 +47,24 @@ def best_of_blocks(
     steps = search.steps(wide)
     if shared:
         every = particles.rows(torch.zeros(len(ctx), count, dtype=torch.int64), 1)
-        seen = search.steps(ctx).at(ctx.initial(), first).take(every)
+        predicted = search.steps(ctx).at(ctx.initial(), first).take(every)
     else:
-        seen = steps.at(wide.initial(), first)
+        predicted = steps.at(wide.initial(), first)
     differ = not shared
     for i in range(first, last):
-        seen, differ = steps.at(steps.after(seen), i + 1), True
+        predicted, differ = steps.at(steps.after(predicted), i + 1), True
         if (i + 1 - first) % block:
             continue
-        x0 = steps.x0(seen)
+        x0 = steps.x0(predicted)
         scores = search.score(wide, x0).view(-1, count)
         chosen = particles.best(scores)
-        told(Choice(i + 1, seen.x, x0, scores, chosen))
-        seen, differ = seen.take(particles.rows(chosen[:, None].expand(-1, count), count)), False
-    clean, after = steps.x0(seen), steps.after(seen)
+        told(Choice(i + 1, predicted.x, x0, scores, chosen))
+        predicted, differ = predicted.take(particles.rows(chosen[:, None].expand(-1, count), count)), False
+    clean, after = steps.x0(predicted), steps.after(predicted)
     if not differ:
         return Found(after[particles.rows(torch.zeros(len(ctx), 1, dtype=torch.int64), count)])
     images = wide.decode(clean)
-    scores = wide.score(search.seen(images), search.reward).view(-1, count)
+    scores = wide.score(search.as_judged(images), search.reward).view(-1, count)
     chosen = particles.best(scores)
     told(Choice(last + 1, clean, clean, scores, chosen))
     kept = particles.rows(chosen[:, None], count)

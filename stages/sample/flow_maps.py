@@ -60,7 +60,7 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
     weights = torch.zeros_like(scores, dtype=torch.float64)
     before = 0.0  # the time up to which weights have grown
     for i in wide.indices:
-        seen, ends, found, gradient = _scored(search, wide, x, i)
+        predicted, ends, found, gradient = _scored(search, wide, x, i)
         scores = found.view(-1, count)
         if i == first:
             weights = weights + search.strength * moments[first].time * scores.double()
@@ -71,10 +71,10 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
         ancestors = multinomial(grown, start.ctx.noise.uniform(f"resample {i}", count))
         ancestors = torch.where(due[:, None], ancestors, themselves(scores))
         kept = rows(ancestors, count)
-        seen, gradient, scores = seen.take(kept), gradient[kept], scores.gather(1, ancestors)
-        law = steps.law(seen)
+        predicted, gradient, scores = predicted.take(kept), gradient[kept], scores.gather(1, ancestors)
+        law = steps.law(predicted)
         if law is None:
-            x = steps.after(seen)
+            x = steps.after(predicted)
         else:
             shift = _shift(law, moments[i], moments[i + 1], search.strength * gradient)
             x = Gaussian(law.mean + shift, law.std).sample(wide.noise_at(i).step(i))
@@ -91,14 +91,14 @@ def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predict
         steps = search.steps(part)
         x = latents if steps.enter is None else steps.enter(latents, i)
         with torch.set_grad_enabled(search.flow_map is None):  # where a flow map is given, ends do not depend on it
-            seen = Predicted(i, x, steps.predict(x, i))
-        end = search.end_of(part, seen)
-        made.append((Predicted(i, seen.x.detach(), seen.prediction.detach()), end.detach()))
+            predicted = Predicted(i, x, steps.predict(x, i))
+        end = search.end_of(part, predicted)
+        made.append((Predicted(i, predicted.x.detach(), predicted.prediction.detach()), end.detach()))
         return part.score(part.decode(end), search.reward)
 
     rewards, gradient = wide.gradient(x, score)
-    seen = Predicted(i, torch.cat([each.x for each, _ in made]), torch.cat([each.prediction for each, _ in made]))
-    return seen, torch.cat([end for _, end in made]), rewards, gradient
+    predicted = Predicted(i, torch.cat([each.x for each, _ in made]), torch.cat([each.prediction for each, _ in made]))
+    return predicted, torch.cat([end for _, end in made]), rewards, gradient
 
 
 def _shift(law: Gaussian, now: Moment, after: Moment, gradient: Tensor) -> Tensor:

@@ -172,11 +172,11 @@ class Sampling:
 
     def table(self, images: Images, task: Task, whose: Identity) -> pa.Table:
         """Rows of the samples table."""
-        asked = task.strategy.settings.rewards()
+        rewards = task.strategy.settings.rewards()
         shared = {
             "run": whose.run, "method": whose.method, "train_seed": whose.train_seed, "strategy": task.strategy.name,
-            "setting": task.point.label, "value": task.point.value, "rewards": list(asked),
-            "reward_digests": [self.rewards[name].digest for name in asked],
+            "setting": task.point.label, "value": task.point.value, "rewards": list(rewards),
+            "reward_digests": [self.rewards[name].digest for name in rewards],
         }  # fmt: skip
         rows = zip(task.group.items, task.group.samples, images.rows(), strict=True)
         return tables.table(

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from stages.sample.stepping import Predicted
 
 
-def lookahead(ctx: Context, search: Search, seen: Predicted, steps: int) -> Tensor:
+def lookahead(ctx: Context, search: Search, predicted: Predicted, steps: int) -> Tensor:
     """Clean latents [B, C, h, w] that the last of `steps` predictions implies.
 
-    The first one is `seen`, at the timestep t of its index; deterministic steps lead to the timesteps
+    The first one is `predicted`, at the timestep t of its index; deterministic steps lead to the timesteps
     floor(t s / steps) for s = steps - 1, ..., 1 (not rounded down for flow matching). One step is the predicted clean
     latents themselves.
     Source: T2V-Diffusion-Search, the pipeline's call; the step that ends at timestep 0 is not judged there either.
     """
-    process, start = ctx.grid.process, ctx.grid.timesteps[seen.i]
-    x, prediction, t = seen.x, seen.prediction, start
+    process, start = ctx.grid.process, ctx.grid.timesteps[predicted.i]
+    x, prediction, t = predicted.x, predicted.prediction, start
     for part in range(steps - 1, 0, -1):
         to = process.share(start, part, steps)
         x, t = process.ode(x, prediction, t, to), to

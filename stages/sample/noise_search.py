@@ -30,7 +30,7 @@ class NoiseSearch(Stepping):
 
     top: ClassVar[float] = 1.0
     slope: ClassVar[float] = 1.0
-    apart: ClassVar[bool] = False
+    clip_each: ClassVar[bool] = False
     """Whether the gradient of each reward is clipped by itself, before their sum is."""
 
     weights: Weights = Field(description="models of the study that the images are judged by, and the factor of each")
@@ -55,7 +55,7 @@ class NoiseSearch(Stepping):
 
     def rewards(self) -> tuple[str, ...]:
         """Those with a weight above 0 for some prompt."""
-        return asked(self.weights)
+        return weighted(self.weights)
 
     def needs_gradient(self) -> bool:
         """By the images."""
@@ -76,12 +76,12 @@ class NoiseSearch(Stepping):
         return optimised(ctx, self, int(value)).images
 
 
-def asked(*weights: Weights) -> tuple[str, ...]:
+def weighted(*weights: Weights) -> tuple[str, ...]:
     """Names with a weight above 0 in some of `weights`, each once."""
     return tuple(dict.fromkeys(name for each in weights for name, weight in each.items() if weight > 0))
 
 
 def require_weights(key: str, weights: Weights) -> None:
     """Raise ValueError where no weight is above 0."""
-    if not asked(weights):
+    if not weighted(weights):
         raise ValueError(f"{key}: every weight is 0, expected one above it")

@@ -97,7 +97,7 @@ def evolve(populations: Populations, search: Search, events: Collection[int], st
             continue
         if i == last and not steps.noisy_end:
             images = wide.decode(x0)
-            scores = wide.score(search.seen(images), search.reward)
+            scores = wide.score(search.as_judged(images), search.reward)
         else:
             scores = search.score(wide, x0)
         scores = scores.view(-1, particles)

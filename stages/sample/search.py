@@ -103,13 +103,13 @@ class Search(Stepping):
         """The one reward."""
         return (self.reward,)
 
-    def seen(self, images: Tensor) -> Tensor:
+    def as_judged(self, images: Tensor) -> Tensor:
         """What the reward is shown of images [B, 3, H, W] in [0, 1]: the images themselves."""
         return images
 
     def score(self, ctx: Context, x0: Tensor) -> Tensor:
         """Rewards [B] float32 of clean latents [B, C, h, w]; no more images at a time than go through a model."""
-        return ctx.score_latents(x0, self.reward, self.seen)
+        return ctx.score_latents(x0, self.reward, self.as_judged)
 
 
 class Particles(Search):

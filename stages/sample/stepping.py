@@ -58,36 +58,36 @@ class Steps:
 
     def last(self) -> Predicted:
         """The prediction at the last of the search's steps, after plain steps up to there."""
-        seen = self.at(self.ctx.initial(), self.ctx.indices[0])
+        predicted = self.at(self.ctx.initial(), self.ctx.indices[0])
         for i in self.ctx.indices[1:]:
-            seen = self.at(self.after(seen), i)
-        return seen
+            predicted = self.at(self.after(predicted), i)
+        return predicted
 
-    def x0(self, seen: Predicted) -> Tensor:
+    def x0(self, predicted: Predicted) -> Tensor:
         """The predicted clean latents."""
-        return self.ctx.grid.x0(seen.x, seen.prediction, seen.i)
+        return self.ctx.grid.x0(predicted.x, predicted.prediction, predicted.i)
 
-    def after(self, seen: Predicted) -> Tensor:
+    def after(self, predicted: Predicted) -> Tensor:
         """Latents entering the next index, by the draws of the context's rows."""
-        if seen.i < len(self.ctx.grid) - 1:
-            return self.ctx.step(seen.x, seen.prediction, seen.i)
-        law = self.law(seen)
-        return self.x0(seen) if law is None else law.sample(self.ctx.noise_at(seen.i).step(seen.i))
+        if predicted.i < len(self.ctx.grid) - 1:
+            return self.ctx.step(predicted.x, predicted.prediction, predicted.i)
+        law = self.law(predicted)
+        return self.x0(predicted) if law is None else law.sample(self.ctx.noise_at(predicted.i).step(predicted.i))
 
-    def law(self, seen: Predicted) -> Gaussian | None:
+    def law(self, predicted: Predicted) -> Gaussian | None:
         """What latents entering the next index are drawn from; None after the last one, where it leads to clean
         latents.
         """
-        if seen.i < len(self.ctx.grid) - 1:
-            return self.ctx.grid.ancestral(seen.x, seen.prediction, seen.i)
-        return self.ctx.grid.transition(seen.x, seen.prediction, seen.i) if self.noisy_end else None
+        if predicted.i < len(self.ctx.grid) - 1:
+            return self.ctx.grid.ancestral(predicted.x, predicted.prediction, predicted.i)
+        return self.ctx.grid.transition(predicted.x, predicted.prediction, predicted.i) if self.noisy_end else None
 
     def __call__(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
         """Latents entering index i + 1 and the predicted clean latents that the step was made from, both
         [B, C, h, w], from latents entering index i.
         """
-        seen = self.at(x, i)
-        return self.after(seen), self.x0(seen)
+        predicted = self.at(x, i)
+        return self.after(predicted), self.x0(predicted)
 
     def finish(self, noise: Tensor | None = None) -> Tensor:
         """Clean latents from pure noise, all steps; `noise` [B, C, h, w] in place of the context's own x_T."""

@@ -33,7 +33,7 @@ class Node:
     level: int
     x: Tensor | None = None
     clean: Tensor | None = None
-    seen: Predicted | None = None
+    predicted: Predicted | None = None
     children: list[int] = field(default_factory=list)
     visits: int = 0
     value: float = 0.0
@@ -164,13 +164,13 @@ def _extend(part: Context, search: Trees, trees: Sequence[Tree], level: int) -> 
         after = part.initial()
     else:
         steps, nodes = search.steps(part), [tree.nodes[tree.rollouts[-1].path[-1]] for tree in trees]
-        fresh = [row for row, node in enumerate(nodes) if node.seen is None]
+        fresh = [row for row, node in enumerate(nodes) if node.predicted is None]
         if fresh:
-            x = torch.cat([node.x for node in nodes if node.seen is None and node.x is not None])
+            x = torch.cat([node.x for node in nodes if node.predicted is None and node.x is not None])
             found = search.steps(part.take(fresh)).at(x, part.indices[level - 1])
             for place, row in enumerate(fresh):
-                nodes[row].seen, nodes[row].x = found.take([place]), None
-        together = _together(node.seen for node in nodes)
+                nodes[row].predicted, nodes[row].x = found.take([place]), None
+        together = _together(node.predicted for node in nodes)
         after, clean = steps.after(together), steps.x0(together)
     for row, tree in enumerate(trees):
         judged = None if clean is None or level < tree.last - 1 else clean[row : row + 1]
@@ -178,12 +178,12 @@ def _extend(part: Context, search: Trees, trees: Sequence[Tree], level: int) -> 
         parent = tree.rollouts[-1].path[-2]
         final = search.children is not None or tree.nodes[parent].level == tree.last - 1
         if final and len(tree.nodes[parent].children) >= tree.limit(search, parent):
-            tree.nodes[parent].seen = None  # it will have no further child
+            tree.nodes[parent].predicted = None  # it will have no further child
 
 
-def _together(seen: Iterable[Predicted | None]) -> Predicted:
+def _together(predicted: Iterable[Predicted | None]) -> Predicted:
     """Rows of one index as one."""
-    parts = [part for part in seen if part is not None]
+    parts = [part for part in predicted if part is not None]
     first = parts[0]
     return type(first)(first.i, torch.cat([p.x for p in parts]), torch.cat([p.prediction for p in parts]))
 

@@ -66,7 +66,7 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
     weights = torch.zeros(len(start.ctx), count, dtype=torch.float64, device=x.device)
     before, ratio, final_scores = torch.zeros_like(weights), torch.zeros_like(weights), weights
     for i in wide.indices:
-        seen, rewards, gradient = _scored(search, wide, x, i)
+        predicted, rewards, gradient = _scored(search, wide, x, i)
         scores = rewards.view(-1, count)
         twist = search.tempered(i - first) * search.strength * scores.double()
         guidance = search.ahead(i - first) * search.strength * gradient
@@ -78,8 +78,8 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
         ancestors = torch.where(due[:, None], drawn, themselves(scores))
         weights = torch.where(due[:, None], torch.zeros_like(weights), weights).log_softmax(1)
         kept = rows(ancestors, count)
-        found = seen.take(kept)
-        told(Weighed(i, scores, twist, growth, size, due, ancestors, weights, guidance, steps.x0(seen), found.x))
+        found = predicted.take(kept)
+        told(Weighed(i, scores, twist, growth, size, due, ancestors, weights, guidance, steps.x0(predicted), found.x))
         if not search.as_released.stay:
             guidance, twist = guidance[kept], twist.gather(1, ancestors)
         x, ratio = _shifted(steps, found, guidance, count)
@@ -98,26 +98,30 @@ def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predict
 
     def score(part: Context, latents: Tensor) -> Tensor:
         steps = search.steps(part)
-        seen = steps.at(latents, i)
-        made.append(Predicted(i, seen.x.detach(), seen.prediction.detach()))
-        return part.score(part.decode(steps.x0(seen)), search.reward)
+        predicted = steps.at(latents, i)
+        made.append(Predicted(i, predicted.x.detach(), predicted.prediction.detach()))
+        return part.score(part.decode(steps.x0(predicted)), search.reward)
 
     rewards, gradient = wide.gradient(x, score)
     return (
-        Predicted(i, torch.cat([seen.x for seen in made]), torch.cat([seen.prediction for seen in made])),
+        Predicted(
+            i, torch.cat([predicted.x for predicted in made]), torch.cat([predicted.prediction for predicted in made])
+        ),
         rewards,
         gradient,
     )
 
 
-def _shifted(steps: Steps, seen: Predicted, guidance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _shifted(steps: Steps, predicted: Predicted, guidance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Latents entering the next index, drawn with a mean that is shifted by v guidance, and log p - log q [B, N] of the
     draw without and with the shift: with z the draw, -(v |guidance|^2 / 2 + sqrt(v) guidance z).
     """
-    law = steps.law(seen)
+    law = steps.law(predicted)
     if law is None:
-        return steps.after(seen), torch.zeros(len(seen.x) // count, count, dtype=torch.float64, device=seen.x.device)
-    noise = steps.ctx.noise_at(seen.i).step(seen.i)
+        return steps.after(predicted), torch.zeros(
+            len(predicted.x) // count, count, dtype=torch.float64, device=predicted.x.device
+        )
+    noise = steps.ctx.noise_at(predicted.i).step(predicted.i)
     x = Gaussian(law.mean + law.std.square() * guidance, law.std).sample(noise)
     terms = law.std.square() * guidance.square() / 2 + law.std * guidance * noise
     return x, -terms.double().flatten(1).sum(1).view(-1, count)

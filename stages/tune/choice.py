@@ -48,6 +48,6 @@ def choose(trials: Sequence[Trial], base_diversity: float, min_diversity: float)
 
 
 def _not_below(trial: Trial, best: Trial) -> bool:
-    apart = [b - a for a, b in zip(trial.heldout, best.heldout, strict=True)]
-    error = statistics.stdev(apart) / math.sqrt(len(apart)) if len(apart) > 1 else 0.0
-    return statistics.fmean(apart) <= error
+    differences = [b - a for a, b in zip(trial.heldout, best.heldout, strict=True)]
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return statistics.fmean(differences) <= error

@@ -17,7 +17,7 @@ from stages.errors import InputError
 from stages.finetune.resolve import training_plan
 from stages.finetune.settings import BudgetSettings
 from stages.params import read_study
-from workflow.asked import asked_study
+from workflow.command_line import named_study
 
 BAD = {
     "methods.refl.kind": ("refel", "methods.refl: unknown kind 'refel'; did you mean 'refl'?"),
@@ -317,7 +317,7 @@ def test_every_wrong_word_is_refused(root: Path, words: tuple[str, ...], monkeyp
     config = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in named)}
     files = [words[1]] if words[0] == "--configfile" else []
     with pytest.raises(InputError) as refused:
-        study.load(asked_study({} if files else config, files, "params.yaml", words))
+        study.load(named_study({} if files else config, files, "params.yaml", words))
     assert str(refused.value).startswith(COMMAND_LINES[words])
 
 

@@ -12,7 +12,7 @@ def refuse(error):
 
 
 try:
-    FILE = asked_study(config, workflow.overwrite_configfiles, ACTIVE, sys.argv[1:])
+    FILE = named_study(config, workflow.overwrite_configfiles, ACTIVE, sys.argv[1:])
     PLAN = Plan.read(FILE)
     STUDY = PLAN.layout
     if FILE != ACTIVE and STUDY.clashes(ACTIVE):
@@ -106,8 +106,8 @@ def command(stage):
 
 def settle():
     """After a complete run, tell DVC; part of a run would make it take stale results for current ones."""
-    asked = workflow.dag_settings
-    whole = not (asked.targets or asked.until or asked.omit_from or workflow.touch)
+    wanted = workflow.dag_settings
+    whole = not (wanted.targets or wanted.until or wanted.omit_from or workflow.touch)
     if SHARED and whole:
         if os.path.isdir(".dvc"):
             chosen.write(PLAN)  # which DVC would have done

@@ -80,7 +80,7 @@ class Inversion:
                 break
             moved = self.step(x[rows], source, goal, text[rows])
             if self.settings.noise:
-                moved = moved + self.settings.noise * self.deviation(source, goal) * draw(s)[rows]
+                moved = moved + self.settings.noise * self.std(source, goal) * draw(s)[rows]
             x = x.index_copy(0, rows, moved)
         return x
 
@@ -119,7 +119,7 @@ class Inversion:
             prediction = (prediction + self.policy.prediction(moved(prediction), time, text)) / 2
         return moved(prediction)
 
-    def deviation(self, source: int, goal: int) -> Tensor:
+    def std(self, source: int, goal: int) -> Tensor:
         """Standard deviation of the ancestral step down to the level where the network is called: from `goal` to
         `source` in the pinned convention; in the new one from the level above `goal`, at most the last timestep, where
         the released code fails.

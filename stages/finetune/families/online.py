@@ -51,9 +51,9 @@ class OnlineRounds(Objective):
 
     def begin(self, batch: Batch, number: int) -> dict[str, float]:
         """The queries and the fit of round `number`; what an attempt at it left that was not finite is replaced."""
-        settings, kept = self.settings, sum(self.settings.asked(n) for n in range(number))
+        settings, kept = self.settings, sum(self.settings.queried(n) for n in range(number))
         before = self.surrogate if len(self.rewards) == kept else None
-        features, rewards = self.query(batch, settings.asked(number))
+        features, rewards = self.query(batch, settings.queried(number))
         self.features = torch.cat([self.features[:kept].to(features), features])
         self.rewards = torch.cat([self.rewards[:kept].to(rewards), rewards])
         self.fresh = float(rewards.mean())
@@ -77,8 +77,8 @@ class OnlineRounds(Objective):
         reward, size, limit = self.run.reward, len(batch.prompts), self.run.settings.judge_batch
         found: list[tuple[Tensor, Tensor]] = []
         for first in range(0, count, size):
-            asked = batch.further(first, min(size, count - first))
-            last, prompts = self.chain.roll(asked).last, asked.prompts
+            further = batch.further(first, min(size, count - first))
+            last, prompts = self.chain.roll(further).last, further.prompts
             for n in range(0, len(last), limit):
                 images, own = reward.decode(last[n : n + limit]), prompts[n : n + limit]
                 found.append((self.describe(images, own), reward.reward(images, own).double()))

@@ -118,6 +118,6 @@ class RoundsSettings(TrajectorySettings):
         """Image features for the surrogate, and one process: each of several would query the same images."""
         return replace(super().needs, features=True, texts=self.proxy.prompts, reference=True, several_processes=False)
 
-    def asked(self, number: int) -> int:
+    def queried(self, number: int) -> int:
         """Images queried at the start of round `number` (from 0)."""
         return self.queries[min(number, len(self.queries) - 1)]

@@ -61,24 +61,24 @@ class RewardGradient(Objective):
         steps = {place: self.start(batch) for place, batch in enumerate(batches)}
         answers: Iterator[Mapping[int, Tensor | None]] = iter([{place: None} for place in steps])
         while steps:
-            asked: dict[int, Rollout | Prediction] = {}
+            requests: dict[int, Rollout | Prediction] = {}
             for group in answers:
-                yield from joined([self.advance(steps, asked, place, answer) for place, answer in group.items()])
-            answers = self.answers(dict(enumerate(batches)), asked)
+                yield from joined([self.advance(steps, requests, place, answer) for place, answer in group.items()])
+            answers = self.answers(dict(enumerate(batches)), requests)
 
     def answers(
-        self, batches: Mapping[int, Batch], asked: Mapping[int, Rollout | Prediction]
+        self, batches: Mapping[int, Batch], requests: Mapping[int, Rollout | Prediction]
     ) -> Iterator[Mapping[int, Tensor | None]]:
         """What micro-batches asked for, by place; micro-batches whose predictions share a graph come together."""
         networks, settings = self.run.networks, self.run.settings
-        rollouts = {place: wanted for place, wanted in asked.items() if isinstance(wanted, Rollout)}
-        predictions = {place: wanted for place, wanted in asked.items() if isinstance(wanted, Prediction)}
+        rollouts = {place: wanted for place, wanted in requests.items() if isinstance(wanted, Rollout)}
+        predictions = {place: wanted for place, wanted in requests.items() if isinstance(wanted, Prediction)}
         for place, x in roll_out(networks, batches, rollouts, settings.rollout_batch).items():
             yield {place: x}
         yield from predict(networks, batches, predictions, settings.gradient_batch)
 
     def advance(
-        self, steps: dict[int, Step], asked: dict[int, Rollout | Prediction], place: int, answer: Tensor | None
+        self, steps: dict[int, Step], requests: dict[int, Rollout | Prediction], place: int, answer: Tensor | None
     ) -> Loss | None:
         """Let micro-batch `place` go on with its answer, up to its next request or to its end; returns the part of
         its loss that is known then, if any.
@@ -89,7 +89,7 @@ class RewardGradient(Objective):
         except StopIteration as end:
             del steps[place]
             return self.scored(end.value, place)
-        asked[place] = wanted
+        requests[place] = wanted
         penalties = wanted.penalties if isinstance(wanted, Rollout) else {}
         return penalised(penalties, place) if penalties else None
 

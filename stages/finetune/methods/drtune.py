@@ -49,9 +49,9 @@ def trained(count: int, k: int, rng: Random) -> range:
     those with which the last stays below `count`.
     """
     k = min(k, count)
-    apart = count // k
-    first = rng.randrange(count - (k - 1) * apart)
-    return range(first, first + (k - 1) * apart + 1, apart)
+    stride = count // k
+    first = rng.randrange(count - (k - 1) * stride)
+    return range(first, first + (k - 1) * stride + 1, stride)
 
 
 def step_with(networks: Networks, batch: Batch, indices: Collection[int], m: int) -> Step:

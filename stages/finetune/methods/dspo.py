@@ -55,16 +55,16 @@ def loss(pairs: PairErrors, settings: Settings) -> Loss:
     outputs = pairs.winner.made_of()
     assert outputs.reference is not None
     missing = 1 - torch.sigmoid(settings.beta / 2 * pairs.margin)
-    apart = outputs.prediction - outputs.reference
+    difference = outputs.prediction - outputs.reference
     if settings.sdxl_as_released:
-        return Loss.of(pairs.mean(_released_for_sdxl(pairs, apart, missing)))
-    moved = outputs.prediction - outputs.target - settings.beta * missing[:, None, None, None] * apart
+        return Loss.of(pairs.mean(_released_for_sdxl(pairs, difference, missing)))
+    moved = outputs.prediction - outputs.target - settings.beta * missing[:, None, None, None] * difference
     return Loss.of(pairs.mean(moved.square().mean((1, 2, 3))))
 
 
-def _released_for_sdxl(pairs: PairErrors, apart: Tensor, missing: Tensor) -> Tensor:
+def _released_for_sdxl(pairs: PairErrors, difference: Tensor, missing: Tensor) -> Tensor:
     """(1 - P)^2, times the mean squared difference from the reference where that is large over the micro-batch."""
-    squares = apart.square().mean((1, 2, 3))
+    squares = difference.square().mean((1, 2, 3))
     large = bool(pairs.of_all(squares).mean() >= LARGE)
     return missing.square() * squares if large else missing.square()
 

@@ -70,8 +70,8 @@ def find_weights(folder: Path, variant: str | None = None) -> Weights:
     """
     variants = [variant] if variant else [None, *_variants(folder)]
     for ending in ("safetensors", "bin"):
-        for asked in variants:
-            if found := _one(folder, asked, ending) or _pieces(folder, asked, ending):
+        for variant in variants:
+            if found := _one(folder, variant, ending) or _pieces(folder, variant, ending):
                 return found
     stem = "model" if folder.name.startswith("text_encoder") else STEMS[0]
     lacking = f"{stem}.{variant}.safetensors" if variant else f"{stem}.safetensors{_others(folder)}"

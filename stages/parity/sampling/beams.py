@@ -54,7 +54,7 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     populations, final = evolve(Populations(wide.take([0]), wide, most), search, given["candidates"], told.append)
     images = shown(populations.wide, final.found(torch.arange(populations.particles)))
     found = {name: _padded(reference, f"dsearch.{tag}.{name}", values) for name, values in _choices(told).items()}
-    winners = {f"winners_step{choice.i}": choice.winners.seen.x for choice in told}
+    winners = {f"winners_step{choice.i}": choice.winners.predicted.x for choice in told}
     found |= winners | {
         "candidates_count": torch.tensor([choice.branched[0].scores.shape[2] for choice in told]),
         "beams_count": torch.tensor([choice.winners.width for choice in told]),

@@ -108,9 +108,9 @@ class _Exact(fmtt.Settings):
 
     flow: Any
 
-    def end_of(self, ctx: Context, seen: Predicted) -> Tensor:
-        end = self.flow.end(seen.x.flatten(1), 1 - float(ctx.grid.timesteps[seen.i]))
-        return end.view_as(seen.x)
+    def end_of(self, ctx: Context, predicted: Predicted) -> Tensor:
+        end = self.flow.end(predicted.x.flatten(1), 1 - float(ctx.grid.timesteps[predicted.i]))
+        return end.view_as(predicted.x)
 
 
 @dataclass(frozen=True)

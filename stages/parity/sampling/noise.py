@@ -52,7 +52,7 @@ def _item(reference: SamplingSet, method: str, tag: str) -> Iterator[Check]:
     ]
     yield from _costs(reference, method, tag, ctx)
     gradients = [_gradients(told, search) for told in seeds]
-    if search.apart:  # the release takes those of the rewards in the last iteration too
+    if search.clip_each:  # the release takes those of the rewards in the last iteration too
         for number, told in enumerate(seeds):
             gradients[number] += list(score_noise(ctx.candidate(number), search, told[-1].z).gradients)
     yield from reference.compared(name, _found(search, seeds, ends) | _moved(seeds, gradients), TOLERANCES)
@@ -106,7 +106,7 @@ def _gradients(told: Sequence[ScoredNoise], search: NoiseSearch) -> list[Tensor]
     found: list[Tensor] = []
     for each in told[:-1]:
         found += list(each.gradients)
-        if search.apart:
+        if search.clip_each:
             found.append(clipped(each.gradients, search.clip).sum(0))
     return found
 

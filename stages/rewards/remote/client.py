@@ -70,8 +70,8 @@ class Server:
         Raises InputError, one line that names server, reward and row, where the server gives none; RowError where it is
         about one row.
         """
-        asked = contract.question(files, prompts, self.reward)
-        answer = self._again(lambda: self._answer("POST", contract.SCORE, asked))
+        question = contract.question(files, prompts, self.reward)
+        answer = self._again(lambda: self._answer("POST", contract.SCORE, question))
         try:
             return contract.scores(answer.content, len(files), self.reward, self.sub)
         except contract.Unusable as error:

@@ -89,8 +89,8 @@ def application(served: Mapping[str, Served], batch: int, device: torch.device, 
 
     @app.post("/score")
     def score(body: Batch) -> Scored:
-        for asked in body.requests:
-            for name in asked.required_rewards:
+        for wanted in body.requests:
+            for name in wanted.required_rewards:
                 if name not in served:
                     raise HTTPException(400, f"no reward {name!r}; this server has {', '.join(served)}")
         with one_at_a_time:
@@ -99,19 +99,19 @@ def application(served: Mapping[str, Served], batch: int, device: torch.device, 
     return app
 
 
-def _scored(served: Mapping[str, Served], asked: Sequence[Asked], batch: int, device: torch.device) -> Scored:
+def _scored(served: Mapping[str, Served], requests: Sequence[Asked], batch: int, device: torch.device) -> Scored:
     """Every reward that is asked for; an image that cannot be scored has an error, and harms no other image."""
-    found = Scored(results=[{} for _ in asked], errors=[{} for _ in asked])
+    found = Scored(results=[{} for _ in requests], errors=[{} for _ in requests])
     images: dict[int, np.ndarray] = {}
-    for row, one in enumerate(asked):
+    for row, one in enumerate(requests):
         try:
             images[row] = decode(base64.b64decode(one.history[-1].image_b64, validate=True), "image_b64")
         except (binascii.Error, InputError) as error:
             found.errors[row] = dict.fromkeys(one.required_rewards, str(error))
     for name, one in served.items():
-        rows = [row for row in images if name in asked[row].required_rewards]
+        rows = [row for row in images if name in requests[row].required_rewards]
         for part in _alike(rows, images, batch):
-            _score(one.reward, name, part, [images[row] for row in part], asked, device, found)
+            _score(one.reward, name, part, [images[row] for row in part], requests, device, found)
     return found
 
 
@@ -124,13 +124,13 @@ def _alike(rows: Sequence[int], images: Mapping[int, np.ndarray], batch: int) ->
 
 
 def _score(
-    reward: Reward, name: str, rows: Sequence[int], pixels: Sequence[np.ndarray], asked: Sequence[Asked],
+    reward: Reward, name: str, rows: Sequence[int], pixels: Sequence[np.ndarray], requests: Sequence[Asked],
     device: torch.device, found: Scored,
 ) -> None:  # fmt: skip
     stack = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2).float() / 255
     try:
         with torch.no_grad():
-            scores = reward(stack, [asked[row].history[-1].text for row in rows]).double().tolist()
+            scores = reward(stack, [requests[row].history[-1].text for row in rows]).double().tolist()
     except (InputError, RuntimeError) as error:  # out of memory, say
         scores = [f"{type(error).__name__}: {error}"] * len(rows)
     for row, score in zip(rows, scores, strict=True):

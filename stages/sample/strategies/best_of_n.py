@@ -60,5 +60,5 @@ class Settings(Search):
     def candidate(self, ctx: Context) -> tuple[Tensor, Tensor]:
         """Latents after all steps of the rows of `ctx`, and the images that are judged."""
         steps = self.steps(ctx)
-        seen = steps.last()
-        return steps.after(seen), ctx.decode(steps.x0(seen))
+        predicted = steps.last()
+        return steps.after(predicted), ctx.decode(steps.x0(predicted))

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from stages.about import StrategyAbout
 from stages.params import Settings as Section
-from stages.sample.noise_search import NoiseSearch, Weights, asked, require_weights
+from stages.sample.noise_search import NoiseSearch, Weights, require_weights, weighted
 from stages.sample.settings import SampleSettings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Settings(NoiseSearch):
 
     top: ClassVar[float] = 1.0
     slope: ClassVar[float] = 2.0
-    apart: ClassVar[bool] = True
+    clip_each: ClassVar[bool] = True
 
     starts: int = Field(default=5, ge=1, description="noises that are optimised for each image; the best image stays")
     categories: dict[str, Category] = Field(
@@ -71,7 +71,7 @@ class Settings(NoiseSearch):
 
     def rewards(self) -> tuple[str, ...]:
         """Those with a weight above 0 for some prompt."""
-        return asked(self.weights, *(category.weights for category in self.categories.values()))
+        return weighted(self.weights, *(category.weights for category in self.categories.values()))
 
     def weights_for(self, prompt: str) -> Weights:
         """Those of the first category that the prompt is of."""

@@ -74,7 +74,7 @@ class Settings(Search):
         require_counts("b", self.b)
         require_random(sample, "children of a beam")
 
-    def seen(self, images: Tensor) -> Tensor:
+    def as_judged(self, images: Tensor) -> Tensor:
         """Images as they are, or cut to 8 bits."""
         return (images * 255).floor() / 255 if self.as_released.eight_bit else images
 
@@ -92,20 +92,20 @@ def beam_search(ctx: Context, search: Settings, beams: int, told: Told = lambda 
     from stages.sample.lookahead import lookahead
 
     wide = ctx.branch(beams)
-    seen = search.steps(wide).at(wide.initial(), ctx.indices[0])
+    predicted = search.steps(wide).at(wide.initial(), ctx.indices[0])
     children = wide.branch(search.children)
     steps = search.steps(children)
     parents = [beam for beam in range(len(wide)) for _ in range(search.children)]
     for i in ctx.indices[:-1]:
-        after = steps.at(steps.after(seen.take(parents)), i + 1)
+        after = steps.at(steps.after(predicted.take(parents)), i + 1)
         x0 = lookahead(children, search, after, search.lookahead)
         scores = search.score(children, x0).view(len(ctx), -1)
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, :beams]
         told(Choice(i, scores, order, after.x, x0))
-        seen = after.take(particles.rows(order, beams * search.children))
-    clean, after = search.steps(wide).x0(seen), search.steps(wide).after(seen)
+        predicted = after.take(particles.rows(order, beams * search.children))
+    clean, after = search.steps(wide).x0(predicted), search.steps(wide).after(predicted)
     images = wide.decode(clean)
-    scores = wide.score(search.seen(images), search.reward).view(len(ctx), -1)
+    scores = wide.score(search.as_judged(images), search.reward).view(len(ctx), -1)
     told(Choice(ctx.indices[-1], scores, scores.sort(dim=1, descending=True, stable=True).indices, clean, clean))
     kept = particles.rows(particles.best(scores)[:, None], beams)
     return Found(after[kept], images[kept])

@@ -82,7 +82,7 @@ class Settings(Particles):
         first, last = self.window or (indices[0], indices[-1])
         return sorted({i for i in range(first, last + 1, self.every) if i in indices} | {indices[-1]})
 
-    def seen(self, images: Tensor) -> Tensor:
+    def as_judged(self, images: Tensor) -> Tensor:
         """Images as they are, or rounded to 8 bits."""
         return (images * 255).round() / 255 if self.as_released.eight_bit else images
 

@@ -59,16 +59,16 @@ class Settings(Particles):
         """The flow map, where it is distilled."""
         return () if self.flow_map is None else (self.flow_map,)
 
-    def end_of(self, ctx: Context, seen: Predicted) -> Tensor:
+    def end_of(self, ctx: Context, predicted: Predicted) -> Tensor:
         """Clean latents [B, C, h, w] that the flow leads to from those of a prediction, differentiable by them."""
         from stages.models.consistency import consistent
         from stages.sample.lookahead import lookahead
 
         if self.flow_map is not None:
-            times = ctx.grid.timesteps[seen.i].expand(len(seen.x))
-            distilled = ctx.networks.other(student(self.flow_map), 1.0)(seen.x, seen.i)
-            return consistent(seen.x, ctx.grid.x0(seen.x, distilled, seen.i), times)
-        return lookahead(ctx, self, seen, self.lookahead)
+            times = ctx.grid.timesteps[predicted.i].expand(len(predicted.x))
+            distilled = ctx.networks.other(student(self.flow_map), 1.0)(predicted.x, predicted.i)
+            return consistent(predicted.x, ctx.grid.x0(predicted.x, distilled, predicted.i), times)
+        return lookahead(ctx, self, predicted, self.lookahead)
 
     def find(self, ctx: Context, value: float) -> Found:
         """One of the last particles."""
