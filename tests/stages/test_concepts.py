@@ -16,6 +16,7 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import DiffusionModel, load_diffusion
+from stages.sample import concepts
 from stages.sample.concepts import Rule, Watched, perpendicular, steered, strongest, with_rest
 from stages.sample.context import embedded
 from stages.sample.further_texts import FurtherTexts
@@ -78,6 +79,23 @@ def test_a_concept_costs_an_evaluation_a_step_and_changes_the_image(found):
         assert {(r["nfe_backward"], r["queries"], r["decodes"]) for r in rows} == {(0, 0, 1)}
         assert not np.array_equal(pixels(rows), pixels(found[run, "sgt", "c=0"]))
         assert not np.array_equal(pixels(rows), pixels(late))
+
+
+def test_concepts_act_strictly_between_the_shares(
+    worded: DiffusionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four steps with shares 1/4 and 3/4 in the third alone."""
+    acted: list[bool] = []
+
+    def recorded(prompt: Tensor, own: Tensor, before: Watched | None, rule: Rule, acting: bool) -> Any:
+        acted.append(acting)
+        return steered(prompt, own, before, rule, acting)
+
+    monkeypatch.setattr(concepts, "steered", recorded)
+    entry = {**ENTRY, "c": [5.5], "window": [0.25, 0.75], "apply_to": ["base"]}
+    made(job(worded, tmp_path, {"sgt": entry}, batch_size=64), tmp_path)
+    images = len(acted) // STEPS
+    assert acted == [step == 2 for step in range(STEPS) for _ in range(images)]
 
 
 def test_counts_are_those_of_executed_calls_by_prompt(worded: DiffusionModel, tmp_path: Path):

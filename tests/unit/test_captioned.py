@@ -62,6 +62,19 @@ def test_distance_is_the_root_of_the_mean_square_difference(oracle: Oracle) -> N
     assert seen.distance[0] == pytest.approx(0.2 * math.sqrt(1 / SIDE**2))
 
 
+def test_edges_are_those_of_the_image_in_shares_of_the_nearest_one(oracle: Oracle) -> None:
+    """Half the contrast is half the sharpness; grain is excess."""
+    real = pixels(1).astype(float)
+    grey = real.mean((1, 2), keepdims=True)
+    grain = np.random.default_rng(1).normal(0, 30, real.shape)
+    seen = oracle.see(
+        np.concatenate([grey + (real - grey) / 2, real + grain]).clip(0, 255).round().astype(np.uint8), ["star"] * 2
+    )
+    assert seen.nearest.tolist() == [0, 0]
+    assert seen.sharpness[0] == pytest.approx(0.5, abs=0.02) and seen.excess[0] < 0.05
+    assert seen.excess[1] > 0.1
+
+
 @pytest.mark.parametrize(
     ("prompt", "rows", "entropies"),
     [

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,37 @@ def test_every_protocol_makes_a_valid_study(place: Path, monkeypatch: pytest.Mon
     assert found.sample.samples_per_prompt == made.settings.images and found.sample.steps == made.settings.steps
     page = (ROOT / "docs/evaluate.md").read_text()
     assert f"| `{name}` | `{protocol.load(name).id}` |" in page, "the table of protocols has another id"
+
+
+def test_every_number_of_a_protocol_has_its_place_in_the_study() -> None:
+    numbers = (
+        "limit=5",
+        "images=3",
+        "steps=22",
+        "sampler=ddim",
+        "guidance=2.0",
+        "base_guidance=3.0",
+        "seed=7",
+        "side=24",
+    )
+    made = study(protocol.load("shapes", numbers), Path("base"), [Path("lora")], None)
+    sample = made["sample"]
+    assert (sample["steps"], sample["sampler"], sample["samples_per_prompt"]) == (22, "ddim", 3)
+    assert sample["guidance"] == [1.0, 3.0] and sample["strategies"]["tuned"] == {"kind": "tuned", "guidance": 2.0}
+    combined = {"kind": "combined", "k": [11], "base_guidance": 3.0, "guidance": 2.0}
+    assert sample["strategies"]["combined"] == combined
+    assert (made["study"]["seed"], made["encode"]["side"], made["curate"]["prompts"]["eval"]["limit"]) == (7, 24, 5)
+
+
+def test_sets_are_compared_as_the_protocol_says() -> None:
+    own = protocol.load("coco-5k")
+    for directions in (True, False):
+        settings = own.settings.model_copy(update={"directions": directions})
+        made = study(replace(own, settings=settings), Path("base"), [Path("lora")], Path("prompts"), Path("real"))
+        assert made["measure"]["directions"] is directions
+        assert made["curate"]["images"]["path"] == "real" and made["measure"]["set_metrics"] == list(
+            own.settings.set_metrics
+        )
 
 
 @pytest.mark.parametrize("change", ["limit=5", "images=3", "steps=21", "sampler=ddim", "guidance=2.0", "seed=1"])
