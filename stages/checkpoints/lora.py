@@ -79,6 +79,6 @@ def _alpha(says: Mapping[str, Any], layer: str, where: str) -> float | None:
 
 
 def _number(value: object, where: str) -> float:
-    if type(value) not in (int, float) or not abs(value) < MOST:  # type: ignore[arg-type,operator]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
         raise InputError(f"{where}: expected a finite number, found {shown(value)}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)

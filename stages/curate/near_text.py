@@ -139,8 +139,11 @@ def _word_hashes(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
 @lru_cache(maxsize=32)
 def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The powers of the base and of its inverse modulo 2^64, from 0 on."""
-    exponents = (np.full(count, base) for base in (_BASE, _INVERSE))
-    return tuple(np.cumprod(np.concatenate([np.ones(1, np.uint64), factors[1:]])) for factors in exponents)  # type: ignore[return-value]
+    return _geometric(_BASE, count), _geometric(_INVERSE, count)
+
+
+def _geometric(base: np.uint64, count: int) -> np.ndarray:
+    return np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(count, base)[1:]]))
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

@@ -168,8 +168,8 @@ class Encodings:
 
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of the latents."""
-        _, *shape = self._file.get_slice(MEANS).get_shape()
-        return tuple(shape)  # type: ignore[return-value]
+        _, channels, height, width = self._file.get_slice(MEANS).get_shape()
+        return channels, height, width
 
     def _check(self, tensors: str | Path, index: str | Path) -> None:
         """Raise InputError where the index names rows that the file does not have."""

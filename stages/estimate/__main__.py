@@ -23,7 +23,7 @@ from stages.runtime import run_stage
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m stages.estimate", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m stages.estimate", description=str(__doc__).splitlines()[0])
     parser.add_argument("--params", type=Path, required=True, help="study file")
     parser.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
     parser.add_argument("--reward", type=Path, required=True, help="model record of the training reward (JSON)")

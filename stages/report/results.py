@@ -31,7 +31,7 @@ TERMS = (
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m stages.report.results", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m stages.report.results", description=str(__doc__).splitlines()[0])
     parser.add_argument("--params", type=Path, required=True, help="study file")
     parser.add_argument("--study", type=Path, required=True, help="folder of the study's results, with its report")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
@@ -43,9 +44,9 @@ class Jpeg:
         """Reward [B] float32 of images [B, 3, H, W] in [0, 1]."""
         return torch.tensor([self.sign * self._size(pixels) for pixels in levels(images)], device=images.device)
 
-    def _size(self, pixels: object) -> float:
+    def _size(self, pixels: np.ndarray) -> float:
         written = io.BytesIO()
-        Image.fromarray(pixels).save(written, format="JPEG", quality=self.quality)  # type: ignore[arg-type]
+        Image.fromarray(pixels).save(written, format="JPEG", quality=self.quality)
         return written.tell() / 1000
 
 

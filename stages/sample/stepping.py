@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,9 @@ class Predicted:
     x: Tensor
     prediction: Tensor
 
-    def take(self, rows: Tensor | Sequence[int]) -> Predicted:
+    def take(self, rows: Tensor | list[int]) -> Predicted:
         """The chosen rows, each as often as it is named."""
-        return Predicted(self.i, self.x[rows], self.prediction[rows])  # type: ignore[index]
+        return Predicted(self.i, self.x[rows], self.prediction[rows])
 
 
 @dataclass(frozen=True)

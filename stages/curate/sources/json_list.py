@@ -90,7 +90,7 @@ class _Text:
     def next_sign(self) -> str:
         """The next character that is not blank, which stays to be read; empty at the end."""
         while True:
-            self.at = _BLANK.match(self.data, self.at).end()  # type: ignore[union-attr]
+            self.at = _behind_blanks(self.data, self.at)
             if self.at < len(self.data):
                 return self.data[self.at]
             if not self.more():
@@ -103,7 +103,7 @@ class _Text:
             known = len(self.data) - self.at
             try:
                 value, end = DECODER.raw_decode(self.data, self.at)
-                after = _BLANK.match(self.data, end).end()  # type: ignore[union-attr]
+                after = _behind_blanks(self.data, end)
                 if self.data[after : after + 1] in (",", "]") or known > LONGEST or not self.more(max(BLOCK, known)):
                     break
             except json.JSONDecodeError as error:
@@ -153,3 +153,10 @@ class _Text:
                     yield text
                 if not block:
                     return
+
+
+def _behind_blanks(text: str, start: int) -> int:
+    """Where the first character from `start` on stands that is not blank, or where the text ends."""
+    found = _BLANK.match(text, start)
+    assert found is not None, "the pattern fits the empty text, too"
+    return found.end()
