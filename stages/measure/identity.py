@@ -65,7 +65,7 @@ def _says(metric: str, name: str) -> object:
 
 
 def _preprocessing(values: Mapping[str, Any]) -> str:
-    """`224 shortest bicubic clip`: side, fit, interpolation, and whose mean and deviation."""
+    """`224 shortest bicubic clip`: side, fit, interpolation, and whose mean and standard deviation."""
     scaling = (tuple(values["mean"]), tuple(values["std"]))
     named = next((name for name, known in NORMALISATIONS.items() if known == scaling), None)
     shown = named or "mean " + "/".join(f"{m:.3g}" for m in scaling[0]) + " std " + "/".join(

@@ -53,7 +53,9 @@ class ImageReward:
         self._ids: dict[str, tuple[list[int], list[int]]] = {}
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Reward [B] of images [B, 3, H, W] in [0, 1], each with its own prompt: mean 0 and deviation 1 unless raw."""
+        """Reward [B] of images [B, 3, H, W] in [0, 1], each with its own prompt: mean 0 and standard deviation 1 unless
+        raw.
+        """
         if len(prompts) != len(images):
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts")
         with plain(images):

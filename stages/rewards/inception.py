@@ -46,7 +46,7 @@ class InceptionFeatures(Features):
     model: blocks.Inception3
 
     def __init__(self, name: str, model: blocks.Inception3, resize: Literal["clean", "legacy"]) -> None:
-        # (255 x - 128) / 128, the scaling of TensorFlow's graph, as a mean and a deviation of pixels in [0, 1]
+        # (255 x - 128) / 128, the scaling of TensorFlow's graph, as a mean and a standard deviation of pixels in [0, 1]
         scaling = Preprocess(SIDE, (128 / 255,) * 3, (128 / 255,) * 3, resize_mode="squash")
         super().__init__(name, model, scaling)
         self.resize = resize

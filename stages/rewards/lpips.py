@@ -98,5 +98,5 @@ def _below(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _scaling(shift: float, scale: float) -> tuple[float, float]:
-    """Mean and deviation of pixels in [0, 1] that do what shift and scale do to pixels in [-1, 1]."""
+    """Mean and standard deviation of pixels in [0, 1] that do what shift and scale do to pixels in [-1, 1]."""
     return (1 + shift) / 2, scale / 2

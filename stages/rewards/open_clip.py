@@ -37,7 +37,7 @@ class OpenClipOptions(KindOptions):
     """Options of kind `open_clip`."""
 
     normalise: Literal["clip", "imagenet", "half"] | None = Field(
-        None, description="mean and deviation of the pixels; null: those in the folder's configuration"
+        None, description="mean and standard deviation of the pixels; null: those in the folder's configuration"
     )
 
 
@@ -102,8 +102,8 @@ class OpenClip(Contrastive):
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> OpenClip:
     """The model in the folder of `record`, in float32 on `device`.
 
-    The record's option `normalise` (clip, imagenet, half) replaces the mean and deviation of the configuration. Raises
-    InputError for missing or changed files, a configuration that open_clip does not know, or other weights.
+    The record's option `normalise` (clip, imagenet, half) replaces mean and standard deviation of the configuration.
+    Raises InputError for missing or changed files, a configuration that open_clip does not know, or other weights.
     """
     settings, folder = options(record, OpenClipOptions), record.folder()
     for name in (CONFIG, WEIGHTS):

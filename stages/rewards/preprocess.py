@@ -53,7 +53,8 @@ class Preprocess:
         return functional.normalize(images, list(self.mean), list(self.std))
 
     def normalised(self, name: object, where: str) -> Preprocess:
-        """The same with a named mean and deviation; raises InputError, starting with `where`, for an unknown name.
+        """The same with a named mean and standard deviation; raises InputError that starts with `where` for an unknown
+        name.
 
         The released ImageReFL code feeds every network, DINO too, with images normalised for CLIP: that is `clip`.
         """

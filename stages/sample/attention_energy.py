@@ -50,7 +50,7 @@ def dimness(maps: Tensor, phrases: Sequence[Phrase]) -> Tensor:
 def smoothed(map_: Tensor) -> Tensor:
     """A map [h, w] under a window of 3 x 3 with reflected borders.
 
-    Weights are exp(-(u / (2 s))^2) with s = 0.5, as released: not a Gaussian of deviation s.
+    Weights are exp(-(u / (2 s))^2) with s = 0.5, as released: not a Gaussian of standard deviation s.
     """
     away = torch.arange(-1.0, 2.0, device=map_.device)
     line = torch.exp(-((away / (2 * WIDTH)) ** 2))

@@ -107,7 +107,8 @@ class RoundsSettings(TrajectorySettings):
     )
     proxy: SurrogateSettings = Field(default_factory=SurrogateSettings)
     optimism: Literal["bootstrap", "ucb", "none"] = Field(
-        default="ucb", description="uncertainty d: deviation of bootstrap heads, or that of a linear model; none: d = 0"
+        default="ucb",
+        description="uncertainty d: standard deviation of bootstrap heads, or that of a linear model; none: d = 0",
     )
     optimism_weight: float = Field(
         default=1.0, description="weight of d, added to the expected reward; below 0 it is subtracted (pessimism)"

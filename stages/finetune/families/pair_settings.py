@@ -41,7 +41,7 @@ class NoisingSettings(Section):
     )
     steps: int = Field(default=10, ge=1, description="levels of the inversion's grid over all timesteps")
     noise: float = Field(
-        default=0.1, ge=0, description="noise of an inversion step, in units of the ancestral step's deviation"
+        default=0.1, ge=0, description="noise of an inversion step, in standard deviations of the ancestral step"
     )
     average: bool = Field(
         default=False, description="each inversion step takes the mean of two predictions, the second at the step's end"

@@ -23,7 +23,7 @@ ABOUT = MethodAbout("AWM", "Xue et al. 2025", family="matching")
 
 
 LEAST = 1e-10  # keeps the slope of a root finite where the error is 0
-SPREAD = 1e-4  # added to the deviation of rewards
+SPREAD = 1e-4  # added to the standard deviation of rewards
 
 
 class AsReleased(Section):
@@ -31,7 +31,8 @@ class AsReleased(Section):
 
     deviation: Literal["prompt", "batch"] | None = Field(
         default=None,
-        description="rewards less their prompt's mean are divided by 1e-4 plus this deviation; null: by `advantage`",
+        description="rewards less their prompt's mean are divided by 1e-4 plus this standard deviation; null: by "
+        "`advantage`",
     )
     advantage_max: float | None = Field(
         default=None, gt=0, description="clamped advantages are scaled to plus and minus this; null: not scaled"
@@ -56,7 +57,7 @@ class Settings(AdvantageSettings):
     as_released: AsReleased = Field(default_factory=AsReleased)
 
     def check(self, train: FinetuneSettings) -> None:
-        """The released deviation is that of a prompt's history or of the batch."""
+        """The released standard deviation is that of a prompt's history or of the batch."""
         super().check(train)
         if self.as_released.deviation is not None and self.advantage != "prompt":
             raise ValueError(

@@ -35,7 +35,7 @@ def metric(images: ScoredImages) -> Mapping[str, float]:
 
 
 def tones(pixels: np.ndarray) -> tuple[float, float, float]:
-    """Of an image uint8 [H, W, 3]: mean saturation and mean value of HSV in [0, 1], deviation of grey in [0, 0.5]."""
+    """Of an image uint8 [H, W, 3]: mean saturation and mean value of HSV in [0, 1], standard deviation of grey."""
     colours = pixels.astype(np.float64) / 255
     high, low = colours.max(axis=-1), colours.min(axis=-1)
     saturation = (high - low) / np.where(high > 0, high, 1)

@@ -47,7 +47,7 @@ class Options(KindOptions):
         "float32", description="of the weights and the network; features are normalised and multiplied in float32"
     )
     normalise: Literal["clip", "imagenet", "half"] | None = Field(
-        None, description="mean and deviation of the pixels; null: those that the model was trained with"
+        None, description="mean and standard deviation of the pixels; null: those that the model was trained with"
     )
 
     @property
@@ -58,7 +58,7 @@ class Options(KindOptions):
         return getattr(torch, self.precision)
 
     def normalised(self, preprocess: Preprocess) -> Preprocess:
-        """`preprocess` with the mean and deviation that were asked for."""
+        """`preprocess` with the mean and standard deviation that the study gives."""
         return preprocess if self.normalise is None else preprocess.normalised(self.normalise, "options.normalise")
 
 

@@ -41,7 +41,9 @@ class Settings(Stepping):
         min_length=1, description="numbers of first steps whose text embeddings are noisy; 0 is plain sampling"
     )
     scale: float = Field(
-        default=0.5, ge=0, description="deviation of the noise, in units of the root mean square of the embeddings"
+        default=0.5,
+        ge=0,
+        description="standard deviation of the noise, in units of the root mean square of the embeddings",
     )
 
     def points(self) -> list[SweepPoint]:

@@ -43,7 +43,10 @@ class Settings(Predicting):
         "null: it is taken as it is",
     )
     rescale: float = Field(
-        default=0.0, ge=0, le=1, description="q: share of the prediction that gets the deviation of the positive one"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="q: share of the prediction that gets the standard deviation of the positive one",
     )
 
     def points(self) -> list[SweepPoint]:

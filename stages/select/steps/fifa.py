@@ -7,8 +7,8 @@ largest margins.
 
 The paper scores prompts by a language model and measures distances of text embeddings; here `quality` takes a table of
 such scores, and without one both are rules on words (`stages/select/texts.py`). How the terms are brought to one scale,
-alpha, gamma and k could not be verified: each term is scaled to mean 0 and deviation 1 over the pairs, and the numbers
-are ours.
+alpha, gamma and k could not be verified: each term is scaled to mean 0 and standard deviation 1 over the pairs, and
+the numbers are ours.
 """
 
 from __future__ import annotations
@@ -88,10 +88,12 @@ def apply(pairs: Pairs, settings: Settings) -> Change:
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """Values [n] with mean 0 and deviation 1, or all 0 where they are alike; exact sums, so that no order matters."""
+    """Values [n] with mean 0 and standard deviation 1, or all 0 where they are alike; exact sums, so that no order
+    matters.
+    """
     centred = values - fsum(values) / len(values)
-    deviation = sqrt(fsum(centred**2) / len(values))
-    return centred / deviation if deviation > 1e-12 * np.abs(values).max() else np.zeros(len(values))
+    std = sqrt(fsum(centred**2) / len(values))
+    return centred / std if std > 1e-12 * np.abs(values).max() else np.zeros(len(values))
 
 
 def _read(quality: QualitySettings, texts: list[str]) -> np.ndarray:
