@@ -128,11 +128,10 @@ def of(module: ModuleType, kind: str, form: type[A]) -> A:
 
 
 ACRONYMS = {
-    "aig": "AIG", "clip": "CLIP", "clipscore": "CLIPScore", "dino": "DINO", "fid": "FID", "hps": "HPS",
-    "hpsv2": "HPSv2", "imagereward": "ImageReward", "kid": "KID", "pickscore": "PickScore", "rlg": "RLG",
-    "heldout": "held-out",
+    "clip": "CLIP", "clipscore": "CLIPScore", "dino": "DINO", "hps": "HPS", "hpsv2": "HPSv2",
+    "imagereward": "ImageReward", "pickscore": "PickScore", "heldout": "held-out",
 }  # fmt: skip
-"""How the words of a name in a study file are spelled."""
+"""How the words of a name in a study file are spelled: of models, since plug-ins say their own titles."""
 
 
 def spelled(name: str) -> str:

@@ -19,7 +19,7 @@ from stages.encode.store import Encodings, Item
 from stages.errors import InputError
 from stages.models.diffusion import Denoiser, DiffusionModel
 from stages.models.noise import KeyedNoise
-from stages.models.sampler import Seen
+from stages.models.sampler import OnStep
 from stages.pictures import levels
 from stages.sample.context import Context
 from stages.sample.networks import Networks, Rows
@@ -74,7 +74,7 @@ class Drawing:
             clean = again.finish(again.networks.base(self.settings.guidance), begin=(index, kept[index]))
             yield Drawn(index, _pixels(again.decode(clean), prompts), _evaluations(again))
 
-    def _context(self, prompts: Sequence[Item], seen: Seen | None = None) -> Context:
+    def _context(self, prompts: Sequence[Item], on_step: OnStep | None = None) -> Context:
         items = [item for item in prompts for _ in range(self.settings.samples)]
         keys = [("decided", item.item_id, n) for item in prompts for n in range(self.settings.samples)]
         grid, device = self.model.process.grid(self.steps), self.model.device
@@ -84,7 +84,7 @@ class Drawing:
         )  # fmt: skip
         noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), device)
         texts = [item.text for item in items]
-        return Context(networks, noise, texts, [0] * len(items), "ddpm", self.model.vae.decode, seen=seen)
+        return Context(networks, noise, texts, [0] * len(items), "ddpm", self.model.vae.decode, on_step=on_step)
 
 
 def _pixels(images: Tensor, prompts: Sequence[Item]) -> np.ndarray:

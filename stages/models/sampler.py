@@ -14,7 +14,7 @@ from stages.models.noise import Noise
 from stages.models.process import Grid
 
 Sampler = Literal["ddpm", "ddim"]
-Seen = Callable[[int, Tensor], None]
+OnStep = Callable[[int, Tensor], None]
 """Called with an index and the latents that enter it."""
 Enter = Callable[[Tensor, int], Tensor]
 """What latents become that enter an index, before the step is made from them."""
@@ -35,20 +35,20 @@ def denoise(
     stop: int,
     noise: Noise,
     sampler: Sampler = "ddpm",
-    seen: Seen | None = None,
+    on_step: OnStep | None = None,
     extra_step: bool = False,
     enter: Enter | None = None,
 ) -> Tensor:
     """Latents entering index `stop`, from latents `x` entering index `start`; no step at all when they are equal.
 
-    `seen(i, x)` is called with the latents entering each index, `stop` not included. With `extra_step` equal ends make
-    one step at the index before them (the last one before 0), as ImageReFL's code does (do_k_diffusion_steps). `enter`
-    changes the latents of every step, after they were seen.
+    `on_step(i, x)` is called with the latents entering each index, `stop` not included; `enter` then changes them. With
+    `extra_step` equal ends make one step at the index before them (the last one before 0), as ImageReFL's code does
+    (do_k_diffusion_steps).
     """
     indices = [(start - 1) % len(grid)] if extra_step and start == stop else range(start, stop)
     for i in indices:
-        if seen is not None:
-            seen(i, x)
+        if on_step is not None:
+            on_step(i, x)
         x = x if enter is None else enter(x, i)
         x = step(grid, x, predict(x, i), i, noise, sampler)
     return x
@@ -61,7 +61,7 @@ def finish(
     start: int,
     noise: Noise,
     sampler: Sampler = "ddpm",
-    seen: Seen | None = None,
+    on_step: OnStep | None = None,
     enter: Enter | None = None,
 ) -> Tensor:
     """Clean latents from latents `x` entering index `start`: all steps but the last, then the x0 of the last
@@ -69,8 +69,8 @@ def finish(
     latents of every step, the last one too.
     """
     last = len(grid) - 1
-    x = denoise(grid, predict, x, start, last, noise, sampler, seen, enter=enter)
-    if seen is not None:
-        seen(last, x)
+    x = denoise(grid, predict, x, start, last, noise, sampler, on_step, enter=enter)
+    if on_step is not None:
+        on_step(last, x)
     x = x if enter is None else enter(x, last)
     return grid.x0(x, predict(x, last), last)

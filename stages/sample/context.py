@@ -19,7 +19,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Predict
 from stages.models.noise import Noise
 from stages.models.process import Grid
-from stages.models.sampler import Enter, Sampler, Seen, finish, step
+from stages.models.sampler import Enter, OnStep, Sampler, finish, step
 from stages.rewards.base import Reward
 from stages.sample.networks import Networks, Rows
 
@@ -62,7 +62,7 @@ class Context:
     """`prompts` has one text per row; `candidates` the candidate of each row, a place in the noise.
 
     `start` is the index that the first step is made at and the latents that enter it, for latents that are shared;
-    None for index 0 and pure noise. `seen` is called with the latents entering each index of `finish`; `attention`
+    None for index 0 and pure noise. `on_step` is called with the latents entering each index of `finish`; `attention`
     tells about attention maps, where there are any. With `part` a search makes only some of the steps. `embed` gives
     the conditioning on texts other than the prompts, for strategies that say so (`encodes`).
     """
@@ -75,7 +75,7 @@ class Context:
     decoder: Callable[[Tensor], Tensor]
     rewards: Mapping[str, Reward] = field(default_factory=dict)
     start: tuple[int, Tensor] | None = None
-    seen: Seen | None = None
+    on_step: OnStep | None = None
     attention: WordMaps | None = None
     part: Part | None = None
     embed: Callable[[Sequence[str]], Conditioning] | None = None
@@ -121,13 +121,13 @@ class Context:
             prompts=[self.prompts[row] for row in rows],
             candidates=candidates,
             start=None,
-            seen=None,
+            on_step=None,
             part=None if self.part is None else self.part.take(rows),
         )
 
     def within(self, indices: range, x: Tensor | None = None, prediction: Tensor | None = None) -> Context:
         """The same rows, for a search that makes the steps `indices`, as in `Part`."""
-        return replace(self, part=Part(indices, x, prediction), start=None, seen=None)
+        return replace(self, part=Part(indices, x, prediction), start=None, on_step=None)
 
     def initial(self) -> Tensor:
         """Latents [B, C, h, w] entering the first step that a search makes: those of the part, or pure noise."""
@@ -138,7 +138,7 @@ class Context:
         it; without it, they are `start` or noise.
         """
         start, x = begin or self.start or (0, self.noise.initial())
-        return finish(self.grid, predict, x, start, self.noise, self.sampler, self.seen, enter)
+        return finish(self.grid, predict, x, start, self.noise, self.sampler, self.on_step, enter)
 
     def step(self, x: Tensor, prediction: Tensor, i: int) -> Tensor:
         """Latents entering index i + 1, by the study's sampler."""

@@ -18,7 +18,7 @@ from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Denoiser, DiffusionModel, Predict
 from stages.models.merging import merged
 from stages.models.process import Grid
-from stages.models.sampler import Seen, denoise
+from stages.models.sampler import OnStep, denoise
 from stages.rewards.base import Reward
 from stages.sample.attention import CrossAttention
 from stages.sample.context import Context
@@ -112,7 +112,7 @@ class Sampling:
         embed = FurtherTexts(model) if "text_encoder" in model.parts else None
         return cls(model, plan, suite, grid, empty, tuned, others, rewards or {}, embed)
 
-    def context(self, group: Group, start: tuple[int, Tensor] | None = None, seen: Seen | None = None) -> Context:
+    def context(self, group: Group, start: tuple[int, Tensor] | None = None, on_step: OnStep | None = None) -> Context:
         """What a strategy works with for a group, with counts of its own."""
         networks = Networks(
             self.grid,
@@ -132,7 +132,7 @@ class Sampling:
             self.model.vae.decode,
             {name: given.reward for name, given in self.rewards.items()},
             start,
-            seen,
+            on_step,
             CrossAttention(self.model),
             embed=self.embed,
         )
@@ -184,11 +184,11 @@ class Sampling:
             [shared | {"prompt_id": i.item_id, "prompt": i.text, "sample": n} | columns for i, n, columns in rows],
         )
 
-    def base_latents(self, ctx: Context, scale: float, keep: Sequence[int], seen: Seen) -> None:
+    def base_latents(self, ctx: Context, scale: float, keep: Sequence[int], on_step: OnStep) -> None:
         """Latents of the base entering each of the steps `keep` short of T, without the steps after the last."""
         last = max((k for k in keep if k < len(self.grid)), default=0)
-        x = denoise(self.grid, ctx.networks.base(scale), ctx.noise.initial(), 0, last, ctx.noise, ctx.sampler, seen)
-        seen(last, x)
+        x = denoise(self.grid, ctx.networks.base(scale), ctx.noise.initial(), 0, last, ctx.noise, ctx.sampler, on_step)
+        on_step(last, x)
 
     def released(self, group: Group, scale: float, k: int) -> Tensor:
         """The base's latents for k = 0 or k = T as the released code makes them: a stray step, or every step."""

@@ -64,7 +64,7 @@ def sample_base(
             if i > 0 and i in task.keep:
                 unit[latents.key(task.scale, i)] = x.cpu()
 
-        ctx = job.context(task.group, seen=keep if task.keep else None)
+        ctx = job.context(task.group, on_step=keep if task.keep else None)
         if task.shown is None:
             job.base_latents(ctx, task.scale, task.keep, keep)
         else:

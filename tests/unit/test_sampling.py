@@ -192,7 +192,7 @@ def test_what_is_seen_on_the_way():
         latents.append(x)
 
     noise = tiny.noise(COUNT, STEPS)
-    sample(nets, nets.base(1.0), seen=seen)
+    sample(nets, nets.base(1.0), on_step=seen)
     assert indices == list(range(STEPS))
     assert torch.equal(latents[0], noise.initial())
     with torch.no_grad():
