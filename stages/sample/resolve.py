@@ -146,7 +146,7 @@ def _settings(module: ModuleType, kind: str, where: str) -> type[StrategySetting
     """The settings class of a strategy's module; raises InputError that starts with `where` if it has none, or one
     without all that a strategy needs.
     """
-    found = vars(module).get("Settings")
+    found = getattr(module, "Settings", None)
     if not (isinstance(found, type) and issubclass(found, StrategySettings)):
         raise InputError(
             f"{where}: module {module.__name__} of kind {kind!r} has no Settings of a strategy, expected a subclass of"
