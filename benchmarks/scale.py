@@ -13,13 +13,12 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-import torch
-
+from benchmarks.search_hours import SEARCHES, lines
 from benchmarks.sections.markdown import table
+from benchmarks.units import UNITS, Unit, schedule
 from stages.estimate.counting import of_base, of_run
 from stages.finetune.budget import costs
 from stages.finetune.resolve import training_plan
-from stages.models.process_noise import NoiseSchedule
 from stages.params import read_study
 from stages.runtime import whole_file
 from stages.sample.resolve import SamplingPlan, sampling_plan
@@ -32,32 +31,6 @@ SEEDS, REWARDS = 3, 2
 PROMPTS, IMAGES = 400, 113_287
 """Evaluation prompts of HPDv2, and training pictures of COCO 2014 in Karpathy's split."""
 COUNTED_STEPS = 25
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """TFLOP of one image (a multiplication and an addition are two): one evaluation, what its backward pass adds,
-    encoding, decoding, decoding and judging with their gradient, judging by all models of a study; gigabytes of the
-    weights in single precision, and numbers of a prompt's encoding.
-    """
-
-    name: str
-    forward: float
-    backward: float
-    encode: float
-    decode: float
-    reward_gradient: float
-    score: float
-    weights: float
-    text: int
-
-
-UNITS = (
-    Unit("Stable Diffusion 1.5", 0.8033, 1.6035, 1.1167, 2.5145, 5.0634 + 0.68, 0.825, 3.44, 77 * 768),
-    Unit("SDXL at 512 pixels", 1.589, 3.178, 1.1167, 2.5145, 5.0634 + 0.68, 0.825, 10.3, 77 * 2048 + 1280 + 6),
-)
-"""Of SDXL's backward pass at this size only its ratio to the forward pass (two) is known."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +70,6 @@ def sampling(plan: SamplingPlan) -> tuple[int, int, dict[str, int]]:
     """Evaluations per image of the base's job, how many images it decodes, and evaluations by strategy of a run."""
     base, run = of_base(plan, schedule()), of_run(plan, schedule())
     return base.nfe, base.decodes, {name: cost.nfe for name, cost in run.items()}
-
-
-def schedule() -> NoiseSchedule:
-    """That of Stable Diffusion."""
-    return NoiseSchedule.from_config(BETAS, torch.device("cpu"))
 
 
 def jobs(study: Path, unit: Unit) -> list[Job]:
@@ -184,6 +152,8 @@ def page(study: Path) -> Iterator[str]:
         [_study_row(unit, found, plan) for unit, found in grid.items()],
     )
     yield TAIL
+    yield "## Searches at sampling time\n"
+    yield from lines(SEARCHES, UNITS[0], PEAK * SHARE)
 
 
 def _study_row(unit: Unit, found: list[Job], plan: SamplingPlan) -> tuple[object, ...]:

@@ -81,11 +81,11 @@ def total(costs: Sequence[Cost]) -> Cost:
 
 
 def _costs(strategy: Strategy, plan: SamplingPlan, process: DiffusionProcess, target: Target) -> list[Cost]:
-    return [_cost(strategy, value, plan, process, target) for _, value in strategy.settings.points()]
+    return [cost_of(strategy, value, plan, process, target) for _, value in strategy.settings.points()]
 
 
 @torch.no_grad()
-def _cost(strategy: Strategy, value: float, plan: SamplingPlan, process: DiffusionProcess, target: Target) -> Cost:
+def cost_of(strategy: Strategy, value: float, plan: SamplingPlan, process: DiffusionProcess, target: Target) -> Cost:
     """The cost of one image at one point."""
     settings, grid, device = strategy.settings, process.grid(plan.sample.steps), process.device
     nothing = Conditioning(torch.zeros(1, 1, 1, device=device))

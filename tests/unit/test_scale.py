@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.scale import STUDY, UNITS, Job, page, sampling, training
+from benchmarks.scale import STUDY, Job, page, sampling, training
+from benchmarks.search_hours import SEARCHES, Searched, images_of, searched
+from benchmarks.units import UNITS
+from stages.sample.meter import Cost
 from stages.sample.resolve import sampling_plan
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +44,19 @@ def test_hours_of_an_image_of_refl_are_those_of_the_operations():
     work = 35.5 * unit.forward + unit.backward + unit.reward_gradient
     assert work == pytest.approx(35.86, abs=0.05)
     assert Job("one", 1, 8 * work).hours(790) * 3600 == pytest.approx(0.363, abs=0.001)
+
+
+def test_searches_are_counted_and_priced_as_by_hand():
+    found = {(one.strategy, one.setting): one for one in searched(SEARCHES)}
+    best, unit = found["best", "n=4"], UNITS[0]
+    assert best.cost == Cost(nfe=4 * 2 * 100, queries=4, decodes=4)  # guided: two evaluations a step
+    assert best.work(unit) == pytest.approx(800 * unit.forward + 4 * unit.decode + 4 * unit.query)
+    das = found["das", "n=4"]
+    assert das.gradient and das.cost.nfe_backward == das.cost.nfe == 800
+    assert das.work(unit) == pytest.approx(1600 * unit.forward + das.cost.queries * unit.reward_gradient)
+    shown = Searched("base", "one", "", Cost(nfe=10, nfe_backward=5, queries=1, decodes=2), gradient=True)
+    assert shown.work(unit) == pytest.approx(15 * unit.forward + unit.reward_gradient + unit.decode)
+    assert images_of(SEARCHES) == 400
 
 
 def test_page_and_counts_agree():
