@@ -96,6 +96,13 @@ VARIANTS = {
         "start_6",
         "start_14",
     },
+    **dict.fromkeys(
+        ("emoji-fine", "emoji-coarse"),
+        {
+            *("refl_compute", "refl_diffusion"),  # as refl
+            *(f"imagerefl_{name}" for name in ("start6", "start10", "start18", "weight0", "weight1")),
+        },
+    ),
     "shapes-rl": set(),
     "shapes-preference": {
         *("refl", "imagerefl", "sqdf"),  # at the rates of shapes-rl
@@ -118,7 +125,8 @@ def test_a_study_has_the_rates_that_its_sweep_chose(study: str) -> None:
     for method, trials in tried.items():
         if method != "base":
             chosen = choose(trials, base["diversity"], tune.min_diversity)
-            assert settings["methods"][method]["train"]["optimizer"]["lr"] == chosen.lr
+            own = settings["methods"][method].get("train", {}).get("optimizer", settings["finetune"]["optimizer"])
+            assert own["lr"] == chosen.lr
             assert tuple(trial.lr for trial in trials) == tune.rates_of(method)
     assert set(settings["methods"]) <= set(tried) | VARIANTS[study]
 
