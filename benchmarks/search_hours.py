@@ -81,8 +81,8 @@ def lines(study: Path, unit: Unit, speed: float) -> Iterator[str]:
     dear = max(hours, key=lambda one: hours[one])
     yield (
         f"Sampling of the study: **{base + runs * tuned:,.0f} GPU-hours** by the estimate, {tuned:,.1f} of them for\n"
-        f"each of the {runs} runs and the rest for the base. `{dear.strategy}` alone takes {hours[dear]:,.0f}: a search\n"
-        "that decodes and judges candidates at every step pays more for the decoder than for the network.\n"
+        f"each of the {runs} runs and the rest for the base. `{dear.strategy}` alone takes {hours[dear]:,.0f}: a\n"
+        "search that decodes and judges candidates at every step pays more for the decoder than for the network.\n"
     )
 
 

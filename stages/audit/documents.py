@@ -39,9 +39,10 @@ def documents(audit: Audit, results: Path, quotes: Path | None) -> None:
     _documents(audit, own, [row for row in listed if row["results"] == results.name], means | ends | kept)
     for name, pair in (raw["report"].get("comparisons") or {}).items():  # the claims put to two other methods
         report = raw["report"] | {"candidate": pair["candidate"], "long": None, "ablations": []}
-        other = Study(raw | {"report": report, "study": raw["study"] | {"reference": pair["reference"]}}, rows)
+        put = {**raw, "report": report, "study": raw["study"] | {"reference": pair["reference"]}}
+        other = Study(put, rows)
         found = dict(other.findings())
-        _readme(audit, results / name, other, found, raw)
+        _readme(audit, results / name, other, found, put)
         _documents(audit, other, [row for row in listed if row["results"] == f"{results.name}/{name}"], found)
 
 

@@ -236,7 +236,7 @@ def _between(*sides: np.ndarray) -> np.ndarray:
     """
     curves = []
     for d, r in (sides[:2], sides[2:]):
-        order = np.lexsort((-r, -d))
+        order = np.lexsort((-r, -d.round(12)))  # entropies tie, but for rounding
         d, r = np.take_along_axis(d, order, 1), np.take_along_axis(r, order, 1)
         beaten = np.pad(r[:, 1:] <= np.maximum.accumulate(r, 1)[:, :-1], ((0, 0), (1, 0)))
         curves.append((np.where(beaten, math.nan, d), r))

@@ -12,6 +12,9 @@ from stages.report.claims import Draws, Interval, Outcome, State, detectable, me
 ABOVE = 0.9
 """A frontier lies above another when it does so over at least this share of the diversities that both reach."""
 
+TIES = 12
+"""Decimal places to which two diversities must agree to be equal."""
+
 MAX_UNDEFINED = 0.05
 """Share of resamples in which two frontiers may fail to overlap before nothing is said about them."""
 
@@ -32,8 +35,11 @@ UNDEFINED = Gap(*[float("nan")] * 5)
 
 
 def pareto(diversity: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points that no other point beats in both, by ascending diversity (so descending reward)."""
-    order = np.lexsort((-reward, -diversity))
+    """The points that no other point beats in both, by ascending diversity (so descending reward).
+
+    Diversities that are equal but for rounding are equal: an entropy of a few images has few values, so ties happen.
+    """
+    order = np.lexsort((-reward, -diversity.round(TIES)))
     kept, best = [], -np.inf
     for index in order:
         if reward[index] > best:

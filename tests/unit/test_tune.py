@@ -86,6 +86,11 @@ def test_rates_of_a_method_that_is_not_there_are_refused(name: str, hint: str) -
         require_methods(tune, ["refl", "lora"], "study.tune.own")
 
 
+_OF_ONE_TASTE = {
+    *("refl_compute", "refl_diffusion"),  # as refl
+    *(f"imagerefl_{name}" for name in ("start6", "start10", "start18", "weight0", "weight1")),  # as imagerefl
+}
+
 VARIANTS = {
     "shapes-claims": {
         "imagerefl_compute",
@@ -96,13 +101,8 @@ VARIANTS = {
         "start_6",
         "start_14",
     },
-    **dict.fromkeys(
-        ("emoji-fine", "emoji-coarse"),
-        {
-            *("refl_compute", "refl_diffusion"),  # as refl
-            *(f"imagerefl_{name}" for name in ("start6", "start10", "start18", "weight0", "weight1")),
-        },
-    ),
+    "emoji-fine": {"imagerefl_rate", *_OF_ONE_TASTE},
+    "emoji-coarse": _OF_ONE_TASTE,
     "shapes-rl": set(),
     "shapes-preference": {
         *("refl", "imagerefl", "sqdf"),  # at the rates of shapes-rl
