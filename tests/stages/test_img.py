@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +112,6 @@ def test_images_without_a_fault_stay_and_cost_one_question(model: DiffusionModel
     assert all(r["nfe"] >= 2 * STEPS for r, fine in zip(rows, good, strict=True) if not fine)
     for row in rows:  # the last image of three is not asked about
         assert row["nfe"] == STEPS * row["queries"] or (row["queries"], row["nfe"]) == (3, 4 * STEPS)
-
-
-def test_a_fault_that_stays_is_named_in_every_round(model: DiffusionModel, tmp_path: Path):
-    """A critic judges the images that had a fault, wherever they stand among the others; with strength 0 they stay."""
-    first = made(job(model, tmp_path / "plain", {}), tmp_path / "plain")["base", "guidance", "g=1"]
-    scores = tiny.reward(torch.from_numpy(pixels(first)).permute(0, 3, 1, 2) / 255, column(first, "prompt")).tolist()
-    for low, high in pairwise(sorted(scores)):  # one more image has a fault each time
-        entry = {**ENTRY, "n": [3], "strength": 0.0, "apply_to": ["base"]}
-        folder, bound = tmp_path / f"{low}", (low + high) / 2
-        rows = made(job(model, folder, {"img": entry}, bound=bound, batch_size=64), folder)["base", "img", "n=3"]
-        assert column(rows, "queries") == [3 if score < bound else 1 for score in scores]
 
 
 def test_images_do_not_depend_on_the_batch_size(model: DiffusionModel, tmp_path: Path, found):
