@@ -114,17 +114,6 @@ def test_images_without_a_fault_stay_and_cost_one_question(model: DiffusionModel
         assert row["nfe"] == STEPS * row["queries"] or (row["queries"], row["nfe"]) == (3, 4 * STEPS)
 
 
-def test_a_fault_that_stays_is_named_in_every_round(model: DiffusionModel, tmp_path: Path):
-    """A critic judges the images that had a fault, wherever they stand among the others; with strength 0 they stay."""
-    first = made(job(model, tmp_path / "plain", {}), tmp_path / "plain")["base", "guidance", "g=1"]
-    scores = tiny.reward(torch.from_numpy(pixels(first)).permute(0, 3, 1, 2) / 255, column(first, "prompt")).tolist()
-    for bound in sorted(scores)[1:]:  # one more image has a fault each time
-        entry = {**ENTRY, "n": [3], "strength": 0.0, "apply_to": ["base"]}
-        folder = tmp_path / f"{bound}"
-        rows = made(job(model, folder, {"img": entry}, bound=bound - 1e-6, batch_size=64), folder)["base", "img", "n=3"]
-        assert column(rows, "queries") == [3 if score < bound - 1e-6 else 1 for score in scores]
-
-
 def test_images_do_not_depend_on_the_batch_size(model: DiffusionModel, tmp_path: Path, found):
     work = job(model, tmp_path, {"img": ENTRY}, batch_size=64)
     again = made(work, tmp_path)
