@@ -140,12 +140,13 @@ def _of_checkpoint(entry: object) -> bool:
     return isinstance(entry, CheckpointSettings) or names_checkpoint(entry)
 
 
-def load(path: str | Path) -> Study:
+def load(path: str | Path, raw: dict[str, Any] | None = None) -> Study:
     """The study at `path`, every section checked and all of them against one another.
 
-    Raises InputError, one line, for the first thing that is wrong.
+    `raw` is what stands in the file, where it was read before. Raises InputError, one line, for the first thing that is
+    wrong.
     """
-    raw = read_study(path)
+    raw = read_study(path) if raw is None else raw
     names.check(raw, f"{path}: ")
     study = validate(Study, raw, f"{path}:")
     _check_models(study, f"{path}: ")
