@@ -226,6 +226,8 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         _check_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
+        if run.method in plans:
+            continue
         plans[run.method] = methods.training_plan(path, name, raw)
         _check_predictor(study, plans[run.method], f"{path}: methods.{run.method}")
         own, common = plans[run.method].train.probe.oracle, study.finetune.probe.oracle
