@@ -23,9 +23,11 @@ def unfit(annotation: Any, value: Any) -> str:
 
     Looks at texts, numbers and booleans, also in lists and mappings; everything else is left to pydantic.
     """
-    if annotation is Any or (value is None and type(None) in _members(annotation)):
+    if annotation is Any or (isinstance(annotation, type) and not _unfit(annotation, value)):  # as most keys are
         return ""
     members = _members(annotation)
+    if value is None and type(None) in members:
+        return ""
     kinds = [member for member in members if member is not type(None)]
     faults = [_unfit(kind, value) if len(kinds) == 1 else _of_several(kind, value) for kind in kinds]
     if not faults or not all(faults):
@@ -39,13 +41,15 @@ def unfit(annotation: Any, value: Any) -> str:
 
 def _unfit(kind: Any, value: Any) -> str:
     """The fault of `value` for one member of a union; one of an item is told from the whole by how it begins."""
-    origin, inner = get_origin(kind), get_args(kind)
     if kind is int and isinstance(value, int) and abs(value) > LARGEST:
         return f"a whole number of this size does not fit 64 bits: {value}"
-    if kind in (int, float):
+    if kind is int or kind is float:
         return "" if isinstance(value, int | float) and not isinstance(value, bool) else f"expected {NAMES[kind]}"
-    if kind in (bool, str):
+    if kind is bool or kind is str:
         return "" if isinstance(value, kind) else f"expected {NAMES[kind]}"
+    if isinstance(kind, type):
+        return ""
+    origin, inner = get_origin(kind), get_args(kind)
     if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             return ""
@@ -72,9 +76,12 @@ def _of_several(kind: Any, value: Any) -> str:
 
 def _members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union, without what `Annotated` adds."""
-    if get_origin(annotation) is Annotated:
+    if isinstance(annotation, type):
+        return (annotation,)
+    origin = get_origin(annotation)
+    if origin is Annotated:
         return _members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
+    if origin in (Union, types.UnionType):
         return tuple(inner for member in get_args(annotation) for inner in _members(member))
     return (annotation,)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,10 +93,19 @@ def read_study(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: is a folder, expected a study file in it (such as params.yaml)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    study = read_yaml(text, str(path))
+    try:
+        study = deepcopy(_parsed(text, str(path)))
+    except RecursionError:
+        raise InputError(f"{path}: mappings or lists are nested too deeply for a study") from None
     if not isinstance(study, dict):
         raise InputError(f"{path}: expected a mapping with one section per stage, found {shown(study)}")
     return study
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str, where: str) -> Any:
+    """What a study file says; sections of one file are read one after another."""
+    return read_yaml(text, where)
 
 
 def validate(model: type[S], values: Any, where: str) -> S:

@@ -138,12 +138,13 @@ def _of_checkpoint(entry: object) -> bool:
     return isinstance(entry, CheckpointSettings) or names_checkpoint(entry)
 
 
-def load(path: str | Path) -> Study:
+def load(path: str | Path, raw: dict[str, Any] | None = None) -> Study:
     """The study at `path`, every section checked and all of them against one another.
 
-    Raises InputError, one line, for the first thing that is wrong.
+    `raw` is what stands in the file, where it was read before. Raises InputError, one line, for the first thing that is
+    wrong.
     """
-    raw = read_study(path)
+    raw = read_study(path) if raw is None else raw
     names.check(raw, f"{path}: ")
     study = validate(Study, raw, f"{path}:")
     check_models.check(study, f"{path}: ")
@@ -170,6 +171,8 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         require_known([run.method], study.methods, f"{path}: runs.{name}.method", "method")
         if name != expected:
             raise InputError(f"{path}: runs.{name}: a run is called <method>-s<seed>, expected {expected!r}")
+        if run.method in plans:
+            continue
         plans[run.method] = methods.training_plan(path, name, raw)
         check_students.of_method(study, plans[run.method], f"{path}: methods.{run.method}")
         own, common = plans[run.method].train.probe.oracle, study.finetune.probe.oracle

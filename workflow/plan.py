@@ -48,13 +48,14 @@ class Plan:
     @classmethod
     def read(cls, file: str | Path) -> Plan:
         """The plan of the study at `file`; raises InputError where the study is wrong."""
-        return cls(Layout.read(file), load(file))
+        layout = Layout.read(file)
+        return cls(layout, load(file, layout.study))
 
     @cached_property
     def values(self) -> dict[str, Any]:
         """The study after validation, with every default; of a method, `train` is all that its runs train with."""
         found = self.study.model_dump(mode="json", by_alias=True)
-        sampled = strategies.sampling_plan(self.layout.file).strategies
+        sampled = strategies.sampling_plan(self.layout.file, self.layout.study).strategies
         if self.study.select is not None:
             steps = selection.steps(self.study.select, f"{self.layout.file}: select")
             found["select"]["steps"] = [step.settings.model_dump(mode="json") for step in steps]

@@ -31,10 +31,10 @@ class Study:
         self.report, self.study, self.given = raw["report"], raw["study"], raw["sample"].get("strategies", {})
         self.methods, self.size = {run["method"] for run in raw["runs"].values()}, self.report.get("bootstrap", 1000)
         self.axes = dict.fromkeys(self.report["rewards"], 1) | dict.fromkeys(self.report["diversities"], -1)
-        self.scores, prompts = {}, sorted(rows["prompt_id"].unique())
-        for key, part in rows.groupby(["method", "strategy", "setting", "metric"], sort=False):
-            found = part.pivot(index="train_seed", columns="prompt_id", values="score").reindex(columns=prompts)
-            self.scores[key] = found.to_numpy()
+        names = ["method", "strategy", "setting", "metric"]
+        wide = rows.pivot(index=[*names, "train_seed"], columns="prompt_id", values="score").sort_index()
+        keys = dict.fromkeys(zip(*(rows[name] for name in names), strict=True))
+        self.scores = {key: wide.loc[key].to_numpy() for key in keys}
         self.seeds = {method: sorted(part.unique()) for method, part in rows.groupby("method")["train_seed"]}
         self.points: list[Point] = list(dict.fromkeys(key[:3] for key in self.scores))
         places = ("stages.sample.strategies", "imagerefl.strategies")
@@ -226,6 +226,8 @@ class Study:
 def average(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Weighted means over the last axis of what is there; NaN where nothing is."""
     there = np.isfinite(values)
+    if there.all():
+        return np.einsum("...i,...i->...", weights, values) / weights.sum(-1)
     with np.errstate(invalid="ignore"):
         return (weights * np.where(there, values, 0)).sum(-1) / (weights * there).sum(-1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,21 @@ def test_a_character_that_yaml_does_not_allow_is_named_with_its_line() -> None:
 def test_a_folder_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is a folder, expected a study file in it \(such as params\.yaml\)$"):
         read_study(tmp_path)
+
+
+def test_a_study_is_read_anew_for_everyone_who_asks(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("runs: {a: {seed: 0}}\n")
+    read_study(path)["runs"]["a"]["seed"] = 1
+    assert read_study(path) == {"runs": {"a": {"seed": 0}}}
+    path.write_text("runs: {a: {seed: 2}}\n")
+    assert read_study(path) == {"runs": {"a": {"seed": 2}}}
+
+
+def test_a_study_that_is_nested_too_deeply_is_refused_in_one_line(tmp_path: Path) -> None:
+    for depth in (200, 400, 700, 3000):
+        (tmp_path / "params.yaml").write_text(f"a: {'[' * depth}{']' * depth}\n")
+        with suppress(InputError):
+            read_study(tmp_path / "params.yaml")
+    with pytest.raises(InputError, match=r"params\.yaml: [^\n]*$"):
+        read_study(tmp_path / "params.yaml")

@@ -16,14 +16,14 @@ from stages.study import load
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    count, parse = 0, params.read_yaml
+    count, parse = 0, params._parsed
 
     def counted(text: str, where: str) -> Any:
         nonlocal count
         count += 1
         return parse(text, where)
 
-    monkeypatch.setattr(params, "read_yaml", counted)
+    monkeypatch.setattr(params, "_parsed", counted)  # what is remembered counts as well
     return lambda: count
 
 
