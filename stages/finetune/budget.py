@@ -70,7 +70,7 @@ def costs(plan: TrainingPlan, process: DiffusionProcess) -> Iterator[Cost]:
     data = Data(
         encodings, [item], plan.seed, plan.train.batch_size, plan.train.accumulate, scale=1.0, device=process.device,
         posterior=needs.data == "images", repeat=needs.group,
-        pairs=[_StandInPair(item, item)] if needs.data == "pairs" else (),
+        pairs=[_StandInPair(item, item, captioned=needs.captions)] if needs.data == "pairs" else (),
     )  # fmt: skip
     for step in count():
         before = Cost.of(trainer.run.networks)
@@ -122,6 +122,7 @@ class _StandInPair:
     text_row: int = 0
     label: float = 1.0
     weight: float = 1.0
+    captioned: bool = False
 
 
 @dataclass(frozen=True)

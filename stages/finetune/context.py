@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.data import Data, with_preference
+from stages.finetune.data import Data, suitable, with_preference
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.paths import Paths
@@ -119,7 +119,8 @@ class TrainingContext:
             )
         images, pairs = needs.data == "images", ()
         if needs.data == "pairs":
-            pairs = with_preference(self.encodings.pairs("train", source), needs.ties, f"run {plan.name!r}")
+            found = suitable(self.encodings.pairs("train", source), needs.captions, f"run {plan.name!r}")
+            pairs = with_preference(found, needs.ties, f"run {plan.name!r}")
         items = self.encodings.images("train", source) if images else self.encodings.prompts("train")
         return Data(
             encodings=self.encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,

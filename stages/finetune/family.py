@@ -144,17 +144,6 @@ def self_play(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Metho
     return Method(settings, objective)
 
 
-def text_preference(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Method[T]:
-    """As `paired_preference`, on real images with their own caption against the same with another one."""
-
-    def objective(own: T, run: Run) -> Objective:
-        from stages.finetune.families.text_preference import TextPreference
-
-        return TextPreference(own, run, loss)
-
-    return Method(settings, objective)
-
-
 def adaptive_preference(settings: type[W], loss: Callable[[PairErrors, W], Loss]) -> Method[W]:
     """As `paired_preference`, with the margins of two averages of the policy in `PairErrors.further`."""
 
