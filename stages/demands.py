@@ -71,6 +71,7 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
 def known(study: Study, where: str) -> dict[str, Gives | None]:
     """What each model that can judge gives, by its name; None where that is not known."""
     found = dict.fromkeys(study.prepare.train.clip, gives.declared(TRAINED))
+    found |= dict.fromkeys(study.prepare.train.latent, gives.declared("latent"))
     for dotted, part in study.prepare.everything:
         model_options.check(part, f"{where}prepare.import.{dotted}")
         own_code.of_model(part.kind, part.options, f"{where}prepare.import.{dotted}")
@@ -114,6 +115,8 @@ def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]
             yield Demand(key, reward, "gradient", number)
         if needs.features:
             yield Demand(key, reward, "embedding", pair)
+        if needs.latents:
+            yield Demand(key, reward, "latents", "; train one under prepare.train.latent (kind latent)")
         if needs.texts:
             yield Demand(key, reward, "words", pair)
 
@@ -139,6 +142,8 @@ def _data(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[tuple[str,
         if settings.preference_steps or settings.pair_source:
             key = "preference_steps" if settings.preference_steps else "pair_source"
             yield f"prepare.train.clip.{name}.{key}", "pairs", settings.pair_source
+    for name, settings in train.latent.items():
+        yield f"prepare.train.latent.{name}.source", "pairs", settings.source
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "images":
             yield f"methods.{method}", "images", ""

@@ -31,6 +31,7 @@ from stages.places import missing
 from stages.prepare import source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
+from stages.prepare.latent_settings import LatentSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
@@ -72,6 +73,7 @@ class TrainSettings(Settings):
     vae: dict[Name, VaeSettings] = Field({}, description="autoencoders; the base takes the one called vae")
     base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
     clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
+    latent: dict[Name, LatentSettings] = Field({}, description="rewards of noisy latents, trained on pairs")
     consistency: dict[Name, ConsistencySettings] = Field(
         {}, description="distilled from the base, for predictor consistency of sqdf"
     )
@@ -79,7 +81,7 @@ class TrainSettings(Settings):
     @property
     def learns(self) -> bool:
         """Whether a model is trained on images."""
-        return bool(self.vae or self.base or self.clip)
+        return bool(self.vae or self.base or self.clip or self.latent)
 
 
 class PrepareSettings(Settings):
@@ -91,7 +93,7 @@ class PrepareSettings(Settings):
     @property
     def names(self) -> list[str]:
         """Every model that later stages may name."""
-        return [*self.import_, *self.train.base, *self.train.clip]
+        return [*self.import_, *self.train.base, *self.train.clip, *self.train.latent]
 
     @property
     def everything(self) -> list[tuple[str, ImportSettings]]:

@@ -34,7 +34,7 @@ from workflow.stage import Stage
 ACTIVE = "params.yaml"
 """The study that DVC runs."""
 IMPORTED = "prepare.import"
-MODELS = {"clip": "open_clip", "base": "diffusers"}
+MODELS = {"clip": "open_clip", "base": "diffusers", "latent": "latent"}
 """The kind in the record of a model trained here, by its recipe."""
 
 

@@ -101,8 +101,13 @@ def stand_in(plan: TrainingPlan, process: DiffusionProcess) -> Trainer:
 class _StandInReward:
     """A reward of 0 for everything."""
 
+    name, differentiable, base = "counted", True, ""
+
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return 0 * images.flatten(1).mean(1)
+
+    def score_latents(self, x: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        return 0 * x.flatten(1).mean(1)
 
     def embed(self, images: Tensor) -> Tensor:
         return images.flatten(1)

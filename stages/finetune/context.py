@@ -14,7 +14,7 @@ from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.paths import Paths
 from stages.finetune.probe import Probe
-from stages.finetune.requirements import require_enough
+from stages.finetune.requirements import require_enough, require_latents_of
 from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.training import Trainer
@@ -48,6 +48,7 @@ class TrainingContext:
         rewards = {study.reward: load_reward(record.load(paths.reward, study.reward), where)}
         for plan in plans:
             require_enough(plan, rewards[study.reward])
+            require_latents_of(plan, rewards[study.reward], model.record)
         if paths.heldout is not None:
             rewards[study.heldout] = load_reward(record.load(paths.heldout, study.heldout), where)
         if paths.oracle is not None:

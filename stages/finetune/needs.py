@@ -17,7 +17,7 @@ RewardUse = Literal["none", "value", "gradient"]
 class Needs:
     """What a method needs with the settings that it has.
 
-    `features`, `texts`: the reward must have features of images, of texts.
+    `features`, `texts`: the reward must have features of images, of texts. `latents`: it must judge noisy latents.
     `reference`: the frozen base is evaluated.
     `captions`: pairs whose images have captions of their own. `ties`: pairs without a preference (label 1/2) are learnt
     from, otherwise they are left out. `student`: entry of `prepare.train.consistency` whose distilled network is
@@ -31,6 +31,7 @@ class Needs:
     reward: RewardUse = "gradient"
     features: bool = False
     texts: bool = False
+    latents: bool = False
     reference: bool = False
     captions: bool = False
     ties: bool = False
