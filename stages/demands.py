@@ -21,7 +21,9 @@ from stages.prepare import source
 from stages.rewards import base as rewards
 
 if TYPE_CHECKING:
+    from stages.curate.settings import CurateSettings
     from stages.finetune.resolve import TrainingPlan
+    from stages.finetune.settings import MethodSettings
     from stages.sample.resolve import SamplingPlan
     from stages.study import Study
 
@@ -58,6 +60,9 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
     _check_sets(study.measure, where)
     _check_steps(study, runs, where)
     _check_targets(study, runs, where)
+    for method, plan in runs.items():
+        if plan.method_settings.needs.data == "pairs":
+            _check_captions(study.curate, plan.method_settings, f"{where}methods.{method}")
     for key, what, named in _data(study, runs):
         sources = [source_name(each) for each in getattr(study.curate, what)]
         if not sources:
@@ -69,6 +74,7 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
 def known(study: Study, where: str) -> dict[str, Gives | None]:
     """What each model that can judge gives, by its name; None where that is not known."""
     found = dict.fromkeys(study.prepare.train.clip, gives.declared(TRAINED))
+    found |= dict.fromkeys(study.prepare.train.latent, gives.declared("latent"))
     for dotted, part in study.prepare.everything:
         model_options.check(part, f"{where}prepare.import.{dotted}")
         own_code.of_model(part.kind, part.options, f"{where}prepare.import.{dotted}")
@@ -114,6 +120,8 @@ def _methods(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[Demand]
             yield Demand(key, reward, "gradient", number)
         if needs.features:
             yield Demand(key, reward, "embedding", pair)
+        if needs.latents:
+            yield Demand(key, reward, "latents", "; train one under prepare.train.latent (kind latent)")
         if needs.texts:
             yield Demand(key, reward, "words", pair)
 
@@ -139,11 +147,31 @@ def _data(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[tuple[str,
         if settings.preference_steps or settings.pair_source:
             key = "preference_steps" if settings.preference_steps else "pair_source"
             yield f"prepare.train.clip.{name}.{key}", "pairs", settings.pair_source
+    for name, settings in train.latent.items():
+        yield f"prepare.train.latent.{name}.source", "pairs", settings.source
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "images":
             yield f"methods.{method}", "images", ""
     if study.measure.space is not None:
         yield "measure.features", "images", ""
+
+
+def _check_captions(curate: CurateSettings, method: MethodSettings, where: str) -> None:
+    """A method that learns from captions of images takes sources that give them; one that does not learn from them has
+    two images to compare.
+    """
+    taken = [one for one in curate.pairs if method.source in (None, source_name(one))]
+    without = [source_name(one) for one in taken if source_name(one) not in curate.captioned_pairs]
+    if method.needs.captions and without:
+        raise InputError(
+            f"{where}.captions: is curated, but source {without[0]!r} of curate.pairs gives no captions; name another"
+            " one in `source`, or say there what they are called (`caption_a`, `caption_b`)"
+        )
+    if not method.needs.captions and taken and all(one.kind == "perturbed" for one in taken):
+        raise InputError(
+            f"{where}: source {source_name(taken[0])!r} of curate.pairs has one image with two captions; expected a"
+            " method with `captions: curated`, or another source"
+        )
 
 
 def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:

@@ -26,20 +26,21 @@ PLACES = ("folder", "file", "hub", "sha256")
 @dataclass(frozen=True)
 class Gives:
     """`files`: whether a model of this kind has files, named by `folder`, `file` or `hub`. `of`: which models stand
-    under `of`: none, one, several, or a `reward` and its `features`; `inner` is what each of them (of a pair the
-    features) must give.
+    under `of`: none, one, several, a `reward` and its `features`, or a `base` model; `inner` is what each of them (of a
+    pair the features) must give.
 
     `holds`: names of files that are among them.
 
     `score`: a number per image. `gradient`: the number has one by the image; None: where all models under `of` have
     one. `embedding`, `patches`: features of images. `text`: it compares images with texts. `words`: features of texts,
-    in the space of the embedding; None: where the features under `of` have them. `sees`: the class, `module:name`, of
-    what an oracle sees in images (`stages.sight`). `criticises`: it says which words of a prompt an image
-    does not show (`stages/sample/criticism.py`). `aligns`: it changes the condition of an image after that.
+    in the space of the embedding; None: where the features under `of` have them. `latents`: it judges noisy latents of
+    a base too. `sees`: the class, `module:name`, of what an oracle sees in images (`stages.sight`). `criticises`: it
+    says which words of a prompt an image does not show (`stages/sample/criticism.py`). `aligns`: it changes the
+    condition of an image after that.
     """
 
     files: Literal["needed", "none", "optional"] = "needed"
-    of: Literal["none", "one", "several", "pair"] = "none"
+    of: Literal["none", "one", "several", "pair", "base"] = "none"
     inner: Literal["", "embedding", "text"] = ""
     holds: tuple[str, ...] = ()
     score: bool = True
@@ -49,6 +50,7 @@ class Gives:
     text: bool = False
     words: bool | None = False
     sees: str = ""
+    latents: bool = False
     criticises: bool = False
     aligns: bool = False
 
@@ -86,7 +88,8 @@ def of_model(model: ImportSettings, where: str) -> Gives | None:
     name.
     """
     about = declared(model.kind)
-    inner = {name: of_model(part, f"{where}.of.{name}") for name, part in model.of.items()}
+    based = about is not None and about.of == "base"  # a base model judges nothing itself
+    inner = {name: of_model(part, f"{where}.of.{name}") for name, part in model.of.items() if not based}
     if about is None:
         return None
     if about.files == "needed" and not (model.folder or model.file or model.hub):
@@ -112,6 +115,7 @@ def _check_parts(model: ImportSettings, about: Gives, inner: dict[str, Gives | N
         "one": ("one model", len(inner) != 1),
         "several": ("at least one model", not inner),
         "pair": ("the models reward and features", set(inner) != {"reward", "features"}),
+        "base": ("a base model called base", set(model.of) != {"base"}),
     }
     expected, failed = wrong[about.of]
     if failed:
@@ -127,7 +131,7 @@ def _check_parts(model: ImportSettings, about: Gives, inner: dict[str, Gives | N
 WORDS = {
     "score": "a score per image", "gradient": "a gradient of the score by the image",
     "embedding": "features of images", "patches": "features of patches", "text": "a comparison of images with texts",
-    "words": "features of texts", "sees": "a reading of what images show",
+    "words": "features of texts", "latents": "a score of noisy latents", "sees": "a reading of what images show",
     "criticises": "the words of a prompt that an image does not show", "aligns": "a changed condition",
 }  # fmt: skip
 """What a model can give, in words."""

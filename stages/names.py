@@ -33,7 +33,8 @@ ONE = (
 SEVERAL = ("score.rewards", "measure.rewards")
 """Keys whose value is a list of names."""
 NAMED = (
-    "prepare.import", "prepare.train.vae", "prepare.train.base", "prepare.train.clip", "prepare.train.consistency",
+    "prepare.import", "prepare.train.vae", "prepare.train.base", "prepare.train.clip", "prepare.train.latent",
+    "prepare.train.consistency",
     "methods", "runs", "sample.strategies", "measure.features",
 )  # fmt: skip
 """Keys of mappings whose own keys are names."""

@@ -41,9 +41,14 @@ def of_model(kind: str, options: Mapping[str, object], where: str, root: Path | 
     place = options.get(str(option)) if option else None
     if not isinstance(place, str) or ":" not in place:
         return None
+    return of_function(place, f"{where}.options.{option}", root)
+
+
+def of_function(place: str, spot: str, root: Path | None = None) -> Files:
+    """The code of the function `package.module:function`; raises InputError that starts with `spot` as `of_model`."""
     root = root or Path.cwd()
     module, _, function = place.partition(":")
-    own, spot = _executed(module, [str(root)]), f"{where}.options.{option}"
+    own = _executed(module, [str(root)])
     found = _executed(module, sys.path) if own is None else own
     if found is None and not _otherwise_known(module):
         raise InputError(f"{spot}: there is no module {module!r} in {root} or among installed ones")

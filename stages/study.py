@@ -29,6 +29,7 @@ from stages.params import Settings, read_study, require_known, validate
 from stages.prepare import check_models, check_students, source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
+from stages.prepare.latent_settings import LatentSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
@@ -70,6 +71,7 @@ class TrainSettings(Settings):
     vae: dict[Name, VaeSettings] = Field({}, description="autoencoders; the base takes the one called vae")
     base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
     clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
+    latent: dict[Name, LatentSettings] = Field({}, description="rewards of noisy latents, trained on pairs")
     consistency: dict[Name, ConsistencySettings] = Field(
         {}, description="distilled from the base, for methods and strategies that evaluate one"
     )
@@ -77,7 +79,7 @@ class TrainSettings(Settings):
     @property
     def learns(self) -> bool:
         """Whether a model is trained on images."""
-        return bool(self.vae or self.base or self.clip)
+        return bool(self.vae or self.base or self.clip or self.latent)
 
 
 class PrepareSettings(Settings):
@@ -89,7 +91,7 @@ class PrepareSettings(Settings):
     @property
     def names(self) -> list[str]:
         """Every model that later stages may name."""
-        return [*self.import_, *self.train.base, *self.train.clip]
+        return [*self.import_, *self.train.base, *self.train.clip, *self.train.latent]
 
     @property
     def everything(self) -> list[tuple[str, ImportSettings]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages import own_code
 from stages.checkpoints import files as checkpoints
 from stages.checkpoints import fit
 from stages.errors import InputError
@@ -36,6 +37,8 @@ def check(study: Study, where: str) -> None:
         spot = f"{where}report.against"
         _check_outside(study.report.against, study.study.name, spot)
         earlier_page.read(Path(study.report.against), study.study.name, spot)
+    for key, function in study.curate.functions.items():
+        own_code.of_function(function, f"{where}curate.{key}")
     for place in study.curate.paths():
         _check_outside(place, study.study.name, f"{where}curate")
         if fault := missing(place, "file or folder", pattern=True):

@@ -55,6 +55,13 @@ JUDGED_PAIRS = _schema(
 is empty where nobody is named.
 """
 
+CAPTIONED_PAIRS = _schema(
+    "pairs", 3, **{field.name: field.type for field in JUDGED_PAIRS}, caption_a=STRING, caption_b=STRING
+)
+"""JUDGED_PAIRS with a caption of each image's own, empty where that is the prompt: written where a source gives any. An
+image may be compared with itself under another caption.
+"""
+
 SCORES = _schema("scores", 1, kind=STRING, item_id=STRING, side=STRING, reward=STRING, score=FLOAT)
 """One (item, reward) a row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a
 or b).
@@ -202,10 +209,11 @@ def write(path: str | Path, content: pa.Table | Iterable[pa.Table], schema: pa.S
 
 
 def pairs_schema(path: str | Path) -> pa.Schema:
-    """The schema of the pairs at `path`: JUDGED_PAIRS or PAIRS. Raises InputError for another file."""
+    """The schema of the pairs at `path`: PAIRS, JUDGED_PAIRS or CAPTIONED_PAIRS. Raises InputError for another file."""
     with _readable(path, PAIRS):
         written = pq.read_schema(path).metadata or {}
-    return JUDGED_PAIRS if written.get(b"version") == JUDGED_PAIRS.metadata[b"version"] else PAIRS
+    known = {schema.metadata[b"version"]: schema for schema in (JUDGED_PAIRS, CAPTIONED_PAIRS)}
+    return known.get(written.get(b"version", b""), PAIRS)
 
 
 def read(path: str | Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:

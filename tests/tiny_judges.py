@@ -8,18 +8,23 @@ import sys
 import types
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages import tables
+from stages.models.latent_scorer import Form, LatentScorer
 from stages.models.record import ModelRecord, describe
 from stages.pictures import png
 from stages.prepare.tokenizer import build
+from stages.rewards.latent import CONFIG, WEIGHTS
+from tests import tiny
 from tests.tiny import WORDS
 
 T = TypeVar("T")
@@ -320,3 +325,14 @@ def dreamsim(folder: Path, variant: str = "ensemble") -> ModelRecord:
             factors[f"{where}B.weight"] = noise(3 * DREAMSIM_WIDTH, DREAMSIM_RANK) * 3
     save_file(factors, adapter / "adapter_model.safetensors")
     return describe("dreamsim", "dreamsim", folder, options={"variant": variant})
+
+
+def latent(folder: Path) -> ModelRecord:
+    """A reward of noisy latents on a tiny base, in the files that `prepare.train.latent` writes."""
+    base, form = tiny.diffusion_folder(folder / "base"), Form()
+    made = seeded(lambda: LatentScorer(tiny.unet(), form, tiny.WIDTH, 8))
+    (folder / "model").mkdir()
+    save_file({name: value.detach() for name, value in made.trained().items()}, folder / "model" / WEIGHTS)
+    content = asdict(form) | {"width": tiny.WIDTH, "dimensions": 8}
+    (folder / "model" / CONFIG).write_text(json.dumps(content))
+    return describe("latent", "latent", folder / "model", parts={"base": base})

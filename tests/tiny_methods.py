@@ -59,10 +59,13 @@ def smooth(latents: Tensor) -> Tensor:
 class Judge:
     """The made-up reward, with features of images and texts."""
 
-    name, differentiable = "judge", True
+    name, differentiable, base = "judge", True, "tiny"
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return tiny.reward(images, prompts)
+
+    def score_latents(self, x: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        return tiny.reward(smooth(x), prompts) * (1 + t / 1000)
 
     def embed(self, images: Tensor) -> Tensor:
         directions = torch.randn(768, 5, generator=torch.Generator().manual_seed(3)).to(images)
@@ -114,6 +117,10 @@ def batch(own: MethodSettings, micro: int, count: int, processes: Processes = AL
     part = processes.part(count)
     draw = torch.Generator().manual_seed(micro)
     clean, loser = torch.randn(2, count, *tiny.LATENT, generator=draw, dtype=DOUBLE)[:, part]
+    said = None
+    if own.needs.captions:
+        texts = [Conditioning(tiny.text(count, 50 + 2 * micro + side).double()[part]) for side in (0, 1)]
+        said = texts[0], texts[1]
     label, weight = 0.5 + torch.rand(2, count, generator=draw, dtype=DOUBLE)[:, part] / 2
     return Batch(
         prompts=prompts[part],
@@ -123,7 +130,7 @@ def batch(own: MethodSettings, micro: int, count: int, processes: Processes = AL
         micro=micro,
         clean=clean if own.needs.data == "images" else None,
         further=lambda first, more: batch(own, 1000 * (micro + 1) + first, more),
-        pairs=LatentPairs(clean, loser, label, weight) if own.needs.data == "pairs" else None,
+        pairs=LatentPairs(clean, loser, label, weight, captions=said) if own.needs.data == "pairs" else None,
     )
 
 

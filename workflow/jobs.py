@@ -37,6 +37,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
         "tokenizer/tokenizer_config.json",
         LOG,
     ),
+    "latent": ("latent_reward.json", "latent_reward.safetensors", LOG),
     "consistency": ("config.json", "diffusion_pytorch_model.safetensors", LOG),
 }
 """The files of a model trained here, by its kind."""
@@ -105,6 +106,10 @@ PREPARE = (
     _recipe(
         "clip", {"images": IMAGES, "pairs": PAIRS}, about="A reward or feature network trained here", priority=80,
         resources=_asks(8000, 240, 1),
+    ),
+    _recipe(
+        "latent", {"base": BASE, "images": IMAGES, "pairs": PAIRS}, about="A reward of noisy latents trained here",
+        section="latent", priority=80, resources=_asks(8000, 240, 1),
     ),
 )  # fmt: skip
 

@@ -34,7 +34,7 @@ from workflow.stage import Stage
 ACTIVE = "params.yaml"
 """The study that DVC runs."""
 IMPORTED = "prepare.import"
-MODELS = {"clip": "open_clip", "base": "diffusers"}
+MODELS = {"clip": "open_clip", "base": "diffusers", "latent": "latent"}
 """The kind in the record of a model trained here, by its recipe."""
 
 
@@ -95,15 +95,19 @@ class Plan:
         records = {Path(path).stem for path in reads if path.startswith("models/")}
         texts = code.texts_of(settings) | self._kinds(code.texts_of(settings) | records | {name})
         executed = code.digests(stage.module, stage.functions, texts, Path.cwd())  # which is what `python -m` runs
-        return {**executed, **(self._own_code(name) if stage.each == IMPORTED else {})}
+        return {**executed, **self._own_code(stage, name)}
 
-    def _own_code(self, name: str) -> Mapping[str, str]:
-        """Digests of the functions of one's own that an imported model calls."""
-        found = {}
-        for dotted, model in self.study.prepare.import_[name].everything(name):
-            own = own_code.of_model(model.kind, model.options, f"{self.layout.file}: {IMPORTED}.{dotted}")
-            found |= {file: sha256(own.folder / file)[:16] for file in own.names} if own else {}
-        return found
+    def _own_code(self, stage: Stage, name: str) -> Mapping[str, str]:
+        """Digests of the functions of one's own that an imported model, or a source of `curate`, calls."""
+        found: list[own_code.Files | None] = []
+        if stage.each == IMPORTED:
+            for dotted, model in self.study.prepare.import_[name].everything(name):
+                where = f"{self.layout.file}: {IMPORTED}.{dotted}"
+                found.append(own_code.of_model(model.kind, model.options, where))
+        elif "curate" in stage.keys:
+            for key, place in self.study.curate.functions.items():
+                found.append(own_code.of_function(place, f"{self.layout.file}: curate.{key}"))
+        return {file: sha256(own.folder / file)[:16] for own in found if own for file in own.names}
 
     def _kinds(self, names: frozenset[str]) -> frozenset[str]:
         """Texts of what is said of the models among `names`: their kinds, and those that they are made of."""

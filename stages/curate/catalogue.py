@@ -15,6 +15,10 @@ class Catalogue:
     """Names, ids and splits of all images seen, and which of them were kept."""
 
     def __init__(self) -> None:
+        self.announced = 0
+        """Images that the sources of captioned images have, before any was read."""
+        self.captioned: list[tuple[str, str, str]] | None = None
+        """(image_id, caption, source) of every captioned image that was kept so far; None where nobody asks."""
         self._ids: dict[str, str] = {}
         self._splits: dict[str, str] = {}
         self._kept: set[str] = set()
@@ -33,6 +37,8 @@ class Catalogue:
     def keep(self, row: ImageRow) -> None:
         """Note that `row` passed every filter."""
         self._kept.add(row.image_id)
+        if self.captioned is not None and not row.for_pairs:
+            self.captioned.append((row.image_id, row.text, row.source))
 
     def named(self, name: str) -> str | None:
         """The name under which an image was seen that is called `name`, or so in another spelling of its path; None

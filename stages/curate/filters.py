@@ -13,7 +13,7 @@ from stages.curate.near import HashIndex, perceptual_hash
 from stages.curate.near_text import NearTexts, near_earlier
 from stages.curate.quality import quality as own_quality
 from stages.curate.rows import Filter, ImageRow, PairRow, PromptRow, TextRow
-from stages.curate.text import no_text, words
+from stages.curate.text import no_text, prompt_id, words
 from stages.errors import InputError
 
 LIMIT = "limit"
@@ -209,9 +209,37 @@ def images_kept(catalogue: Catalogue) -> Filter[PairRow]:
     return Filter("images_kept", fault)
 
 
+def captions(
+    fewest: int, most: int, evaluation: Mapping[str, str], near: NearTexts | None = None, names: Sequence[str] = ()
+) -> Filter[PairRow]:
+    """Removes pairs of which a caption of an image's own is no text of `fewest` to `most` words, or is in training an
+    evaluation prompt, given as their names by `prompt_id`, or nearly one of those in `near`, called `names`.
+    """
+
+    def fault(row: PairRow) -> str:
+        own = [caption for caption in (row.caption_a, row.caption_b) if caption]
+        for caption in own:
+            if why := no_text(caption):
+                return f"caption: {why}"
+            if not fewest <= (count := words(caption)) <= most:
+                return f"a caption of {count} words"
+            if row.split == "train" and (name := evaluation.get(prompt_id(caption))):
+                return f"a caption is an evaluation prompt, {name}"
+        if near is not None and own and row.split == "train" and (found := int(near.near(own).max())) >= 0:
+            return f"a caption is nearly an evaluation prompt, {names[found]}"
+        return ""
+
+    return Filter("captions", fault)
+
+
 def one_image() -> Filter[PairRow]:
-    """Removes pairs of an image with itself."""
-    return Filter("one_image", lambda row: "both sides are the same image" if row.a == row.b else "")
+    """Removes pairs of an image with itself, unless it has two captions."""
+
+    def fault(row: PairRow) -> str:
+        first, second = row.captions
+        return "both sides are the same image" if row.a == row.b and prompt_id(first) == prompt_id(second) else ""
+
+    return Filter("one_image", fault)
 
 
 def across_splits(catalogue: Catalogue) -> Filter[PairRow]:
@@ -224,13 +252,19 @@ def across_splits(catalogue: Catalogue) -> Filter[PairRow]:
 
 
 def duplicate_pairs() -> Filter[PairRow]:
-    """Removes pairs that one annotator, or nobody who is named, judged before: two images, either way round, and a
-    prompt.
+    """Removes pairs that one annotator, or nobody who is named, judged before: two images with their captions, either
+    way round, and a prompt.
     """
     seen: dict[tuple[str, ...], str] = {}
 
     def fault(row: PairRow) -> str:
-        key = (row.prompt_id, *sorted((row.a, row.b)), row.annotator)
+        key: tuple[str, ...] = (row.prompt_id, *sorted((row.a, row.b)), row.annotator)
+        if row.caption_a or row.caption_b:
+            key = (
+                row.prompt_id,
+                *sorted(map("\x1f".join, zip((row.a, row.b), row.captions, strict=True))),
+                row.annotator,
+            )
         if key in seen:
             return f"the same pair as {seen[key]}"
         seen[key] = row.name

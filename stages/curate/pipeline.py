@@ -64,6 +64,7 @@ class Curation:
             tables.write(partial["prompts"], self.prompts(), tables.PROMPTS)
             tables.write(partial["images"], _row_groups(self.images(), tables.IMAGES, GROUP_ROWS), tables.IMAGES)
             schema = tables.JUDGED_PAIRS if self.settings.judged else tables.PAIRS
+            schema = tables.CAPTIONED_PAIRS if self.settings.captioned_pairs else schema
             tables.write(partial["pairs"], _row_groups(self.pairs(), schema, PAIR_ROWS), schema)
             written = {getattr(outputs, name).name: partial[name] for name in names[1:]}
             digest = manifest.settings_digest(self.settings, self.world, self.study_seed)
@@ -79,6 +80,7 @@ class Curation:
         for image_source in self.settings.images:
             stream = opening.images(image_source, self.world, self.study_seed)
             self._streams.append((source_name(image_source), stream))
+            self.catalogue.announced += stream.total
         for pair_source in self.settings.pairs:
             offers = opening.pairs(pair_source, self.world, self.study_seed, self.catalogue)
             self._offers.append((source_name(pair_source), offers))
@@ -191,6 +193,7 @@ class Curation:
             filters.caption_words(*self.settings.filters.caption_words),
             filters.judged(),
             *self._leakage(self.offered),
+            *self._captions(),
             filters.images_kept(self.catalogue),
             filters.one_image(),
             filters.across_splits(self.catalogue),
@@ -198,12 +201,15 @@ class Curation:
         ]
         tally = self._tally("pairs", (step.name for step in steps))
         tally.left_out = {name: offers.left_out for name, offers in self._offers}
+        captioned = bool(self.settings.captioned_pairs)
+        judged = self.settings.judged or captioned
         for row in sift(self._offered_rows(), steps, tally):
             tally.splits[row.split] = tally.splits.get(row.split, 0) + 1
             yield {
                 "pair_id": _pair_id(row), "prompt": row.text, "image_a": row.a, "image_b": row.b,
                 "preference": row.preference, "split": row.split, "source": row.source,
-                **({"weight": row.weight, "annotator": row.annotator} if self.settings.judged else {}),
+                **({"weight": row.weight, "annotator": row.annotator} if judged else {}),
+                **({"caption_a": row.caption_a, "caption_b": row.caption_b} if captioned else {}),
             }  # fmt: skip
         if self.settings.pairs:
             tally.require_rows("curate.pairs")
@@ -219,6 +225,14 @@ class Curation:
         near = [] if self.near_evaluation is None else [filters.near_leakage(self.near_evaluation, self._names, ahead)]
         return [filters.leakage(self.evaluation), *near]
 
+    def _captions(self) -> list[Filter[PairRow]]:
+        """What the captions of a pair's images must satisfy, where a source gives any."""
+        if not self.settings.captioned_pairs:
+            return []
+        rules = self.settings.filters
+        evaluation, near = (self.evaluation, self.near_evaluation) if rules.leakage else ({}, None)
+        return [filters.captions(*rules.caption_words, evaluation, near, self._names)]
+
     @property
     def _names(self) -> list[str]:
         """The names of the evaluation prompts, in the order of `near_evaluation`."""
@@ -230,8 +244,11 @@ class Curation:
 
 
 def _pair_id(row: PairRow) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of prompt and images, and of the annotator where one is named."""
+    """First 12 hexadecimal digits of the SHA-256 of prompt and images, and of the annotator where one is named, and of
+    captions where there are any.
+    """
     named = (row.annotator,) if row.annotator else ()
+    named += row.captions if row.caption_a or row.caption_b else ()
     return hashlib.sha256("\x1f".join((row.prompt_id, row.a, row.b, *named)).encode()).hexdigest()[:12]
 
 

@@ -76,7 +76,8 @@ class ImageRow:
 class PairRow:
     """One comparison: two images by name or image_id, and the share of votes for a, None where nobody judged.
 
-    `weight` is 0 or more; `annotator` is empty where nobody is named.
+    `weight` is 0 or more; `annotator` is empty where nobody is named; `caption_a` and `caption_b` are captions of the
+    images' own, empty where that is the prompt.
     """
 
     name: str
@@ -87,6 +88,8 @@ class PairRow:
     source: str
     weight: float = 1.0
     annotator: str = ""
+    caption_a: str = ""
+    caption_b: str = ""
     split: str = ""
     prompt_id: str = ""
 
@@ -94,6 +97,12 @@ class PairRow:
         # Prompts and images come back in many pairs; one copy of each is enough for a million of them.
         self.text, self.prompt_id = sys.intern(self.text.strip()), sys.intern(prompt_id(self.text))
         self.a, self.b, self.annotator = sys.intern(self.a), sys.intern(self.b), sys.intern(self.annotator)
+        self.caption_a, self.caption_b = sys.intern(self.caption_a.strip()), sys.intern(self.caption_b.strip())
+
+    @property
+    def captions(self) -> tuple[str, str]:
+        """What is said of images a and b: a caption of their own, or the prompt."""
+        return self.caption_a or self.text, self.caption_b or self.text
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from stages.curate.datasets import Limit, Name, PublishedImages, PublishedPairs, PublishedPrompts, Text
+from stages.curate.pair_settings import FilePairs, PerturbedCaptions, ShapesPairs
 from stages.emoji.settings import EmojiImages, EmojiPairs, EmojiPrompts
-from stages.params import Settings
+from stages.params import Settings, nearest
 
 
 class ShapesImages(Settings):
@@ -52,57 +53,6 @@ class ParquetImages(Settings):
     quality: str | None = Field(None, description="column: a score that `filters.min_quality` applies to")
 
 
-class ShapesPairs(Settings):
-    """Pairs of scenes for one prompt, judged by the simulated annotators."""
-
-    kind: Literal["shapes"]
-    name: Name = ""
-    count: int = Field(2000, ge=1, description="pairs; the first n are the same whatever the count")
-    seed: int = Field(0, ge=0, description="seed of scenes and votes, beside the world's own")
-    votes: int = Field(1, ge=1, description="annotators that judge each pair")
-
-
-JUDGED = ("image_a", "image_b", "preference", "votes_a", "votes_b")
-"""Keys that say which two images there are and how they were judged; `chosen` and `rejected` say both."""
-
-
-class FilePairs(Settings):
-    """A csv, tsv, json, jsonl, Parquet or Arrow table of comparisons. A key may reach into a list or object:
-    `file_path.0`. Without any of the keys of images and judgement, columns `chosen` and `rejected` are recognised.
-    """
-
-    kind: Literal["file"]
-    name: Name = ""
-    path: Text = Field(description="the table (for Parquet also a folder)")
-    folder: str | None = Field(None, description="folder of the images that the table names; null: curated images")
-    prompt: Text = Field("prompt", description="key of the prompt")
-    image_a: Text = Field("image_a", description="key of image a: a name, an image_id, a file below `folder`, or bytes")
-    image_b: Text = Field("image_b", description="key of image b")
-    preference: str | None = Field("preference", description="key of the share of votes for a, or of a, b, tie")
-    votes_a: str | None = Field(None, description="key of the number of votes for a, where there is no preference")
-    votes_b: str | None = Field(None, description="key of the number of votes for b")
-    chosen: str | None = Field(None, min_length=1, description="key of the preferred image, for image_a to votes_b")
-    rejected: str | None = Field(None, min_length=1, description="key of the other image")
-    weight: str | None = Field(None, min_length=1, description="key of a pair's weight in training, 0 or more; null: 1")
-    annotator: str | None = Field(None, min_length=1, description="key of who judged; null: nobody is named")
-    group: str | None = Field(None, description="key: images of one group stay in one split; null groups by prompt")
-
-    @model_validator(mode="after")
-    def _one_kind_of_judgement(self) -> FilePairs:
-        if (self.chosen is None) != (self.rejected is None):
-            raise ValueError("`chosen` and `rejected` go together")
-        given = [key for key in JUDGED if key in self.model_fields_set and getattr(self, key) is not None]
-        if self.chosen is not None and given:
-            raise ValueError(f"`chosen` and `rejected` say what `{given[0]}` says; leave that out")
-        if self.chosen is not None:
-            return self
-        if (self.votes_a is None) != (self.votes_b is None):
-            raise ValueError("`votes_a` and `votes_b` go together")
-        if (self.preference is None) == (self.votes_a is None):
-            raise ValueError("expected either `preference`, or `preference: null` with `votes_a` and `votes_b`")
-        return self
-
-
 class ShapesPrompts(Settings):
     """Sentences of the simulated world."""
 
@@ -131,7 +81,9 @@ def source_name(source: Settings) -> str:
 ImageSource = Annotated[
     ShapesImages | EmojiImages | FolderImages | ParquetImages | PublishedImages, Field(discriminator="kind")
 ]
-PairSource = Annotated[ShapesPairs | EmojiPairs | FilePairs | PublishedPairs, Field(discriminator="kind")]
+PairSource = Annotated[
+    ShapesPairs | EmojiPairs | FilePairs | PerturbedCaptions | PublishedPairs, Field(discriminator="kind")
+]
 PromptSource = Annotated[ShapesPrompts | EmojiPrompts | FilePrompts | PublishedPrompts, Field(discriminator="kind")]
 
 
@@ -230,6 +182,19 @@ class CurateSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _perturbed_of(self) -> CurateSettings:
+        known = [source_name(source) for source in self.images]
+        for source in self.pairs:
+            if not isinstance(source, PerturbedCaptions):
+                continue
+            name, of = source_name(source), source.of
+            if not known:
+                raise ValueError(f"pairs: {name!r} perturbs captions of images, but `images` names no source")
+            if of is not None and of not in known:
+                raise ValueError(f"pairs: {name!r}: `of`: unknown source of images {of!r}{nearest(of, known)}")
+        return self
+
+    @model_validator(mode="after")
     def _quality_in_range(self) -> CurateSettings:
         bound = self.filters.min_quality
         tables = [getattr(source, "captions", None) or source for source in self.images]
@@ -247,6 +212,24 @@ class CurateSettings(Settings):
     def judged(self) -> bool:
         """Whether any source says the weight of a pair, or who judged it."""
         return any(getattr(source, key, None) for source in self.pairs for key in ("weight", "annotator"))
+
+    @property
+    def captioned_pairs(self) -> list[str]:
+        """Names of the sources of pairs whose images have captions of their own."""
+        said = ("caption_a", "caption_b", "captions")
+        return [
+            source_name(source)
+            for source in self.pairs
+            if isinstance(source, PerturbedCaptions) or any(getattr(source, key, None) for key in said)
+        ]
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """Functions of one's own that the sources call, by what names them in a study file."""
+        every = {
+            f"pairs.{number}.function": getattr(source, "function", None) for number, source in enumerate(self.pairs)
+        }
+        return {key: place for key, place in every.items() if place}
 
     @property
     def simulated(self) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.curate.settings import FilePairs
+from stages.curate.pair_settings import FilePairs
 from stages.curate.sources import columnar, file
 from stages.curate.sources.images import from_base64, locate, refuse_address
 from stages.curate.sources.records import Record, open_records
@@ -50,9 +50,11 @@ def survey(settings: FilePairs) -> Survey:
     _require_images(settings, sides)
     named = sides if settings.folder is not None else ()
     found = Survey()
-    keys = (settings.prompt, *named, *votes, settings.weight, settings.annotator)
+    own = [key for key in (settings.caption_a, settings.caption_b) if key is not None]
+    keys = (settings.prompt, *named, *votes, settings.weight, settings.annotator, *own)
     for record in open_records(settings.path, keys).rows:
-        record.text(settings.prompt)
+        for key in (settings.prompt, *own):
+            record.text(key)
         for key in named:
             _require_file(record, key, Path(settings.folder or ""))
         file.weight_of(record, settings.weight)

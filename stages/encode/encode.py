@@ -46,7 +46,9 @@ def encode(
     tables.require_unique(prompts, "prompt_id", (row["prompt_id"] for row in prompt_rows))
     tables.require_unique(images, "image_id", (row["image_id"] for row in image_rows))
     captioned = [row["caption"] for row in image_rows if row["split"] in SPLITS]
-    texts = list(dict.fromkeys([row["prompt"] for row in prompt_rows] + captioned + (pairs.texts if pairs else [])))
+    texts = list(
+        dict.fromkeys([row["prompt"] for row in prompt_rows] + captioned + (pairs.every_text if pairs else []))
+    )
     place = {text: row for row, text in enumerate(texts)}
     numbers = {row["image_id"]: number for number, row in enumerate(image_rows)}
     judged = pairs.tensors(place, numbers, images) if pairs else {}

@@ -17,6 +17,10 @@ TEXT, WINNER, LOSER, LABEL, WEIGHT, ANNOTATOR = (
     "pair_text", "pair_winner", "pair_loser", "pair_label", "pair_weight", "pair_annotator",
 )  # fmt: skip
 NAMES = (TEXT, WINNER, LOSER, LABEL, WEIGHT, ANNOTATOR)
+CAPTIONS = WINNER_TEXT, LOSER_TEXT = "pair_winner_text", "pair_loser_text"
+"""Rows of the texts of captions of the images' own, int64 [pairs]; that of the prompt where an image has none. They are
+there only where the table of pairs has captions.
+"""
 """Tensors [pairs] beside the encodings: rows of the text, of the preferred and of the other image (int64), the
 probability that the preferred one is preferred (float32, at least 0.5), the weight (float32), and the number of the
 annotator (int64, -1 where nobody is named).
@@ -54,6 +58,20 @@ class Pairs:
         return [str(row["prompt"]) for row in self.rows]
 
     @property
+    def captioned(self) -> bool:
+        """Whether the images have captions of their own."""
+        return "caption_a" in self.rows[0]
+
+    def captions(self, side: str) -> list[str]:
+        """What is said of the images of side a or b, where they have captions of their own."""
+        return [str(row[f"caption_{side}"] or row["prompt"]) for row in self.rows]
+
+    @property
+    def every_text(self) -> list[str]:
+        """Prompts and captions."""
+        return self.texts + (self.captions("a") + self.captions("b") if self.captioned else [])
+
+    @property
     def annotators(self) -> list[str]:
         """Everyone who is named, in order of first appearance."""
         return list(dict.fromkeys(str(row["annotator"]) for row in self.rows if row.get("annotator")))
@@ -71,7 +89,12 @@ class Pairs:
         share = np.array([row["preference"] for row in self.rows], np.float64)
         a, b = (np.array([images[str(row[side])] for row in self.rows]) for side in ("image_a", "image_b"))
         first = share >= 0.5
-        return {
+        own = {}
+        if self.captioned:
+            said_a, said_b = (np.array([texts[text] for text in self.captions(side)]) for side in "ab")
+            own[WINNER_TEXT] = torch.from_numpy(np.where(first, said_a, said_b))
+            own[LOSER_TEXT] = torch.from_numpy(np.where(first, said_b, said_a))
+        return own | {
             TEXT: torch.tensor([texts[text] for text in self.texts]),
             WINNER: torch.from_numpy(np.where(first, a, b)),
             LOSER: torch.from_numpy(np.where(first, b, a)),

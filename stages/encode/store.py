@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from stages import tables
-from stages.encode.pairs import LABEL, PAIR, WHO
+from stages.encode.pairs import CAPTIONS, LABEL, PAIR, WHO, WINNER_TEXT
 from stages.encode.pairs import NAMES as PAIRS
 from stages.errors import InputError
 from stages.models.conditioning import FIELDS, Conditioning
@@ -52,6 +52,8 @@ class Pair:
     """A pair of images: its id, its prompt and the row of that, the preferred image and the other one.
 
     `label` is the probability, at least 0.5, that the winner is preferred; `annotator` is empty where nobody is named.
+    The text rows of winner and loser are those of their own captions, of the prompt where they have none; `captioned`
+    says whether the table of pairs has any.
     """
 
     item_id: str
@@ -62,6 +64,7 @@ class Pair:
     label: float
     weight: float
     annotator: str
+    captioned: bool = False
 
 
 class Encodings:
@@ -126,14 +129,16 @@ class Encodings:
         images = {r["row"]: r["item_id"] for r in self._rows if r["kind"] == "image"}
         who = {r["row"]: r["item_id"] for r in self._rows if r["kind"] == WHO}
         text, winner, loser, label, weight, number = (self._file.get_tensor(name).tolist() for name in PAIRS)
+        captioned = WINNER_TEXT in self._file.keys()  # noqa: SIM118
+        own = [self._file.get_tensor(name).tolist() if captioned else text for name in CAPTIONS]
 
-        def item(place: int, row: int) -> Item:
-            return Item(images[row], "", text[place], row)
+        def item(row: int, said: int) -> Item:
+            return Item(images[row], "", said, row)
 
         return [
             Pair(
-                r["item_id"], r["text"], text[n], item(n, winner[n]), item(n, loser[n]), label[n], weight[n],
-                who.get(number[n], ""),
+                r["item_id"], r["text"], text[n], item(winner[n], own[0][n]), item(loser[n], own[1][n]), label[n],
+                weight[n], who.get(number[n], ""), captioned,
             )
             for r in rows
             for n in (r["row"],)

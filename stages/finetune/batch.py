@@ -17,7 +17,9 @@ class LatentPairs:
     """Two images for each row: scaled latents of the preferred one, `winner`, and of the other, `loser` [B, C, h, w].
 
     `label` [B] is the probability that the winner is preferred, `weight` [B] that of the pair in the loss. `loser_text`
-    [B] conditions the losers where their text is another one than that of the row.
+    [B] conditions the losers where their text is another one than that of the row, `winner_text` the winners.
+    `captions` are captions of the winners' and of the losers' own, [B] each, where the data has them; methods that
+    learn from them make them the texts.
     """
 
     winner: Tensor
@@ -25,6 +27,8 @@ class LatentPairs:
     label: Tensor
     weight: Tensor
     loser_text: Conditioning | None = None
+    winner_text: Conditioning | None = None
+    captions: tuple[Conditioning, Conditioning] | None = None
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def costs(plan: TrainingPlan, process: DiffusionProcess) -> Iterator[Cost]:
     data = Data(
         encodings, [item], plan.seed, plan.train.batch_size, plan.train.accumulate, scale=1.0, device=process.device,
         posterior=needs.data == "images", repeat=needs.group,
-        pairs=[_StandInPair(item, item)] if needs.data == "pairs" else (),
+        pairs=[_StandInPair(item, item, captioned=needs.captions)] if needs.data == "pairs" else (),
     )  # fmt: skip
     for step in count():
         before = Cost.of(trainer.run.networks)
@@ -101,8 +101,13 @@ def stand_in(plan: TrainingPlan, process: DiffusionProcess) -> Trainer:
 class _StandInReward:
     """A reward of 0 for everything."""
 
+    name, differentiable, base = "counted", True, ""
+
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         return 0 * images.flatten(1).mean(1)
+
+    def score_latents(self, x: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        return 0 * x.flatten(1).mean(1)
 
     def embed(self, images: Tensor) -> Tensor:
         return images.flatten(1)
@@ -122,6 +127,7 @@ class _StandInPair:
     text_row: int = 0
     label: float = 1.0
     weight: float = 1.0
+    captioned: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from torch import nn
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.data import Data, with_preference
+from stages.finetune.data import Data, suitable, with_preference
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.paths import Paths
 from stages.finetune.probe import Probe
-from stages.finetune.requirements import require_enough
+from stages.finetune.requirements import require_enough, require_latents_of
 from stages.finetune.resolve import TrainingPlan
 from stages.finetune.reward import CountedReward, LatentReward
 from stages.finetune.training import Trainer
@@ -48,6 +48,7 @@ class TrainingContext:
         rewards = {study.reward: load_reward(record.load(paths.reward, study.reward), where)}
         for plan in plans:
             require_enough(plan, rewards[study.reward])
+            require_latents_of(plan, rewards[study.reward], model.record)
         if paths.heldout is not None:
             rewards[study.heldout] = load_reward(record.load(paths.heldout, study.heldout), where)
         if paths.oracle is not None:
@@ -119,7 +120,8 @@ class TrainingContext:
             )
         images, pairs = needs.data == "images", ()
         if needs.data == "pairs":
-            pairs = with_preference(self.encodings.pairs("train", source), needs.ties, f"run {plan.name!r}")
+            found = suitable(self.encodings.pairs("train", source), needs.captions, f"run {plan.name!r}")
+            pairs = with_preference(found, needs.ties, f"run {plan.name!r}")
         items = self.encodings.images("train", source) if images else self.encodings.prompts("train")
         return Data(
             encodings=self.encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,

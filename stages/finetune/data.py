@@ -37,7 +37,8 @@ class Encoded(Protocol):
 class Compared(Protocol):
     """A pair of images for a prompt: the preferred one and the other one.
 
-    `label` is the probability that the winner is preferred, `weight` that of the pair in the loss.
+    `label` is the probability that the winner is preferred, `weight` that of the pair in the loss. Where it is
+    `captioned`, the text rows of winner and loser are those of captions of their own.
     """
 
     @property
@@ -60,6 +61,9 @@ class Compared(Protocol):
 
     @property
     def weight(self) -> float: ...
+
+    @property
+    def captioned(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,27 @@ class Data:
         label, weight = (
             winner.new_tensor(values) for values in zip(*((p.label, p.weight) for p in pairs), strict=True)
         )
-        return LatentPairs(winner, loser, label, weight)
+        captions = None
+        if pairs[0].captioned:
+            first, second = (self.encodings.text([getattr(p, side) for p in pairs]) for side in ("winner", "loser"))
+            captions = first, second
+        return LatentPairs(winner, loser, label, weight, captions=captions)
+
+
+def suitable(pairs: Sequence[C], captions: bool, where: str) -> list[C]:
+    """The pairs that a method can learn from: those with `captions` of their own, or else those of two images.
+
+    Raises InputError, which starts with `where`, where none is left.
+    """
+    if captions:
+        kept = [pair for pair in pairs if pair.captioned]
+        wanted = "captions of the images' own, expected a source of pairs that gives some"
+    else:
+        kept = [pair for pair in pairs if pair.winner.image_row != pair.loser.image_row]
+        wanted = "two images, expected a method with `captions: curated` or other pairs"
+    if not kept:
+        raise InputError(f"{where}: none of {len(pairs)} training pairs has {wanted}")
+    return kept
 
 
 def with_preference(pairs: Sequence[C], ties: bool, where: str) -> list[C]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from stages.finetune.families.distilled_settings import DistilledSettings
+from stages.finetune.families.latent_settings import LatentCandidateSettings
 from stages.finetune.families.pair_settings import (
     AdaptiveSettings,
     ImagePairSettings,
@@ -48,6 +49,7 @@ C = TypeVar("C", bound=CollectionSettings)
 B = TypeVar("B", bound=BranchSettings)
 L = TypeVar("L", bound=DistilledSettings)
 S = TypeVar("S", bound=CandidateSettings)
+Q = TypeVar("Q", bound=LatentCandidateSettings)
 R = TypeVar("R", bound=RankedSettings)
 P = TypeVar("P", bound=PairSettings)
 T = TypeVar("T", bound=ImagePairSettings)
@@ -144,17 +146,6 @@ def self_play(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Metho
     return Method(settings, objective)
 
 
-def text_preference(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Method[T]:
-    """As `paired_preference`, on real images with their own caption against the same with another one."""
-
-    def objective(own: T, run: Run) -> Objective:
-        from stages.finetune.families.text_preference import TextPreference
-
-        return TextPreference(own, run, loss)
-
-    return Method(settings, objective)
-
-
 def adaptive_preference(settings: type[W], loss: Callable[[PairErrors, W], Loss]) -> Method[W]:
     """As `paired_preference`, with the margins of two averages of the policy in `PairErrors.further`."""
 
@@ -247,6 +238,17 @@ def candidate_rollouts(settings: type[S], loss: Callable[[StepPairs, S], Loss]) 
         from stages.finetune.families.candidates import CandidateRollouts
 
         return CandidateRollouts(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def latent_candidates(settings: type[Q], loss: Callable[[StepPairs, Q], Loss]) -> Method[Q]:
+    """As `candidate_rollouts`, the candidates scored as noisy latents by a reward that judges those."""
+
+    def objective(own: Q, run: Run) -> Objective:
+        from stages.finetune.families.latent_candidates import LatentCandidates
+
+        return LatentCandidates(own, run, loss)
 
     return Method(settings, objective)
 

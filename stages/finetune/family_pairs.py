@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from stages.finetune.families.pair_settings import PairSettings
 from stages.finetune.families.pair_variants import (
     AnchoredSettings,
+    DualCaptionSettings,
     ExpertSettings,
     PerceptualSettings,
+    TextPairSettings,
     TruncatedSettings,
     TwoNetworkSettings,
 )
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from stages.finetune.families.pair_errors import PairErrors
     from stages.finetune.objective import Loss, Objective, Run
 
-P = TypeVar("P", bound=PairSettings)
+D = TypeVar("D", bound=DualCaptionSettings)
+T = TypeVar("T", bound=TextPairSettings)
 N = TypeVar("N", bound=PerceptualSettings)
 E = TypeVar("E", bound=ExpertSettings)
 K = TypeVar("K", bound=TwoNetworkSettings)
@@ -73,10 +75,21 @@ def anchored_preference(settings: type[G], loss: Callable[[PairErrors, G], Loss]
     return Method(settings, objective)
 
 
-def dual_captions(settings: type[P], loss: Callable[[PairErrors, P], Loss]) -> Method[P]:
-    """As `paired_preference`, with another caption for the loser of every pair."""
+def text_preference(settings: type[T], loss: Callable[[PairErrors, T], Loss]) -> Method[T]:
+    """As `paired_preference`, on images with their own caption against the same with another one."""
 
-    def objective(own: P, run: Run) -> Objective:
+    def objective(own: T, run: Run) -> Objective:
+        from stages.finetune.families.text_preference import TextPreference
+
+        return TextPreference(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def dual_captions(settings: type[D], loss: Callable[[PairErrors, D], Loss]) -> Method[D]:
+    """As `paired_preference`, with a caption for each image of a pair."""
+
+    def objective(own: D, run: Run) -> Objective:
         from stages.finetune.families.text_preference import DualCaptions
 
         return DualCaptions(own, run, loss)

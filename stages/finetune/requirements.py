@@ -5,7 +5,8 @@ from __future__ import annotations
 from stages.errors import InputError
 from stages.finetune import method
 from stages.finetune.resolve import TrainingPlan
-from stages.rewards.base import Embedder, Reward
+from stages.models.record import ModelRecord
+from stages.rewards.base import Embedder, LatentJudge, Reward
 
 
 def require_enough(plan: TrainingPlan, reward: Reward) -> Reward:
@@ -18,12 +19,26 @@ def require_enough(plan: TrainingPlan, reward: Reward) -> Reward:
             f"run {plan.name!r}: method {plan.method!r} takes image features from its reward, and {reward.name!r} has "
             f"none; expected a reward of kind black_box, with {reward.name!r} and a feature network under `of`"
         )
+    if needs.latents and not isinstance(reward, LatentJudge):
+        raise InputError(
+            f"run {plan.name!r}: method {plan.method!r} scores noisy latents, and reward {reward.name!r} judges images "
+            "alone; expected one that `prepare.train.latent` trains"
+        )
     if reward.differentiable or needs.reward != "gradient":
         return reward
     raise InputError(
         f"run {plan.name!r}: reward {reward.name!r} gives images no gradient, and method {plan.method!r} trains on the "
         f"reward's gradient; kinds of methods that need none: {', '.join(without_gradient())}"
     )
+
+
+def require_latents_of(plan: TrainingPlan, reward: Reward, base: ModelRecord) -> None:
+    """Raise InputError where the plan's method scores noisy latents, and the reward knows those of another base."""
+    if plan.method_settings.needs.latents and isinstance(reward, LatentJudge) and reward.base != base.digest:
+        raise InputError(
+            f"run {plan.name!r}: reward {reward.name!r} judges latents of base {reward.base}, but the base here is "
+            f"{base.digest}; train it on this one"
+        )
 
 
 def without_gradient() -> list[str]:

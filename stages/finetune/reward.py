@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.finetune.precision import autocast, exactly
 from stages.finetune.settings import FinetuneSettings
 from stages.processes import Processes
-from stages.rewards.base import Embedder, StepAware, TextEmbedder
+from stages.rewards.base import Embedder, LatentJudge, StepAware, TextEmbedder
 from stages.rewards.networks.contrastive import exact
 
 Decode = Callable[[Tensor], Tensor]
@@ -36,6 +36,13 @@ class CountedReward:
         if t is not None and isinstance(self.reward, StepAware):
             return self.reward.score_at(images, prompts, t)
         return self.reward(images, prompts)
+
+    def score_latents(self, x: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        """Reward [B] of noisy latents x [B, C, h, w] at timestep t; raises InputError for one that takes images."""
+        if not isinstance(self.reward, LatentJudge):
+            raise InputError("the training reward judges images and no latents; expected one of kind latent")
+        self.queries += len(x)
+        return self.reward.score_latents(x, prompts, t)
 
     def embed(self, images: Tensor) -> Tensor:
         """The reward's own features [B, D] of images; raises InputError where it has none."""
@@ -99,6 +106,13 @@ class LatentReward:
         with torch.no_grad():
             parts = range(0, len(x0), size)
             return torch.cat([self._scored(x0[n : n + size], prompts[n : n + size], t=t)[0] for n in parts])
+
+    def of_latents(self, x: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        """Rewards [N] of noisy latents [N, C, h, w] at timestep t, not decoded and without gradient."""
+        size = self.settings.judge_batch
+        with torch.no_grad(), exactly(x.device), autocast(self.settings, x.device):
+            parts = [slice(n, n + size) for n in range(0, len(x), size)]
+            return torch.cat([exact(self.reward.score_latents(x[part], prompts[part], t)) for part in parts])
 
     def of_all(self, x0: Tensor, prompts: Sequence[str], processes: Processes) -> Tensor:
         """Rewards of the clean latents of all processes, by rank, each of which judges its own [N, C, h, w]."""

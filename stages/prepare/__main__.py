@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from stages.prepare.source import import_model
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:
+    from stages.models.record import ModelRecord
     from stages.prepare.loop import Log
     from stages.prepare.pictures import Pictures
     from stages.resume import State
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
         ("vae", "train an AutoencoderKL", _vae),
         ("base", "train a latent diffusion base on a VAE", _base),
         ("clip", "train a CLIP model, on captions and then on pairs", _clip),
+        ("latent", "train a reward of noisy latents on pairs, for a base", _latent),
     ):
         command = _command(commands, kind, text, run)
         command.add_argument("--images", type=Path, required=True, help="images table (Parquet)")
@@ -47,8 +49,10 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--record", type=Path, help="model record to write (JSON)")
         if kind == "base":
             command.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
-        if kind == "clip":
+        if kind in ("clip", "latent"):
             command.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
+        if kind == "latent":
+            command.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
     distilled = _command(commands, "consistency", "distil a consistency model from a base", _consistency)
     distilled.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
     distilled.add_argument("--tensors", type=Path, required=True, help="encodings.safetensors of encode")
@@ -123,6 +127,24 @@ def _clip(args: argparse.Namespace) -> None:
         _finish(args, job, log, "open_clip")
 
 
+def _latent(args: argparse.Namespace) -> None:
+    from stages.prepare.latent_settings import LatentSettings
+
+    settings = section(args.params, f"prepare.train.latent.{args.name}", LatentSettings)
+    with _job(args, settings, [args.base, args.images, args.pairs]) as (job, state):
+        from stages.models import record
+        from stages.models.diffusion import load_diffusion
+        from stages.prepare import latent
+        from stages.prepare.pictures import read_pictures
+        from stages.runtime import device
+
+        base = record.load(args.base)
+        model = load_diffusion(base, device(), parts=("unet", "vae", "text_encoder"))
+        train, held_out = (read_pictures(args.images, split, pairs=True) for split in ("train", "val"))
+        log = latent.train(settings, model, (train, held_out), args.pairs, args.out, state)
+        _finish(args, job, log, "latent", {"base": base})
+
+
 def _consistency(args: argparse.Namespace) -> None:
     from stages.prepare.consistency_settings import ConsistencySettings
 
@@ -172,13 +194,15 @@ def _job(args: argparse.Namespace, settings: Training, inputs: list[Path]) -> It
             yield job, state
 
 
-def _finish(args: argparse.Namespace, job: Job, log: Log, kind: str) -> None:
-    """Write the log, and last of all the record that says the model is there."""
+def _finish(
+    args: argparse.Namespace, job: Job, log: Log, kind: str, parts: Mapping[str, ModelRecord] | None = None
+) -> None:
+    """Write the log, and last of all the record that says the model is there; `parts` are models that it is made of."""
     from stages.models import record
 
     log.write(args.out / LOG)
     if args.record:
-        record.save(record.describe(args.name, kind, args.out), args.record)
+        record.save(record.describe(args.name, kind, args.out, parts=dict(parts or {})), args.record)
     for step, term, value in log.rows:
         if term.startswith("probe_"):
             job.metric(term, value, step)

@@ -59,7 +59,7 @@ class Pairs:
 
 
 def read_pairs(path: str | Path, split: str, source: str, pictures: Pictures) -> Pairs:
-    """The comparisons of `split` (and of `source`, unless it is empty) whose images stand in `pictures`.
+    """The comparisons of two images of `split` (and of `source`, unless it is empty), which stand in `pictures`.
 
     Raises InputError when there are none, or when one names an image that is missing.
     """
@@ -67,7 +67,7 @@ def read_pairs(path: str | Path, split: str, source: str, pictures: Pictures) ->
     rows = [
         row
         for row in tables.read(path, tables.pairs_schema(path)).to_pylist()
-        if row["split"] == split and source in ("", row["source"])
+        if row["split"] == split and source in ("", row["source"]) and row["image_a"] != row["image_b"]
     ]
     if not rows:
         wanted = f"split {split!r}" + (f" and source {source!r}" if source else "")

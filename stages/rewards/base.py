@@ -49,6 +49,18 @@ class StepAware(Reward, Protocol):
 
 
 @runtime_checkable
+class LatentJudge(Reward, Protocol):
+    """A reward that judges noisy latents of one base model as they are, without decoding them."""
+
+    base: str
+    """Digest of the record of the base whose latents it knows."""
+
+    def score_latents(self, x: Tensor, prompts: Sequence[str], t: float) -> Tensor:
+        """Reward [B] of scaled latents x [B, C, h, w], as noisy as at timestep t."""
+        ...
+
+
+@runtime_checkable
 class Oracle(Reward, Protocol):
     """A reward that reads images back without a network; metrics share what it sees.
 

@@ -8,7 +8,6 @@ function's code (`stages/own_code.py`), so that a change of it makes another mod
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from stages import own_function
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
@@ -35,10 +35,7 @@ class PythonOptions(KindOptions):
     @field_validator("function")
     @classmethod
     def _module_and_name(cls, place: str) -> str:
-        module, _, name = place.partition(":")
-        if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-            raise ValueError(f"expected package.module:function, found {place!r}")
-        return place
+        return own_function.named(place)
 
 
 OPTIONS = PythonOptions
@@ -74,11 +71,4 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Python:
     where = f"model {record.name!r}: options"
     place = options(record, PythonOptions).function
     record.check(record.files)
-    module, _, name = place.partition(":")
-    try:
-        function = getattr(import_module(module), name)
-    except Exception as error:  # whatever the code raises when it is imported
-        raise InputError(f"{where}.function: {place!r} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(function):
-        raise InputError(f"{where}.function: {place!r}, expected package.module:function")
-    return Python(record.name, function)
+    return Python(record.name, own_function.function(place, f"{where}.function"))

@@ -29,9 +29,10 @@ def pair_accuracy(pairs: Pairs) -> dict[str, object]:
     """Weighted share of validation pairs that a reward agrees with, its interval, and the same share on training pairs.
 
     The interval is a bootstrap over prompts, since pairs of one prompt share images. Values are null where a split has
-    no pair with a majority.
+    no pair with a majority. Pairs of an image with itself, which is judged under two captions, are left out.
     """
     agrees, weights = agreement(pairs.scores, pairs.preferences)
+    weights = weights * np.array([first != second for first, second in pairs.images])
     found: dict[str, object] = {"split": "val", "level": LEVEL}
     for split, prefix in (("val", ""), ("train", "train_")):
         rows = np.flatnonzero((np.array(pairs.splits, dtype=object) == split) & (weights > 0))

@@ -65,7 +65,7 @@ def write(selected: Selected, table: Table, pairs: Path, manifest: Path) -> dict
     Pairs for validation pass as they are.
     """
     weighed = bool((selected.pairs.weight != 1).any())
-    schema = tables.JUDGED_PAIRS if weighed or table.schema is tables.JUDGED_PAIRS else tables.PAIRS
+    schema = tables.JUDGED_PAIRS if weighed and table.schema is tables.PAIRS else table.schema
     splits: dict[str, int] = {}
     with whole_file(manifest) as partial, whole_file(pairs) as made:
         tables.write(made, _rows(selected.pairs, table, schema, splits), schema)

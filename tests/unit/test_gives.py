@@ -18,7 +18,7 @@ from stages.gives import Gives
 from stages.models.record import ModelRecord, describe
 from stages.params import validate
 from stages.prepare.import_settings import ImportSettings
-from stages.rewards.base import Embedder, Oracle, PatchEmbedder, TextImage, known_kinds, load_reward
+from stages.rewards.base import Embedder, LatentJudge, Oracle, PatchEmbedder, TextImage, known_kinds, load_reward
 from tests import tiny_judges
 from tests.scorers import scorer
 
@@ -54,6 +54,7 @@ def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]
            tiny_judges.dreamsim(folder / "dreamsim"),
            tiny_judges.image_reward(folder / "ir"),
            tiny_judges.mps(folder / "mps.pth"), tiny_judges.clip_folder(folder / "pick", "pickscore"),
+           tiny_judges.latent(folder / "latent"),
            describe("open_clip", "open_clip", Path("shipped/shapes/clip")),
            tiny_judges.nearest_image(folder / "nearest"), tiny_judges.nearest_captioned(folder / "captioned"),
            ModelRecord(name="python", kind="python", options={"function": f"{__name__}:brightness"})]  # fmt: skip
@@ -90,6 +91,7 @@ def test_a_kind_gives_what_it_says(records: dict[str, ModelRecord], kind: str) -
     assert isinstance(made, Embedder) == asked.embedding
     assert isinstance(made, PatchEmbedder) == asked.patches
     assert isinstance(made, TextImage) == asked.text
+    assert isinstance(made, LatentJudge) == asked.latents
     assert hasattr(made, "encode_text") == asked.words
     assert isinstance(made, Oracle) == bool(about.sees)
     assert (about.of == "none") == (not record.parts)

@@ -45,7 +45,9 @@ MORE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Keys that an entry of these kinds must have."""
 
-METHOD_KINDS = tuple(plugins.names(METHODS, ""))
+OF_LATENTS = ("lpo",)
+"""Kinds of methods whose reward judges noisy latents: it has no features, which other methods ask of the one reward."""
+METHOD_KINDS = tuple(kind for kind in plugins.names(METHODS, "") if kind not in OF_LATENTS)
 STRATEGY_KINDS = tuple(plugins.names(STRATEGIES, ""))
 _small_study = cache(small_study)
 
@@ -60,11 +62,13 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
         study["methods"]["online"]["inner"] = {"kind": "gradient"}
     study["measure"]["features"]["proxy"] = "embedding"
     study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
+    study["curate"]["pairs"] |= {"captions": True}  # for methods that may take them
     if "diffusion_dpo" in study["methods"]:
         study["select"] = {"steps": [{"kind": "majority", "by": ["proxy"]}, {"kind": "too_similar"}]}
     study["decided"] = {"diversity": "patch_diversity"}
     study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
+    study["prepare"]["train"] |= {"latent": {"noisy": {}}}
     return study
 
 

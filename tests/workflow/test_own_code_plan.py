@@ -32,3 +32,20 @@ def test_a_change_of_the_function_concerns_its_model(tmp_path: Path) -> None:
     project.run("python", "-m", "workflow.plan")
     after = stamps(project)
     assert [job for job in before if before[job] != after[job]] == ["prepare_import@mine"]
+
+
+def test_a_function_that_perturbs_captions_concerns_curation(tmp_path: Path) -> None:
+    study = small_study()
+    study["curate"]["pairs"] = [study["curate"]["pairs"], {"kind": "perturbed", "function": "writing:perturb"}]
+    project = make(tmp_path, study)
+    missing = project.run("python", "-m", "workflow.plan", check=False)
+    where = "error: params.yaml: curate.pairs.1.function: there is no module 'writing' in "
+    assert missing.code == 2 and missing.text.startswith(where) and missing.text.count("\n") == 1
+    (project.root / "writing.py").write_text("def perturb(captions, each, seed):\n    return [[] for _ in captions]\n")
+    project.run("python", "-m", "workflow.plan")
+    before = stamps(project)
+    assert "writing.py" in before["curate"]
+    (project.root / "writing.py").write_text("def perturb(captions, each, seed):\n    return []\n")
+    project.run("python", "-m", "workflow.plan")
+    after = stamps(project)
+    assert [job for job in before if before[job] != after[job]] == ["curate"]

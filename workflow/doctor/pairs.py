@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.curate.settings import CurateSettings, FilePairs, source_name
+from stages.curate.pair_settings import FilePairs
+from stages.curate.settings import CurateSettings, source_name
 from stages.curate.survey import Survey, survey
 from stages.errors import InputError
 from stages.finetune import resolve

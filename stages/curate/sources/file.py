@@ -8,8 +8,9 @@ from pathlib import Path
 from stages import walk
 from stages.curate.catalogue import Catalogue
 from stages.curate.left_out import LeftOut
+from stages.curate.pair_settings import JUDGED, FilePairs
 from stages.curate.rows import ImageRow, Offer, PairRow, PromptRow, Stream
-from stages.curate.settings import JUDGED, FilePairs, FilePrompts, source_name
+from stages.curate.settings import FilePrompts, source_name
 from stages.curate.sources.images import (
     from_base64,
     is_image,
@@ -50,8 +51,9 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
     are none.
     """
     sides, votes = columns_of(settings)
+    own = settings.caption_a, settings.caption_b
     table = open_records(
-        settings.path, (settings.prompt, *sides, *votes, settings.group, settings.weight, settings.annotator)
+        settings.path, (settings.prompt, *sides, *votes, settings.group, settings.weight, settings.annotator, *own)
     )
     left_out = table.left_out
     if settings.folder is not None:
@@ -67,9 +69,11 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
             (a, image_a), (b, image_b) = (_side(record, key, text, settings, catalogue, left_out) for key in sides)
             preference = preference_of(record, settings) if votes else 1.0
             who = record.label(settings.annotator)
+            said = ["" if key is None else record.text(key) for key in own]
             pair = PairRow(
-                record.where, text, a, b, preference, source_name(settings), weight_of(record, settings.weight), who
-            )
+                record.where, text, a, b, preference, source_name(settings), weight_of(record, settings.weight), who,
+                *said,
+            )  # fmt: skip
             yield Offer(pair, tuple(image for image in (image_a, image_b if b != a else None) if image))
 
     return Stream(rows(), table.total, left_out)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from stages.curate.catalogue import Catalogue
+from stages.curate.pair_settings import PerturbedCaptions, ShapesPairs
 from stages.curate.rows import ImageRow, Offer, PromptRow, Stream
-from stages.curate.settings import ImageSource, PairSource, PromptSource, ShapesImages, ShapesPairs, ShapesPrompts
+from stages.curate.settings import ImageSource, PairSource, PromptSource, ShapesImages, ShapesPrompts
 from stages.curate.sources import (
     coco,
     emoji,
@@ -17,6 +18,7 @@ from stages.curate.sources import (
     image_reward_db,
     laion,
     parquet,
+    perturbed,
     pick_a_pic,
     shapes,
     suites,
@@ -68,4 +70,6 @@ def pairs(source: PairSource, world: WorldSettings, study_seed: int, catalogue: 
     """The pairs of a source, with the images that `catalogue` does not know; raises InputError as the others do."""
     if isinstance(source, ShapesPairs):
         return shapes.pairs(source, world, study_seed)
+    if isinstance(source, PerturbedCaptions):
+        return perturbed.pairs(source, catalogue, world)
     return PAIRS[source.kind](source, catalogue)

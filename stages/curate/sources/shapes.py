@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from stages.curate.pair_settings import ShapesPairs
 from stages.curate.rows import ImageRow, Offer, PairRow, PromptRow, Stream
-from stages.curate.settings import ShapesImages, ShapesPairs, ShapesPrompts, source_name
+from stages.curate.settings import ShapesImages, ShapesPrompts, source_name
 from stages.pictures import encode
 from stages.runtime import seed_from
 from stages.world.annotator import draw_comparisons, prefers_first
-from stages.world.oracle import utility
+from stages.world.captioner import describe
+from stages.world.oracle import parse, utility
 from stages.world.render import render
 from stages.world.scene import Scenes, all_prompts, draw_captions, draw_scenes, evaluation_prompts
 from stages.world.settings import WorldSettings
@@ -66,11 +68,14 @@ def _judged(settings: ShapesPairs, world: WorldSettings, rng: np.random.Generato
     votes = [prefers_first(better, worse, world.annotator_noise, rng) for _ in range(settings.votes)]
     shares = np.mean(votes, axis=0)
     source = source_name(settings)
+    said = [describe(parse(side)) if settings.captions else [""] * CHUNK for side in (a, b)]
     for row in range(min(CHUNK, settings.count - start)):
         text, name = shown.prompts[row], f"pair {start + row} of {source}"
         sides = [(f"{name}, image a", shown.a, a), (f"{name}, image b", shown.b, b)]
         brings = tuple(_image(side, scenes, drawn, row, text, source, True) for side, scenes, drawn in sides)
-        yield Offer(PairRow(name, text, sides[0][0], sides[1][0], float(shares[row]), source), brings)
+        pair = PairRow(name, text, sides[0][0], sides[1][0], float(shares[row]), source)
+        pair.caption_a, pair.caption_b = said[0][row], said[1][row]
+        yield Offer(pair, brings)
 
 
 def _image(

@@ -19,12 +19,12 @@ S = TypeVar("S", bound=CandidateSettings)
 
 @dataclass(frozen=True)
 class Candidates:
-    """K next states `after` [K, B, C, h, w] of B states, what the policy predicts at them, of the same shape, and their
-    scores [K, B] as logits.
+    """K next states `after` [K, B, C, h, w] of B states and their scores [K, B] as logits; what the policy predicts at
+    them, of the same shape, where they were scored by that.
     """
 
     after: Tensor
-    prediction: Tensor
+    prediction: Tensor | None
     scores: Tensor
 
     @property
@@ -42,10 +42,15 @@ class Candidates:
         """How much the softmax over the scores of best and worst differs between them, [B] in [0, 1)."""
         return ((self.scores.amax(0) - self.scores.amin(0)) / 2).tanh()
 
-    def chosen(self, number: Tensor) -> tuple[Tensor, Tensor]:
-        """State and prediction of one candidate each, by its number [B]."""
-        rows = torch.arange(len(number), device=number.device)
-        return self.after[number, rows], self.prediction[number, rows]
+    def state(self, number: Tensor) -> Tensor:
+        """The state [B, C, h, w] of one candidate each, by its number [B]."""
+        return self.after[number, torch.arange(len(number), device=number.device)]
+
+    def predicted(self, number: Tensor) -> Tensor | None:
+        """What the policy predicts at it, where that is known."""
+        if self.prediction is None:
+            return None
+        return self.prediction[number, torch.arange(len(number), device=number.device)]
 
 
 class CandidateRollouts(Branching[S]):
@@ -62,8 +67,8 @@ class CandidateRollouts(Branching[S]):
         """The branches of one micro-batch and the rewards [B] of where its rollouts end, of all processes."""
         chain, processes, policy = self.chain, self.run.processes, self.run.networks.policy
         x, text = batch.noise.initial(), Conditioning.of(batch.text)
-        count, steps, first = len(x), len(chain), self.settings.start
-        chosen = batch.rng.sample(range(first, steps), self.settings.steps_per_trajectory or steps - first)
+        count, steps, among = len(x), len(chain), self.settings.among(len(chain))
+        chosen = batch.rng.sample(among, self.settings.steps_per_trajectory or len(among))
         branches = []
         prediction = chain.prediction(policy, x, chain.index(0, count), text)
         for i in range(steps):
@@ -71,10 +76,11 @@ class CandidateRollouts(Branching[S]):
             if i in chosen:
                 found = self.candidates(step, i, batch, text)
                 branches.append(self.pairs(found, x, i, text).whole(processes))
-                x, prediction = found.chosen(self.followed(batch, i))
+                number = self.followed(batch, i)
+                x, known = found.state(number), found.predicted(number)
             else:
-                x = step.sample(batch.noise.step(i))
-                _, prediction = self.predicted(x, i + 1, text)
+                x, known = step.sample(batch.noise.step(i)), None
+            prediction = self.predicted(x, i + 1, text)[1] if known is None else known
         every = Branches.cat(branches)
         weight = every.sign * (len(every.sign) / every.sign.sum().clamp(min=1))
         return replace(every, sign=weight), self.run.reward.of_all(x, batch.prompts, processes)
@@ -98,10 +104,14 @@ class CandidateRollouts(Branching[S]):
     def pairs(self, found: Candidates, x: Tensor, i: int, text: Conditioning) -> Branches:
         """Best and worst candidate of the states x [B, C, h, w] entering step i; sign 1 where the pair counts."""
         margin = found.margin
-        counts = (margin > self.settings.threshold).to(margin.dtype)
+        counts = (margin > self.threshold(i)).to(margin.dtype)
         valid = torch.where(margin.isnan(), margin, counts)  # a NaN score makes the loss NaN, which training reports
-        (best, _), (worst, _) = found.chosen(found.best), found.chosen(found.worst)
+        best, worst = found.state(found.best), found.state(found.worst)
         return Branches(x, self.chain.index(i, len(x)), best, worst, valid, text)
+
+    def threshold(self, i: int) -> float:
+        """What the margin of a pair of step i must be above."""
+        return self.settings.threshold
 
     def followed(self, batch: Batch, i: int) -> Tensor:
         """The number [B] of the candidate of step i that the rollout goes on from."""

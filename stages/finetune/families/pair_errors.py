@@ -145,8 +145,8 @@ class PairErrors:
 
 def both(pairs: LatentPairs, text: Conditioning) -> tuple[Tensor, Conditioning]:
     """Clean latents [2 N, C, h, w] of the winners, then of the losers, and their texts."""
-    other = text if pairs.loser_text is None else pairs.loser_text
-    return torch.cat([pairs.winner, pairs.loser]), Conditioning.cat([text, other])
+    first, second = (text if own is None else own for own in (pairs.winner_text, pairs.loser_text))
+    return torch.cat([pairs.winner, pairs.loser]), Conditioning.cat([first, second])
 
 
 def pair_errors(

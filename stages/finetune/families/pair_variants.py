@@ -12,6 +12,46 @@ from stages.finetune.needs import Needs
 from stages.finetune.settings import FinetuneSettings, MethodSettings
 from stages.params import Settings as Section
 
+Captions = Literal["drawn", "curated"]
+"""Another training prompt drawn anew for every row, or what the table of pairs says of each image."""
+
+
+class DualCaptionSettings(PairSettings):
+    """Pairs whose images have a caption each."""
+
+    captions: Captions = Field(
+        default="drawn",
+        description="curated: the captions that the table of pairs has of each image; drawn: the prompt for the "
+        "preferred image, another training prompt for the other one",
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Pairs with captions, where those are taken."""
+        return replace(super().needs, captions=self.captions == "curated")
+
+    def check(self, train: FinetuneSettings) -> None:
+        """A caption stays with its image."""
+        super().check(train)
+        if self.captions == "curated" and self.labels.kind != "curated":
+            raise ValueError("labels: curated captions go with curated labels, expected labels.kind curated")
+
+
+class TextPairSettings(ImagePairSettings):
+    """One image with its own caption and with another one."""
+
+    captions: Captions = Field(
+        default="drawn",
+        description="drawn: of captioned images, the other caption is another training prompt; curated: of pairs with "
+        "captions, those of a source of kind `perturbed` say, the preferred image with both",
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Captioned images, or pairs with captions."""
+        found = super().needs
+        return found if self.captions == "drawn" else replace(found, data="pairs", captions=True)
+
 
 class ExpertAsReleased(Section):
     """What the released code of Diffusion-DRO does; off. See docs/methods.md."""

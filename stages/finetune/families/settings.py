@@ -150,14 +150,18 @@ class CandidateSettings(PreferenceSettings):
         description="a pair is learnt from where the softmax over both scores differs by more than this",
     )
 
+    def among(self, steps: int) -> range:
+        """The sampling steps, of `steps`, that may have candidates."""
+        return range(self.start, steps)
+
     def learnt(self, train: FinetuneSettings) -> int:
         """Sampling steps of a trajectory with candidates."""
-        return self.steps_per_trajectory or train.sampling_steps - self.start
+        return self.steps_per_trajectory or len(self.among(train.sampling_steps))
 
     def check(self, train: FinetuneSettings) -> None:
         """There are steps with candidates, and no more are drawn than there are."""
         super().check(train)
-        left = train.sampling_steps - self.start
+        left = len(self.among(train.sampling_steps))
         if left < 1:
             raise ValueError(f"start {self.start} is no step of sampling_steps {train.sampling_steps}")
         if self.steps_per_trajectory and self.steps_per_trajectory > left:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.pair_settings import PairSettings
+from stages.finetune.families.pair_variants import DualCaptionSettings
 from stages.finetune.family_pairs import dual_captions
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ABOUT = MethodAbout("DCPO", "dual caption preference optimization for diffusion models", family="preference")
 
 
-class Settings(PairSettings):
+class Settings(DualCaptionSettings):
     """DCPO's own keys."""
 
     beta: float = Field(default=5000.0, gt=0, description="as Diffusion-DPO's, half of it enters the loss; ours")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.about import MethodAbout
-from stages.finetune.families.pair_settings import ImagePairSettings
-from stages.finetune.family import text_preference
+from stages.finetune.families.pair_variants import TextPairSettings
+from stages.finetune.family_pairs import text_preference
 
 if TYPE_CHECKING:
     from stages.finetune.families.pair_errors import PairErrors
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ABOUT = MethodAbout("TDPO", "free lunch alignment by text preference optimization, 2025", family="preference")
 
 
-class Settings(ImagePairSettings):
+class Settings(TextPairSettings):
     """TDPO's own keys."""
 
     beta: float = Field(default=2000.0, gt=0, description="as Diffusion-DPO's, half of it enters the loss; ours")

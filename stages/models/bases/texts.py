@@ -56,6 +56,10 @@ class TextEncoder:
         """Last hidden state [B, length, width] (after the final layer norm) of token ids [B, length]."""
         return self.network(ids, return_dict=False)[0]
 
+    def pooled(self, ids: Tensor) -> Tensor:
+        """The embedding [B, width] of each whole text of token ids [B, length]: the state at its end."""
+        return self.network(ids.to(self.network.device), return_dict=False)[1]
+
     def encode(self, prompts: Sequence[str]) -> tuple[Conditioning, int]:
         """Conditioning [B] of the prompts, and how many were cut."""
         ids, cut = self.tokens(prompts)

@@ -11,14 +11,14 @@ from functools import partial
 from stages.parity.checks import Check
 from stages.parity.reference import ParitySet
 from stages.parity.rounding import of_modules
-from stages.parity.stepwise import alignprop, awm, d3po, dense_reward, dpok, pso, spo
+from stages.parity.stepwise import alignprop, awm, d3po, dense_reward, dpok, lpo, lrm, pso, spo
 from stages.parity.stepwise.given import Given
 from stages.parity.stepwise.reasons import REASONS, reason
 
 __all__ = ["MODULES", "checks", "knows", "reason"]
 
-MODULES = (d3po, dpok, awm, alignprop, spo, dense_reward, pso)
-COMPARED = ("d3po", "dpok", "awm", "awm_flow", "alignprop", "spo", "dense", "pso")
+MODULES = (d3po, dpok, awm, alignprop, spo, lrm, lpo, dense_reward, pso)
+COMPARED = ("d3po", "dpok", "awm", "awm_flow", "alignprop", "spo", "lrm", "lpo", "dense", "pso")
 
 
 def knows(reference: ParitySet) -> bool:

@@ -145,10 +145,10 @@ class Given:
         judge = CountedReward(self.reference.reward if reward is None else reward)
         return Run(networks, LatentReward(self.reference.vae.decode, judge, settings), settings)
 
-    def gradients(self, item: Item, trained: Trained) -> Iterator[Check]:
+    def gradients(self, item: Item, trained: Trained, tolerance: float = GRADIENT) -> Iterator[Check]:
         """Norms of the gradients that stand in the parameters, and the ones that the set holds whole."""
         yield from gradient_checks(
-            self.reference, item.name, (item.name,), trained.parameters, GRADIENT, whole=GRADIENT
+            self.reference, item.name, (item.name,), trained.parameters, tolerance, whole=tolerance
         )  # fmt: skip
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 REASONS = {
     "_": "words, not numbers",
     "spm": "the time-conditioned scorer is not here: a step is scored by the training reward",
-    "lrm": "the reward model on latents is not here",
-    "lpo": "not a method here",
     "srpo": "not a method here",
     "long": "not a method here",
     "fair": "not a method here",

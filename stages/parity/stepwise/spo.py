@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from stages.finetune.batch import Batch
 from stages.finetune.families.candidates import CandidateRollouts, Candidates
+from stages.finetune.families.settings import CandidateSettings
 from stages.finetune.families.step_preference import Branches, StepPairs
 from stages.finetune.methods import spo
 from stages.finetune.objective import Loss
@@ -19,7 +21,7 @@ from stages.models.diffusion import Denoiser
 from stages.models.noise import GivenNoise
 from stages.models.process import Gaussian
 from stages.parity.checks import EXACT, Check
-from stages.parity.stepwise.given import IMAGE, MARGIN, SCORE, VALUE, Given, Item, guidance, objective, sides
+from stages.parity.stepwise.given import GRADIENT, IMAGE, MARGIN, SCORE, VALUE, Given, Item, guidance, objective, sides
 from stages.rewards.open_clip import OpenClip
 
 CROP = slice(28, 36)  # the rows and columns of images that the set holds
@@ -97,7 +99,7 @@ def checks(given: Given) -> Iterator[Check]:
         found = yield from _candidates(given, item)
         for of in losses:
             if of.name.startswith(f"{item.name}."):
-                yield from _loss(given, item, of, found)
+                yield from loss_of_pairs(given, spo, item, of, found)
 
 
 def recorded(given: Given, item: Item, policy: Denoiser, scorer: Recording) -> Recorded:
@@ -149,27 +151,30 @@ def _candidates(given: Given, item: Item) -> Generator[Check, None, Branches]:
     return pairs
 
 
-def _loss(given: Given, settings: Item, item: Item, pairs: Branches) -> Iterator[Check]:
-    """The loss of some of the pairs, which all count once."""
+def loss_of_pairs(
+    given: Given, module: ModuleType, settings: Item, item: Item, pairs: Branches, value: float = VALUE,
+    gradient: float = GRADIENT,
+) -> Iterator[Check]:  # fmt: skip
+    """The loss by the method in `module` of some of the pairs, which all count once, with these tolerances."""
     trained, kept = given.trained(), []
     scale = settings.setting("guidance") if item.setting("cfg") else 1.0
     run = given.run(trained.denoiser, settings.setting("steps"), scale)
-    made = objective(spo, run, beta=item.setting("beta"), clip=item.setting("eps"), eta=settings.setting("eta"))
+    made = objective(module, run, beta=item.setting("beta"), clip=item.setting("eps"), eta=settings.setting("eta"))
     assert isinstance(made, CandidateRollouts)
     some = pairs.at(torch.tensor(item.setting("rows")))
     some = replace(some, sign=torch.ones_like(some.sign))
     own = made.pair_loss
 
-    def loss(found: StepPairs, of: spo.Settings) -> Loss:
+    def loss(found: StepPairs, of: CandidateSettings) -> Loss:
         kept.append(found)
         return own(found, of)
 
     made.pair_loss = loss
-    value = made.part(some).root
-    value.backward()
+    found = made.part(some).root
+    found.backward()
     with torch.no_grad():
-        found = made.chain.transition(trained.denoiser, some.x, some.i, some.text)
-    yield from sides(item, "w", found.log_prob(some.first), kept[0].first)
-    yield from sides(item, "l", found.log_prob(some.second), kept[0].second)
-    yield item.check("loss", value, VALUE)
-    yield from given.gradients(item, trained)
+        steps = made.chain.transition(trained.denoiser, some.x, some.i, some.text)
+    yield from sides(item, "w", steps.log_prob(some.first), kept[0].first)
+    yield from sides(item, "l", steps.log_prob(some.second), kept[0].second)
+    yield item.check("loss", found, value)
+    yield from given.gradients(item, trained, gradient)

@@ -38,6 +38,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "diffusion_dro": {"margin": 10.0},  # with the default the hinge is idle on made-up images
     # after an optimizer step every ratio to the base has left the default range
     "dense_reward": {"tuples": 2, "clip": 0.5},
+    # on a made-up reward no pair is above the default thresholds; after a step every ratio has left the default range
+    "lpo": {"threshold": 0.0, "threshold_high": 0.0, "beta": 5.0},
     # the states of its divergence are detached: with K = 1 none of them depends on the weights
     "online": {"queries": [8], "round_steps": 2, "inner": {"kind": "gradient", "truncate": [1, 2]}},
 }

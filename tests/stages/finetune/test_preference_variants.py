@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import InputError
-from stages.finetune.batch import Batch
+from stages.finetune.batch import Batch, LatentPairs
 from stages.finetune.families import perceptual, truncated
-from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors
+from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors, both
 from stages.finetune.families.pair_variants import FeatureSpace, TruncatedSettings
 from stages.finetune.families.ranked_experts import grid
 from stages.finetune.methods import chats, diffusion_dro, rethinking_dpo, self_npo
@@ -299,6 +299,41 @@ def test_with_one_caption_for_all_it_is_diffusion_dpo() -> None:
     assert step("dcpo") == pytest.approx(step("diffusion_dpo"), rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["dcpo", "tdpo", "tkto"])
+def test_curated_captions_stay_with_their_images(kind: str) -> None:
+    """Of both images for DCPO; TDPO and TKTO take the preferred image with both captions."""
+    own = tiny_methods.settings(kind, {"captions": "curated"})
+    assert own.needs.data == "pairs" and own.needs.captions
+    objective: Any = tiny_methods.trainer(kind, {"captions": "curated"}, TRAIN).objective
+    [batch] = tiny_methods.batches(own, 0, TRAIN)
+    given, found = batch.preferences(), objective.pairs(batch)
+    assert given.captions is not None
+    assert torch.equal(found.winner, given.winner)
+    assert torch.equal(found.loser, given.loser if kind == "dcpo" else given.winner)
+    clean, texts = both(found, Conditioning.of(batch.text))
+    assert torch.equal(clean, torch.cat([found.winner, found.loser]))
+    assert torch.equal(texts.text, torch.cat([given.captions[0].text, given.captions[1].text]))
+    assert not torch.equal(texts.text[: len(clean) // 2], Conditioning.of(batch.text).text)
+
+
+def test_of_one_image_with_one_caption_nothing_is_learnt() -> None:
+    """TDPO on curated captions starts at log 2 times the weights; equal captions have no gradient."""
+    own = tiny_methods.settings("tdpo", {"captions": "curated"})
+    for same in (True, False):
+        made = tiny_methods.trainer("tdpo", {"captions": "curated"}, TRAIN)
+        [batch] = tiny_methods.batches(own, 0, TRAIN)
+        given = one_caption(batch.preferences()) if same else batch.preferences()
+        [terms] = made.backward([replace(batch, pairs=given)])
+        size = max(float(p.grad.abs().max()) for p in made.parameters.values() if p.grad is not None)
+        assert float(terms["loss"]) == pytest.approx(math.log(2) * float(given.weight.mean()))
+        assert (size < 1e-12) == same
+
+
+def one_caption(pairs: LatentPairs) -> LatentPairs:
+    assert pairs.captions is not None
+    return replace(pairs, captions=(pairs.captions[0], pairs.captions[0]))
+
+
 def alike(batch: Batch) -> Batch:
     """All rows, and all further ones, with one prompt."""
     assert batch.further is not None
@@ -325,6 +360,8 @@ def alike(batch: Batch) -> Batch:
     ("chats", {"prompt_drop": 1.5}, "prompt_drop"),
     ("rethinking_dpo", {"anchor_weight": -1}, "anchor_weight"),
     ("dcpo", {"beta": 0}, "beta"),
+    ("dcpo", {"captions": "curated", "labels": {"kind": "reward"}}, "labels: curated captions go with curated labels"),
+    ("tkto", {"captions": "given"}, "captions"),
 ])  # fmt: skip
 def test_bad_settings_are_refused_in_one_line(kind: str, values: dict[str, Any], said: str) -> None:
     with pytest.raises((ValueError, InputError), match=said):

@@ -49,7 +49,8 @@ def test_the_margin_is_that_of_the_softmax_of_best_and_worst() -> None:
     assert found.best.tolist() == [1, 0, 2] and found.worst.tolist() == [2, 0, 1]
     share = torch.softmax(torch.stack([scores.amax(0), scores.amin(0)]), 0)
     torch.testing.assert_close(found.margin, share[0] - share[1])
-    state, prediction = found.chosen(found.best)
+    state, prediction = found.state(found.best), found.predicted(found.best)
+    assert prediction is not None
     assert state.flatten().tolist() == [3.0, 1.0, 8.0] and torch.equal(prediction, -state)
 
 
@@ -66,8 +67,8 @@ def test_pairs_are_best_and_worst_of_each_step_and_the_loss_is_the_mean_of_those
     torch.testing.assert_close(found.sign, counted.float() * len(counted) / counted.sum())
     for place, kept in enumerate(seen.kept):
         rows = slice(4 * place, 4 * place + 4)
-        assert torch.equal(found.first[rows], kept.chosen(kept.best)[0])
-        assert torch.equal(found.second[rows], kept.chosen(kept.worst)[0])
+        assert torch.equal(found.first[rows], kept.state(kept.best))
+        assert torch.equal(found.second[rows], kept.state(kept.worst))
     terms = made.step([batch()])
     assert terms["loss"] == pytest.approx(np.log(2), rel=1e-5)  # whatever the share of pairs that count
     assert terms["pairs"] == pytest.approx(float(counted.float().mean()))
