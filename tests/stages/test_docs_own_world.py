@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from stages.emoji.taste import utility
 from stages.params import read_study
 from stages.pictures import decode, encode
 from stages.study import load
+from workflow.files import Files
+from workflow.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own-world.md").read_text()
@@ -63,6 +66,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_s_study_passes_the_check(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
     load("data/icons.yaml")
+
+
+def test_what_the_page_asks_snakemake_for_are_files_of_the_study(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    asked = re.findall(r"study=data/icons.yaml -- (\S+)", PAGE)
+    assert asked == ["out/icons/decided/shares.parquet", "out/icons/measures/base.summary.parquet"]
+    assert {*asked} <= {*Files(Layout.read("data/icons.yaml")).kept}
+
+
+def test_the_page_s_look_at_the_base_reads_a_summary(tmp_path: Path) -> None:
+    """As `measure` writes it; other metrics are left out."""
+    (script,) = re.findall(r'    python -c "\n(.*?)\n    "\n', PAGE, re.DOTALL)
+    head = {"run": "base", "method": "base", "train_seed": 0, "strategy": "base", "setting": "guidance", "value": 2.0}
+    rest = {"low": None, "high": None, "n_prompts": 24}
+    rows = [head | rest | {"metric": name, "mean": mean} for name, mean in (("caption_accuracy", 0.75), ("proxy", 0.5))]
+    file = tmp_path / "out/icons/measures/base.summary.parquet"
+    file.parent.mkdir(parents=True)
+    tables.write(file, tables.table(tables.SUMMARY, rows), tables.SUMMARY)
+    assert run(tmp_path, "-c", textwrap.dedent(script)).splitlines() == ["base guidance 2.0 caption_accuracy 0.75"]
 
 
 def test_every_image_and_pair_is_curated(world: Path) -> None:
