@@ -46,17 +46,23 @@ function choose(place, line = view.line) {
   Object.assign(view, { place, line: on, run: seed });
 }
 
-function address() {
+/** The address of the view, or of the view with something changed in it. */
+function address(changed = {}) {
   const place = data.places[view.place];
   const rival = view.rival < 0 ? "" : `${data.places[view.rival].method}:${settingOf(data.places[view.rival])}`;
   const parts = { prompt: view.prompt, run: place.runs[view.run], setting: settingOf(place), curve: data.lines[view.line].label,
-    reward: view.reward, diversity: view.diversity, rival, order: view.order, filter: view.filter };
+    reward: view.reward, diversity: view.diversity, rival, order: view.order, filter: view.filter, hidden: [...hidden].join(" "), ...changed };
   return "#" + new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
 }
 
 function restore() {
-  const parts = new URLSearchParams(location.hash.slice(1));
-  if (!parts.has("setting") && !parts.has("prompt")) return false;
+  const parts = new URLSearchParams(location.hash.slice(1)), run = parts.get("run");
+  // `k=10` is short for the setting of that name.
+  const written = [...parts].map(([name, value]) => `${name}=${value}`);
+  const fits = (one) => (parts.has("setting") ? settingOf(one) === parts.get("setting") : written.includes(one.setting));
+  const places = [...data.lines.flatMap((one) => one.places), ...data.places.keys()];
+  const place = places.find((index) => fits(data.places[index]) && (!run || data.places[index].runs.includes(run)));
+  if (place === undefined && !parts.has("prompt")) return false;
   const known = (list, name, other) => (list.some((one) => one.name === name) ? name : other);
   Object.assign(view, start, {
     reward: known(data.rewards, parts.get("reward"), start.reward),
@@ -65,9 +71,9 @@ function restore() {
     order: orders.some(([name]) => name === parts.get("order")) ? parts.get("order") : "",
     filter: parts.get("filter") || "", prompt: parts.get("prompt") || "",
   });
-  const run = parts.get("run");
-  const place = data.places.findIndex((one) => settingOf(one) === parts.get("setting") && (!run || one.runs.includes(run)));
-  if (place >= 0) {
+  hidden.clear();
+  for (const name of (parts.get("hidden") || "").split(" ")) if (name in data.methods) hidden.add(name);
+  if (place !== undefined) {
     choose(place, Math.max(0, data.lines.findIndex((one) => one.label === parts.get("curve"))));
     view.run = Math.max(0, data.places[place].runs.indexOf(run));
   }
@@ -264,7 +270,7 @@ function showPrompts() {
   const found = listed();
   get("x-count").textContent = `${found.length} of ${data.prompts.length} prompts`;
   fill("x-prompts", ...found.map((one) => {
-    const link = make("a", { href: `#x-${one.index}`, id: `x-${one.index}` }, `“${one.prompt.text}”`);
+    const link = make("a", { href: address({ prompt: one.prompt.id }) }, `“${one.prompt.text}”`);
     link.addEventListener("click", (event) => {
       event.preventDefault();
       view.prompt = one.prompt.id;
@@ -275,7 +281,8 @@ function showPrompts() {
       one.turned > 0 ? make("p", { class: "flag" }, "▲ training reward up, another reward down") : undefined,
       make("p", { class: "note" }, `judges disagree by ${number(one.disagreement)} standard deviations`), promptTable(one.index, rival)),
     make("div", {}, strip(base, 0, one.prompt, `base: ${base.label}`), strip(place, view.run, one.prompt, `chosen: ${place.label}`),
-      rival ? strip(rival, view.run, one.prompt, `rival: ${rival.label}`) : undefined));
+      rival ? strip(rival, view.run, one.prompt, `rival: ${rival.label}`) : undefined,
+      one.prompt.row == null ? make("p", { class: "note" }, "Its images are not on this page, which has those of fewer prompts; they stand in the sample tables under Files.") : undefined));
   }));
   mark();
 }
@@ -287,9 +294,10 @@ function mark() {
 /** The listed prompts with their scores, worst cases first where they are so ordered. */
 function csv() {
   const place = data.places[view.place];
-  const head = ["prompt_id", "prompt", "run", "strategy", "setting", ...metrics.flatMap((one) => [`base_${one.name}`, one.name]),
+  const [, evaluation] = data.provenance.facts.find(([name]) => name === "evaluation id");
+  const head = ["study", "evaluation", "prompt_id", "prompt", "run", "strategy", "setting", ...metrics.flatMap((one) => [`base_${one.name}`, one.name]),
     ...data.diversities.map((one) => `lost_${one.name}`), "disagreement", "turned"];
-  const rows = listed().map((one) => [one.prompt.id, one.prompt.text, place.runs[view.run], place.strategy, place.setting,
+  const rows = listed().map((one) => [data.study, evaluation, one.prompt.id, one.prompt.text, place.runs[view.run], place.strategy, place.setting,
     ...metrics.flatMap((metric) => [base.scores[metric.name][0][one.index], place.scores[metric.name][view.run][one.index]]),
     ...data.diversities.map((metric) => one.lost[metric.name]), one.disagreement, one.turned]);
   const quoted = (value) => (value == null ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
@@ -402,6 +410,7 @@ function controls() {
   get("x-rival").value = view.rival;
   get("x-order").value = view.order;
   get("x-filter").value = view.filter;
+  for (const box of get("x-methods").querySelectorAll("input")) box.checked = !hidden.has(box.value);
 }
 
 const remember = () => history.replaceState(null, "", address());
@@ -456,8 +465,8 @@ fill("x-tape-run", ...Object.keys(data.tapes).map((run) => option(run, run)));
 get("x-tape-part").hidden = Object.keys(data.tapes).length === 0;
 fill("x-order", ...orders.map(([name, text]) => option(name, text)));
 for (const [name, label] of Object.entries(data.methods)) {
-  const box = make("input", { type: "checkbox", checked: "" });
-  box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); drawFrontier(); });
+  const box = make("input", { type: "checkbox", checked: "", value: name });
+  box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); update(); drawFrontier(); });
   const colour = (data.places.find((place) => place.method === name) || {}).colour;
   get("x-methods").append(make("label", {}, box, dot(colour), label));
 }

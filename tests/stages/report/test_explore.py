@@ -312,6 +312,8 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     assert [row["prompt_id"] for row in rows] == ordered
     assert [float(row["lost_clip_diversity"]) for row in rows] == [lost[prompt] for prompt in ordered]
     assert {row["run"] for row in rows} == {"refl-s1"}
+    said = {(row["study"], row["evaluation"]) for row in rows}
+    assert said == {(block["study"], dict(block["provenance"]["facts"])["evaluation id"])}
 
     page.fill("#x-filter", "STRIPED red")
     assert page.locator("#x-count").inner_text().endswith("of 6 prompts")
@@ -323,6 +325,58 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     assert page.locator("#x-prompts h4").all_text_contents() == texts
     assert page.locator("#x-order").input_value() == "lost:clip_diversity"
     assert page.locator("#x-rival").input_value() == str(place(block, "imagerefl", "tuned", "tuned"))
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("address", "setting", "run"),
+    [
+        ("#prompt=eval-003&k=16", "k=16", "refl-s0"),
+        ("#prompt=eval-003&k=16&run=imagerefl-s0", "k=16", "imagerefl-s0"),
+        ("#p=2", "p=2", "refl-s0"),
+        ("#prompt=eval-003&k=17", "", ""),
+    ],
+)
+def test_a_setting_may_be_written_as_it_is_called(
+    watched: Recording, params: Path, address: str, setting: str, run: str
+) -> None:
+    page = watched.open(params)
+    start = page.locator("#x-setting").inner_text(), page.locator("#x-run option:checked").inner_text()
+    page.goto("about:blank")
+    watched.open(params, address)
+    found = page.locator("#x-setting").inner_text(), page.locator("#x-run option:checked").inner_text()
+    assert found == ((setting, run) if setting else start)
+    assert page.locator("#x-prompts li[aria-current]").count() == ("prompt=" in address)
+
+
+@needs_browser
+def test_the_address_has_the_hidden_methods_and_prompts_link_to_their_own(watched: Recording, params: Path) -> None:
+    page = watched.open(params, "#setting=combined%3Ak%3D4&run=refl-s1")
+    shown = page.locator("#x-frontier path[role=button]").count()
+    page.locator("#x-methods label", has_text="ImageReFL").locator("input").uncheck()
+    page.wait_for_function("n => document.querySelectorAll('#x-frontier path[role=button]').length < n", arg=shown)
+    left = page.locator("#x-frontier path[role=button]").count()
+    link = str(page.locator("#x-prompts li[data-prompt=eval-003] h4 a").get_attribute("href"))
+    page.goto("about:blank")
+    watched.open(params, link)
+    assert page.locator("#x-frontier path[role=button]").count() == left
+    assert page.locator("#x-methods input:not(:checked)").evaluate_all("all => all.map(one => one.value)") == [
+        "imagerefl"
+    ]
+    assert page.locator("#x-prompts li[aria-current]").get_attribute("data-prompt") == "eval-003"
+    assert (page.locator("#x-setting").inner_text(), page.locator("#x-run").input_value()) == ("k=4", "1")
+
+
+@needs_browser
+def test_a_prompt_without_images_says_so(watched: Recording, params: Path, tmp_path: Path) -> None:
+    whole = (folders(params).out / "index.html").read_text()
+    (tmp_path / "index.html").write_text(whole.replace('"row":3', '"row":null', 1))
+    page = watched.page
+    page.goto((tmp_path / "index.html").as_uri())
+    page.wait_for_selector("#x-frontier path[role=button]")
+    images = page.locator("#x-prompts li").evaluate_all("all => all.map(one => one.querySelectorAll('.strip').length)")
+    assert images == [2, 2, 2, 0, 2, 2]
+    assert "not on this page" in str(page.locator("#x-prompts li").nth(3).text_content())
 
 
 @needs_browser
