@@ -21,7 +21,7 @@ from stages.study import load as check
 from tests import original_layout, tiny
 from tests.wiring.mini import call
 from workflow.evaluate import __main__ as command
-from workflow.evaluate import protocol
+from workflow.evaluate import pages, protocol
 from workflow.evaluate.study import study
 from workflow.files import Files, fill
 from workflow.plan import Plan
@@ -116,7 +116,8 @@ def test_every_protocol_makes_a_valid_study(place: Path, monkeypatch: pytest.Mon
     assert found.study.name == f"evaluate-{made.id}-base" and not found.trained
     assert found.sample.samples_per_prompt == made.settings.images and found.sample.steps == made.settings.steps
     page = (ROOT / "docs/evaluate.md").read_text()
-    assert f"| `{name}` | `{protocol.load(name).id}` |" in page, "the table of protocols has another id"
+    row = f"| [`{name}`](protocols/{name}.md) | `{protocol.load(name).id}` |"
+    assert row in page, "the table of protocols has another id"
 
 
 @pytest.mark.parametrize("change", ["limit=5", "images=3", "steps=21", "sampler=ddim", "guidance=2.0", "seed=1"])
@@ -127,10 +128,38 @@ def test_a_changed_setting_changes_the_id_and_is_said(change: str) -> None:
     assert before.said == f"protocol {before.id}, unchanged"
 
 
+def test_the_pages_of_the_protocols_are_as_the_protocols_are() -> None:
+    """Each says its id, and every value that the id stands for."""
+    folder = ROOT / "docs/protocols"
+    assert sorted(file.stem for file in folder.iterdir()) == protocol.names()
+    for name in protocol.names():
+        found, text = protocol.load(name), (folder / f"{name}.md").read_text()
+        assert text == pages.page(found), "make protocols writes it anew"
+        own = found.settings
+        for said in (
+            found.id,
+            f"| {own.images} |",
+            f"| {own.steps}, `{own.sampler}` |",
+            f"| {own.seed} |",
+            *own.judges,
+        ):
+            assert said in text, said
+
+
+def test_a_page_says_what_is_to_be_named() -> None:
+    """Prompts, real images and servers, in the command; a changed setting on the page."""
+    assert "REWARDS=http://HOST:PORT imagerefl" in pages.page(protocol.load("geneval2"))
+    assert "--prompts PLACE --images PLACE" in pages.page(protocol.load("coco-5k"))
+    plain = pages.page(protocol.load("shapes"))
+    assert "PLACE" not in plain and "REWARDS" not in plain
+    other = pages.page(protocol.load("shapes", ["steps=7", "limit=2"]))
+    assert "| 7, `ddpm` |" in other and "the first 2 of" in other and "| 20, `ddpm` |" in plain
+
+
 def test_words_do_not_change_the_id(tmp_path: Path) -> None:
     """Nor does a setting that is given as it is."""
     raw: dict[str, Any] = yaml.safe_load((protocol.FOLDER / "shapes.yaml").read_text())
-    (tmp_path / "shapes.yaml").write_text(yaml.safe_dump(raw | {"description": "other words"}))
+    (tmp_path / "shapes.yaml").write_text(yaml.safe_dump(raw | {"description": "other words", "notes": "more"}))
     assert protocol.load(str(tmp_path / "shapes.yaml"), ["steps=20"]).said == protocol.load("shapes").said
 
 
