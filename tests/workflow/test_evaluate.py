@@ -156,6 +156,38 @@ def test_a_page_says_what_is_to_be_named() -> None:
     assert "| 7, `ddpm` |" in other and "the first 2 of" in other and "| 20, `ddpm` |" in plain
 
 
+@pytest.mark.parametrize(
+    "name", ["my own (v2)", "a-protocol-of-our-group-for-portraits-and-landscapes-of-2026", "école"]
+)
+def test_the_id_of_a_protocol_of_ones_own_stands_in_the_name_of_the_study(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever its file is called, and in full."""
+    monkeypatch.chdir(place)
+    shutil.copy(protocol.FOLDER / "shapes.yaml", f"{name}.yaml")
+    names = set()
+    for steps in ("20", "10"):
+        made = protocol.load(f"{name}.yaml", [f"steps={steps}"])
+        content = study(made, Path("base"), [Path("lora")], None)
+        Path("study.yaml").write_text(yaml.safe_dump(content))
+        found = check("study.yaml").study.name
+        assert made.id in found and len(made.id.rpartition("-")[2]) == 8
+        names.add(found)
+    assert len(names) == 2
+
+
+def test_another_base_of_the_same_name_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same one is not, however it is written."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(command, "_run", lambda *given: None)
+    shutil.copytree(place / "base", place / "other/base")
+    words = ["--checkpoint", "lora", "--set", "steps=5"]
+    evaluate(monkeypatch, "--base", "base", *words, "--dry-run")
+    evaluate(monkeypatch, "--base", str(place / "base"), *words, "--dry-run")
+    with pytest.raises(InputError, match=r"--base other/base: out/evaluate-shapes-\w+-base has the evaluation of"):
+        evaluate(monkeypatch, "--base", "other/base", *words)
+
+
 def test_words_do_not_change_the_id(tmp_path: Path) -> None:
     """Nor does a setting that is given as it is."""
     raw: dict[str, Any] = yaml.safe_load((protocol.FOLDER / "shapes.yaml").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class ProtocolSettings(Settings):
     notes: str = Field("", description="what its page in the documentation says besides")
 
 
+LONGEST = 32
+"""Characters of a protocol's name in its id, so that the digits behind it fit into the name of a study."""
 WORDS = {"description", "notes"}
 """Settings that are for people and no part of the id."""
 LATER = ("real", "set_metrics", "directions", "filters")
@@ -70,7 +73,8 @@ class Protocol:
         content = self.settings.model_dump(mode="json", exclude=WORDS)
         plain = {key for key in LATER if getattr(self.settings, key) == ProtocolSettings.model_fields[key].default}
         content = {key: value for key, value in content.items() if key not in plain}
-        return f"{self.name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", self.name)[:LONGEST]
+        return f"{name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
 
     @property
     def said(self) -> str:
