@@ -126,6 +126,6 @@ def _table(data: ReportData, found: Sequence[Change]) -> Table:
         grown = Cell(style.number(change.growth, places, True), kind="up" if change.growth > 0 else "down")
         name = Cell(data.look.method(one.method), rest, dot=data.look.colour(one.method))
         what = Cell(data.look.metric(one.metric), " ".join(filter(None, (one.about, one.at_equal))))
-        now = Cell(style.number(one.mean, places), number=one.key)
+        now = Cell(style.number(one.mean, places))
         made.append([name, what, Cell(style.number(change.before, places)), now, grown])
     return Table(["", "number", "earlier", "now", "difference"], made)
