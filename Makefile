@@ -10,7 +10,7 @@ VENV := .venv
 FILE := '$(subst ','\'',$(STUDY))'
 IN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 .DEFAULT_GOAL := help
-.PHONY: help study claims smoke doctor estimate test slow-test slurm-test mutants screenshots audit faults bench lint format schema docs dvc-file clean-venv
+.PHONY: help study claims smoke doctor estimate test slow-test slurm-test mutants screenshots audit faults bench lint format schema protocols docs dvc-file clean-venv
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -82,6 +82,9 @@ format: $(VENV)/.test  ## rewrite in the project's style
 	$(IN) ruff check --fix .
 	$(IN) ruff format .
 	$(IN) snakefmt Snakefile workflow/rules
+
+protocols: $(VENV)/.study  ## write docs/protocols anew from workflow/evaluate/protocols
+	@$(IN) python -m workflow.evaluate.pages --out docs/protocols
 
 schema: $(VENV)/.study  ## write workflow/schemas/study.schema.json, with which editors complete the keys of study files
 	@$(IN) python -m stages.study --schema workflow/schemas/study.schema.json

@@ -81,13 +81,14 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     for one, picture in zip(figures, drawn, strict=True):
         figure.save(picture, [out / file for file in one.about.files])
         if one.rows:
-            files.write_csv(out / one.about.table, one.rows(found))
+            files.write_csv(out / one.about.table, files.named(found, one.rows(found)))
     files.write_json(out / "metrics.json", numbers)
-    files.write_csv(out / "summary.csv", files.summary(found.findings))
-    files.write_csv(out / "differences.csv", files.differences(found.findings))
-    files.write_csv(out / "judges.csv", judges.rows(found))
-    if before:
-        files.write_csv(out / figure.EARLIER_TABLE, earlier.rows(found, before))
+    tables = {
+        "summary.csv": files.summary(found.findings), "differences.csv": files.differences(found.findings),
+        "judges.csv": judges.rows(found), **({figure.EARLIER_TABLE: earlier.rows(found, before)} if before else {}),
+    }  # fmt: skip
+    for name, rows in tables.items():
+        files.write_csv(out / name, files.named(found, rows))
     job.metrics(_flat(numbers))
     jobs = timeline(Path(job.record.folder), leave_out=job.record.title)
     page.write(out / "index.html", found, background, figures, jobs, _linked(study, folders, figures), block,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from stages.decided.shares import Share
 from stages.report import curation, decided, load, people, students
@@ -34,6 +35,19 @@ class Folders:
     """The study file, as the commands on the page name it."""
     against: Path | None = None
     """An earlier report of this study, if this one is compared with it."""
+
+
+class Logged(Protocol):
+    """The part of `ReportData` that figures of training logs draw from; a study keeps as much with its results."""
+
+    @property
+    def study(self) -> ReportStudy: ...
+
+    @property
+    def look(self) -> Look: ...
+
+    @property
+    def log(self) -> Log: ...
 
 
 @dataclass(frozen=True)

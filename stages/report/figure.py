@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
     from PIL.Image import Image
 
-    from stages.report.data import ReportData
+    from stages.report.data import Logged, ReportData
 
 PAGE_FILES = ("index.html", "metrics.json")
 TABLE_FILES = ("summary.csv", "differences.csv", "judges.csv")
@@ -37,7 +37,8 @@ class FigureAbout(About):
     `section` is a section of the page (`frontier`, `strategies`, `training`, `samples`, ...), or the name of a new one.
     `place` orders the figures. `alt` says in words what the figure shows, for readers who cannot see it. `table` is the
     CSV file of the numbers behind it. A `standard` figure is drawn in every study, others where `report.figures` names
-    them. `needs` is a section of the study file without which there is nothing to draw.
+    them. `needs` is a section of the study file without which there is nothing to draw. `logged`: `draw` takes a
+    `Logged` and no more, so `python -m stages.report.redraw` draws the figure from kept training logs.
     """
 
     files: tuple[str, ...] = ()
@@ -47,11 +48,12 @@ class FigureAbout(About):
     table: str = ""
     standard: bool = False
     needs: str = ""
+    logged: bool = False
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: what it says about itself, and its functions."""
+    """A figure: what it says about itself, and its functions; `redraw` is `draw` where training logs are enough."""
 
     kind: str
     about: FigureAbout
@@ -59,6 +61,7 @@ class Figure:
     draw: Callable[[ReportData], Drawing | Image]
     rows: Callable[[ReportData], Sequence[dict[str, object]]] | None
     shown: Callable[[ReportData], bool]
+    redraw: Callable[[Logged], Drawing | Image] | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -76,7 +79,8 @@ def load(kind: str) -> Figure:
     if not says.files:
         raise InputError(f"report.figures: {kind!r} declares no files, expected FigureAbout(files=...) in its ABOUT")
     rows = module.rows if says.table else None
-    return Figure(kind, says, module.caption, module.draw, rows, getattr(module, "shown", _always))
+    redraw = module.draw if says.logged else None
+    return Figure(kind, says, module.caption, module.draw, rows, getattr(module, "shown", _always), redraw)
 
 
 def figures(named: Iterable[str]) -> list[Figure]:

@@ -43,6 +43,16 @@ def write_csv(path: Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -
         pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
 
 
+def named(data: ReportData, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> pd.DataFrame:
+    """`rows` behind two columns that say which numbers these are, wherever the table goes: `study`, which has the id of
+    the protocol in it where there is one, and `evaluation`, the evaluation id.
+    """
+    found = pd.DataFrame(rows)
+    found.insert(0, "study", data.study.study.name)
+    found.insert(1, "evaluation", data.evaluation.identity)
+    return found
+
+
 def headline(data: ReportData) -> dict[str, Any]:
     """The few numbers that `dvc metrics diff` compares between two revisions of a study, nested by what they are about.
 

@@ -46,17 +46,23 @@ function choose(place, line = view.line) {
   Object.assign(view, { place, line: on, run: seed });
 }
 
-function address() {
+/** The address of the view, or of the view with something changed in it. */
+function address(changed = {}) {
   const place = data.places[view.place];
   const rival = view.rival < 0 ? "" : `${data.places[view.rival].method}:${settingOf(data.places[view.rival])}`;
   const parts = { prompt: view.prompt, run: place.runs[view.run], setting: settingOf(place), curve: data.lines[view.line].label,
-    reward: view.reward, diversity: view.diversity, rival, order: view.order, filter: view.filter };
+    reward: view.reward, diversity: view.diversity, rival, order: view.order, filter: view.filter, hidden: [...hidden].join(" "), ...changed };
   return "#" + new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
 }
 
 function restore() {
-  const parts = new URLSearchParams(location.hash.slice(1));
-  if (!parts.has("setting") && !parts.has("prompt")) return false;
+  const parts = new URLSearchParams(location.hash.slice(1)), run = parts.get("run");
+  // `k=10` is short for the setting of that name.
+  const written = [...parts].map(([name, value]) => `${name}=${value}`);
+  const fits = (one) => (parts.has("setting") ? settingOf(one) === parts.get("setting") : written.includes(one.setting));
+  const places = [...data.lines.flatMap((one) => one.places), ...data.places.keys()];
+  const place = places.find((index) => fits(data.places[index]) && (!run || data.places[index].runs.includes(run)));
+  if (place === undefined && !parts.has("prompt")) return false;
   const known = (list, name, other) => (list.some((one) => one.name === name) ? name : other);
   Object.assign(view, start, {
     reward: known(data.rewards, parts.get("reward"), start.reward),
@@ -65,9 +71,9 @@ function restore() {
     order: orders.some(([name]) => name === parts.get("order")) ? parts.get("order") : "",
     filter: parts.get("filter") || "", prompt: parts.get("prompt") || "",
   });
-  const run = parts.get("run");
-  const place = data.places.findIndex((one) => settingOf(one) === parts.get("setting") && (!run || one.runs.includes(run)));
-  if (place >= 0) {
+  hidden.clear();
+  for (const name of (parts.get("hidden") || "").split(" ")) if (name in data.methods) hidden.add(name);
+  if (place !== undefined) {
     choose(place, Math.max(0, data.lines.findIndex((one) => one.label === parts.get("curve"))));
     view.run = Math.max(0, data.places[place].runs.indexOf(run));
   }
@@ -246,17 +252,29 @@ function listed() {
   return view.order ? found.sort((one, other) => size(other) - size(one)) : found;
 }
 
-function promptTable(index, rival) {
-  const place = data.places[view.place];
-  const score = (of, metric) => of.scores[metric][Math.min(view.run, of.runs.length - 1)][index];
-  const columns = ["", "base", "chosen", "change", ...(rival ? ["rival"] : [])].map((name) => make("th", { scope: "col" }, name));
-  const rows = shownMetrics().map((metric) => {
-    const before = score(base, metric.name), after = score(place, metric.name);
-    const change = before == null || after == null ? null : after - before;
-    return make("tr", {}, make("th", { scope: "row" }, metric.label), ...[number(before), number(after), signed(change)]
-      .map((text) => make("td", {}, text)), rival ? make("td", {}, number(score(rival, metric.name))) : undefined);
-  });
-  return table(columns, rows);
+/** The places and runs that a column of a prompt's table is about; the change is that of the second from the first. */
+function sides() {
+  const of = (place) => ({ place, run: Math.min(view.run, place.runs.length - 1) });
+  const before = { place: base, run: 0 }, after = of(data.places[view.place]), rival = data.places[view.rival];
+  return { base: [before], chosen: [after], change: [before, after], ...(rival && { rival: [of(rival)] }) };
+}
+
+/** The score of a prompt in a column, or its change; null where an image has none. */
+function score(side, metric, index) {
+  const found = sides()[side].map((one) => one.place.scores[metric][one.run][index]);
+  return found.includes(null) ? null : found.length > 1 ? found[1] - found[0] : found[0];
+}
+
+function promptTable(index) {
+  const columns = Object.keys(sides());
+  const shown = (side, metric) => {
+    const value = score(side, metric, index), text = (side === "change" ? signed : number)(value);
+    if (value == null) return make("td", {}, text);
+    return make("td", {}, make("button", { type: "button", class: "figures", "aria-haspopup": "dialog", "data-side": side, "data-metric": metric }, text));
+  };
+  const rows = shownMetrics().map((metric) =>
+    make("tr", {}, make("th", { scope: "row" }, metric.label), ...columns.map((side) => shown(side, metric.name))));
+  return table(["", ...columns].map((name) => make("th", { scope: "col" }, name)), rows);
 }
 
 function showPrompts() {
@@ -264,7 +282,7 @@ function showPrompts() {
   const found = listed();
   get("x-count").textContent = `${found.length} of ${data.prompts.length} prompts`;
   fill("x-prompts", ...found.map((one) => {
-    const link = make("a", { href: `#x-${one.index}`, id: `x-${one.index}` }, `“${one.prompt.text}”`);
+    const link = make("a", { href: address({ prompt: one.prompt.id }) }, `“${one.prompt.text}”`);
     link.addEventListener("click", (event) => {
       event.preventDefault();
       view.prompt = one.prompt.id;
@@ -273,23 +291,28 @@ function showPrompts() {
     });
     return make("li", { "data-prompt": one.prompt.id }, make("div", {}, make("h4", {}, link),
       one.turned > 0 ? make("p", { class: "flag" }, "▲ training reward up, another reward down") : undefined,
-      make("p", { class: "note" }, `judges disagree by ${number(one.disagreement)} standard deviations`), promptTable(one.index, rival)),
+      make("p", { class: "note" }, `judges disagree by ${number(one.disagreement)} standard deviations`), promptTable(one.index)),
     make("div", {}, strip(base, 0, one.prompt, `base: ${base.label}`), strip(place, view.run, one.prompt, `chosen: ${place.label}`),
-      rival ? strip(rival, view.run, one.prompt, `rival: ${rival.label}`) : undefined));
+      rival ? strip(rival, view.run, one.prompt, `rival: ${rival.label}`) : undefined,
+      one.prompt.row == null ? make("p", { class: "note" }, "Its images are not on this page, which has those of fewer prompts; they stand in the sample tables under Files.") : undefined));
   }));
   mark();
 }
 
 function mark() {
-  for (const item of get("x-prompts").children) item.toggleAttribute("aria-current", item.dataset.prompt === view.prompt);
+  for (const item of get("x-prompts").children) {
+    if (item.dataset.prompt === view.prompt) item.setAttribute("aria-current", "true"); // an empty value means that it is not
+    else item.removeAttribute("aria-current");
+  }
 }
 
 /** The listed prompts with their scores, worst cases first where they are so ordered. */
 function csv() {
   const place = data.places[view.place];
-  const head = ["prompt_id", "prompt", "run", "strategy", "setting", ...metrics.flatMap((one) => [`base_${one.name}`, one.name]),
+  const [, evaluation] = data.provenance.facts.find(([name]) => name === "evaluation id");
+  const head = ["study", "evaluation", "prompt_id", "prompt", "run", "strategy", "setting", ...metrics.flatMap((one) => [`base_${one.name}`, one.name]),
     ...data.diversities.map((one) => `lost_${one.name}`), "disagreement", "turned"];
-  const rows = listed().map((one) => [one.prompt.id, one.prompt.text, place.runs[view.run], place.strategy, place.setting,
+  const rows = listed().map((one) => [data.study, evaluation, one.prompt.id, one.prompt.text, place.runs[view.run], place.strategy, place.setting,
     ...metrics.flatMap((metric) => [base.scores[metric.name][0][one.index], place.scores[metric.name][view.run][one.index]]),
     ...data.diversities.map((metric) => one.lost[metric.name]), one.disagreement, one.turned]);
   const quoted = (value) => (value == null ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
@@ -374,12 +397,31 @@ function origin(key) {
     ["judge", source.judges[found.metric]], ["judge of diversity", found.at_equal && source.judges[found.at_equal]],
     ["network evaluations per image", found.nfe == null ? "" : number(found.nfe)], ...source.facts,
   ].filter(([, value]) => value);
-  const title = (metrics.find((one) => one.name === found.metric) || { label: found.metric }).label;
-  const targets = methods.flatMap((name) => source.targets[name]);
-  fill("x-origin", make("h3", { id: "x-what" }, `${title} (${found.about})`),
+  tell(`${labelOf(found.metric)} (${found.about})`, facts, methods.flatMap((name) => source.targets[name]));
+}
+
+/** Where the score of one prompt comes from: as `origin`, of the single runs that it is of. */
+function originOfScore(index, metric, side) {
+  const source = data.provenance, prompt = data.prompts[index], value = score(side, metric, index);
+  const of = sides()[side].map((one) => ({ ...one.place, run: one.place.runs[one.run] }));
+  const facts = [
+    ["value", number(value)], ["six digits", String(Number(value.toPrecision(6)))], ["prompt", `“${prompt.text}” (${prompt.id})`],
+    ...of.map((one) => ["run", `${one.run}: ${one.label}`]), ...of.map((one) => ["guidance", source.guidance[one.strategy]]),
+    ["judge", source.judges[metric]], ...source.facts,
+  ].filter(([, text]) => text);
+  const files = of.flatMap((one) => source.targets[one.method].filter((file) => file.includes(`/${one.run}.parquet`)));
+  tell(`${labelOf(metric)} of one prompt${side === "change" ? ", less the base's" : ""}`, facts, files);
+}
+
+const labelOf = (metric) => (metrics.find((one) => one.name === metric) || { label: metric }).label;
+
+/** Opens the window with facts and the command that makes these files of samples and measures, and the page. */
+function tell(title, facts, targets) {
+  const source = data.provenance;
+  fill("x-origin", make("h3", { id: "x-what" }, title),
     make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))])),
     make("p", {}, "Samples, measures and the report are made anew by"),
-    make("pre", { tabindex: "0" }, [source.command, ...targets, source.report].join(" ")));
+    make("pre", { tabindex: "0" }, [source.command, ...new Set(targets), source.report].join(" ")));
   get("x-dialog").showModal();
 }
 
@@ -402,6 +444,7 @@ function controls() {
   get("x-rival").value = view.rival;
   get("x-order").value = view.order;
   get("x-filter").value = view.filter;
+  for (const box of get("x-methods").querySelectorAll("input")) box.checked = !hidden.has(box.value);
 }
 
 const remember = () => history.replaceState(null, "", address());
@@ -439,6 +482,10 @@ function listen() {
   document.addEventListener("toggle", (event) => pressable(event.target), true);
   on("x-filter", "input", (filter) => { view.filter = filter; update(); });
   get("x-csv").addEventListener("click", download);
+  get("x-prompts").addEventListener("click", ({ target }) => {
+    const { side, metric } = target.closest("button[data-side]")?.dataset || {};
+    if (side) originOfScore(data.prompts.findIndex((one) => one.id === target.closest("li").dataset.prompt), metric, side);
+  });
   window.addEventListener("hashchange", () => { if (restore()) { show(); drawFrontier(); go(); } });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawFrontier(); drawTape(); });
 }
@@ -456,8 +503,8 @@ fill("x-tape-run", ...Object.keys(data.tapes).map((run) => option(run, run)));
 get("x-tape-part").hidden = Object.keys(data.tapes).length === 0;
 fill("x-order", ...orders.map(([name, text]) => option(name, text)));
 for (const [name, label] of Object.entries(data.methods)) {
-  const box = make("input", { type: "checkbox", checked: "" });
-  box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); drawFrontier(); });
+  const box = make("input", { type: "checkbox", checked: "", value: name });
+  box.addEventListener("change", () => { hidden[box.checked ? "delete" : "add"](name); update(); drawFrontier(); });
   const colour = (data.places.find((place) => place.method === name) || {}).colour;
   get("x-methods").append(make("label", {}, box, dot(colour), label));
 }

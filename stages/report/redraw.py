@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages import tables
+from stages import plugins, tables
+from stages.errors import InputError
 from stages.report import figure, settings
 from stages.report.look import Look
 from stages.report.measurements import Log, Series
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:
-    from stages.report.data import ReportData
     from stages.report.settings import ReportStudy
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What such a figure draws from: the parts of `ReportData` that the kept training logs are enough for."""
+    """What such a figure draws from (`stages.report.data.Logged`)."""
 
     study: ReportStudy
     look: Look
@@ -50,8 +50,14 @@ def main() -> None:
     parser.add_argument("--figure", required=True, help="kind of the figure")
     parser.add_argument("--out", type=Path, required=True, help="file to write; its ending names the format")
     args = parser.parse_args()
-    kept = Kept.read(settings.read(args.params), args.results)
-    figure.save(figure.load(args.figure).draw(cast("ReportData", kept)), [args.out])
+    draw = figure.load(args.figure).redraw
+    if draw is None:
+        known = [kind for kind in plugins.every("stages.report.figures") if figure.load(kind).redraw]
+        raise InputError(
+            f"--figure {args.figure}: needs more than training logs, which is all that results keep; "
+            f"expected {' or '.join(known)}"
+        )
+    figure.save(draw(Kept.read(settings.read(args.params), args.results)), [args.out])
 
 
 if __name__ == "__main__":

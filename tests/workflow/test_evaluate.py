@@ -22,7 +22,7 @@ from stages.study import load as check
 from tests import original_layout, tiny
 from tests.wiring.mini import call
 from workflow.evaluate import __main__ as command
-from workflow.evaluate import protocol
+from workflow.evaluate import pages, protocol
 from workflow.evaluate.study import study
 from workflow.files import Files, fill
 from workflow.plan import Plan
@@ -117,7 +117,8 @@ def test_every_protocol_makes_a_valid_study(place: Path, monkeypatch: pytest.Mon
     assert found.study.name == f"evaluate-{made.id}-base" and not found.trained
     assert found.sample.samples_per_prompt == made.settings.images and found.sample.steps == made.settings.steps
     page = (ROOT / "docs/evaluate.md").read_text()
-    assert f"| `{name}` | `{protocol.load(name).id}` |" in page, "the table of protocols has another id"
+    row = f"| [`{name}`](protocols/{name}.md) | `{protocol.load(name).id}` |"
+    assert row in page, "the table of protocols has another id"
 
 
 def test_every_number_of_a_protocol_has_its_place_in_the_study() -> None:
@@ -159,10 +160,70 @@ def test_a_changed_setting_changes_the_id_and_is_said(change: str) -> None:
     assert before.said == f"protocol {before.id}, unchanged"
 
 
+def test_the_pages_of_the_protocols_are_as_the_protocols_are() -> None:
+    """Each says its id, and every value that the id stands for."""
+    folder = ROOT / "docs/protocols"
+    assert sorted(file.stem for file in folder.iterdir()) == protocol.names()
+    for name in protocol.names():
+        found, text = protocol.load(name), (folder / f"{name}.md").read_text()
+        assert text == pages.page(found), "make protocols writes it anew"
+        own = found.settings
+        for said in (
+            found.id,
+            f"| {own.images} |",
+            f"| {own.steps}, `{own.sampler}` |",
+            f"| {own.seed} |",
+            *own.judges,
+        ):
+            assert said in text, said
+
+
+def test_a_page_says_what_is_to_be_named() -> None:
+    """Prompts, real images and servers, in the command; a changed setting on the page."""
+    assert "REWARDS=http://HOST:PORT imagerefl" in pages.page(protocol.load("geneval2"))
+    assert "--prompts PLACE --images PLACE" in pages.page(protocol.load("coco-5k"))
+    plain = pages.page(protocol.load("shapes"))
+    assert "PLACE" not in plain and "REWARDS" not in plain
+    other = pages.page(protocol.load("shapes", ["steps=7", "limit=2"]))
+    assert "| 7, `ddpm` |" in other and "the first 2 of" in other and "| 20, `ddpm` |" in plain
+
+
+@pytest.mark.parametrize(
+    "name", ["my own (v2)", "a-protocol-of-our-group-for-portraits-and-landscapes-of-2026", "école"]
+)
+def test_the_id_of_a_protocol_of_ones_own_stands_in_the_name_of_the_study(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever its file is called, and in full."""
+    monkeypatch.chdir(place)
+    shutil.copy(protocol.FOLDER / "shapes.yaml", f"{name}.yaml")
+    names = set()
+    for steps in ("20", "10"):
+        made = protocol.load(f"{name}.yaml", [f"steps={steps}"])
+        content = study(made, Path("base"), [Path("lora")], None)
+        Path("study.yaml").write_text(yaml.safe_dump(content))
+        found = check("study.yaml").study.name
+        assert made.id in found and len(made.id.rpartition("-")[2]) == 8
+        names.add(found)
+    assert len(names) == 2
+
+
+def test_another_base_of_the_same_name_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same one is not, however it is written."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(command, "_run", lambda *given: None)
+    shutil.copytree(place / "base", place / "other/base")
+    words = ["--checkpoint", "lora", "--set", "steps=5"]
+    evaluate(monkeypatch, "--base", "base", *words, "--dry-run")
+    evaluate(monkeypatch, "--base", str(place / "base"), *words, "--dry-run")
+    with pytest.raises(InputError, match=r"--base other/base: out/evaluate-shapes-\w+-base has the evaluation of"):
+        evaluate(monkeypatch, "--base", "other/base", *words)
+
+
 def test_words_do_not_change_the_id(tmp_path: Path) -> None:
     """Nor does a setting that is given as it is."""
     raw: dict[str, Any] = yaml.safe_load((protocol.FOLDER / "shapes.yaml").read_text())
-    (tmp_path / "shapes.yaml").write_text(yaml.safe_dump(raw | {"description": "other words"}))
+    (tmp_path / "shapes.yaml").write_text(yaml.safe_dump(raw | {"description": "other words", "notes": "more"}))
     assert protocol.load(str(tmp_path / "shapes.yaml"), ["steps=20"]).said == protocol.load("shapes").said
 
 

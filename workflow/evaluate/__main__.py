@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from stages.errors import InputError
+from stages.params import read_study
 from stages.places import missing
 from stages.runtime import run_stage, whole_file
 from stages.study import load as check
@@ -44,6 +45,7 @@ def main() -> None:
     chosen = protocol.load(args.protocol, args.set)
     content = study(chosen, args.base, args.checkpoint, args.prompts, args.images)
     file = Path("out") / content["study"]["name"] / "study.yaml"
+    _require_same_base(file, args.base)
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as partial:
         text = yaml.safe_dump(content, sort_keys=False, width=118)
@@ -53,6 +55,15 @@ def main() -> None:
     _run(file, args.cores, args.dry_run)
     if not args.dry_run:
         print(f"report: {Layout.read(file).out('report/index.html')}")
+
+
+def _require_same_base(file: Path, base: Path) -> None:
+    """Raise InputError where results of another base of the same name would be overwritten."""
+    if not file.is_file():
+        return
+    found = read_study(file)["prepare"]["import"]["base"]["folder"]
+    if Path(found).resolve() != base.resolve():
+        raise InputError(f"--base {base}: {file.parent} has the evaluation of {found}; rename one of the two folders")
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,13 @@ class ProtocolSettings(Settings):
     set_metrics: tuple[str, ...] = Field((), description="metrics of whole sets of images, in the first embedding")
     directions: bool = Field(True, description="set metrics compare features scaled to one length")
     filters: dict[str, Any] = Field({}, description="what is kept of prompts and real images, as in a study")
+    notes: str = Field("", description="what its page in the documentation says besides")
 
 
+LONGEST = 32
+"""Characters of a protocol's name in its id, so that the digits behind it fit into the name of a study."""
+WORDS = {"description", "notes"}
+"""Settings that are for people and no part of the id."""
 LATER = ("real", "set_metrics", "directions", "filters")
 """Settings that are no part of the id where they are as by default: ids are older than they."""
 CHANGEABLE = ("limit", "images", "steps", "sampler", "guidance", "base_guidance", "seed", "side")
@@ -63,11 +69,12 @@ class Protocol:
 
     @property
     def id(self) -> str:
-        """The name and eight hexadecimal digits of all that decides a number: not of the description."""
-        content = self.settings.model_dump(mode="json", exclude={"description"})
+        """The name and eight hexadecimal digits of all that decides a number: not of words for people."""
+        content = self.settings.model_dump(mode="json", exclude=WORDS)
         plain = {key for key in LATER if getattr(self.settings, key) == ProtocolSettings.model_fields[key].default}
         content = {key: value for key, value in content.items() if key not in plain}
-        return f"{self.name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", self.name)[:LONGEST]
+        return f"{name}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]}"
 
     @property
     def said(self) -> str:

@@ -127,7 +127,8 @@ def _rows(compared: Compared) -> Iterator[dict[str, object]]:
             for axis in compared.axes:
                 value = compared.values[one.name, point, axis]
                 yield {
-                    "study": one.name, "method": point.method, "strategy": point.strategy,
+                    "study": one.name, "evaluation": compared.identity,
+                    "method": point.method, "strategy": point.strategy,
                     "setting": one.evaluation.labels[point], "seeds": len(one.evaluation.seeds[point.method]),
                     "n_prompts": len(one.evaluation.prompts), "metric": axis, "mean": value.estimate.mean,
                     "low": value.estimate.low, "high": value.estimate.high, "difference": value.difference.mean,

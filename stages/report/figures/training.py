@@ -13,20 +13,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from stages.report.data import ReportData
+    from stages.report.data import Logged
 
 ABOUT = FigureAbout(
     "Probes during training",
     files=("training.svg", "training.png"),
     table="plots/training.csv",
     section="training",
+    logged=True,
     place=30,
     alt="Rewards and diversity of a fixed probe over optimizer steps, one line per run.",
     standard=True,
 )
 
 
-def caption(data: ReportData) -> str:
+def caption(data: Logged) -> str:
     """What the probe is."""
     return (
         "A small fixed set of training prompts, sampled again and again during training, with the tuned network "
@@ -37,7 +38,7 @@ def caption(data: ReportData) -> str:
     )
 
 
-def draw(data: ReportData) -> Figure:
+def draw(data: Logged) -> Figure:
     """One panel per probe term, one line per run, with a dash of its own for each training seed of a method."""
     from matplotlib.lines import Line2D
 
@@ -58,7 +59,7 @@ def draw(data: ReportData) -> Figure:
     return probes.panels(names, data.look, "optimizer steps", "no training log has a probe", panel, handles)
 
 
-def _line(axes: Axes, data: ReportData, run: str, term: str) -> None:
+def _line(axes: Axes, data: Logged, run: str, term: str) -> None:
     """A run's probe; the batch reward stands faint behind the probe of the training reward."""
     from stages.report import probes
 
@@ -80,7 +81,7 @@ def smooth(values: np.ndarray, reach: int = 4) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def rows(data: ReportData) -> list[dict[str, object]]:
+def rows(data: Logged) -> list[dict[str, object]]:
     """The probes in wide form: run, method, seed, step, and one column per probe term."""
     from stages.report import probes
     from stages.report.measurements import Series

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from stages.report.data import ReportData
+    from stages.report.data import Logged
     from stages.report.measurements import Series
 
 ABOUT = FigureAbout(
@@ -22,6 +22,7 @@ ABOUT = FigureAbout(
     files=("winner_error.svg", "winner_error.png"),
     table="plots/winner_error.csv",
     section="training",
+    logged=True,
     place=32,
     alt="Denoising error of the preferred and of the other image of a pair less the reference's, over optimizer steps.",
 )
@@ -34,7 +35,7 @@ SIDES: dict[str, tuple[str, str, LineStyle]] = {
 """Term of the log: its words, colour and line."""
 
 
-def caption(data: ReportData) -> str:
+def caption(data: Logged) -> str:
     """What drifts."""
     return (
         "How much larger the denoising errors of the two images of a pair are than the reference's: above zero the "
@@ -45,12 +46,12 @@ def caption(data: ReportData) -> str:
     )
 
 
-def shown(data: ReportData) -> bool:
+def shown(data: Logged) -> bool:
     """Only where a training log has errors against a reference."""
     return bool(_runs(data))
 
 
-def draw(data: ReportData) -> Figure:
+def draw(data: Logged) -> Figure:
     """One panel per method that has the terms; every training seed has its lines."""
     from matplotlib.lines import Line2D
 
@@ -77,7 +78,7 @@ def draw(data: ReportData) -> Figure:
     return figure
 
 
-def rows(data: ReportData) -> list[dict[str, object]]:
+def rows(data: Logged) -> list[dict[str, object]]:
     """Both drifts of every step: run, method, seed, step, winner_drift, loser_drift."""
     found: list[dict[str, object]] = []
     for run in _runs(data):
@@ -98,7 +99,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-def _panel(axes: Axes, data: ReportData, runs: Sequence[str]) -> None:
+def _panel(axes: Axes, data: Logged, runs: Sequence[str]) -> None:
     axes.axhline(0, color="black", linewidth=0.8, alpha=0.6, zorder=1)
     for run in runs:
         for series, (_, colour, dash) in zip(_sides(data, run), SIDES.values(), strict=True):
@@ -108,10 +109,10 @@ def _panel(axes: Axes, data: ReportData, runs: Sequence[str]) -> None:
     axes.set_ylabel("error less the reference's")
 
 
-def _sides(data: ReportData, run: str) -> tuple[Series, Series]:
+def _sides(data: Logged, run: str) -> tuple[Series, Series]:
     return data.log[run][WINNER], data.log[run][LOSER]
 
 
-def _runs(data: ReportData) -> list[str]:
+def _runs(data: Logged) -> list[str]:
     """The runs whose log has both terms, in the order of the study."""
     return [run for run in data.study.runs if {WINNER, LOSER} <= data.log.get(run, {}).keys()]

@@ -114,6 +114,7 @@ def test_values_are_those_of_the_measures(root: Path) -> None:
     assert row["mean"].item() == pytest.approx(mine.mean())
     assert row["difference"].item() == pytest.approx((mine - other).mean())
     assert row["low"].item() < row["mean"].item() < row["high"].item()
+    assert set(table["evaluation"]) == {compared.identity}
     own = table.query("study == 'shapes' and method == 'base' and setting == 'guidance=1'")
     np.testing.assert_allclose(own[["difference", "difference_low", "difference_high"]], 0, atol=1e-12)
     assert compared.axes == ("proxy", "heldout", "oracle", "attribute_diversity", "patch_diversity", "clip_diversity")

@@ -60,7 +60,7 @@ def test_the_figure_of_the_page_is_written_declared_and_shown(installed: Path) -
     cost = page[page.index('<section id="cost">') : page.index('<section id="data">')]
     assert "Up and to the left is more reward for less work." in cost and "efficiency.svg" in cost
     text = (out / "plots/efficiency.csv").read_text().splitlines()
-    assert text[0] == "method,strategy,setting,nfe,reward" and len(text) == 1 + 5 + 2 * 15
+    assert text[0] == "study,evaluation,method,strategy,setting,nfe,reward" and len(text) == 1 + 5 + 2 * 15
 
 
 def test_planning_imports_neither_torch_nor_matplotlib() -> None:

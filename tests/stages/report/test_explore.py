@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CHROMIUM = chromium()
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here, in which the page could be opened")
 RUNS = ("refl-s0", "refl-s1", "imagerefl-s0")
+PATIENCE = 240_000
+"""Milliseconds: a machine that does much else takes long to draw, and is not wrong."""
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +211,7 @@ class Recording:
 @pytest.fixture
 def watched(browser: Browser) -> Iterator[Recording]:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.set_default_timeout(PATIENCE)
     seen = Recording(page)
     yield seen
     assert seen.troubles == []
@@ -304,7 +307,7 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     ordered = sorted(lost, key=lambda prompt: -lost[prompt])
     listed = "items => items.map(item => item.dataset.prompt)"
     assert page.locator("#x-prompts li").evaluate_all(listed) == ordered
-    assert page.locator("#x-prompts li[aria-current]").get_attribute("data-prompt") == "eval-003"
+    assert page.locator("#x-prompts li[aria-current=true]").get_attribute("data-prompt") == "eval-003"
 
     with page.expect_download() as waited:
         page.locator("#x-csv").click()
@@ -312,6 +315,8 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     assert [row["prompt_id"] for row in rows] == ordered
     assert [float(row["lost_clip_diversity"]) for row in rows] == [lost[prompt] for prompt in ordered]
     assert {row["run"] for row in rows} == {"refl-s1"}
+    said = {(row["study"], row["evaluation"]) for row in rows}
+    assert said == {(block["study"], dict(block["provenance"]["facts"])["evaluation id"])}
 
     page.fill("#x-filter", "STRIPED red")
     assert page.locator("#x-count").inner_text().endswith("of 6 prompts")
@@ -323,6 +328,58 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     assert page.locator("#x-prompts h4").all_text_contents() == texts
     assert page.locator("#x-order").input_value() == "lost:clip_diversity"
     assert page.locator("#x-rival").input_value() == str(place(block, "imagerefl", "tuned", "tuned"))
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("address", "setting", "run"),
+    [
+        ("#prompt=eval-003&k=16", "k=16", "refl-s0"),
+        ("#prompt=eval-003&k=16&run=imagerefl-s0", "k=16", "imagerefl-s0"),
+        ("#p=2", "p=2", "refl-s0"),
+        ("#prompt=eval-003&k=17", "", ""),
+    ],
+)
+def test_a_setting_may_be_written_as_it_is_called(
+    watched: Recording, params: Path, address: str, setting: str, run: str
+) -> None:
+    page = watched.open(params)
+    start = page.locator("#x-setting").inner_text(), page.locator("#x-run option:checked").inner_text()
+    page.goto("about:blank")
+    watched.open(params, address)
+    found = page.locator("#x-setting").inner_text(), page.locator("#x-run option:checked").inner_text()
+    assert found == ((setting, run) if setting else start)
+    assert page.locator("#x-prompts li[aria-current=true]").count() == ("prompt=" in address)
+
+
+@needs_browser
+def test_the_address_has_the_hidden_methods_and_prompts_link_to_their_own(watched: Recording, params: Path) -> None:
+    page = watched.open(params, "#setting=combined%3Ak%3D4&run=refl-s1")
+    shown = page.locator("#x-frontier path[role=button]").count()
+    page.locator("#x-methods label", has_text="ImageReFL").locator("input").uncheck()
+    page.wait_for_function("n => document.querySelectorAll('#x-frontier path[role=button]').length < n", arg=shown)
+    left = page.locator("#x-frontier path[role=button]").count()
+    link = str(page.locator("#x-prompts li[data-prompt=eval-003] h4 a").get_attribute("href"))
+    page.goto("about:blank")
+    watched.open(params, link)
+    assert page.locator("#x-frontier path[role=button]").count() == left
+    assert page.locator("#x-methods input:not(:checked)").evaluate_all("all => all.map(one => one.value)") == [
+        "imagerefl"
+    ]
+    assert page.locator("#x-prompts li[aria-current=true]").get_attribute("data-prompt") == "eval-003"
+    assert (page.locator("#x-setting").inner_text(), page.locator("#x-run").input_value()) == ("k=4", "1")
+
+
+@needs_browser
+def test_a_prompt_without_images_says_so(watched: Recording, params: Path, tmp_path: Path) -> None:
+    whole = (folders(params).out / "index.html").read_text()
+    (tmp_path / "index.html").write_text(whole.replace('"row":3', '"row":null', 1))
+    page = watched.page
+    page.goto((tmp_path / "index.html").as_uri())
+    page.wait_for_selector("#x-frontier path[role=button]")
+    images = page.locator("#x-prompts li").evaluate_all("all => all.map(one => one.querySelectorAll('.strip').length)")
+    assert images == [2, 2, 2, 0, 2, 2]
+    assert "not on this page" in str(page.locator("#x-prompts li").nth(3).text_content())
 
 
 @needs_browser
@@ -348,6 +405,34 @@ def test_numbers_say_where_they_come_from(watched: Recording, params: Path, foun
     assert not dialog.is_visible()
     page.locator("#x-numbers button.figures").first.click()
     assert dialog.is_visible()
+
+
+@needs_browser
+def test_the_numbers_of_a_prompt_say_which_run_makes_its_images(
+    watched: Recording, params: Path, block: dict[str, Any]
+) -> None:
+    """Those of the chosen run, of the base, their difference, and of a rival."""
+    page = watched.open(params, "#run=refl-s1&setting=combined%3Ak%3D16&rival=imagerefl%3Atuned%3Atuned")
+    chosen, rival = place(block, "refl", "combined", "k=16"), place(block, "imagerefl", "tuned", "tuned")
+    before = block["places"][block["base"]]["scores"]["heldout"][0][2]
+    after = block["places"][chosen]["scores"]["heldout"][1][2]
+    other = block["places"][rival]["scores"]["heldout"][0][2]
+    wanted = {
+        "base": (before, ["base"]),
+        "chosen": (after, ["refl-s1"]),
+        "change": (after - before, ["base", "refl-s1"]),
+        "rival": (other, ["imagerefl-s0"]),
+    }
+    dialog, item = page.locator("#x-dialog"), page.locator("#x-prompts li[data-prompt=eval-002]")
+    for side, (value, runs) in wanted.items():
+        item.locator(f"button[data-side={side}][data-metric=heldout]").focus()
+        page.keyboard.press("Enter")
+        says, written = dialog.inner_text(), dialog.locator("pre").inner_text()
+        assert f"{value:.6g}" in says and "(eval-002)" in says and all(f"{run}: " in says for run in runs)
+        made = re.findall(r"/(\S+)\.parquet", written)
+        assert sorted({name.rpartition("/")[2] for name in made}) == sorted(runs)
+        assert len(made) == 2 * len(runs) and written.endswith("index.html")
+        page.keyboard.press("Escape")
 
 
 @needs_browser

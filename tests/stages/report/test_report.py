@@ -22,6 +22,7 @@ from PIL import Image
 from report_fixture import Silent, arguments, folders, write_study
 
 from stages import tables
+from stages.measure.evaluation import evaluation_of
 from stages.report import account, figure, probes, results, settings, style, timeline
 from stages.report import data as reading
 from stages.report.__main__ import write_report
@@ -220,6 +221,18 @@ def test_numbers_are_means_over_samples_then_prompts_then_seeds(params: Path) ->
     theirs = [mean(f"refl-s{seed}", "combined", 10.0, "patch_diversity") for seed in (0, 1)]
     assert float(difference["mean"]) == pytest.approx(np.mean(seeds) - np.mean(theirs), rel=1e-4)
     assert difference["clear"] == "1"
+
+
+def test_every_table_says_which_evaluation_it_is_of(params: Path) -> None:
+    out = folders(params).out
+    said = evaluation_of(folders(params).measures / "base.parquet")
+    study = yaml.safe_load(params.read_text())["study"]["name"]
+    tables = sorted(out.rglob("*.csv"))
+    assert {"summary.csv", "differences.csv", "judges.csv", "frontier.csv"} <= {table.name for table in tables}
+    for table in tables:
+        rows = rows_of(table)
+        assert {(row["study"], row["evaluation"]) for row in rows} <= {(study, said)}, table
+        assert table.read_text().startswith("study,evaluation"), table
 
 
 def test_set_metrics_are_reported_without_a_score_per_prompt(params: Path) -> None:

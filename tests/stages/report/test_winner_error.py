@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from stages.report import settings
+from stages.errors import InputError
+from stages.report import redraw, settings
 from stages.report.figures import winner_error
 from stages.report.look import Look
 from stages.report.measurements import Series
 from stages.report.redraw import Kept
 from stages.report.settings import ReportStudy
 
-if TYPE_CHECKING:
-    from stages.report.data import ReportData
-
 ROOT = Path(__file__).resolve().parents[3]
 WON, LOST = np.array([0.0, 1.0, 2.0]), np.array([0.0, -1.0, 4.0])
 
 
-def made(log: dict[str, dict[str, Series]]) -> ReportData:
+def made(log: dict[str, dict[str, Series]]) -> Kept:
     """A study of methods a and b with two seeds of a, and this log."""
     study = ReportStudy.model_validate(
         {
@@ -33,7 +31,7 @@ def made(log: dict[str, dict[str, Series]]) -> ReportData:
             "sample": {"steps": 1},
         }
     )
-    return cast("ReportData", Kept(study, Look.of(study), log))
+    return Kept(study, Look.of(study), log)
 
 
 def both(offset: float = 0.0) -> dict[str, Series]:
@@ -81,7 +79,7 @@ def test_of_the_kept_results_the_numbers_are_those_of_the_page():
     """Means over the last fifth of training, as docs/reproduction.md has them: Diffusion-DPO and its safeguard."""
     study = settings.read(ROOT / "studies" / "shapes-preference.yaml")
     kept = Kept.read(study, ROOT / "docs" / "results" / "shapes-preference")
-    rows = winner_error.rows(cast("ReportData", kept))
+    rows = winner_error.rows(kept)
     methods = {str(row["method"]) for row in rows}
     assert {"dpo", "sdpo", "inpo", "spin"} <= methods and not {"mapo", "sft", "refl"} & methods
     for method, wanted in {"dpo": (0.0023, 0.0034), "sdpo": (0.0005, 0.0020), "inpo": (-0.0214, -0.0135)}.items():
@@ -89,3 +87,26 @@ def test_of_the_kept_results_the_numbers_are_those_of_the_page():
         last = mine[-max(1, len(mine) // 5) :]
         found = [np.mean([cast(float, row[side]) for row in last]) for side in ("winner_drift", "loser_drift")]
         assert found == pytest.approx(wanted, abs=0.0004), method
+
+
+def redrawn(monkeypatch: pytest.MonkeyPatch, kind: str, out: Path) -> None:
+    """The command, on the results that a study keeps."""
+    study, results = ROOT / "studies/shapes-preference.yaml", ROOT / "docs/results/shapes-preference"
+    words = ["--params", study, "--results", results, "--figure", kind, "--out", out]
+    monkeypatch.setattr("sys.argv", ["redraw", *map(str, words)])
+    redraw.main()
+
+
+@pytest.mark.parametrize("kind", ["winner_error", "training"])
+def test_figures_of_training_logs_are_drawn_from_kept_results(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    redrawn(monkeypatch, kind, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("kind", ["frontier", "grid", "cost"])
+def test_other_figures_are_refused(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--figure {kind}: needs more than .*; expected training or winner_error"):
+        redrawn(monkeypatch, kind, tmp_path / "figure.png")
+    assert not any(tmp_path.iterdir())
