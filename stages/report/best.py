@@ -23,13 +23,18 @@ Scores = tuple[np.ndarray, np.ndarray]
 """Diversity and reward of a point, each (training seeds, prompts)."""
 
 
+ROUNDING = 1e-12
+"""Share of the largest reward below which a gap is zero: curves that share their best points differ by rounding."""
+
+
 def best_gap(mine: np.ndarray, other: np.ndarray, base: np.ndarray) -> np.ndarray:
     """The statistic [n], of points [n, points, 2] of diversity and reward, and of the base [n, 2]."""
     mine, other = (np.concatenate([side, base[:, None]], 1) for side in (mine, other))
     low, high = other[..., 0].min(1), base[:, 0]
     width = high - low
     average = (_integral(mine, low, high) - _integral(other, low, high)) / np.where(width > 0, width, 1)
-    return np.where(width > 0, average, _best(mine, high) - _best(other, high))
+    found = np.where(width > 0, average, _best(mine, high) - _best(other, high))
+    return np.where(np.abs(found) <= ROUNDING * np.abs(mine[..., 1]).max(1), 0.0, found)
 
 
 def _integral(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

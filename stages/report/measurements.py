@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from stages.errors import InputError
+from stages.measure.settings import PASSED
 from stages.report.claims import Interval
 from stages.report.look import BASE
 
@@ -90,10 +91,13 @@ class Measurements:
     def scores(self, point: Point, metric: str) -> np.ndarray:
         """Scores of shape (training seeds, prompts), seeds ascending, NaN where a prompt has none.
 
-        Raises InputError when the point was not measured with this metric.
+        A metric of images that pass has no row where no prompt has two of them: all NaN then. Raises InputError when
+        the point was not measured with any other metric.
         """
         try:
             return self.arrays[point, metric]
         except KeyError:
+            if metric.endswith(PASSED) and metric in self.metrics and point in self.labels:
+                return np.full((len(self.seeds[point.method]), len(self.prompts)), np.nan)
             where = f"{point.strategy} {point.value:g}"
             raise InputError(f"measures of {point.method!r}: no rows of {metric!r} for {where}") from None

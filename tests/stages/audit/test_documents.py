@@ -34,6 +34,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "shapes-gradient",
         "shapes-noise",
         "shapes-online",
+        "shapes-parts",
         "shapes-preference",
         "shapes-rl",
         "shapes-search",

@@ -47,6 +47,15 @@ def test_it_is_the_mean_over_diversities(mine: list, other: list, base: tuple[fl
     assert one(mine, other, base) == pytest.approx(brute(mine, other, base), abs=2e-3)
 
 
+def test_curves_that_share_their_best_points_have_no_gap_at_all_whatever_their_sums_round_to() -> None:
+    """An end of an interval at -1e-16 would say that one curve lies below the other."""
+    near, base = np.nextafter(0.3, 1.0), (2.0, 0.1)
+    for mine, other in ((near, 0.3), (0.3, near)):
+        assert one([(1.5, mine)], [(1.0, 0.2), (1.5, other)], base) == 0.0
+    assert one([(1.5, 0.3 + 1e-9)], [(1.0, 0.2), (1.5, 0.3)], base) > 0
+    assert math.isnan(one([(1.5, math.nan)], [(1.0, 0.2), (1.5, 0.3)], base))
+
+
 def test_a_staircase() -> None:
     """From 0.2 to 1: the reference has 1 up to 0.2 alone, then 0.5 up to 0.6, then the base's 0."""
     base, reference = (1.0, 0.0), [(0.2, 1.0), (0.6, 0.5)]
