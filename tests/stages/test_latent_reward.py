@@ -111,10 +111,12 @@ def sharpened(folder: Path) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     network = AutoencoderKL.from_pretrained(folder / "vae")
+    last = network.quant_conv
+    assert last is not None and last.bias is not None
     with torch.no_grad():
-        network.quant_conv.weight[:4] *= 4
-        network.quant_conv.weight[4:] = 0
-        network.quant_conv.bias[4:] = -20
+        last.weight[:4] *= 4
+        last.weight[4:] = 0
+        last.bias[4:] = -20
     network.save_pretrained(folder / "vae")
 
 

@@ -227,7 +227,8 @@ def test_encode_keeps_the_caption_of_each_image(model: DiffusionModel, folder: P
     batch = data.batch(0, 0)
     found = batch.preferences()
     assert found.captions is not None and found.loser_text is None
-    order = [pairs[:2].index(pair) for pair in (data._drawn(data.pairs, place) for place in range(2))]
+    drawn = [data._drawn(data.pairs, place).item_id for place in range(2)]
+    order = [[pair.item_id for pair in pairs[:2]].index(name) for name in drawn]
     given, _ = model.text.encode([expected[place][0] for place in order])
     torch.testing.assert_close(found.captions[0].text, given.text)
     assert len(suitable(pairs, True, "run")) == 3 and len(suitable(pairs, False, "run")) == 2
