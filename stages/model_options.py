@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from stages.prepare.import_settings import ImportSettings
 
 NAME = "OPTIONS"
-LIBRARIES = ("collections.abc", "pathlib", "typing", "pydantic", "stages.params", "stages.rewards.networks.options")
+LIBRARIES = (
+    *("collections.abc", "pathlib", "typing", "pydantic"),
+    *("stages.params", "stages.own_function", "stages.rewards.networks.options"),
+)
 """Modules that a class of options may refer to."""
 
 

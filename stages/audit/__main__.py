@@ -225,7 +225,7 @@ def _accuracy(raw: dict[str, Any], out: Path) -> Iterator[tuple[tuple[str], dict
     for name in raw["score"].get("rewards", ()):
         scores = read(out / f"scores/{name}.parquet").query("kind == 'pair'")
         gap = scores.pivot(index="item_id", columns="side", values="score").eval("a - b").reindex(pairs.index)
-        weight = (2 * pairs["preference"] - 1).abs()
+        weight = (2 * pairs["preference"] - 1).abs() * (pairs["image_a"] != pairs["image_b"])
         agrees = np.where(gap == 0, 0.5, np.sign(gap) == np.sign(2 * pairs["preference"] - 1)) * weight
         rows = pairs.assign(agrees=agrees, weight=weight)
         found: dict[str, float] = {}

@@ -15,10 +15,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from stages import own_function
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.record import ModelRecord
+from stages.own_function import function as imported
+from stages.own_function import named
 from stages.pictures import levels
 from stages.rewards.networks.options import KindOptions, options
 
@@ -35,7 +36,7 @@ class PythonOptions(KindOptions):
     @field_validator("function")
     @classmethod
     def _module_and_name(cls, place: str) -> str:
-        return own_function.named(place)
+        return named(place)
 
 
 OPTIONS = PythonOptions
@@ -71,4 +72,4 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> Python:
     where = f"model {record.name!r}: options"
     place = options(record, PythonOptions).function
     record.check(record.files)
-    return Python(record.name, own_function.function(place, f"{where}.function"))
+    return Python(record.name, imported(place, f"{where}.function"))

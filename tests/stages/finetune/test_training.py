@@ -282,6 +282,8 @@ class Compared:
     label: float
     weight: float
 
+    captioned: bool = False
+
     @property
     def item_id(self) -> str:
         return self.winner.item_id

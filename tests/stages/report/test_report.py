@@ -251,6 +251,8 @@ def test_frontier_points_run_from_tuned_to_base(params: Path) -> None:
 def test_training_plot_holds_every_probe(params: Path) -> None:
     rows = rows_of(folders(params).out / "plots" / "training.csv")
     assert list(rows[0]) == [
+        "study",
+        "evaluation",
         "run",
         "method",
         "seed",
