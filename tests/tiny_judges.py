@@ -19,11 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages import tables
-from stages.models.latent_scorer import Form, LatentScorer
+from stages.models.latent_scorer import CONFIG, WEIGHTS, Form, LatentScorer
 from stages.models.record import ModelRecord, describe
 from stages.pictures import png
 from stages.prepare.tokenizer import build
-from stages.rewards.latent import CONFIG, WEIGHTS
 from tests import tiny
 from tests.tiny import WORDS
 

@@ -20,6 +20,8 @@ from stages.models.bases.texts import TextEncoder, Texts
 from stages.models.conditioning import Conditioning
 from stages.models.features import Features, features
 
+CONFIG, WEIGHTS = "latent_reward.json", "latent_reward.safetensors"
+"""Files of a trained scorer: its form, and what was trained."""
 SCALE = 2.6592
 """Log of the factor of cosines at the start, as released."""
 

@@ -20,7 +20,17 @@ from torch import Tensor
 from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import DiffusionModel, posterior_sample
-from stages.models.latent_scorer import Form, Judged, LatentScorer, contrast, pair_loss, weighted, whole_texts
+from stages.models.latent_scorer import (
+    CONFIG,
+    WEIGHTS,
+    Form,
+    Judged,
+    LatentScorer,
+    contrast,
+    pair_loss,
+    weighted,
+    whole_texts,
+)
 from stages.prepare import quality
 from stages.prepare.latent_settings import LatentSettings
 from stages.prepare.loop import Log, Probe, Terms, Trainer, draw_rows, generator
@@ -29,7 +39,6 @@ from stages.prepare.quality import Pairs
 from stages.resume import State
 from stages.runtime import seed_from, whole_file, whole_files
 
-CONFIG, WEIGHTS = "latent_reward.json", "latent_reward.safetensors"
 PROBED = (1, 0.5, 1.0)
 """Timesteps of the check on held-out pairs: the least, and shares of the largest."""
 SLICE = 256

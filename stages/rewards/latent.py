@@ -17,13 +17,13 @@ from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import DiffusionModel, load_diffusion
-from stages.models.latent_scorer import Form, LatentScorer, whole_texts
+from stages.models.latent_scorer import CONFIG, WEIGHTS, Form, LatentScorer, whole_texts
 from stages.models.record import ModelRecord
 from stages.rewards.networks.options import NoOptions, options
 
 GIVES = Gives(files="needed", of="base", latents=True)
 OPTIONS = NoOptions
-CONFIG, WEIGHTS, BASE = "latent_reward.json", "latent_reward.safetensors", "base"
+BASE = "base"
 LEAST = 1.0
 """The timestep at which images are scored."""
 
