@@ -140,8 +140,7 @@ class Study:
         drawn = np.where(width > 0, inner / np.where(width > 0, width, 1), (b0 - b1)[:, -1])
         drawn = np.where(np.abs(drawn) <= 1e-12 * np.abs(r0).max(1), 0.0, drawn)  # but for rounding
         made, anew = self.interval(drawn), drawn[1 : self.size + 1]
-        zero = 1e-9 * np.abs(anew).max()  # but for rounding
-        p = min(1.0, 2 * (1 + min((anew <= zero).sum(), (anew >= -zero).sum())) / (1 + len(anew)))
+        p = min(1.0, 2 * (1 + min((anew <= 0).sum(), (anew >= 0).sum())) / (1 + len(anew)))
         return made | {"state": _state(made, 1), "note": [p]}
 
     def _together(self, found: dict[tuple[str, str], Finding]) -> None:

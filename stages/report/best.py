@@ -68,12 +68,11 @@ def more_at_no_less(
 
 def p_value(statistic: np.ndarray) -> float:
     """Two-sided bootstrap p-value of a statistic (1 + resamples,): twice the smaller share of the resamples at or
-    beyond zero, one added to both counts (Davison and Hinkley 1997, section 4.2). What is zero but for rounding is
-    zero: curves that share their best points have no gap at all in many resamples.
+    beyond zero, one added to both counts (Davison and Hinkley 1997, section 4.2). Zeros count on both sides: curves
+    that share their best points have no gap at all in many resamples.
     """
     resampled = statistic[1:][np.isfinite(statistic[1:])]
-    rounding = 1e-9 * np.abs(resampled).max(initial=0.0)
-    least = min((resampled <= rounding).sum(), (resampled >= -rounding).sum())
+    least = min((resampled <= 0).sum(), (resampled >= 0).sum())
     return float(min(1.0, 2 * (least + 1) / (len(resampled) + 1)))
 
 
