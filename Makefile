@@ -46,10 +46,10 @@ audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
 # Many tests wait for a command of their own, so three files for two cores.
 FILES := OMP_NUM_THREADS=1 PYTEST_XDIST_AUTO_NUM_WORKERS=$$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 ))
 test: $(VENV)/.test  ## run the tests, three files at a time for two cores (ARGS goes to pytest; ARGS="-n 0" for one at a time)
-	@$(IN) $(FILES) python -m pytest -n auto --dist loadfile -m "not slurm and not slow" $(ARGS)
+	@$(IN) $(FILES) python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slurm and not slow" $(ARGS)
 
 slow-test: $(VENV)/.test  ## run the slow tests: whole studies, and long series of commands of both runners
-	@$(IN) $(FILES) python -m pytest -n auto --dist loadfile -m "slow and not slurm" $(ARGS)
+	@$(IN) $(FILES) python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "slow and not slurm" $(ARGS)
 
 slurm-test: $(VENV)/.test  ## run the tests that start a Slurm of one node; skipped where Slurm is not installed
 	@$(IN) OMP_NUM_THREADS=1 python -m pytest -n 0 -m slurm $(ARGS)

@@ -6,14 +6,28 @@ import os
 
 import pytest
 
+LONGEST = (
+    "tests/workflow/test_identities.py", "tests/workflow/test_against_plan.py", "tests/workflow/test_reruns.py",
+    "tests/faults/test_bad_input.py", "tests/stages/finetune/test_contract.py", "tests/workflow/test_graph.py",
+    "tests/faults/test_scorer.py", "tests/stages/audit/test_documents.py", "tests/workflow/test_names.py",
+    "tests/stages/report/test_report.py", "tests/workflow/test_study.py",
+)  # fmt: skip
+"""Files that take longest, which begin first: a whole file is run by one process, and the last one is waited for."""
+
 
 def pytest_configure() -> None:
     """Stages keep their records but leave MLflow alone: it costs seconds per job, and the store is the user's."""
     os.environ.setdefault("LINEAGE", "off")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names that differ from process to process: tests in several processes could not be shared out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse names that differ from process to process: tests in several processes could not be shared out. Put the
+    longest files first.
+    """
     odd = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if odd:
         raise pytest.UsageError(f"give these cases names (`ids`), theirs hold addresses: {', '.join(odd)}")
+    if lost := [file for file in LONGEST if not (config.rootpath / file).is_file()]:
+        raise pytest.UsageError(f"tests/conftest.py: LONGEST: there is no {', '.join(lost)}")
+    place = {file: number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(LONGEST)))

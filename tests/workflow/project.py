@@ -12,12 +12,16 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import programs
 import yaml
 
+from stages import imports
 from stages.curate.settings import CurateSettings
 from stages.errors import InputError
 from workflow import dvc_file
@@ -48,7 +52,7 @@ for word in words:
         values.append(word)
 parts = given.pop("parts", [])
 flags = {{flag: values[0] for flag, values in given.items()}}
-study = yaml.safe_load(Path(flags["params"]).read_text())
+study = yaml.load(Path(flags["params"]).read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 name = flags.get("run") or flags.get("name") or flags.get("reward") or ""
 method = study["runs"].get(name, {{}}).get("method", "")
 
@@ -118,33 +122,42 @@ class Project:
 
     root: Path
 
-    def run(self, *command: str, check: bool = True) -> Result:
-        """Run a command of the virtual environment in the copy."""
+    def run(self, *command: str, check: bool = True, literally: bool = False) -> Result:
+        """Run a command of the virtual environment in the copy.
+
+        Snakemake and DVC are forked from a process that has imported them (`programs.py`), but for `literally`.
+        """
         log = self.root / "ran.txt"
         log.unlink(missing_ok=True)
         environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         environment.update(PYTHONDONTWRITEBYTECODE="1", XDG_CACHE_HOME=str(self.root / ".cache"))
-        program = Path(sys.executable).parent / command[0]
-        done = subprocess.run(
-            [str(program), *command[1:]], cwd=self.root, env=environment, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, done.stdout
+        if command[0] in programs.MAIN and not literally:
+            said = self.root.parent / f"{self.root.name}.said.txt"
+            code = programs.run(command, self.root, environment, said)
+            text = said.read_text(errors="replace")
+            said.unlink()
+        else:
+            done = subprocess.run(
+                [str(programs.BIN / command[0]), *command[1:]], cwd=self.root, env=environment, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            code, text = done.returncode, done.stdout
+        assert not check or code == 0, text
         ran = Counter(log.read_text().splitlines()) if log.exists() else Counter()
         assert all(count == 1 for count in ran.values()), f"a stage ran twice in one command: {ran}"
-        return Result(done.returncode, done.stdout, ran)
+        return Result(code, text, ran)
 
-    def snakemake(self, *flags: str, check: bool = True) -> Result:
+    def snakemake(self, *flags: str, check: bool = True, literally: bool = False) -> Result:
         """`snakemake --cores all`."""
-        return self.run("snakemake", "--cores", "all", *flags, check=check)
+        return self.run("snakemake", "--cores", "all", *flags, check=check, literally=literally)
 
-    def dvc(self, *words: str, check: bool = True) -> Result:
+    def dvc(self, *words: str, check: bool = True, literally: bool = False) -> Result:
         """`dvc ...`, by default `dvc repro`."""
-        return self.run("dvc", *(words or ("repro",)), check=check)
+        return self.run("dvc", *(words or ("repro",)), check=check, literally=literally)
 
     def read(self, file: str = "params.yaml") -> dict[str, Any]:
         """The content of a study file."""
-        return yaml.safe_load((self.root / file).read_text())
+        return parsed((self.root / file).read_text())
 
     def edit(self, key: str, value: Any, file: str = "params.yaml") -> None:
         """Set one dotted key of a study file; None removes it."""
@@ -162,7 +175,8 @@ class Project:
     def write(self, study: dict[str, Any], file: str = "params.yaml") -> None:
         """Write a study file, and into no other."""
         (self.root / file).parent.mkdir(exist_ok=True)
-        (self.root / file).write_text(yaml.safe_dump(study, sort_keys=False))
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        (self.root / file).write_text(yaml.dump(study, Dumper=dumper, sort_keys=False))
 
     def append(self, file: str, text: str) -> None:
         """Add text to a file, `# a comment` for example."""
@@ -174,9 +188,19 @@ class Project:
         return (self.root / file).read_text()
 
 
+def parsed(text: str) -> Any:
+    """What YAML says, by its parser in C where it is built so."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def small_study() -> dict[str, Any]:
     """The shapes study with two methods, three runs and one scored reward."""
-    study = yaml.safe_load((ROOT / "studies/shapes.yaml").read_text())
+    return deepcopy(_small_study())
+
+
+@cache
+def _small_study() -> dict[str, Any]:
+    study = parsed((ROOT / "studies/shapes.yaml").read_text())
     study["study"]["name"] = "small"
     study["score"]["rewards"] = ["proxy"]
     methods = {name: study["methods"][name] for name in ("refl", "imagerefl")}
@@ -193,6 +217,8 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     """A copy of the project's orchestration and code at `root`, with stand-ins and `study` as params.yaml."""
     for folder in ("workflow", "stages", "profiles", "slurm", "data", "votes"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*", "site.yaml"))
+    if memory := _memory():
+        write_text(root / imports.MEMORY, memory)
     for file in ("Snakefile", ".dvcignore"):
         shutil.copy(ROOT / file, root / file)
     (root / ".dvc").mkdir()
@@ -218,6 +244,20 @@ def make(root: Path, study: dict[str, Any]) -> Project:
         layout = Layout("params.yaml", study)
         write_text(root / "dvc.yaml", dvc_file.of(layout))
     return project
+
+
+@cache
+def _memory() -> str:
+    """What the sources import, read once for all copies: they have the times of the files that they were copied from.
+
+    Empty where it cannot be kept; then each copy reads its own.
+    """
+    sources = imports.Sources(ROOT)
+    for module in sources.files:
+        sources.contents(module)
+    sources.remember()
+    kept = ROOT / imports.MEMORY
+    return kept.read_text(encoding="utf-8") if kept.is_file() else ""
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image, ImageDraw
 
 from stages import tables
 from stages.measure.evaluation import Evaluation
+from stages.report import figure
 from stages.report.data import Folders
 from stages.runtime import seed_from
 from tests.samples import PLAIN
@@ -92,6 +95,14 @@ def arguments(params: Path) -> list[str]:
     folders = {name: str(out / name) for name in ("data", "scores", "runs", "samples", "measures")}
     given = [item for name, folder in folders.items() for item in (f"--{name}", folder)]
     return ["--params", str(params), *given, "--out", str(out / "report")]
+
+
+@contextmanager
+def figures_only(*kinds: str) -> Iterator[None]:
+    """Reports have no other figures meanwhile: drawing all takes seconds, and `test_report.py` looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "figures", lambda named: [figure.load(kind) for kind in kinds])
+        yield
 
 
 def _study(runs: tuple[str, ...] | None) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_fixture import arguments, folders, write_study
+from report_fixture import arguments, figures_only, folders, write_study
 
 from stages.errors import InputError
 from stages.report import __main__ as report
@@ -89,7 +89,8 @@ def test_the_page_shows_the_change_and_the_dialog_knows_it(
     given = [*arguments(params), "--against", str(before)]
     given[given.index("--out") + 1] = str(tmp_path / "report")
     monkeypatch.setattr("sys.argv", ["report", *given])
-    report.main()
+    with figures_only("frontier"):
+        report.main()
     text = (tmp_path / "report/index.html").read_text()
     assert '<section id="earlier">' in text
     with open(tmp_path / "report" / figure.EARLIER_TABLE, newline="") as file:

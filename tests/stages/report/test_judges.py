@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from report_fixture import Silent, folders, write_study
+from report_fixture import Silent, figures_only, folders, write_study
 from scipy.stats import spearmanr
 
 from stages.audit import agreement as audited
@@ -98,7 +98,8 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study["measure"] |= {"rewards": ["proxy", "heldout", "oracle"], "text_image": "proxy"}
     study["report"] |= {"diversities": ["attribute_diversity"], "bootstrap": 150, "resample": "prompts_and_seeds"}
     made.write_text(yaml.safe_dump(study, sort_keys=False))
-    write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
+    with figures_only("frontier"):
+        write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
     return made
 
 
@@ -212,7 +213,8 @@ def test_the_audit_of_kept_results_holds_the_account_to_them(
     kept = tmp_path / "docs/results/madeup"
     (tmp_path / "studies").mkdir()
     shutil.copy(params, tmp_path / "studies/madeup.yaml")
-    results.keep(found.study, params.parent / "out/madeup", kept)
+    with figures_only("frontier"):
+        results.keep(found.study, params.parent / "out/madeup", kept)
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     checked = Audit()

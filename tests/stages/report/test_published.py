@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from report_fixture import arguments, write_study
+from report_fixture import arguments, figures_only, write_study
 
 from stages.errors import InputError
 from stages.params import read_study
@@ -93,7 +93,8 @@ def test_a_setting_that_is_not_known_is_not_compared(made: ReportData) -> None:
 def test_the_page_has_the_figure_and_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = study(tmp_path)
     monkeypatch.setattr("sys.argv", ["report", *arguments(params)])
-    report.main()
+    with figures_only("published"):
+        report.main()
     folder = tmp_path / "out/madeup/report"
     assert "Beside published numbers" in (folder / "index.html").read_text()
     with open(folder / "plots/published.csv", newline="") as file:
