@@ -68,8 +68,18 @@ def start(argv: list[str], **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
 
 
-def ended(argv: list[str]) -> None:
-    """Run a command in this process, where what it imports is there already; it must end well."""
+def ended(argv: list[str]) -> str:
+    """What a command that ends well says on stderr."""
+    process = start(argv)
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode == 0, said
+    return said
+
+
+def ended_here(argv: list[str]) -> None:
+    """Run a command in this process, where what it imports is there already; it must end well. Not to go on from
+    another process: which code a job has executed is then another.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv("SCORER_TOKEN", TOKEN)
@@ -101,7 +111,7 @@ def test_what_was_scored_before_a_job_was_ended_is_not_asked_again(tmp_path: Pat
 
     with scorer() as server:
         judge(tmp_path, url=server.url, reward="bright", batch=4, token="SCORER_TOKEN")
-        ended(command(tmp_path, "quiet"))
+        ended_here(command(tmp_path, "quiet"))
         wanted, server.answered[:] = [*server.answered], []
         assert len(wanted) == len({*wanted}) == 70
         server.faults[:] = [None] * 11 + [stuck]
@@ -155,7 +165,7 @@ def lines(log: Path) -> list[str]:
 def through_a_bad_server(folder: Path, count: int, batch: int) -> None:
     world(folder, count)
     judge(folder, "jpeg", "inside.json")
-    ended(command(folder, "inside", "inside.json"))
+    ended_here(command(folder, "inside", "inside.json"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     judge(folder, url=f"http://127.0.0.1:{port}", reward="jpeg", batch=batch, pause=0.2, retries=10, version="1")

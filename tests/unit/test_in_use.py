@@ -14,9 +14,10 @@ from stages.errors import InputError
 from stages.in_use import only_one
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from stages.in_use import only_one
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs tests in the background ignores it
 with only_one(Path(sys.argv[1]), "finetune refl-s0"):
     print("held", flush=True)
     time.sleep(600)

@@ -9,10 +9,10 @@ several pairs per prompt.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import sys
+from contextlib import chdir
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -129,19 +129,15 @@ class Mini:
         job = folder if one_for_all else f"{folder.replace('lineage', 'measures')}/{name}"
         if job not in self.made and folder != "models":
             self.made.add(job)
-            before = Path.cwd()
-            try:
-                getattr(self, job.partition("/")[0])(*([] if one_for_all else [name]))
-            finally:
-                os.chdir(before)
+            getattr(self, job.partition("/")[0])(*([] if one_for_all else [name]))
 
     def call(self, stage: str, *arguments: object) -> None:
         """A stage on this study, at its root; `:data/images.parquet` and the like are results."""
-        os.chdir(self.params.parent)
         given = [self.out / str(a)[1:] if str(a).startswith(":") else a for a in arguments]
         command, *more = [] if str(given[0]).startswith("--") else [given[0]], given
         rest = more[0][len(command) :]
-        call(f"stages.{stage}", *command, "--params", self.params, *rest)
+        with chdir(self.params.parent):
+            call(f"stages.{stage}", *command, "--params", self.params, *rest)
 
     def data(self) -> None:
         """Curation."""

@@ -68,7 +68,7 @@ def test_the_page_shows_what_people_preferred(study: Path, monkeypatch: pytest.M
     monkeypatch.chdir(study.parent)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{study.parent}/mlflow.db")
     monkeypatch.setattr("sys.argv", ["report", *arguments(study)])
-    with figures_only("frontier"):
+    with figures_only("frontier", "strategies"):
         main()
     page = (study.parent / "out/madeup/report/index.html").read_text()
     part = page[page.index('<section id="people">') : page.index('<section id="numbers">')]
