@@ -81,11 +81,24 @@ def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
 
 
 def _differences(own: Study, numbers: str) -> Iterator[tuple[str, Finding]]:
-    """Of every `difference/A/B/METRIC` among the names of numbers: method A less method B, both tuned only."""
+    """Of every `difference/A/B/METRIC` among the names of numbers: A less B, which are methods, tuned only, or points
+    `METHOD:STRATEGY:SETTING`.
+    """
     for name in numbers.split():
         kind, *rest = name.removeprefix("-").rpartition(".")[0].split("/") if "." in name else name.split("/")
-        if kind.removeprefix("-") == "difference" and len(rest) == 3:
-            yield "/".join(["difference", *rest]), own.tuned_difference(*rest)
+        if kind.removeprefix("-") != "difference" or len(rest) != 3:
+            continue
+        mine, other, metric = rest
+        yield "/".join(["difference", *rest]), _difference(own, mine, other, metric)
+
+
+def _difference(own: Study, mine: str, other: str, metric: str) -> Finding:
+    if ":" not in mine + other:
+        return own.tuned_difference(mine, other, metric)
+    points = {":".join(point): point for point in own.points if (*point, metric) in own.scores}
+    if mine not in points or other not in points:
+        return {"mean": math.nan, "low": math.nan, "high": math.nan, "seeds": []}
+    return own.difference(points[mine], points[other], metric)
 
 
 def _readme(

@@ -8,12 +8,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import stages.audit
 from stages.audit.__main__ import Audit
 from stages.audit.documents import documents, ends_of_training
+from stages.audit.statistics import Study
+from stages.params import read_study
 
 ROOT = Path(__file__).parents[3]
 QUOTES = ROOT / "docs" / "results" / "quotes.csv"
@@ -32,6 +35,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "emoji-fine",
         "emoji-search",
         "shapes-gradient",
+        "shapes-guided",
         "shapes-noise",
         "shapes-online",
         "shapes-parts",
@@ -92,6 +96,37 @@ def test_a_quote_of_a_training_log_is_recomputed(tmp_path: Path, capsys: pytest.
         found = Audit()
         documents(found, kept, quotes)
         assert found.wrong == wrong, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wrong"),
+    [
+        ("difference/base:guidance:g=2/base:guidance:g=1/oracle", 0),
+        ("difference/base:guidance:g=1/base:guidance:g=2/oracle", 1),
+        ("difference/base:guidance:g=2/base:guidance:g=4/oracle", 1),
+        ("difference/base:guidance:g=2/base:guidance:g=1/no_metric", 1),
+    ],
+    ids=["the difference of two settings", "turned round", "a setting that is not there", "a metric that is not there"],
+)
+def test_a_quote_of_the_difference_of_two_points_is_recomputed(
+    numbers: str, wrong: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """By pandas: the mean over prompts of one less that of the other; the interval stands around it."""
+    kept = Path("docs/results/shapes-guided")
+    rows = pd.read_parquet(kept / "scores.parquet")
+    own = Study(read_study("studies/shapes-guided.yaml"), rows)
+    points = [("base", "guidance", f"g={scale}") for scale in (2, 1)]
+    found = own.difference(*points, "oracle")
+    means = [np.nanmean(own.scores[*point, "oracle"]) for point in points]
+    assert found["mean"] == pytest.approx(means[0] - means[1])
+    assert found["low"] < found["mean"] < found["high"]
+    text = f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+    (tmp_path / "page.md").write_text(text)
+    quotes = tmp_path / "quotes.csv"
+    quotes.write_text(f'document,results,text,numbers\n{tmp_path / "page.md"},shapes-guided,"{text}",{numbers}\n')
+    audit = Audit()
+    documents(audit, kept, quotes)
+    assert audit.wrong == wrong, capsys.readouterr().out
 
 
 def test_quotes_stand_in_their_documents():
