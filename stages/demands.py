@@ -179,6 +179,7 @@ def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> 
     base = study.prepare.import_.get(BASE)
     most = TRAINED_STEPS if base is None else source.timesteps(base)
     wanted = {"sample.steps": study.sample.steps}
+    wanted |= {} if study.renoise is None else {"renoise.steps": study.renoise.steps}
     wanted |= {f"methods.{name}: sampling_steps": plan.train.sampling_steps for name, plan in runs.items()}
     for key, steps in wanted.items():
         if most is not None and steps > most:

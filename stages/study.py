@@ -31,6 +31,8 @@ from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
 from stages.prepare.latent_settings import LatentSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
+from stages.renoise import check as check_renoise
+from stages.renoise.settings import RenoiseSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
 from stages.runtime import run_stage, whole_file
@@ -116,6 +118,9 @@ class Study(Settings):
     select: selection.SelectSettings | None = Field(
         None, description="labels and choice of pairs; without it, pairs are as curated"
     )
+    renoise: RenoiseSettings | None = Field(
+        None, description="pairs that the base makes of real images; without it, none are made"
+    )
     encode: EncodeSettings
     decided: DecidedSettings | None = Field(None, description="what is settled when; without it, not looked at")
     finetune: FinetuneSettings
@@ -154,6 +159,7 @@ def load(path: str | Path, raw: dict[str, Any] | None = None) -> Study:
     _check_strategies(study, sampling, f"{path}: ")
     demands.check(study, runs, sampling, f"{path}: ")
     check_select.check(study, f"{path}: ")
+    check_renoise.check(study, f"{path}: ")
     check_decided.check(study, sampling, _measured(study), f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
@@ -189,6 +195,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         _, _, checked = methods.method(settings, f"{path}: methods.{name}")
         table = "pairs" if checked.needs.data == "pairs" else "images"
         sources = [source_name(source) for source in getattr(study.curate, table)]
+        sources += [study.renoise.name] if table == "pairs" and study.renoise is not None else []
         if table == "pairs" and not sources:
             raise InputError(f"{path}: methods.{name}: learns from pairs, but curate.pairs names no source of them")
         named = [checked.source] if checked.source is not None else []

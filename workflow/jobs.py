@@ -44,6 +44,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
 
 PROMPTS, IMAGES, PAIRS = "data/prompts.parquet", "data/images.parquet", "data/pairs.parquet"
 SELECTED = "select/pairs.parquet"
+MADE_IMAGES, MADE = "renoise/images.parquet", "renoise/pairs.parquet"
 RECORD = "models/{name}.json"
 BASE = "models/base.json"
 ENCODINGS: dict[str, Place] = {
@@ -127,10 +128,18 @@ SELECT = Stage(
     outside=("data",), priority=82, resources=_asks(4000, 60),
 )  # fmt: skip
 
+RENOISE = Stage(
+    "renoise", "renoise", "Pairs of real images, each noised to two levels and denoised again by the base",
+    reads={"base": BASE, "images": IMAGES},
+    writes={"made": MADE_IMAGES, "pairs": MADE, "manifest": "renoise/manifest.json"}, section="renoise",
+    keys=("study.seed", "renoise"), priority=81, resources=_asks(4000, 120, 1),
+)  # fmt: skip
+
 ENCODE = Stage(
     "encode", "encode", "Text embeddings and VAE posteriors, once",
     reads={"base": BASE, "prompts": PROMPTS, "images": IMAGES, "pairs": Needed(PAIRS, "pairs"),
-           "selected": Needed(SELECTED, "select")},
+           "selected": Needed(SELECTED, "select"), "made": Needed(MADE, "renoise"),
+           "made-images": Needed(MADE_IMAGES, "renoise")},
     writes=ENCODINGS,
     keys=("encode",), priority=80, resources=_asks(4000, 120, 1),
 )  # fmt: skip
@@ -208,8 +217,8 @@ REPORT = Stage(
 )  # fmt: skip
 
 STAGES = (
-    CURATE, *PREPARE, SCORE, SELECT, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE, SAMPLE,
-    REFERENCES, MEASURE, REPORT,
+    CURATE, *PREPARE, SCORE, SELECT, RENOISE, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE,
+    SAMPLE, REFERENCES, MEASURE, REPORT,
 )  # fmt: skip
 """What DVC runs, and Snakemake where one job takes all images of a run."""
 

@@ -98,15 +98,16 @@ class Layout:
     @cached_property
     def needs(self) -> frozenset[str]:
         """What the jobs of the study need besides what every study has: what the methods of its runs learn from
-        (prompts, images or pairs; `select` in place of pairs where it has that section), `decided` where it has that
-        section, `start` or `k` where a method or a sampling strategy takes that from what was decided, `oracle` where
-        probes ask one, `latent` where a reward of noisy latents is trained, and `students` where a strategy evaluates a
-        distilled model.
+        (prompts, images or pairs; `select` in place of pairs where it has that section), `renoise` and
+        `decided` where it has these sections, `start` or `k` where a method or a sampling strategy takes that
+        from what was decided, `oracle` where probes ask one, `latent` where a reward of noisy latents is
+        trained, and `students` where a strategy evaluates a distilled model.
         """
         names = {self.method(run) for run in self.trained_runs}
         trained = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
         found = {str(each.needs.data) for each in trained}
         found = found - {"pairs"} | {"select"} if self.study.get("select") is not None else found
+        found |= {"renoise"} if self.study.get("renoise") is not None else set()
         found |= {"latent"} if self.trained("latent") else set()
         found |= {"oracle"} if self.oracle else set()
         found |= {"decided"} if self.study.get("decided") is not None else set()

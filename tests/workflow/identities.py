@@ -65,6 +65,7 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
     study["curate"]["pairs"] |= {"captions": True}  # for methods that may take them
     if "diffusion_dpo" in study["methods"]:
         study["select"] = {"steps": [{"kind": "majority", "by": ["proxy"]}, {"kind": "too_similar"}]}
+        study["renoise"] = {}
     study["decided"] = {"diversity": "patch_diversity"}
     study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
