@@ -1,4 +1,4 @@
-"""Settings of pairs that are drawn in the world of shapes, read from a table, or made of captions."""
+"""Settings of pairs that are drawn in the world of shapes, read from a table, or made of captions or by an editor."""
 
 from __future__ import annotations
 
@@ -84,6 +84,30 @@ class PerturbedCaptions(Settings):
     )
 
     @field_validator("function")
+    @classmethod
+    def _module_and_name(cls, place: str | None) -> str | None:
+        return None if place is None else own_function.named(place)
+
+
+class EditedPairs(Settings):
+    """The images of another source, which a critic compares with their prompts, against what an editor makes of them,
+    which is preferred (RPO).
+
+    In the world of shapes the oracle criticises and the renderer edits. A critic of one's own is called with a list of
+    images (bytes of PNG or JPEG files) and a list of prompts, and returns a critique for each, empty for none; an
+    editor with images, prompts, critiques and the seed, and returns bytes of image files, or None.
+    """
+
+    kind: Literal["edited"]
+    name: Name = ""
+    of: Text = Field(description="the source whose images are criticised: those that its rows bring")
+    among: Literal["pairs", "images"] = Field("pairs", description="where that source stands: curate.pairs or .images")
+    critic: str | None = Field(None, description="`package.module:function` in place of the oracle of the shapes world")
+    editor: str | None = Field(None, description="`package.module:function` in place of the renderer of that world")
+    limit: int | None = Field(None, ge=1, description="at most so many images, the first ones; null: all of them")
+    seed: int = Field(0, ge=0, description="what an editor of one's own is given")
+
+    @field_validator("critic", "editor")
     @classmethod
     def _module_and_name(cls, place: str | None) -> str | None:
         return None if place is None else own_function.named(place)
