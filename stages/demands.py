@@ -75,6 +75,7 @@ def known(study: Study, where: str) -> dict[str, Gives | None]:
     """What each model that can judge gives, by its name; None where that is not known."""
     found = dict.fromkeys(study.prepare.train.clip, gives.declared(TRAINED))
     found |= dict.fromkeys(study.prepare.train.latent, gives.declared("latent"))
+    found |= dict.fromkeys(study.prepare.train.pal, gives.declared("pal"))
     for dotted, part in study.prepare.everything:
         model_options.check(part, f"{where}prepare.import.{dotted}")
         own_code.of_model(part.kind, part.options, f"{where}prepare.import.{dotted}")
@@ -96,6 +97,8 @@ def _sections(study: Study) -> Iterator[Demand]:
     yield Demand("study.heldout", heldout, "embedding", "; probes during training take the diversity of its features")
     for key, names in (("score.rewards", study.score.rewards), ("measure.rewards", measure.rewards)):
         yield from (Demand(key, name, "score", network) for name in names)
+    for name, settings in study.prepare.train.pal.items():
+        yield Demand(f"prepare.train.pal.{name}.features", settings.features, "text")
     if measure.text_image:
         yield Demand("measure.text_image", measure.text_image, "text")
     for name, kind in measure.features.items():
@@ -149,6 +152,8 @@ def _data(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[tuple[str,
             yield f"prepare.train.clip.{name}.{key}", "pairs", settings.pair_source
     for name, settings in train.latent.items():
         yield f"prepare.train.latent.{name}.source", "pairs", settings.source
+    for name, settings in train.pal.items():
+        yield f"prepare.train.pal.{name}.source", "pairs", settings.source
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "images":
             yield f"methods.{method}", "images", ""

@@ -30,6 +30,7 @@ from stages.prepare import check_models, check_students, source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
 from stages.prepare.latent_settings import LatentSettings
+from stages.prepare.pal_settings import PalSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
 from stages.renoise import check as check_renoise
 from stages.renoise.settings import RenoiseSettings
@@ -74,6 +75,7 @@ class TrainSettings(Settings):
     base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
     clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
     latent: dict[Name, LatentSettings] = Field({}, description="rewards of noisy latents, trained on pairs")
+    pal: dict[Name, PalSettings] = Field({}, description="rewards of several tastes, trained on pairs with annotators")
     consistency: dict[Name, ConsistencySettings] = Field(
         {}, description="distilled from the base, for methods and strategies that evaluate one"
     )
@@ -81,7 +83,7 @@ class TrainSettings(Settings):
     @property
     def learns(self) -> bool:
         """Whether a model is trained on images."""
-        return bool(self.vae or self.base or self.clip or self.latent)
+        return bool(self.vae or self.base or self.clip or self.latent or self.pal)
 
 
 class PrepareSettings(Settings):
@@ -93,7 +95,7 @@ class PrepareSettings(Settings):
     @property
     def names(self) -> list[str]:
         """Every model that later stages may name."""
-        return [*self.import_, *self.train.base, *self.train.clip, *self.train.latent]
+        return [*self.import_, *self.train.base, *self.train.clip, *self.train.latent, *self.train.pal]
 
     @property
     def everything(self) -> list[tuple[str, ImportSettings]]:

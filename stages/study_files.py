@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from stages import own_code
 from stages.checkpoints import files as checkpoints
 from stages.checkpoints import fit
+from stages.curate import survey
+from stages.curate.pair_settings import FilePairs
+from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.places import missing
 from stages.prepare import source
@@ -39,6 +42,7 @@ def check(study: Study, where: str) -> None:
         earlier_page.read(Path(study.report.against), study.study.name, spot)
     for key, function in study.curate.functions.items():
         own_code.of_function(function, f"{where}curate.{key}")
+    _check_annotators(study, where)
     for place in study.curate.paths():
         _check_outside(place, study.study.name, f"{where}curate")
         if fault := missing(place, "file or folder", pattern=True):
@@ -68,6 +72,23 @@ def _check_models(study: Study, where: str) -> None:
             if fault := missing(place, key):
                 raise InputError(f"{spot}.{key}: {place}: {fault}")
         source.check_place(model, spot)
+
+
+def _check_annotators(study: Study, where: str) -> None:
+    """Where the taste of each annotator is learnt, tables have two pairs or more of each."""
+    learners = {
+        f"prepare.train.pal.{name}": (one.source or None)
+        for name, one in study.prepare.train.pal.items() if one.lone == "refuse"
+    }  # fmt: skip
+    for table in study.curate.pairs if learners else ():
+        mine = [key for key, of in learners.items() if of in (None, source_name(table))]
+        if not (mine and isinstance(table, FilePairs) and table.annotator) or missing(table.path, "file or folder"):
+            continue
+        if lone := survey.alone(table):
+            raise InputError(
+                f"{where}{mine[0]}: annotator {lone[0]!r} has one pair in {table.path} ({len(lone)} annotators have);"
+                " expected two or more of each, or `lone: pool`"
+            )
 
 
 def _check_votes(place: str, where: str) -> None:

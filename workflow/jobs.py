@@ -3,8 +3,8 @@
 A job runs `python -m stages.<program> --params STUDY`, with one flag per entry of `reads` and `writes`: `{"base":
 "models/base.json"}` becomes `--base out/<study>/models/base.json`. Paths are relative to `out/<study>/`. In paths and
 keys, `{name}` stands for the job's entry of the study (a run, a model), `{reward}` and `{heldout}` for the models that
-`study` calls so, `{oracle}` for the one that probes ask, `{method}` for the method of a run and `{shard}` for one part
-of several (`2-of-4`).
+`study` calls so, `{oracle}` for the one that probes ask, `{features}` for the one whose features rewards of several
+tastes are trained on, `{method}` for the method of a run and `{shard}` for one part of several (`2-of-4`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
         LOG,
     ),
     "latent": ("latent_reward.json", "latent_reward.safetensors", LOG),
+    "pal": ("pal.json", "pal.safetensors", LOG),
     "consistency": ("config.json", "diffusion_pytorch_model.safetensors", LOG),
 }
 """The files of a model trained here, by its kind."""
@@ -111,6 +112,10 @@ PREPARE = (
     _recipe(
         "latent", {"base": BASE, "images": IMAGES, "pairs": PAIRS}, about="A reward of noisy latents trained here",
         section="latent", priority=80, resources=_asks(8000, 240, 1),
+    ),
+    _recipe(
+        "pal", {"features": "models/{features}.json", "images": IMAGES, "pairs": PAIRS},
+        about="A reward of several tastes trained here", section="pal", priority=79, resources=_asks(8000, 120, 1),
     ),
 )  # fmt: skip
 

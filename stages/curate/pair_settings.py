@@ -20,6 +20,18 @@ class ShapesPairs(Settings):
     seed: int = Field(0, ge=0, description="seed of scenes and votes, beside the world's own")
     votes: int = Field(1, ge=1, description="annotators that judge each pair")
     captions: bool = Field(False, description="the oracle writes a caption of each image's own, of what it shows")
+    annotators: int = Field(
+        0, ge=0, description="annotators of several tastes, of whom one judges each pair and is named; 0: nobody is"
+    )
+    tastes: tuple[Literal["large", "small", "light", "dark"], ...] = Field(
+        ("large", "small"), min_length=1, description="annotator n likes what the entry n modulo their number says"
+    )
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> ShapesPairs:
+        if self.annotators and self.votes > 1:
+            raise ValueError("votes: with named annotators one judges each pair, expected 1")
+        return self
 
 
 JUDGED = ("image_a", "image_b", "preference", "votes_a", "votes_b")

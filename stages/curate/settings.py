@@ -73,6 +73,10 @@ class FilePrompts(Settings):
     limit: Limit = None
 
 
+JUDGES = ("weight", "annotator", "annotators")
+"""Keys of a source of pairs that says what a pair weighs, or who judged it."""
+
+
 def source_name(source: Settings) -> str:
     """What the column `source` says of a source's rows."""
     return getattr(source, "name", "") or getattr(source, "kind", "")
@@ -228,7 +232,13 @@ class CurateSettings(Settings):
     @property
     def judged(self) -> bool:
         """Whether any source says the weight of a pair, or who judged it."""
-        return any(getattr(source, key, None) for source in self.pairs for key in ("weight", "annotator"))
+        return any(getattr(source, key, None) for source in self.pairs for key in JUDGES)
+
+    @property
+    def personal_pairs(self) -> list[str]:
+        """Names of the sources of pairs that say who judged."""
+        named = ("annotator", "annotators")
+        return [source_name(source) for source in self.pairs if any(getattr(source, key, None) for key in named)]
 
     @property
     def captioned_pairs(self) -> list[str]:

@@ -67,6 +67,15 @@ def survey(settings: FilePairs) -> Survey:
     return found
 
 
+def alone(settings: FilePairs) -> list[str]:
+    """Annotators who judged one pair of the table, in the order in which they stand there; only names are read."""
+    found: Counter[str] = Counter()
+    for record in open_records(settings.path, (settings.annotator,)).rows:
+        if who := record.label(settings.annotator):
+            found[who] += 1
+    return [who for who, count in found.items() if count == 1]
+
+
 def _require_images(settings: FilePairs, sides: tuple[str, str]) -> None:
     """Raise InputError where a column of images is known to be empty."""
     if not columnar.is_table(settings.path):

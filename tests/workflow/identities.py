@@ -62,14 +62,14 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
         study["methods"]["online"]["inner"] = {"kind": "gradient"}
     study["measure"]["features"]["proxy"] = "embedding"
     study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
-    study["curate"]["pairs"] |= {"captions": True}  # for methods that may take them
+    study["curate"]["pairs"] |= {"captions": True, "annotators": 4}  # for methods that may take them
     if "diffusion_dpo" in study["methods"]:
         study["select"] = {"steps": [{"kind": "majority", "by": ["proxy"]}, {"kind": "too_similar"}]}
         study["renoise"] = {}
     study["decided"] = {"diversity": "patch_diversity"}
     study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
-    study["prepare"]["train"] |= {"latent": {"noisy": {}}}
+    study["prepare"]["train"] |= {"latent": {"noisy": {}}, "pal": {"plural": {"features": "clip"}}}
     return study
 
 
