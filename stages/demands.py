@@ -63,6 +63,13 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "pairs":
             _check_captions(study.curate, plan.method_settings, f"{where}methods.{method}")
+            _check_annotators(study.curate, plan.method_settings, f"{where}methods.{method}")
+    for strategy in sampling.strategies:
+        if strategy.settings.annotators() and not any(one.method_settings.needs.annotators for one in runs.values()):
+            raise InputError(
+                f"{where}sample.strategies.{strategy.name}: draws for annotators, but no trained method is told of any;"
+                " expected one such as ppd"
+            )
     for key, what, named in _data(study, runs):
         sources = [source_name(each) for each in getattr(study.curate, what)]
         if not sources:
@@ -176,6 +183,17 @@ def _check_captions(curate: CurateSettings, method: MethodSettings, where: str) 
         raise InputError(
             f"{where}: source {source_name(taken[0])!r} of curate.pairs has one image with two captions; expected a"
             " method with `captions: curated`, or another source"
+        )
+
+
+def _check_annotators(curate: CurateSettings, method: MethodSettings, where: str) -> None:
+    """A method that is told who judged takes a source that says so."""
+    taken = [source_name(one) for one in curate.pairs if method.source in (None, source_name(one))]
+    if method.needs.annotators and not set(taken) & set(curate.personal_pairs):
+        name = taken[0] if taken else method.source
+        raise InputError(
+            f"{where}: learns who likes what, but source {name!r} of curate.pairs names no annotators; say who judged"
+            " (`annotator`, in the shapes world `annotators`)"
         )
 
 

@@ -165,7 +165,7 @@ def load(path: str | Path, raw: dict[str, Any] | None = None) -> Study:
     check_decided.check(study, sampling, _measured(study), f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
-    study_files.check(study, f"{path}: ")
+    study_files.check(study, sampling, f"{path}: ")
     return study
 
 

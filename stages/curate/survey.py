@@ -67,13 +67,13 @@ def survey(settings: FilePairs) -> Survey:
     return found
 
 
-def alone(settings: FilePairs) -> list[str]:
-    """Annotators who judged one pair of the table, in the order in which they stand there; only names are read."""
+def annotators(settings: FilePairs) -> Counter[str]:
+    """Pairs of each annotator of the table; nothing else of it is read."""
     found: Counter[str] = Counter()
     for record in open_records(settings.path, (settings.annotator,)).rows:
         if who := record.label(settings.annotator):
             found[who] += 1
-    return [who for who, count in found.items() if count == 1]
+    return found
 
 
 def _require_images(settings: FilePairs, sides: tuple[str, str]) -> None:

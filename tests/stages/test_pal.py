@@ -240,7 +240,7 @@ def test_an_annotator_with_one_pair_is_refused_before_the_first_job(
          "annotator": "rater"}
     )  # fmt: skip
     said = said_of(content, tmp_path)
-    assert "prepare.train.pal.plural: annotator 'bob' has one pair in" in said and "(1 annotators have)" in said
+    assert "prepare.train.pal.plural: annotator 'bob' has one pair in source 'mine' of curate.pairs (1 of 3" in said
     content["prepare"]["train"]["pal"]["plural"]["lone"] = "pool"
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     assert load(tmp_path / "study.yaml")
