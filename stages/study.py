@@ -120,9 +120,7 @@ class Study(Settings):
     select: selection.SelectSettings | None = Field(
         None, description="labels and choice of pairs; without it, pairs are as curated"
     )
-    renoise: RenoiseSettings | None = Field(
-        None, description="pairs that the base makes of real images; without it, none are made"
-    )
+    renoise: RenoiseSettings | None = Field(None, description="pairs that the base makes of real images; null: none")
     encode: EncodeSettings
     decided: DecidedSettings | None = Field(None, description="what is settled when; without it, not looked at")
     finetune: FinetuneSettings
