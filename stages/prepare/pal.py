@@ -60,7 +60,7 @@ class Lesson:
 
     def gaps(self, scorer: PluralScorer, rows: Tensor) -> Tensor:
         """Reward of the first image less that of the second, to whoever judged them; [B]."""
-        shares = scorer.shares(rows_of(scorer, [self.annotators[row] for row in rows.tolist()]))
+        shares = scorer.shares(rows_of(scorer, [self.annotators[int(row)] for row in rows]))
         first, second = (scorer.scores(side[rows], self.texts[rows], shares) for side in (self.first, self.second))
         return first - second
 

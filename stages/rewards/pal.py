@@ -18,7 +18,7 @@ from stages.errors import InputError
 from stages.gives import Gives
 from stages.models.plural import CONFIG, WEIGHTS, Form, PluralScorer
 from stages.models.record import ModelRecord
-from stages.rewards.base import TextImage, about, load_one, require_text
+from stages.rewards.base import Reward, TextImage, about, load_one, require_text
 from stages.rewards.networks.options import KindOptions, options
 
 GIVES = Gives(
@@ -42,8 +42,9 @@ class PluralReward:
 
     differentiable = True
 
-    def __init__(self, name: str, scorer: PluralScorer, model: TextImage, shares: Tensor) -> None:
-        self.name, self.scorer, self.model, self.shares = name, scorer, model, shares
+    def __init__(self, name: str, scorer: PluralScorer, judge: Reward, shares: Tensor) -> None:
+        self.name, self.scorer, self.judge, self.shares = name, scorer, judge, shares
+        self.model: TextImage = require_text(judge)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Reward [B] of images [B, 3, H, W] in [0, 1], each with its own prompt."""
@@ -55,7 +56,7 @@ class PluralReward:
 
     def describe(self) -> dict[str, object]:
         """What identifies the computation beside the weights."""
-        return {"shares": [round(value, 6) for value in self.shares[0].tolist()]} | about(self.model)
+        return {"shares": [round(value, 6) for value in self.shares[0].tolist()]} | about(self.judge)
 
 
 def load(record: ModelRecord, device: torch.device | str = "cpu") -> PluralReward:
@@ -63,7 +64,7 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> PluralRewar
     has no mixture.
     """
     chosen = options(record, PalOptions).annotator
-    model = require_text(load_one(record, device))
+    judge = load_one(record, device)
     content = json.loads(record.file(CONFIG).read_text(encoding="utf-8"))
     annotator = chosen or content.pop("annotator", None)
     content.pop("annotator", None)
@@ -79,4 +80,4 @@ def load(record: ModelRecord, device: torch.device | str = "cpu") -> PluralRewar
         raise InputError(f"model {record.name!r}: no annotator {annotator!r}; expected one such as {some}")
     scorer = scorer.to(device).eval().requires_grad_(False)
     rows = None if annotator is None else torch.tensor([scorer.row(annotator)], device=device)
-    return PluralReward(record.name, scorer, model, scorer.shares(rows))
+    return PluralReward(record.name, scorer, judge, scorer.shares(rows))

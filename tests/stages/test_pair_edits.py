@@ -26,7 +26,7 @@ PAIRS = {"kind": "shapes", "count": 60}
 EDITED = {"kind": "edited", "of": "shapes"}
 
 
-def scene(seed: int = 0, **attributes: float) -> tuple[Scenes, np.ndarray]:
+def scene(seed: int = 0, **attributes: Any) -> tuple[Scenes, np.ndarray]:
     """One red circle with these attributes, and its picture."""
     rng = np.random.default_rng(seed)
     drawn = draw_scenes(WORLD, 1, rng, np.array([0]), np.array([0]))

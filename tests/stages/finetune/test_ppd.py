@@ -72,7 +72,7 @@ def test_opposite_tastes_are_learnt_apart() -> None:
     loss below log 2 can be had on such pairs.
     """
     own = tiny_methods.settings("ppd", {"drop": 0.0, "beta": 50.0})
-    made = tiny_methods.trainer("ppd", {"drop": 0.0, "beta": 50.0}, TRAIN)
+    made: Any = tiny_methods.trainer("ppd", {"drop": 0.0, "beta": 50.0}, TRAIN)
     batch = tiny_methods.batch(own, 0, 6)
     pairs = batch.preferences()
     first = [0, 1, 2, 0, 1, 2]
