@@ -63,6 +63,13 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "pairs":
             _check_captions(study.curate, plan.method_settings, f"{where}methods.{method}")
+            _check_annotators(study.curate, plan.method_settings, f"{where}methods.{method}")
+    for strategy in sampling.strategies:
+        if strategy.settings.annotators() and not any(one.method_settings.needs.annotators for one in runs.values()):
+            raise InputError(
+                f"{where}sample.strategies.{strategy.name}: draws for annotators, but no trained method is told of any;"
+                " expected one such as ppd"
+            )
     for key, what, named in _data(study, runs):
         sources = [source_name(each) for each in getattr(study.curate, what)]
         if not sources:
@@ -75,6 +82,7 @@ def known(study: Study, where: str) -> dict[str, Gives | None]:
     """What each model that can judge gives, by its name; None where that is not known."""
     found = dict.fromkeys(study.prepare.train.clip, gives.declared(TRAINED))
     found |= dict.fromkeys(study.prepare.train.latent, gives.declared("latent"))
+    found |= dict.fromkeys(study.prepare.train.pal, gives.declared("pal"))
     for dotted, part in study.prepare.everything:
         model_options.check(part, f"{where}prepare.import.{dotted}")
         own_code.of_model(part.kind, part.options, f"{where}prepare.import.{dotted}")
@@ -96,6 +104,8 @@ def _sections(study: Study) -> Iterator[Demand]:
     yield Demand("study.heldout", heldout, "embedding", "; probes during training take the diversity of its features")
     for key, names in (("score.rewards", study.score.rewards), ("measure.rewards", measure.rewards)):
         yield from (Demand(key, name, "score", network) for name in names)
+    for name, settings in study.prepare.train.pal.items():
+        yield Demand(f"prepare.train.pal.{name}.features", settings.features, "text")
     if measure.text_image:
         yield Demand("measure.text_image", measure.text_image, "text")
     for name, kind in measure.features.items():
@@ -149,6 +159,8 @@ def _data(study: Study, runs: Mapping[str, TrainingPlan]) -> Iterator[tuple[str,
             yield f"prepare.train.clip.{name}.{key}", "pairs", settings.pair_source
     for name, settings in train.latent.items():
         yield f"prepare.train.latent.{name}.source", "pairs", settings.source
+    for name, settings in train.pal.items():
+        yield f"prepare.train.pal.{name}.source", "pairs", settings.source
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "images":
             yield f"methods.{method}", "images", ""
@@ -174,11 +186,23 @@ def _check_captions(curate: CurateSettings, method: MethodSettings, where: str) 
         )
 
 
+def _check_annotators(curate: CurateSettings, method: MethodSettings, where: str) -> None:
+    """A method that is told who judged takes a source that says so."""
+    taken = [source_name(one) for one in curate.pairs if method.source in (None, source_name(one))]
+    if method.needs.annotators and not set(taken) & set(curate.personal_pairs):
+        name = taken[0] if taken else method.source
+        raise InputError(
+            f"{where}: learns who likes what, but source {name!r} of curate.pairs names no annotators; say who judged"
+            " (`annotator`, in the shapes world `annotators`)"
+        )
+
+
 def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:
     """No more sampling steps than the noise schedule of the base has timesteps."""
     base = study.prepare.import_.get(BASE)
     most = TRAINED_STEPS if base is None else source.timesteps(base)
     wanted = {"sample.steps": study.sample.steps}
+    wanted |= {} if study.renoise is None else {"renoise.steps": study.renoise.steps}
     wanted |= {f"methods.{name}: sampling_steps": plan.train.sampling_steps for name, plan in runs.items()}
     for key, steps in wanted.items():
         if most is not None and steps > most:

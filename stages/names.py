@@ -34,7 +34,7 @@ SEVERAL = ("score.rewards", "measure.rewards")
 """Keys whose value is a list of names."""
 NAMED = (
     "prepare.import", "prepare.train.vae", "prepare.train.base", "prepare.train.clip", "prepare.train.latent",
-    "prepare.train.consistency",
+    "prepare.train.pal", "prepare.train.consistency",
     "methods", "runs", "sample.strategies", "measure.features",
 )  # fmt: skip
 """Keys of mappings whose own keys are names."""

@@ -30,7 +30,10 @@ from stages.prepare import check_models, check_students, source
 from stages.prepare.consistency_settings import ConsistencySettings
 from stages.prepare.import_settings import ImportSettings
 from stages.prepare.latent_settings import LatentSettings
+from stages.prepare.pal_settings import PalSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, VaeSettings
+from stages.renoise import check as check_renoise
+from stages.renoise.settings import RenoiseSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
 from stages.runtime import run_stage, whole_file
@@ -72,6 +75,7 @@ class TrainSettings(Settings):
     base: dict[Name, BaseSettings] = Field({}, description="base models; the study uses the one called base")
     clip: dict[Name, ClipSettings] = Field({}, description="rewards and feature networks")
     latent: dict[Name, LatentSettings] = Field({}, description="rewards of noisy latents, trained on pairs")
+    pal: dict[Name, PalSettings] = Field({}, description="rewards of several tastes, trained on pairs with annotators")
     consistency: dict[Name, ConsistencySettings] = Field(
         {}, description="distilled from the base, for methods and strategies that evaluate one"
     )
@@ -79,7 +83,7 @@ class TrainSettings(Settings):
     @property
     def learns(self) -> bool:
         """Whether a model is trained on images."""
-        return bool(self.vae or self.base or self.clip or self.latent)
+        return bool(self.vae or self.base or self.clip or self.latent or self.pal)
 
 
 class PrepareSettings(Settings):
@@ -91,7 +95,7 @@ class PrepareSettings(Settings):
     @property
     def names(self) -> list[str]:
         """Every model that later stages may name."""
-        return [*self.import_, *self.train.base, *self.train.clip, *self.train.latent]
+        return [*self.import_, *self.train.base, *self.train.clip, *self.train.latent, *self.train.pal]
 
     @property
     def everything(self) -> list[tuple[str, ImportSettings]]:
@@ -116,6 +120,7 @@ class Study(Settings):
     select: selection.SelectSettings | None = Field(
         None, description="labels and choice of pairs; without it, pairs are as curated"
     )
+    renoise: RenoiseSettings | None = Field(None, description="pairs that the base makes of real images; null: none")
     encode: EncodeSettings
     decided: DecidedSettings | None = Field(None, description="what is settled when; without it, not looked at")
     finetune: FinetuneSettings
@@ -154,10 +159,11 @@ def load(path: str | Path, raw: dict[str, Any] | None = None) -> Study:
     _check_strategies(study, sampling, f"{path}: ")
     demands.check(study, runs, sampling, f"{path}: ")
     check_select.check(study, f"{path}: ")
+    check_renoise.check(study, f"{path}: ")
     check_decided.check(study, sampling, _measured(study), f"{path}: ")
     _check_report(study, f"{path}: ")
     validate(ReportStudy, raw, f"{path}:")
-    study_files.check(study, f"{path}: ")
+    study_files.check(study, sampling, f"{path}: ")
     return study
 
 
@@ -189,6 +195,7 @@ def _check_runs(study: Study, path: str | Path, raw: dict[str, Any]) -> dict[str
         _, _, checked = methods.method(settings, f"{path}: methods.{name}")
         table = "pairs" if checked.needs.data == "pairs" else "images"
         sources = [source_name(source) for source in getattr(study.curate, table)]
+        sources += [study.renoise.name] if table == "pairs" and study.renoise is not None else []
         if table == "pairs" and not sources:
             raise InputError(f"{path}: methods.{name}: learns from pairs, but curate.pairs names no source of them")
         named = [checked.source] if checked.source is not None else []

@@ -5,18 +5,25 @@ Torch-free. Part of `stages.study.load`, by which every command checks a study b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import own_code
 from stages.checkpoints import files as checkpoints
 from stages.checkpoints import fit
+from stages.curate import survey
+from stages.curate.pair_settings import FilePairs, ShapesPairs
+from stages.curate.settings import PairSource, source_name
 from stages.errors import InputError
+from stages.finetune import resolve as methods
+from stages.params import require_known
 from stages.places import missing
 from stages.prepare import source
 from stages.report import earlier_page
 
 if TYPE_CHECKING:
+    from stages.sample.resolve import SamplingPlan
     from stages.study import Study
 
 BASE = "base"
@@ -25,7 +32,7 @@ RESULTS = "out"
 """The folder in which every study has one of its own."""
 
 
-def check(study: Study, where: str) -> None:
+def check(study: Study, sampling: SamplingPlan, where: str) -> None:
     """Raise InputError that starts with `where` for the first file or folder that is missing, not whole or not fit;
     what a hub holds is not asked.
     """
@@ -39,6 +46,7 @@ def check(study: Study, where: str) -> None:
         earlier_page.read(Path(study.report.against), study.study.name, spot)
     for key, function in study.curate.functions.items():
         own_code.of_function(function, f"{where}curate.{key}")
+    _check_annotators(study, sampling, where)
     for place in study.curate.paths():
         _check_outside(place, study.study.name, f"{where}curate")
         if fault := missing(place, "file or folder", pattern=True):
@@ -68,6 +76,41 @@ def _check_models(study: Study, where: str) -> None:
             if fault := missing(place, key):
                 raise InputError(f"{spot}.{key}: {place}: {fault}")
         source.check_place(model, spot)
+
+
+def _check_annotators(study: Study, sampling: SamplingPlan, where: str) -> None:
+    """Where the taste of each annotator is learnt, tables have two pairs or more of each, and strategies draw for
+    annotators who are there. Only the names are read, and only in such studies.
+    """
+    learners = [(f"prepare.train.pal.{name}", one.source, one.lone) for name, one in study.prepare.train.pal.items()]
+    for name in sorted({run.method for run in study.trained.values()}):
+        settings = methods.method(study.methods[name], "")[2]
+        if settings.needs.annotators:
+            learners.append((f"methods.{name}", settings.source or "", settings.needs.annotators))
+    known: set[str] = set()
+    for table in study.curate.pairs if learners else ():
+        counts = _annotators(table)
+        known |= set(counts)
+        lone = [who for who, count in counts.items() if count == 1]
+        for key, of, said in learners:
+            if lone and said == "refuse" and of in ("", source_name(table)):
+                raise InputError(
+                    f"{where}{key}: annotator {lone[0]!r} has one pair in source {source_name(table)!r} of curate.pairs"
+                    f" ({len(lone)} of {len(counts)} annotators have); expected two or more of each, or `lone: pool`"
+                )
+    for strategy in sampling.strategies if known else ():
+        spot = f"{where}sample.strategies.{strategy.name}"
+        require_known(strategy.settings.annotators(), sorted(known), spot, "annotator")
+
+
+def _annotators(source: PairSource) -> Mapping[str, int]:
+    """Pairs of each annotator, where that is known before curation."""
+    if isinstance(source, ShapesPairs):
+        each = source.count // source.annotators if source.annotators else 0
+        return {f"annotator {number}": each for number in range(source.annotators)}
+    if isinstance(source, FilePairs) and source.annotator and not missing(source.path, "file or folder"):
+        return survey.annotators(source)
+    return {}
 
 
 def _check_votes(place: str, where: str) -> None:

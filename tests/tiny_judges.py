@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stages import tables
+from stages.models import plural
 from stages.models.latent_scorer import CONFIG, WEIGHTS, Form, LatentScorer
 from stages.models.record import ModelRecord, describe
 from stages.pictures import png
@@ -324,6 +325,17 @@ def dreamsim(folder: Path, variant: str = "ensemble") -> ModelRecord:
             factors[f"{where}B.weight"] = noise(3 * DREAMSIM_WIDTH, DREAMSIM_RANK) * 3
     save_file(factors, adapter / "adapter_model.safetensors")
     return describe("dreamsim", "dreamsim", folder, options={"variant": variant})
+
+
+def pal(folder: Path) -> ModelRecord:
+    """A reward of several tastes on a tiny CLIP model, in the files that `prepare.train.pal` writes."""
+    clip = tiny.clip_folder(folder / "clip")
+    form = plural.Form(8, 4, 2, ("ann", "bob"))
+    scorer = seeded(lambda: plural.PluralScorer(form))
+    (folder / "model").mkdir(parents=True)
+    save_file(dict(scorer.state_dict()), folder / "model" / plural.WEIGHTS)
+    (folder / "model" / plural.CONFIG).write_text(json.dumps(asdict(form) | {"annotator": None}))
+    return describe("pal", "pal", folder / "model", parts={"features": clip})
 
 
 def latent(folder: Path) -> ModelRecord:

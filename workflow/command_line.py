@@ -13,8 +13,8 @@ from stages.params import nearest
 
 KEYS = ("study",)
 SECTIONS = (
-    "world", "curate", "prepare", "score", "select", "encode", "decided", "finetune", "methods", "runs", "sample",
-    "measure", "report",
+    "world", "curate", "prepare", "score", "select", "renoise", "encode", "decided", "finetune", "methods", "runs",
+    "sample", "measure", "report",
 )  # fmt: skip
 """Sections of a study file besides `study`."""
 

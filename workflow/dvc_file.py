@@ -137,7 +137,7 @@ def _job(stage: Stage, name: str, report: Sequence[str]) -> dict[str, Any]:
     def path(place: str) -> str:
         named = {
             "{name}": name, "{reward}": "${study.reward}", "{heldout}": "${study.heldout}",
-            "{oracle}": "${finetune.probe.oracle}",
+            "{oracle}": "${finetune.probe.oracle}", "{features}": "${item.features}",
         }  # fmt: skip
         for placeholder, value in named.items():
             place = place.replace(placeholder, value)

@@ -139,6 +139,7 @@ class Files:
     def _pattern(self, path: str) -> str:
         layout = self.layout
         named = {"{reward}": layout.reward, "{heldout}": layout.heldout, "{oracle}": layout.oracle}
+        named["{features}"] = layout.features
         for placeholder, name in named.items():
             path = path.replace(placeholder, name)
         return self.layout.out(path)

@@ -3,8 +3,8 @@
 A job runs `python -m stages.<program> --params STUDY`, with one flag per entry of `reads` and `writes`: `{"base":
 "models/base.json"}` becomes `--base out/<study>/models/base.json`. Paths are relative to `out/<study>/`. In paths and
 keys, `{name}` stands for the job's entry of the study (a run, a model), `{reward}` and `{heldout}` for the models that
-`study` calls so, `{oracle}` for the one that probes ask, `{method}` for the method of a run and `{shard}` for one part
-of several (`2-of-4`).
+`study` calls so, `{oracle}` for the one that probes ask, `{features}` for the one whose features rewards of several
+tastes are trained on, `{method}` for the method of a run and `{shard}` for one part of several (`2-of-4`).
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
         LOG,
     ),
     "latent": ("latent_reward.json", "latent_reward.safetensors", LOG),
+    "pal": ("pal.json", "pal.safetensors", LOG),
     "consistency": ("config.json", "diffusion_pytorch_model.safetensors", LOG),
 }
 """The files of a model trained here, by its kind."""
 
 PROMPTS, IMAGES, PAIRS = "data/prompts.parquet", "data/images.parquet", "data/pairs.parquet"
 SELECTED = "select/pairs.parquet"
+MADE_IMAGES, MADE = "renoise/images.parquet", "renoise/pairs.parquet"
 RECORD = "models/{name}.json"
 BASE = "models/base.json"
 ENCODINGS: dict[str, Place] = {
@@ -111,6 +113,10 @@ PREPARE = (
         "latent", {"base": BASE, "images": IMAGES, "pairs": PAIRS}, about="A reward of noisy latents trained here",
         section="latent", priority=80, resources=_asks(8000, 240, 1),
     ),
+    _recipe(
+        "pal", {"features": "models/{features}.json", "images": IMAGES, "pairs": PAIRS},
+        about="A reward of several tastes trained here", section="pal", priority=79, resources=_asks(8000, 120, 1),
+    ),
 )  # fmt: skip
 
 SCORE = Stage(
@@ -127,10 +133,18 @@ SELECT = Stage(
     outside=("data",), priority=82, resources=_asks(4000, 60),
 )  # fmt: skip
 
+RENOISE = Stage(
+    "renoise", "renoise", "Pairs of real images, each noised to two levels and denoised again by the base",
+    reads={"base": BASE, "images": IMAGES},
+    writes={"made": MADE_IMAGES, "pairs": MADE, "manifest": "renoise/manifest.json"}, section="renoise",
+    keys=("study.seed", "renoise"), priority=81, resources=_asks(4000, 120, 1),
+)  # fmt: skip
+
 ENCODE = Stage(
     "encode", "encode", "Text embeddings and VAE posteriors, once",
     reads={"base": BASE, "prompts": PROMPTS, "images": IMAGES, "pairs": Needed(PAIRS, "pairs"),
-           "selected": Needed(SELECTED, "select")},
+           "selected": Needed(SELECTED, "select"), "made": Needed(MADE, "renoise"),
+           "made-images": Needed(MADE_IMAGES, "renoise")},
     writes=ENCODINGS,
     keys=("encode",), priority=80, resources=_asks(4000, 120, 1),
 )  # fmt: skip
@@ -208,8 +222,8 @@ REPORT = Stage(
 )  # fmt: skip
 
 STAGES = (
-    CURATE, *PREPARE, SCORE, SELECT, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE, SAMPLE,
-    REFERENCES, MEASURE, REPORT,
+    CURATE, *PREPARE, SCORE, SELECT, RENOISE, ENCODE, CONSISTENCY, DECIDED, FINETUNE, IMPORT_POLICY, SAMPLE_BASE,
+    SAMPLE, REFERENCES, MEASURE, REPORT,
 )  # fmt: skip
 """What DVC runs, and Snakemake where one job takes all images of a run."""
 

@@ -77,7 +77,13 @@ class Layout:
     @property
     def models(self) -> list[str]:
         """Every model with a record: what rewards, features and the base may be."""
-        return [*self.imported, *self.trained("base"), *self.trained("clip"), *self.trained("latent")]
+        return [
+            *self.imported,
+            *self.trained("base"),
+            *self.trained("clip"),
+            *self.trained("latent"),
+            *self.trained("pal"),
+        ]
 
     @property
     def reward(self) -> str:
@@ -95,19 +101,26 @@ class Layout:
         probe = (self.study.get("finetune") or {}).get("probe") or {}
         return str(probe.get("oracle") or "")
 
+    @property
+    def features(self) -> str:
+        """The model whose features rewards of several tastes are trained on; empty where none is trained."""
+        entries = self.study["prepare"]["train"].get("pal") or {}
+        return next((str(one.get("features") or "") for one in entries.values()), "")
+
     @cached_property
     def needs(self) -> frozenset[str]:
         """What the jobs of the study need besides what every study has: what the methods of its runs learn from
-        (prompts, images or pairs; `select` in place of pairs where it has that section), `decided` where it has that
-        section, `start` or `k` where a method or a sampling strategy takes that from what was decided, `oracle` where
-        probes ask one, `latent` where a reward of noisy latents is trained, and `students` where a strategy evaluates a
-        distilled model.
+        (prompts, images or pairs; `select` in place of pairs where it has that section), `renoise` and
+        `decided` where it has these sections, `start` or `k` where a method or a sampling strategy takes that
+        from what was decided, `oracle` where probes ask one, `latent` or `pal` where such a reward is trained,
+        and `students` where a strategy evaluates a distilled model.
         """
         names = {self.method(run) for run in self.trained_runs}
         trained = [method(self.study["methods"][name], f"{self.file}: methods.{name}")[2] for name in sorted(names)]
         found = {str(each.needs.data) for each in trained}
         found = found - {"pairs"} | {"select"} if self.study.get("select") is not None else found
-        found |= {"latent"} if self.trained("latent") else set()
+        found |= {"renoise"} if self.study.get("renoise") is not None else set()
+        found |= {kind for kind in ("latent", "pal") if self.trained(kind)}
         found |= {"oracle"} if self.oracle else set()
         found |= {"decided"} if self.study.get("decided") is not None else set()
         found |= {"start"} if any(each.auto for each in trained) else set()

@@ -34,7 +34,7 @@ from workflow.stage import Stage
 ACTIVE = "params.yaml"
 """The study that DVC runs."""
 IMPORTED = "prepare.import"
-MODELS = {"clip": "open_clip", "base": "diffusers", "latent": "latent"}
+MODELS = {"clip": "open_clip", "base": "diffusers", "latent": "latent", "pal": "pal"}
 """The kind in the record of a model trained here, by its recipe."""
 
 
@@ -92,6 +92,7 @@ class Plan:
 
     def _code(self, stage: Stage, name: str, settings: Mapping[str, Any]) -> Mapping[str, str]:
         reads = [fill(place, name) for place in stage.reads.values() if isinstance(place, str)]
+        reads = [place.replace("{features}", self.layout.features) for place in reads]
         records = {Path(path).stem for path in reads if path.startswith("models/")}
         texts = code.texts_of(settings) | self._kinds(code.texts_of(settings) | records | {name})
         executed = code.digests(stage.module, stage.functions, texts, Path.cwd())  # which is what `python -m` runs
@@ -113,6 +114,8 @@ class Plan:
         """Texts of what is said of the models among `names`: their kinds, and those that they are made of."""
         trained = {name: kind for recipe, kind in MODELS.items() for name in self.layout.trained(recipe)}
         imported = at(self.values, IMPORTED)
+        if not names.isdisjoint(self.layout.trained("pal")):
+            names = names | {self.layout.features}
         found = [imported[name] for name in names if name in imported]
         return code.texts_of([*found, *(trained[name] for name in names if name in trained)])
 

@@ -43,7 +43,7 @@ class Needed:
     """A file that a flag names in studies that need this `data` (`Layout.needs`); in others there is no such flag."""
 
     path: str
-    data: Literal["pairs", "select", "decided", "start", "k", "oracle"]
+    data: Literal["pairs", "select", "renoise", "decided", "start", "k", "oracle"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Settings of pairs that are drawn in the world of shapes, read from a table, or made of captions."""
+"""Settings of pairs that are drawn in the world of shapes, read from a table, or made of captions or by an editor."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ class ShapesPairs(Settings):
     seed: int = Field(0, ge=0, description="seed of scenes and votes, beside the world's own")
     votes: int = Field(1, ge=1, description="annotators that judge each pair")
     captions: bool = Field(False, description="the oracle writes a caption of each image's own, of what it shows")
+    annotators: int = Field(
+        0, ge=0, description="annotators of several tastes, of whom one judges each pair and is named; 0: nobody is"
+    )
+    tastes: tuple[Literal["large", "small", "light", "dark"], ...] = Field(
+        ("large", "small"), min_length=1, description="annotator n likes what the entry n modulo their number says"
+    )
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> ShapesPairs:
+        if self.annotators and self.votes > 1:
+            raise ValueError("votes: with named annotators one judges each pair, expected 1")
+        return self
 
 
 JUDGED = ("image_a", "image_b", "preference", "votes_a", "votes_b")
@@ -84,6 +96,30 @@ class PerturbedCaptions(Settings):
     )
 
     @field_validator("function")
+    @classmethod
+    def _module_and_name(cls, place: str | None) -> str | None:
+        return None if place is None else own_function.named(place)
+
+
+class EditedPairs(Settings):
+    """The images of another source, which a critic compares with their prompts, against what an editor makes of them,
+    which is preferred (RPO).
+
+    In the world of shapes the oracle criticises and the renderer edits. A critic of one's own is called with a list of
+    images (bytes of PNG or JPEG files) and a list of prompts, and returns a critique for each, empty for none; an
+    editor with images, prompts, critiques and the seed, and returns bytes of image files, or None.
+    """
+
+    kind: Literal["edited"]
+    name: Name = ""
+    of: Text = Field(description="the source whose images are criticised: those that its rows bring")
+    among: Literal["pairs", "images"] = Field("pairs", description="where that source stands: curate.pairs or .images")
+    critic: str | None = Field(None, description="`package.module:function` in place of the oracle of the shapes world")
+    editor: str | None = Field(None, description="`package.module:function` in place of the renderer of that world")
+    limit: int | None = Field(None, ge=1, description="at most so many images, the first ones; null: all of them")
+    seed: int = Field(0, ge=0, description="what an editor of one's own is given")
+
+    @field_validator("critic", "editor")
     @classmethod
     def _module_and_name(cls, place: str | None) -> str | None:
         return None if place is None else own_function.named(place)

@@ -82,7 +82,7 @@ class Curation:
             self._streams.append((source_name(image_source), stream))
             self.catalogue.announced += stream.total
         for pair_source in self.settings.pairs:
-            offers = opening.pairs(pair_source, self.world, self.study_seed, self.catalogue)
+            offers = opening.pairs(pair_source, self.world, self.study_seed, self.catalogue, self.settings)
             self._offers.append((source_name(pair_source), offers))
 
     # --- prompts ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from stages.curate.datasets import Limit, Name, PublishedImages, PublishedPairs, PublishedPrompts, Text
-from stages.curate.pair_settings import FilePairs, PerturbedCaptions, ShapesPairs
+from stages.curate.pair_settings import EditedPairs, FilePairs, PerturbedCaptions, ShapesPairs
 from stages.emoji.settings import EmojiImages, EmojiPairs, EmojiPrompts
 from stages.params import Settings, nearest
 
@@ -73,6 +73,10 @@ class FilePrompts(Settings):
     limit: Limit = None
 
 
+JUDGES = ("weight", "annotator", "annotators")
+"""Keys of a source of pairs that says what a pair weighs, or who judged it."""
+
+
 def source_name(source: Settings) -> str:
     """What the column `source` says of a source's rows."""
     return getattr(source, "name", "") or getattr(source, "kind", "")
@@ -82,7 +86,7 @@ ImageSource = Annotated[
     ShapesImages | EmojiImages | FolderImages | ParquetImages | PublishedImages, Field(discriminator="kind")
 ]
 PairSource = Annotated[
-    ShapesPairs | EmojiPairs | FilePairs | PerturbedCaptions | PublishedPairs, Field(discriminator="kind")
+    ShapesPairs | EmojiPairs | FilePairs | PerturbedCaptions | EditedPairs | PublishedPairs, Field(discriminator="kind")
 ]
 PromptSource = Annotated[ShapesPrompts | EmojiPrompts | FilePrompts | PublishedPrompts, Field(discriminator="kind")]
 
@@ -195,6 +199,23 @@ class CurateSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _edited_of(self) -> CurateSettings:
+        for source in self.pairs:
+            if isinstance(source, EditedPairs):
+                self.criticised(source)
+        return self
+
+    def criticised(self, source: EditedPairs) -> ImageSource | PairSource:
+        """The source whose images an editor is given; raises ValueError where there is none that brings images."""
+        name = source_name(source)
+        own = [one for one in self.pairs if not isinstance(one, PerturbedCaptions | EditedPairs)]
+        known = {source_name(one): one for one in (own if source.among == "pairs" else self.images)}
+        if source.of not in known:
+            spot = f"pairs: {name!r}: `of`: unknown source of {source.among} that brings images"
+            raise ValueError(f"{spot} {source.of!r}{nearest(source.of, known)}")
+        return known[source.of]
+
+    @model_validator(mode="after")
     def _quality_in_range(self) -> CurateSettings:
         bound = self.filters.min_quality
         tables = [getattr(source, "captions", None) or source for source in self.images]
@@ -211,7 +232,13 @@ class CurateSettings(Settings):
     @property
     def judged(self) -> bool:
         """Whether any source says the weight of a pair, or who judged it."""
-        return any(getattr(source, key, None) for source in self.pairs for key in ("weight", "annotator"))
+        return any(getattr(source, key, None) for source in self.pairs for key in JUDGES)
+
+    @property
+    def personal_pairs(self) -> list[str]:
+        """Names of the sources of pairs that say who judged."""
+        named = ("annotator", "annotators")
+        return [source_name(source) for source in self.pairs if any(getattr(source, key, None) for key in named)]
 
     @property
     def captioned_pairs(self) -> list[str]:
@@ -227,14 +254,16 @@ class CurateSettings(Settings):
     def functions(self) -> dict[str, str]:
         """Functions of one's own that the sources call, by what names them in a study file."""
         every = {
-            f"pairs.{number}.function": getattr(source, "function", None) for number, source in enumerate(self.pairs)
+            f"pairs.{number}.{key}": getattr(source, key, None)
+            for number, source in enumerate(self.pairs)
+            for key in ("function", "critic", "editor")
         }
         return {key: place for key, place in every.items() if place}
 
     @property
     def simulated(self) -> bool:
-        """Whether any source is the simulated world."""
-        return any(source.kind == "shapes" for source in self.sources)
+        """Whether any source is the simulated world, or edits by its renderer."""
+        return any(source.kind in ("shapes", "edited") for source in self.sources)
 
     def paths(self) -> list[str]:
         """Files and folders that the sources read, as written in the study file."""

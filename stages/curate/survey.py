@@ -67,6 +67,15 @@ def survey(settings: FilePairs) -> Survey:
     return found
 
 
+def annotators(settings: FilePairs) -> Counter[str]:
+    """Pairs of each annotator of the table; nothing else of it is read."""
+    found: Counter[str] = Counter()
+    for record in open_records(settings.path, (settings.annotator,)).rows:
+        if who := record.label(settings.annotator):
+            found[who] += 1
+    return found
+
+
 def _require_images(settings: FilePairs, sides: tuple[str, str]) -> None:
     """Raise InputError where a column of images is known to be empty."""
     if not columnar.is_table(settings.path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,17 +31,18 @@ CUT = "cut"
 @torch.no_grad()
 def encode(
     model: DiffusionModel, prompts: Path, images: Path, tensors: Path, index: Path, settings: EncodeSettings,
-    state: State | None = None, compared: Path | None = None,
+    state: State | None = None, compared: Path | None = None, made: Made | None = None,
 ) -> dict[str, float]:  # fmt: skip
     """Write the encodings of every prompt and captioned image, then their index; returns what was counted.
 
-    With the table of pairs `compared`, also those of the prompt and of both images of every pair, each image once.
-    Batches that `state` holds are not encoded again.
+    With the table of pairs `compared`, also those of the prompt and of both images of every pair, each image once, and
+    so with `made`. Batches that `state` holds are not encoded again.
     """
     state = state or State()
-    pairs = Pairs.read(compared) if compared else None
+    judged_in = [path for path in (compared, made.pairs if made else None) if path]
+    pairs = Pairs.read(*judged_in) if judged_in else None
     prompt_rows = tables.read(prompts, tables.PROMPTS).to_pylist()
-    chosen = _Chosen(images, settings, pairs.images if pairs else ())
+    chosen = _Chosen([images, *([made.images] if made else [])], settings, pairs.images if pairs else ())
     image_rows = chosen.rows
     tables.require_unique(prompts, "prompt_id", (row["prompt_id"] for row in prompt_rows))
     tables.require_unique(images, "image_id", (row["image_id"] for row in image_rows))
@@ -85,10 +86,18 @@ def encode(
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """The images to encode: captioned ones, and those of pairs (`wanted`, by their ids)."""
+class Made:
+    """Tables of pairs that were made after curation, and of their images."""
 
-    path: Path
+    images: Path
+    pairs: Path
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The images to encode, from one or several tables: captioned ones, and those of pairs (`wanted`, by their ids)."""
+
+    paths: Sequence[Path]
     settings: EncodeSettings
     wanted: Collection[str]
 
@@ -98,10 +107,11 @@ class _Chosen:
         says how large sampled images are.
         """
         columns = ["image_id", "caption", "split", "source", "width", "height"]
-        rows = [row for row in tables.read(self.path, tables.IMAGES, columns=columns).to_pylist() if self._has(row)]
+        every = (row for path in self.paths for row in tables.read(path, tables.IMAGES, columns=columns).to_pylist())
+        rows = [row for row in every if self._has(row)]
         if not rows and self.settings.side is None:
             raise InputError(
-                f"{self.path}: no image of splits {' and '.join(SPLITS)}, expected at least one to encode, or"
+                f"{self.paths[0]}: no image of splits {' and '.join(SPLITS)}, expected at least one to encode, or"
                 " encode.side: the side of the images that are sampled"
             )
         return rows
@@ -128,16 +138,17 @@ class _Chosen:
     def batches(self, size: int) -> Iterator[list[bytes]]:
         """Batches of the images as bytes, in table order."""
         columns = ["image_id", "image", "split", "width", "height"]
-        for part in tables.stream(self.path, tables.IMAGES, rows=size, columns=columns):
-            rows = [self._fitted(row) for row in part.to_pylist() if self._has(row)]
-            if rows:
-                yield rows
+        for path in self.paths:
+            for part in tables.stream(path, tables.IMAGES, rows=size, columns=columns):
+                rows = [self._fitted(row) for row in part.to_pylist() if self._has(row)]
+                if rows:
+                    yield rows
 
     def _has(self, row: Mapping[str, Any]) -> bool:
         return row["split"] in SPLITS or row["image_id"] in self.wanted
 
     def _fitted(self, row: Mapping[str, Any]) -> bytes:
-        where = f"{self.path}: image {row['image_id']!r}"
+        where = f"{self.paths[0]}: image {row['image_id']!r}"
         pictures.require_size(row, *pictures.size(row["image"], where), where)
         return row["image"] if row["split"] in SPLITS else pictures.fitted(row["image"], *self.size, where)
 
@@ -173,7 +184,7 @@ def _posteriors(
         return mean[:0].cpu(), std[:0].cpu(), (side, side)
 
     def make(batch: list[bytes]) -> Unit:
-        pixels = pictures.tensor(batch, str(chosen.path))
+        pixels = pictures.tensor(batch, str(chosen.paths[0]))
         mean, std = model.vae.posterior(pixels.to(model.device))
         return {"mean": mean.cpu(), "std": std.cpu(), "side": torch.tensor(pixels.shape[2:])}
 

@@ -36,15 +36,20 @@ class Pairs:
     rows: Sequence[Mapping[str, object]]
 
     @classmethod
-    def read(cls, path: Path) -> Pairs:
-        """The pairs at `path`. Raises InputError for none, an id that stands twice, and a preference outside [0, 1]."""
-        rows = tables.read(path, tables.pairs_schema(path)).to_pylist()
+    def read(cls, *paths: Path) -> Pairs:
+        """The pairs of the tables at `paths`, one after the other. Raises InputError for none, an id that stands twice,
+        and a preference outside [0, 1].
+        """
+        rows = []
+        for path in paths:
+            part = tables.read(path, tables.pairs_schema(path)).to_pylist()
+            for row in part:
+                if not 0 <= row["preference"] <= 1:
+                    raise InputError(f"{path}: pair {row['pair_id']}: preference {row['preference']}, expected 0 to 1")
+            rows += part
+            tables.require_unique(path, "pair_id", (row["pair_id"] for row in rows))
         if not rows:
-            raise InputError(f"{path}: no pairs, expected at least one to encode")
-        tables.require_unique(path, "pair_id", (row["pair_id"] for row in rows))
-        for row in rows:
-            if not 0 <= row["preference"] <= 1:
-                raise InputError(f"{path}: pair {row['pair_id']}: preference {row['preference']}, expected 0 to 1")
+            raise InputError(f"{paths[0]}: no pairs, expected at least one to encode")
         return cls(rows)
 
     @property
@@ -59,12 +64,12 @@ class Pairs:
 
     @property
     def captioned(self) -> bool:
-        """Whether the images have captions of their own."""
-        return "caption_a" in self.rows[0]
+        """Whether images of any pair have captions of their own."""
+        return any("caption_a" in row for row in self.rows)
 
     def captions(self, side: str) -> list[str]:
         """What is said of the images of side a or b, where they have captions of their own."""
-        return [str(row[f"caption_{side}"] or row["prompt"]) for row in self.rows]
+        return [str(row.get(f"caption_{side}") or row["prompt"]) for row in self.rows]
 
     @property
     def every_text(self) -> list[str]:

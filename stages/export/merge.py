@@ -8,19 +8,23 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from stages.models import annotators
 from stages.models.policy import Policy
 
 
 @torch.no_grad()
 def merged(base: nn.Module, policy: Policy) -> nn.Module:
-    """A copy of `base` whose weights are the policy's; neither `base` nor the policy changes."""
+    """A copy of `base` whose weights are the policy's; neither `base` nor the policy changes.
+
+    What a policy is told about annotators is no part of other programs' networks: they draw for nobody in particular.
+    """
     weights = {
         f"{name}.weight": module.weight.detach().clone()  # type: ignore[union-attr]
         for name, module in policy.network.named_modules()
         if parametrize.is_parametrized(module)
     }
     for name, value in policy.network.state_dict().items():
-        if ".parametrizations." not in name:
+        if ".parametrizations." not in name and name != annotators.WEIGHT:
             weights.setdefault(name, value)
     network = copy.deepcopy(base)
     network.load_state_dict(weights)

@@ -19,7 +19,7 @@ class LatentPairs:
     `label` [B] is the probability that the winner is preferred, `weight` [B] that of the pair in the loss. `loser_text`
     [B] conditions the losers where their text is another one than that of the row, `winner_text` the winners.
     `captions` are captions of the winners' and of the losers' own, [B] each, where the data has them; methods that
-    learn from them make them the texts.
+    learn from them make them the texts. `annotators` [B] says who judged, empty texts where nobody is named.
     """
 
     winner: Tensor
@@ -29,6 +29,7 @@ class LatentPairs:
     loser_text: Conditioning | None = None
     winner_text: Conditioning | None = None
     captions: tuple[Conditioning, Conditioning] | None = None
+    annotators: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ class _StandInPair:
     label: float = 1.0
     weight: float = 1.0
     captioned: bool = False
+    annotator: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 
 from stages.encode.store import Encodings
 from stages.errors import InputError
-from stages.finetune.data import Data, suitable, with_preference
+from stages.finetune.data import Data, of_annotators, suitable, with_preference
 from stages.finetune.networks import Networks
 from stages.finetune.objective import Run
 from stages.finetune.paths import Paths
@@ -122,6 +122,7 @@ class TrainingContext:
         if needs.data == "pairs":
             found = suitable(self.encodings.pairs("train", source), needs.captions, f"run {plan.name!r}")
             pairs = with_preference(found, needs.ties, f"run {plan.name!r}")
+            pairs = of_annotators(pairs, needs.annotators, f"run {plan.name!r}") if needs.annotators else pairs
         items = self.encodings.images("train", source) if images else self.encodings.prompts("train")
         return Data(
             encodings=self.encodings, items=items, seed=plan.seed, batch_size=plan.train.batch_size,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from stages.encode.store import Item
+from stages.encode.store import Item, Pair
 from stages.errors import InputError
 from stages.finetune.batch import Batch, LatentPairs
 from stages.models.conditioning import Conditioning
@@ -22,6 +23,7 @@ from stages.runtime import seed_from
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Compared")
+P = TypeVar("P", bound=Pair)
 
 
 class Encoded(Protocol):
@@ -64,6 +66,9 @@ class Compared(Protocol):
 
     @property
     def captioned(self) -> bool: ...
+
+    @property
+    def annotator(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,9 @@ class Data:
         if pairs[0].captioned:
             first, second = (self.encodings.text([getattr(p, side) for p in pairs]) for side in ("winner", "loser"))
             captions = first, second
-        return LatentPairs(winner, loser, label, weight, captions=captions)
+        return LatentPairs(
+            winner, loser, label, weight, captions=captions, annotators=[pair.annotator for pair in pairs]
+        )
 
 
 def suitable(pairs: Sequence[C], captions: bool, where: str) -> list[C]:
@@ -176,6 +183,22 @@ def with_preference(pairs: Sequence[C], ties: bool, where: str) -> list[C]:
             "let the reward label them (labels: {kind: reward}), or take other pairs"
         )
     return kept
+
+
+def of_annotators(pairs: Sequence[P], lone: str, where: str) -> list[P]:
+    """The pairs for a method that learns who likes what. Raises InputError that starts with `where` where nobody is
+    named, and for an annotator with one pair, unless `lone` is pool: such a pair then names nobody.
+    """
+    counts = Counter(pair.annotator for pair in pairs if pair.annotator)
+    if not counts:
+        raise InputError(f"{where}: none of {len(pairs)} training pairs says who judged, expected some with annotators")
+    alone = sorted(who for who, count in counts.items() if count == 1)
+    if alone and lone != "pool":
+        raise InputError(
+            f"{where}: annotator {alone[0]!r} has one training pair ({len(alone)} of {len(counts)} annotators have);"
+            " expected two or more of each, or `lone: pool`"
+        )
+    return [replace(pair, annotator="") if counts[pair.annotator] == 1 else pair for pair in pairs]
 
 
 def _order(seed: int, epoch: int, count: int) -> list[int]:

@@ -10,6 +10,7 @@ from stages.finetune.families.pair_variants import (
     DualCaptionSettings,
     ExpertSettings,
     PerceptualSettings,
+    PersonalSettings,
     TextPairSettings,
     TruncatedSettings,
     TwoNetworkSettings,
@@ -29,6 +30,7 @@ E = TypeVar("E", bound=ExpertSettings)
 K = TypeVar("K", bound=TwoNetworkSettings)
 G = TypeVar("G", bound=AnchoredSettings)
 V = TypeVar("V", bound=TruncatedSettings)
+U = TypeVar("U", bound=PersonalSettings)
 
 
 def perceptual_preference(settings: type[N], loss: Callable[[PairErrors, N], Loss]) -> Method[N]:
@@ -93,6 +95,17 @@ def dual_captions(settings: type[D], loss: Callable[[PairErrors, D], Loss]) -> M
         from stages.finetune.families.text_preference import DualCaptions
 
         return DualCaptions(own, run, loss)
+
+    return Method(settings, objective)
+
+
+def personal_preference(settings: type[U], loss: Callable[[PairErrors, U], Loss]) -> Method[U]:
+    """As `paired_preference`, with the annotator of each pair as a further condition of the policy."""
+
+    def objective(own: U, run: Run) -> Objective:
+        from stages.finetune.families.personal import Personal
+
+        return Personal(own, run, loss)
 
     return Method(settings, objective)
 

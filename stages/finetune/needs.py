@@ -19,7 +19,8 @@ class Needs:
 
     `features`, `texts`: the reward must have features of images, of texts. `latents`: it must judge noisy latents.
     `reference`: the frozen base is evaluated.
-    `captions`: pairs whose images have captions of their own. `ties`: pairs without a preference (label 1/2) are learnt
+    `captions`: pairs whose images have captions of their own. `annotators`: pairs that say who judged, where annotators
+    with one pair are refused, or taken for nobody. `ties`: pairs without a preference (label 1/2) are learnt
     from, otherwise they are left out. `student`: entry of `prepare.train.consistency` whose distilled network is
     evaluated. `starts_as_student`: policy and reference start as that network and not as the base. `companion`: a
     second network, equal to the base at the start too, is trained beside the policy and not saved. `group`: images of
@@ -34,6 +35,7 @@ class Needs:
     latents: bool = False
     reference: bool = False
     captions: bool = False
+    annotators: Literal["", "refuse", "pool"] = ""
     ties: bool = False
     student: str | None = None
     starts_as_student: bool = False

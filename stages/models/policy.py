@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from stages.errors import InputError
+from stages.models import annotators
 from stages.models.lora_targets import require_targets
 from stages.models.text_once import text_once
 from stages.params import Settings, validate
@@ -80,7 +81,8 @@ class Policy:
         if self.kind == "lora":
             about["lora"] = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
             part = self.prefix
-            layers = sorted({name.removeprefix(f"{part}.").split(".lora_")[0] for name in tensors})
+            updated = [name.removeprefix(f"{part}.") for name in tensors if ".lora_" in name]
+            layers = sorted({name.split(".lora_")[0] for name in updated})
             about |= {f"{part}.r": self.rank, f"{part}.lora_alpha": self.alpha, f"{part}.target_modules": layers}
         with whole_file(path) as partial:
             save_file(tensors, partial, {METADATA: json.dumps(about)})
@@ -153,6 +155,8 @@ def load_policy(base: nn.Module, path: str | Path, base_digest: str) -> Policy:
         raise InputError(f"{path}: trained on base {said.get('base', 'unknown')}, but the base here is {base_digest}")
     about = validate(_About, said, f"{path}: metadata: {METADATA}")
     policy = make_policy(base, about.kind, **(about.lora.model_dump() if about.lora else {}))
+    if annotators.WEIGHT in tensors and tensors[annotators.WEIGHT].ndim == 2:
+        annotators.attach(policy.network, *tensors[annotators.WEIGHT].shape)
     wanted = dict(policy.parameters())
     shapes = {name: parameter.shape for name, parameter in wanted.items()}
     found = {name: value.shape for name, value in tensors.items()}

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         ("base", "train a latent diffusion base on a VAE", _base),
         ("clip", "train a CLIP model, on captions and then on pairs", _clip),
         ("latent", "train a reward of noisy latents on pairs, for a base", _latent),
+        ("pal", "train a reward of several tastes on pairs with annotators", _pal),
     ):
         command = _command(commands, kind, text, run)
         command.add_argument("--images", type=Path, required=True, help="images table (Parquet)")
@@ -49,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--record", type=Path, help="model record to write (JSON)")
         if kind == "base":
             command.add_argument("--vae", type=Path, required=True, help="folder of the trained VAE")
-        if kind in ("clip", "latent"):
+        if kind == "pal":
+            command.add_argument("--features", type=Path, required=True, help="record of the frozen model (JSON)")
+        if kind in ("clip", "latent", "pal"):
             command.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
         if kind == "latent":
             command.add_argument("--base", type=Path, required=True, help="model record of the base (JSON)")
@@ -143,6 +146,24 @@ def _latent(args: argparse.Namespace) -> None:
         train, held_out = (read_pictures(args.images, split, pairs=True) for split in ("train", "val"))
         log = latent.train(settings, model, (train, held_out), args.pairs, args.out, state)
         _finish(args, job, log, "latent", {"base": base})
+
+
+def _pal(args: argparse.Namespace) -> None:
+    from stages.prepare.pal_settings import PalSettings
+
+    where = f"prepare.train.pal.{args.name}"
+    settings = section(args.params, where, PalSettings)
+    with _job(args, settings, [args.features, args.images, args.pairs]) as (job, state):
+        from stages.models import record
+        from stages.prepare import pal
+        from stages.prepare.pictures import read_pictures
+        from stages.rewards.base import load_reward, require_text
+
+        frozen = record.load(args.features)
+        model = require_text(load_reward(frozen))
+        pictures = read_pictures(args.images, "train", pairs=True), read_pictures(args.images, "val", pairs=True)
+        log = pal.train(settings, model, pictures, args.pairs, args.out, f"{args.params}: {where}", state)
+        _finish(args, job, log, "pal", {"features": frozen})
 
 
 def _consistency(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.params import nearest, require_known
 from stages.prepare import source
@@ -32,10 +33,12 @@ def check(study: Study, where: str) -> None:
     if prepare.train.learns and not study.curate.val_share:
         raise InputError(f"{where}curate.val_share: 0 leaves no images to check models on that are trained here")
     _check_sizes(study, where)
+    _check_tastes(study, where)
     named = {"study.reward": [study.study.reward], "study.heldout": [study.study.heldout]}
     named |= {"score.rewards": study.score.rewards, "measure.rewards": study.measure.rewards}
     named |= {"measure.text_image": [study.measure.text_image] if study.measure.text_image else []}
     named |= {"measure.features": study.measure.features}
+    named |= {f"prepare.train.pal.{name}.features": [one.features] for name, one in prepare.train.pal.items()}
     named |= {"finetune.probe.oracle": [study.finetune.probe.oracle] if study.finetune.probe.oracle else []}
     lists = {"measure.set_metrics": study.measure.set_metrics, "report.ablations": study.report.ablations}
     lists |= {"report.rewards": study.report.rewards, "report.diversities": study.report.diversities}
@@ -52,6 +55,25 @@ def check(study: Study, where: str) -> None:
         raise InputError(f"{where}study.heldout: {study.study.heldout!r} is the training reward; expected another one")
     for key, models in named.items():
         require_known(models, prepare.rewards, f"{where}{key}", "model")
+
+
+def _check_tastes(study: Study, where: str) -> None:
+    """Rewards of several tastes are trained on one model's features, which is none of them, and on pairs that say who
+    judged.
+    """
+    tastes, curate = study.prepare.train.pal, study.curate
+    for name, one in tastes.items():
+        spot, others = f"{where}prepare.train.pal.{name}", {other.features for other in tastes.values()}
+        if one.features in tastes:
+            raise InputError(f"{spot}.features: {one.features!r} is a reward of several tastes itself")
+        if len(others) > 1:
+            raise InputError(f"{spot}.features: expected one model in all entries of pal, found {sorted(others)}")
+        sources = [source_name(source) for source in curate.pairs if one.source in ("", source_name(source))]
+        if sources and not set(sources) & set(curate.personal_pairs):
+            raise InputError(
+                f"{spot}: learns the tastes of annotators, but source {sources[0]!r} of curate.pairs names none; say"
+                " who judged (`annotator`, in the shapes world `annotators`)"
+            )
 
 
 def _check_sizes(study: Study, where: str) -> None:

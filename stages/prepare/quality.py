@@ -53,6 +53,8 @@ class Pairs:
     a: np.ndarray
     b: np.ndarray
     preference: np.ndarray
+    annotators: Sequence[str] = ()
+    """Who judged each; empty texts where nobody is named."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -83,6 +85,7 @@ def read_pairs(path: str | Path, split: str, source: str, pictures: Pictures) ->
         np.array([where[row["image_a"]] for row in rows]),
         np.array([where[row["image_b"]] for row in rows]),
         np.array([row["preference"] for row in rows], np.float32),
+        [str(row.get("annotator") or "") for row in rows],
     )
 
 

@@ -133,6 +133,10 @@ class StrategySettings(Settings, ABC):
         """Consistency models of the study that `sample` evaluates, by their names in prepare.train.consistency."""
         return ()
 
+    def annotators(self) -> tuple[str, ...]:
+        """Annotators of the pairs for whom `sample` draws."""
+        return ()
+
     def encodes(self) -> bool:
         """Whether `sample` embeds texts other than the prompts; the base's text encoders are loaded then."""
         return False

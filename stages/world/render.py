@@ -78,6 +78,13 @@ def _floats(scenes: Scenes, size: int, rng: np.random.Generator | None) -> np.nd
     return np.clip(image, 0, 1)
 
 
+def coverage(scenes: Scenes, image_size: int) -> np.ndarray:
+    """[n, image_size, image_size] share of every pixel that the object of a scene covers."""
+    axis = ((np.arange(image_size) + 0.5) * 2 / image_size - 1).astype(np.float32)
+    grid_y, grid_x = np.meshgrid(axis, axis, indexing="ij")
+    return _coverage(scenes, grid_x, grid_y, image_size)
+
+
 def _coverage(scenes: Scenes, grid_x: np.ndarray, grid_y: np.ndarray, size: int) -> np.ndarray:
     """[n, size, size] share of every pixel that the object covers."""
     cover = np.empty((len(scenes), size, size), np.float32)

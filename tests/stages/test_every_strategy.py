@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 import yaml
 from test_concepts import worded as worded  # a fixture
 from test_img import Picky
@@ -20,6 +21,7 @@ from test_search import Counted
 
 from stages import plugins, tables
 from stages.errors import Stopped
+from stages.models import annotators
 from stages.models.diffusion import DiffusionModel
 from stages.processes import ALONE, Processes
 from stages.resume import State
@@ -27,6 +29,7 @@ from stages.sample.job import Identity, RecordedReward, Sampling
 from stages.sample.resolve import STRATEGIES, sampling_plan
 from stages.sample.run import sample_base, sample_run
 from stages.sample.settings import student
+from tests import tiny
 from tests.together import together
 
 BOTH = ["base", "tuned"]
@@ -35,6 +38,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "rlg": {"w": [0.5]}, "tuned": {}, "npo": {"s": [2.0], "negative": "other", "merge": 0.5},
     "chats": {"s": [2.0], "lose": "other", "apply_to": BOTH}, "density": {"q": [0.3], "apply_to": BOTH},
     "condition_noise": {"k": [2], "apply_to": BOTH}, "ebama": {"a": [30.0], "apply_to": BOTH},
+    "for_annotator": {"names": ["ann", "bob"]},
     "sgt": {"c": [5.5], "window": [0.0, 1.0], "apply_to": BOTH},
     "img": {"n": [2], "critic": "critic", "apply_to": BOTH},
     "best_of_n": {"n": [3], "stop": -1.0}, "fk": {"n": [3], "every": 1, "strength": 30.0},
@@ -77,6 +81,9 @@ def job(model: DiffusionModel, folder: Path, names: Sequence[str] = tuple(ENTRIE
     study["sample"]["strategies"] = entries(names)
     file.write_text(yaml.safe_dump(study))
     further = {"other": other, student("map"): other}
+    if work.tuned is not None and annotators.of(work.tuned) is None:
+        with torch.no_grad():
+            annotators.attach(work.tuned, tiny.WIDTH, 4).weight.fill_(0.05)
     made = Sampling.of(model, sampling_plan(file), work.suite, work.tuned, further)
     return replace(made, rewards={"proxy": RecordedReward(Counted(), "p"), "critic": RecordedReward(Picky(-1.0), "c")})
 

@@ -54,7 +54,7 @@ def _records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelRecord]
            tiny_judges.dreamsim(folder / "dreamsim"),
            tiny_judges.image_reward(folder / "ir"),
            tiny_judges.mps(folder / "mps.pth"), tiny_judges.clip_folder(folder / "pick", "pickscore"),
-           tiny_judges.latent(folder / "latent"),
+           tiny_judges.latent(folder / "latent"), tiny_judges.pal(folder / "pal"),
            describe("open_clip", "open_clip", Path("shipped/shapes/clip")),
            tiny_judges.nearest_image(folder / "nearest"), tiny_judges.nearest_captioned(folder / "captioned"),
            ModelRecord(name="python", kind="python", options={"function": f"{__name__}:brightness"})]  # fmt: skip

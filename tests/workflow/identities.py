@@ -38,6 +38,7 @@ MORE: dict[str, dict[str, Any]] = {
     "chats": {"s": [2.0], "lose": "imagerefl-s0"}, "density": {"q": [0.4]},
     "condition_noise": {"k": [3]}, "fmtt": {"reward": "proxy", "n": [2]},
     "ebama": {"a": [5.0], "phrases": {"a red circle": [[1, 2]]}},
+    "for_annotator": {"names": ["annotator 0", "annotator 1"]},
     "sgt": {"c": [5.5], "concepts": {"a red circle": ["red circle"]}}, "img": {"n": [1], "critic": "oracle"},
     "reno": {"weights": {"proxy": 5.0}, "n": [2]},
     "carinox": {"weights": {"proxy": 5.0}, "n": [2],
@@ -62,13 +63,14 @@ def full_study(methods: Iterable[str] = METHOD_KINDS, strategies: Iterable[str] 
         study["methods"]["online"]["inner"] = {"kind": "gradient"}
     study["measure"]["features"]["proxy"] = "embedding"
     study["sample"]["strategies"] |= {f"{kind}_": {"kind": kind} | MORE.get(kind, {}) for kind in strategies}
-    study["curate"]["pairs"] |= {"captions": True}  # for methods that may take them
+    study["curate"]["pairs"] |= {"captions": True, "annotators": 4}  # for methods that may take them
     if "diffusion_dpo" in study["methods"]:
         study["select"] = {"steps": [{"kind": "majority", "by": ["proxy"]}, {"kind": "too_similar"}]}
+        study["renoise"] = {}
     study["decided"] = {"diversity": "patch_diversity"}
     study["methods"]["refl"] |= {"middle": "auto"}
     study["prepare"]["train"] |= {"vae": {"code": {}}, "clip": {"more": {}}, "consistency": {"student": {}}}
-    study["prepare"]["train"] |= {"latent": {"noisy": {}}}
+    study["prepare"]["train"] |= {"latent": {"noisy": {}}, "pal": {"plural": {"features": "clip"}}}
     return study
 
 

@@ -29,8 +29,8 @@ from workflow.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = (
-    "curate", "prepare", "score", "select", "encode", "decided", "checkpoints", "finetune", "sample", "measure",
-    "report",
+    "curate", "prepare", "score", "select", "renoise", "encode", "decided", "checkpoints", "finetune",
+    "sample", "measure", "report",
 )  # fmt: skip
 
 STAND_IN = '''
@@ -281,6 +281,7 @@ def written() -> dict[str, dict[str, list[str]]]:
         "prepare consistency": {"out": models["consistency"], "record": []},
         "score": {"scores": [], "accuracy": []},
         "select": {"selected": [], "manifest": []},
+        "renoise": {"made": [], "pairs": [], "manifest": []},
         "encode": {"tensors": [], "index": []},
         "decided": {"pairs": [], "shares": [], "auto": []},
         "checkpoints": {"policy": [], "record": []},
@@ -305,6 +306,7 @@ READ = {
     "prepare consistency": ["prepare.train.consistency.{name}"],
     "score": ["score.batch_size"],
     "select": ["select"],
+    "renoise": ["study.seed", "renoise"],
     "encode": ["encode"],
     "decided": ["study.seed", "decided", "sample.steps", "measure"],
     "finetune": ["study.seed", "study.reward", "finetune", "methods.{method}", "runs.{name}"],

@@ -34,14 +34,14 @@ from workflow.plan import Plan
 from workflow.stage import Chosen, Folder, Needed, Scores, Stage
 
 CONCERNS = {
-    "study.seed": ("curate", "decided", "finetune", "sample_base", "sample", "measure", "report"),
+    "study.seed": ("curate", "renoise", "decided", "finetune", "sample_base", "sample", "measure", "report"),
     "study.reward": ("finetune", "report"), "study.heldout": ("finetune", "report"), "study": ("report",),
     "world": ("curate",), "curate": ("curate",), "score.batch_size": ("score",), "score": ("report",),
     "select": ("select", "report"), "encode": ("encode",), "finetune": ("finetune",), "methods": ("finetune", "report"),
     "runs": ("finetune", "sample", "report"), "sample.steps": ("decided", "sample_base", "sample", "measure", "report"),
     "sample.sampler": ("sample_base", "sample", "measure"), "sample.strategies": ("sample_base", "sample", "report"),
     "sample": ("sample_base", "sample"), "measure": ("decided", "measure_reference", "measure", "report"),
-    "report": ("report",), "decided": ("decided", "report"),
+    "report": ("report",), "decided": ("decided", "report"), "renoise": ("renoise",),
 }  # fmt: skip
 """Jobs whose result a key decides, by the beginning of the key; the longest counts. Models have jobs of their own."""
 
@@ -89,6 +89,7 @@ SWEPT = (
     "measure.features.clip", "measure.as_released.bfloat16_means", "measure.passing.metric", "measure.passing.least",
     "report.bootstrap", "report.main", "decided.samples", "decided.indices", "decided.diversity", "decided.open",
     "methods.refl.middle", "sample.strategies.fusion_.k", "select.steps",
+    "renoise.strengths", "renoise.name", "renoise.sampler",
 )  # fmt: skip
 """Keys of every section that must have been changed."""
 
@@ -262,7 +263,7 @@ def test_every_key_changes_the_stamps_of_the_jobs_that_it_decides(plan: Plan, ch
     assert not missed
 
 
-KEEPS = ("score", "encode", "decided", "finetune", "sample_base", "sample", "measure_reference", "measure")
+KEEPS = ("score", "renoise", "encode", "decided", "finetune", "sample_base", "sample", "measure_reference", "measure")
 """Stages, besides training of models, whose jobs go on where they were interrupted."""
 
 

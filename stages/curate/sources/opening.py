@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from stages.curate.catalogue import Catalogue
-from stages.curate.pair_settings import PerturbedCaptions, ShapesPairs
+from stages.curate.pair_settings import EditedPairs, PerturbedCaptions, ShapesPairs
 from stages.curate.rows import ImageRow, Offer, PromptRow, Stream
-from stages.curate.settings import ImageSource, PairSource, PromptSource, ShapesImages, ShapesPrompts
+from stages.curate.settings import CurateSettings, ImageSource, PairSource, PromptSource, ShapesImages, ShapesPrompts
 from stages.curate.sources import (
     coco,
+    edited,
     emoji,
     file,
     folder,
@@ -66,10 +67,28 @@ def images(source: ImageSource, world: WorldSettings, study_seed: int) -> Stream
     return IMAGES[source.kind](source)
 
 
-def pairs(source: PairSource, world: WorldSettings, study_seed: int, catalogue: Catalogue) -> Stream[Offer]:
-    """The pairs of a source, with the images that `catalogue` does not know; raises InputError as the others do."""
+def pairs(
+    source: PairSource, world: WorldSettings, study_seed: int, catalogue: Catalogue, every: CurateSettings
+) -> Stream[Offer]:
+    """The pairs of a source, with the images that `catalogue` does not know; raises InputError as the others do.
+
+    `every` has the other sources, of which an editor takes one.
+    """
+    if isinstance(source, EditedPairs):
+        read = _images_of(every.criticised(source), world, study_seed, every)
+        return edited.pairs(source, read, catalogue, world, every.filters.max_pixels)
     if isinstance(source, ShapesPairs):
         return shapes.pairs(source, world, study_seed)
     if isinstance(source, PerturbedCaptions):
         return perturbed.pairs(source, catalogue, world)
     return PAIRS[source.kind](source, catalogue)
+
+
+def _images_of(
+    source: ImageSource | PairSource, world: WorldSettings, study_seed: int, every: CurateSettings
+) -> Stream[ImageRow]:
+    """The images of a source of images, or those that a source of pairs brings, read once more."""
+    if source in every.images:
+        return images(source, world, study_seed)  # pyright: ignore[reportArgumentType]
+    offers = pairs(source, world, study_seed, Catalogue(), every)  # pyright: ignore[reportArgumentType]
+    return Stream((row for offer in offers.rows for row in offer.brings), 2 * offers.total)

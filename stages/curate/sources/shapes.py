@@ -18,6 +18,7 @@ from stages.world.oracle import parse, utility
 from stages.world.render import render
 from stages.world.scene import Scenes, all_prompts, draw_captions, draw_scenes, evaluation_prompts
 from stages.world.settings import WorldSettings
+from stages.world.tastes import liked
 
 CHUNK = 256
 """Rows drawn from one generator; chunks are always drawn whole, so that row i does not depend on the count."""
@@ -54,17 +55,25 @@ def pairs(settings: ShapesPairs, world: WorldSettings, study_seed: int) -> Strea
 
     def rows() -> Iterator[Offer]:
         for start in range(0, settings.count, CHUNK):
-            yield from _judged(settings, world, _generator(study_seed, world, "pairs", settings.seed, start), start)
+            yield from _judged(settings, world, study_seed, start)
 
     return Stream(rows(), settings.count)
 
 
-def _judged(settings: ShapesPairs, world: WorldSettings, rng: np.random.Generator, start: int) -> Iterator[Offer]:
+def _judged(settings: ShapesPairs, world: WorldSettings, study_seed: int, start: int) -> Iterator[Offer]:
     """The pairs of one chunk."""
+    rng = _generator(study_seed, world, "pairs", settings.seed, start)
     captions = draw_captions(world, draw_scenes(world, CHUNK, rng), rng)
     shown = draw_comparisons(world, captions, CHUNK, rng)
     a, b = (render(scenes, world.image_size, rng) for scenes in (shown.a, shown.b))
-    better, worse = utility(a, shown.prompts), utility(b, shown.prompts)
+    judges = _generator(study_seed, world, "annotators", settings.seed, start).integers(
+        max(1, settings.annotators), size=CHUNK
+    )
+    tastes = [settings.tastes[who % len(settings.tastes)] for who in judges]
+    better, worse = (
+        liked(parse(side), shown.prompts, tastes) if settings.annotators else utility(side, shown.prompts)
+        for side in (a, b)
+    )  # fmt: skip
     votes = [prefers_first(better, worse, world.annotator_noise, rng) for _ in range(settings.votes)]
     shares = np.mean(votes, axis=0)
     source = source_name(settings)
@@ -75,6 +84,7 @@ def _judged(settings: ShapesPairs, world: WorldSettings, rng: np.random.Generato
         brings = tuple(_image(side, scenes, drawn, row, text, source, True) for side, scenes, drawn in sides)
         pair = PairRow(name, text, sides[0][0], sides[1][0], float(shares[row]), source)
         pair.caption_a, pair.caption_b = said[0][row], said[1][row]
+        pair.annotator = f"annotator {judges[row]}" if settings.annotators else ""
         yield Offer(pair, brings)
 
 

@@ -53,6 +53,25 @@ class TextPairSettings(ImagePairSettings):
         return found if self.captions == "drawn" else replace(found, data="pairs", captions=True)
 
 
+class PersonalSettings(PairSettings):
+    """Pairs whose annotators the policy is told about."""
+
+    codes: int = Field(
+        default=64,
+        ge=1,
+        description="length of an annotator's code: more annotators than this can hardly be told apart",
+    )
+    drop: Share = Field(default=0.1, description="share of pairs whose annotator the policy is not told")
+    lone: Literal["refuse", "pool"] = Field(
+        default="refuse", description="an annotator with one pair: refused, or taken as if nobody were named"
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Pairs with annotators."""
+        return replace(super().needs, annotators=self.lone)
+
+
 class ExpertAsReleased(Section):
     """What the released code of Diffusion-DRO does; off. See docs/methods.md."""
 

@@ -283,6 +283,7 @@ class Compared:
     weight: float
 
     captioned: bool = False
+    annotator: str = ""
 
     @property
     def item_id(self) -> str:
