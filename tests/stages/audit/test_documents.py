@@ -115,10 +115,9 @@ def test_a_quote_of_the_difference_of_two_points_is_recomputed(
     kept = Path("docs/results/shapes-guided")
     rows = pd.read_parquet(kept / "scores.parquet")
     own = Study(read_study("studies/shapes-guided.yaml"), rows)
-    points = [("base", "guidance", f"g={scale}") for scale in (2, 1)]
-    found = own.difference(*points, "oracle")
-    means = [np.nanmean(own.scores[*point, "oracle"]) for point in points]
-    assert found["mean"] == pytest.approx(means[0] - means[1])
+    found = own.difference(("base", "guidance", "g=2"), ("base", "guidance", "g=1"), "oracle")
+    means = {scale: np.nanmean(own.scores["base", "guidance", f"g={scale}", "oracle"]) for scale in (1, 2)}
+    assert found["mean"] == pytest.approx(means[2] - means[1])
     assert found["low"] < found["mean"] < found["high"]
     text = f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
     (tmp_path / "page.md").write_text(text)
