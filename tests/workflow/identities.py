@@ -46,6 +46,8 @@ MORE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Keys that an entry of these kinds must have."""
 
+SAMPLED_BY = {"for_annotator": ("ppd",)}
+"""Kinds of methods without which a strategy of a kind is refused."""
 OF_LATENTS = ("lpo",)
 """Kinds of methods whose reward judges noisy latents: it has no features, which other methods ask of the one reward."""
 METHOD_KINDS = tuple(kind for kind in plugins.names(METHODS, "") if kind not in OF_LATENTS)
@@ -80,7 +82,8 @@ def study_for(key: str) -> dict[str, Any]:
     if first == "methods":
         return full_study([kind for kind in METHOD_KINDS if kind == rest[0]], ())
     if key.startswith("sample.strategies."):
-        return full_study((), [kind for kind in STRATEGY_KINDS if f"{kind}_" == rest[1]])
+        mine = [kind for kind in STRATEGY_KINDS if f"{kind}_" == rest[1]]
+        return full_study([method for kind in mine for method in SAMPLED_BY.get(kind, ())], mine)
     if key == "finetune.trainable":  # what PSO trains is always the whole network
         return full_study([kind for kind in METHOD_KINDS if kind != "pso"])
     return full_study((), ()) if first == "prepare" else full_study()

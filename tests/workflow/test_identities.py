@@ -116,7 +116,8 @@ GIVEN: dict[str, list[Any]] = {
     "study.tune.own": [{"refl": [1e-3]}],
     "study.description": ["other words"], "study.heldout": ["clip"], "encode.side": [16, 64], "curate.side": [32],
     "score.rewards": [["proxy", "clip"]],
-    "curate.images": [[{"kind": "shapes", "count": 9}]], "curate.pairs": [[{"kind": "shapes", "count": 9}]],
+    "curate.images": [[{"kind": "shapes", "count": 9}]], "renoise.name": ["twice"],
+    "curate.pairs": [[{"kind": "shapes", "count": 9, "annotators": 4}]],
     "curate.prompts.train": [[{"kind": "shapes", "part": "train", "limit": 9}]],
     "curate.prompts.eval": [[{"kind": "shapes", "part": "eval", "limit": 9}]],
     "prepare.import.proxy.folder": ["shipped/shapes/heldout"], "prepare.import.proxy.only": [["*"]],
@@ -309,6 +310,7 @@ def files_of(plan: Plan, stage: Stage, name: str) -> set[str]:
             found |= set(Files(plan.layout).chosen(stage, name))
         elif isinstance(place, str):
             named = place.replace("{reward}", plan.layout.reward).replace("{heldout}", plan.layout.heldout)
+            named = named.replace("{features}", plan.layout.features)
             found.add(out(fill(named, name)))
         elif isinstance(place, Needed):
             path = place.path.replace("{oracle}", plan.layout.oracle)
