@@ -222,7 +222,8 @@ def _check_strategies(study: Study, plan: strategies.SamplingPlan, where: str) -
     """Rewards and further networks of sampling strategies are models and runs of the study."""
     for strategy in plan.strategies:
         spot = f"{where}sample.strategies.{strategy.name}"
-        require_known(strategy.settings.rewards(), study.prepare.rewards, f"{spot}.reward", "model")
+        key = ".reward" if "reward" in type(strategy.settings).model_fields else ""
+        require_known(strategy.settings.rewards(), study.prepare.rewards, f"{spot}{key}", "model")
         check_students.of_strategy(study, strategy.settings, spot)
         targets = strategy.settings.apply_to
         for run in [*(["base"] if "base" in targets else []), *(study.runs if "tuned" in targets else [])]:

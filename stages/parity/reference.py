@@ -83,6 +83,17 @@ def _leaves(found: Any, path: Sequence[str]) -> Iterator[tuple[str, Any]]:
         yield ".".join(path), found
 
 
+class Named(dict[str, Any]):
+    """Entries of a set by name; `where` is what they are called in the error for one that is missing, an InputError."""
+
+    def __init__(self, entries: Mapping[str, Any], where: str) -> None:
+        super().__init__(entries)
+        self.where = where
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"parity set: {self.where.format(name)}")
+
+
 @dataclass(frozen=True)
 class ParitySet:
     """Everything in one folder: frozen networks `base` and `tuned`, and a `reward` that knows prompts by number.
@@ -144,6 +155,7 @@ def load(folder: Path, base: Path | None = None) -> ParitySet:
         weights = base / "weights" if base is not None else (folder / str(scalars["weights"])).resolve()
         inputs = _tensors(weights.parent / "inputs.safetensors") | inputs
     schedule = NoiseSchedule.from_config(_json(weights / "scheduler" / "scheduler_config.json"), torch.device("cpu"))
+    inputs = Named(inputs, "inputs.safetensors has no {!r}")
     ids = inputs["reward_ids"]
 
     def tokens(prompts: Sequence[str]) -> Tensor:

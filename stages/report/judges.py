@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ class Judge:
 
 def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     """Every judge of the study with its roles: held out is what nothing was trained on or searched with, and
-    what neither labelled nor chose the pairs that methods learn from.
+    what neither labelled nor chose the pairs that methods learn from. A model is the same under any name.
     """
     searched: dict[str, list[str]] = {}
     for point, cost in evaluation.costs.items():
@@ -43,9 +44,10 @@ def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     selecting = select.rewards(study.select, "select") if study.trained_runs else ()
     found = []
     for metric, model in study.judges.items():
-        strategies = tuple(dict.fromkeys(searched.get(model, ())))
-        roles = [TRAINED] if model == study.study.reward and study.trained_runs else []
-        roles += [SELECTED] if model in selecting else []
+        same = partial(evaluation.same_model, model)
+        strategies = tuple(dict.fromkeys(name for reward, names in searched.items() if same(reward) for name in names))
+        roles = [TRAINED] if same(study.study.reward) and study.trained_runs else []
+        roles += [SELECTED] if any(map(same, selecting)) else []
         roles += [SEARCHED] if strategies else []
         found.append(Judge(metric, tuple(roles) or (HELDOUT,), strategies))
     return found

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from stages import tables
 from stages.errors import InputError
-from stages.measure.evaluation import evaluation_of, ids_of
+from stages.measure.evaluation import evaluation_of, ids_of, specification_of
 from stages.measure.expected import refuse_twice
 from stages.params import nearest
 from stages.report.claims import Interval
@@ -53,6 +53,7 @@ def evaluation(study: ReportStudy, look: Look, measures: Path, samples: Path) ->
         base=_base_point(look, labels, measures),
         identity=identity,
         steps=study.sample.steps,
+        digests=_digests(measures / f"{BASE}.parquet", [row for part in costs.values() for row in part]),
     )
 
 
@@ -119,14 +120,25 @@ def _summary(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any
 
 
 def _costs(path: Path, run: str, method: str, seed: int) -> list[dict[str, Any]]:
-    """Mean costs of every point, and the rewards that its strategy queried."""
-    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, "nfe", "nfe_backward", "seconds", "queries", "rewards"])
+    """Mean costs of every point, and the rewards that its strategy queried, with their digests."""
+    counts = ("nfe", "nfe_backward", "seconds", "queries")
+    rows = tables.read(path, tables.SAMPLES, ["run", *KEYS, *counts, "rewards", "reward_digests"])
     _refuse_foreign(path, rows, run, method, seed)
-    wanted = [("nfe", "mean"), ("nfe_backward", "mean"), ("seconds", "mean"), ("queries", "mean"), ("nfe", "count")]
+    wanted = [*((name, "mean") for name in counts), ("nfe", "count")]
     found = rows.group_by(KEYS, use_threads=False).aggregate(wanted).to_pylist()  # type: ignore[arg-type]
     names = rows["strategy"].to_pylist()
-    rewards = {name: rows["rewards"][names.index(name)].as_py() for name in dict.fromkeys(names)}
-    return [row | {"searched": tuple(rewards[row["strategy"]])} for row in found]
+    first = {name: names.index(name) for name in dict.fromkeys(names)}
+    asked = {
+        name: {"searched": tuple(rows["rewards"][at].as_py()), "digests": tuple(rows["reward_digests"][at].as_py())}
+        for name, at in first.items()
+    }
+    return [row | asked[row["strategy"]] for row in found]
+
+
+def _digests(judged: Path, costs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Name to digest of the models that judged a table of measures, and of those that strategies queried."""
+    queried = {name: digest for row in costs for name, digest in zip(row["searched"], row["digests"], strict=False)}
+    return queried | {name: said["digest"] for name, said in specification_of(judged)["models"].items()}
 
 
 def _point(row: Mapping[str, Any]) -> Point:

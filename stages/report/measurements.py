@@ -60,7 +60,8 @@ class Measurements:
     `base` is the base model as the end of the leading strategy's curves; `identity` the id of the evaluation (prompts,
     noise, judges, formulas) that all numbers share; `labels` the settings as the samples name them (`k=10`). `images`
     holds, of points that are no curve's (the base, tuned networks), the scores that judges give single images:
-    (training seeds, prompts, samples), NaN where an image has none.
+    (training seeds, prompts, samples), NaN where an image has none. `digests` has that of every model that judged or
+    was searched with, by name: two names may stand for one model.
     """
 
     prompts: tuple[str, ...]
@@ -73,6 +74,11 @@ class Measurements:
     identity: str
     steps: int
     images: Mapping[tuple[Point, str], np.ndarray] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def same_model(self, one: str, other: str) -> bool:
+        """Whether two names of models of the study stand for one model, as far as their digests are known."""
+        return one == other or (one in self.digests and self.digests[one] == self.digests.get(other))
 
     @cached_property
     def points(self) -> tuple[Point, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from stages.errors import InputError
 from stages.parity import __main__ as parity
 from stages.parity import sampling
 from stages.parity.checks import Check
@@ -90,6 +91,37 @@ def test_a_wrong_weight_of_the_energy_or_curvature_of_the_reward_is_seen(referen
     items["ebama"]["cos"]["lambda_intensity"] = 0.6
     items["fmtt"]["config"]["kappa"] = 0.4
     assert failures(attention.checks(reference)) and failures(flow_map.checks(reference))
+
+
+@pytest.mark.parametrize("method", ["reno", "npo", "ebama", "fmtt", "tilt"])
+def test_a_set_with_items_of_one_method_is_one_of_these(reference: SamplingSet, method: str):
+    items = reference.expected.scalars["items"]
+    reference.expected.scalars["items"] = {method: items[method]}
+    assert parity.layout(reference.base) is sampling
+
+
+def test_what_an_item_lacks_is_named(reference: SamplingSet):
+    reference.expected.scalars["items"]["ebama"]["cos"].pop("subtrees")
+    with pytest.raises(InputError, match=r"^parity set: expected.json: item ebama.cos has no 'subtrees'$"):
+        list(attention.checks(reference))
+    reference.inputs.pop("fmtt.start")  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"^parity set: inputs.safetensors has no 'fmtt.start'$"):
+        list(flow_map.checks(reference))
+    reference.inputs.pop("dts.toy.draws")  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"^parity set: inputs.safetensors has no 'dts.toy.draws'$"):
+        list(trees.checks(reference))
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("fmtt.drift", flow_map), ("ebama.kl.gradient", attention), ("tilt.epsilon", trees)]
+)
+def test_an_array_that_the_set_lacks_is_listed(reference: SamplingSet, name: str, module: Any):
+    items = reference.expected.scalars["items"]
+    reference.expected.scalars["items"] = {name.split(".")[0]: items[name.split(".")[0]]}
+    reference.expected.arrays.pop(name)
+    assert failures(module.checks(reference)) == []
+    assert name in reference.expected.unread()
+    assert parity.reason(reference.base, name) == ": the set has no such array"
 
 
 def only_reno(reference: SamplingSet, **changes: Any) -> None:

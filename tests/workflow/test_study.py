@@ -51,6 +51,29 @@ BAD = {
         {"kind": "img", "n": [1], "critic": "proxy"},
         "sample.strategies.again: expected the words of a prompt that an image does not show, but model 'proxy' gives",
     ),
+    "sample.strategies.noise": (
+        {"kind": "reno", "n": [2], "weights": {"proxi": 1.0}},
+        "sample.strategies.noise: unknown model 'proxi'; did you mean 'proxy'?",
+    ),
+    "sample.strategies.starts": (
+        {
+            "kind": "carinox", "n": [2], "weights": {"proxy": 1.0},
+            "categories": {"a": {"pattern": "a", "weights": {"proxi": 1.0}}},
+        },
+        "sample.strategies.starts: unknown model 'proxi'; did you mean 'proxy'?",
+    ),
+    "sample.strategies.critic": (
+        {"kind": "img", "n": [1], "critic": "orcale"},
+        "sample.strategies.critic: unknown model 'orcale'; did you mean 'oracle'?",
+    ),
+    "sample.strategies.words": (
+        {"kind": "ebama", "a": [1.0], "phrases": {"a red circle": [[1, 2]], "a red  star": [[1, 3]]}},
+        "sample.strategies.words: phrases: no word 3 in 'a red  star', which has 3, counted from 0",
+    ),
+    "sample.strategies.empty": (
+        {"kind": "ebama", "a": [1.0], "phrases": {"": [[0]]}},
+        "sample.strategies.empty: phrases: no word 0 in '', which has 0, counted from 0",
+    ),
     "sample.strategies.late": (
         {"kind": "svdd", "m": [2], "reward": "proxy", "part": "tuned", "apply_to": ["tuned"]},
         "sample.strategies.late: part tuned: expected a prediction in which the base makes the first steps",

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from stages.parity.checks import Check
     from stages.parity.reference import ParitySet
 
-METHODS = frozenset({"fk", "code", "svdd", "dsearch", "dlbs", "rlg", "das", "density", "dts", "tilt"})
-"""Methods that only a set of this kind has items of; a set with one of them is compared here."""
+METHODS = frozenset({
+    "fk", "code", "svdd", "dsearch", "dlbs", "rlg", "npo", "chats", "reno", "carinox", "das", "density", "ebama",
+    "tilt", "dts", "fmtt",
+})  # fmt: skip
+"""Methods that a set of this kind has items of, each under its bare name; a set with one of them is compared here."""
 REASONS = {
     r"items\..*\.(network|reward)_calls": "batches, which sample.batch_size cuts",
     r"items\.(code|svdd|dsearch|dlbs)\..*(network_evaluations|by_network.*|reward_images)": (

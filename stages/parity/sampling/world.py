@@ -16,7 +16,7 @@ from stages.models.noise import Noise
 from stages.models.process import Grid
 from stages.models.process_noise import NoiseGrid
 from stages.parity.checks import EXACT, Check, compare, same
-from stages.parity.reference import Expected, ParitySet
+from stages.parity.reference import Expected, Named, ParitySet
 from stages.sample.context import Context
 from stages.sample.meter import Meter
 from stages.sample.networks import Networks, Rows
@@ -57,7 +57,8 @@ class SamplingSet:
         """The parameters of an item, without what it cost and without `results`."""
         own = self.items[method][tag]
         given = [name for name in own if name not in COSTS and name not in results]
-        return {name: self.expected.value("items", method, tag, name) for name in given}
+        values = {name: self.expected.value("items", method, tag, name) for name in given}
+        return Named(values, f"expected.json: item {method}.{tag} has no {{!r}}")
 
     def network(self, name: str) -> nn.Module:
         """A network by the set's name for it."""
@@ -93,10 +94,12 @@ class SamplingSet:
         self, name: str, found: Mapping[str, Any], tolerances: Mapping[str, float], events: int | None = None
     ) -> Iterator[Check]:
         """The arrays `name`.* of the set that were found, the first `events` of their first axis where that is given;
-        those without a tolerance have to be equal.
+        those without a tolerance have to be equal. What was found but is not in the set is listed as not compared.
         """
         for part, value in found.items():
-            if f"{name}.{part}" in self.expected.arrays:
+            if f"{name}.{part}" not in self.expected.arrays:
+                self.expected.left[f"{name}.{part}"] = "the set has no such array"
+            else:
                 expected = self.expected.array(f"{name}.{part}")
                 cut = expected if events is None or part in ENDS else expected[:events]
                 yield compare(f"{name}.{part}", value, cut, tolerances.get(part, EXACT))

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stages.about import End, StrategyAbout
 from stages.sample.phrases import phrases_of
-from stages.sample.settings import SweepPoint
+from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import Stepping
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ class Settings(Stepping):
     def points(self) -> list[SweepPoint]:
         """One point per size."""
         return [SweepPoint(f"a={size:g}", float(size)) for size in self.a]
+
+    def check(self, sample: SampleSettings) -> None:
+        """Given phrases name words that their prompts have."""
+        super().check(sample)
+        for prompt, phrases in self.phrases.items():
+            words = len(prompt.split())
+            if beyond := [number for phrase in phrases for number in phrase if number >= words]:
+                raise ValueError(f"phrases: no word {beyond[0]} in {prompt[:60]!r}, which has {words}, counted from 0")
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The images of moved latents; prompts without a phrase are sampled as they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from report_fixture import Silent, figures_only, folders, write_study
@@ -21,6 +24,7 @@ from stages.audit.__main__ import POINT, Audit, _ends, _page
 from stages.audit.documents import documents
 from stages.audit.reading import read, read_csv
 from stages.audit.statistics import Study
+from stages.measure.evaluation import specification_of
 from stages.report import account, agreement, judges, results, settings
 from stages.report import data as reading
 from stages.report.__main__ import write_report
@@ -128,6 +132,31 @@ def test_a_judge_that_chose_images_is_said_to(found: ReportData) -> None:
     assert roles(searched)["proxy"] == ("trained on", "searched with")
     lines = judges.warnings(searched)
     assert any(line.startswith("held-out reward: chose among candidates in AIG") for line in lines) and len(lines) == 5
+
+
+@pytest.mark.parametrize(("digest", "role"), [("3", "searched with"), ("1", "trained on"), ("2", "held out")])
+def test_one_model_under_two_names_is_one_judge(params: Path, tmp_path: Path, digest: str, role: str) -> None:
+    """The held-out judge is what `aig` is searched with under another name, or what methods are trained on."""
+    shutil.copytree(params.parent, tmp_path / "study")
+    made = tmp_path / "study" / params.name
+    where = folders(made)
+    models = {"proxy": {"digest": "1"}, "heldout": {"digest": digest}}
+    for path in where.measures.glob("*.parquet"):
+        table = pq.read_table(path)
+        text = json.dumps(specification_of(path) | {"models": models}).encode()
+        metadata = {**(table.schema.metadata or {}), b"evaluation_specification": text}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    for path in where.samples.glob("*.parquet"):
+        table = pq.read_table(path)
+        for column, value in (("rewards", "another_name"), ("reward_digests", "3")):
+            place = table.schema.get_field_index(column)
+            asked = [[value] if name == "aig" else [] for name in table["strategy"].to_pylist()]
+            table = table.set_column(place, table.schema.field(place), pa.array(asked, table.schema.field(place).type))
+        pq.write_table(table, path)
+    found = reading.read(settings.read(made), where.measures, where.samples, where.runs)
+    assert roles(found)["heldout"] == (role,) and roles(found)["oracle"] == ("held out",)
+    warned = [line for line in judges.warnings(found) if line.startswith("held-out reward: ")]
+    assert len(warned) == (role != "held out")
 
 
 def test_a_judge_that_labelled_pairs_is_not_held_out(found: ReportData) -> None:
