@@ -7,13 +7,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from stages.audit import page
 from stages.audit.agreement import OVER, agreement
 from stages.audit.documents import documents
 from stages.audit.reading import Frame, complete, query, read, read_csv, read_json, require_sections
@@ -29,7 +29,6 @@ LOGGED = """select r.name as run, m.key as name, m.value from latest_metrics m j
     join experiments e using (experiment_id) where e.name = ? and r.lifecycle_stage = 'active'
     and m.key like '%/%' and substr(m.key, 1, 4) not in ('job/', 'trai', 'prob')"""
 NUMBER = r"[+−-]?\d+(?:\.\d+)?(?:e[+-]\d+)?"
-CELL = re.compile(r'data-number="([^"]+)"[^>]*>(.*?)</t[dh]>', re.DOTALL)
 
 
 class Audit:
@@ -55,7 +54,7 @@ class Audit:
         """The numbers of a text, each to its decimal places; a dash is none."""
         found = re.findall(rf"{NUMBER}|–", written)
         self.count += len(own)
-        if len(found) != len(own) or not all(map(_close, found, own)):
+        if len(found) != len(own) or not all(map(close, found, own)):
             self.differ(f"{name}: {' '.join(written.split())}, recomputed {', '.join(f'{value:.5g}' for value in own)}")
 
     def differ(self, line: str) -> None:
@@ -64,7 +63,7 @@ class Audit:
         print(line, flush=True)
 
 
-def _close(text: str, value: float) -> bool:
+def close(text: str, value: float) -> bool:
     """Whether a number is written as this value, to its last decimal place."""
     if text == "–" or value != value:
         return text == "–" and value != value
@@ -80,7 +79,7 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     runs, report, keys = ["base", *raw["runs"]], out / "report", [*RUN, *POINT[1:]]
     rows = read(*(out / f"measures/{run}.parquet" for run in runs))
     summaries = read(*(out / f"measures/{run}.summary.parquet" for run in runs))
-    costs = read(*(out / f"samples/{run}.parquet" for run in runs), columns=[*keys, "nfe", "seconds"])
+    costs = read(*(out / f"samples/{run}.parquet" for run in runs), columns=[*keys, "nfe", "seconds", "queries"])
     if images:
         from stages.audit.scores import image_scores
 
@@ -134,8 +133,8 @@ def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Pat
     audit.table("metrics.json", ["name"], pd.DataFrame(kept, columns=["name", "value"]), numbers)
     numbered = [*findings.items(), *differences.items(), *estimates.items(), *ranked.items()]
     cells = {"/".join(key): value for key, value in numbered}
-    _page(audit, report / "index.html", cells)
-    accuracies = dict(_accuracy(raw, out))
+    accuracies, trained = dict(_accuracy(raw, out)), [run for run in raw["runs"] if run not in elsewhere]
+    page.cells(audit, report / "index.html", cells, page.sources(out, trained, costs, accuracies))
     if accuracies:
         kept = pd.DataFrame([read_json(out / f"scores/{name}.json") for (name,) in accuracies])
         audit.table("pair accuracy", ["reward"], kept, accuracies)
@@ -204,19 +203,6 @@ def _headline(own: Study, findings: dict[tuple[str, ...], Finding], raw: dict[st
     for name, (point, row) in whose.items():
         for axis in own.axes if point else ():
             yield f"{name}/{axis}", float(np.nanmean(own.scores[*point, axis][row]))
-
-
-def _page(audit: Audit, path: Path, own: dict[str, Finding]) -> None:
-    """Every cell of the page that names its finding, `#seeds`, `#note` or `#all` of it, else mean and interval."""
-    for name, content in CELL.findall(path.read_text(encoding="utf-8")):
-        key, _, part = unescape(name).partition("#")
-        found = {"seeds": [], "note": []} | own.get(key, {"mean": math.nan, "low": math.nan, "high": math.nan})
-        ends = [found[end] for end in ENDS] if found["low"] == found["low"] else [found["mean"]]
-        ends = [math.nan] if key.startswith(("gap", "above", "ablation")) and len(ends) < 3 else ends
-        least = [found["least"]] if "least" in found else []
-        every = [*ends, *found["seeds"], *found["note"], *least] if len(ends) == 3 else found["note"]
-        wanted = {"": ends, "all": every, "seeds": found["seeds"], "note": found["note"]}[part]
-        audit.text(f"page: {key}", unescape(re.sub("<[^>]*>", " ", content)), [float(value) for value in wanted])
 
 
 def _accuracy(raw: dict[str, Any], out: Path) -> Iterator[tuple[tuple[str], dict[str, float]]]:

@@ -60,7 +60,7 @@ def main() -> None:
 
 def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
     """Read and draw everything first, then write every output; raises InputError before anything is written."""
-    from stages.report import data, earlier, files, interactive, judges, page, probe_sheets, provenance
+    from stages.report import data, earlier, files, interactive, judges, page, probe_sheets, provenance, sources
     from stages.report.timeline import timeline
 
     found = data.read(study, folders.measures, folders.samples, folders.runs, folders.decided)
@@ -75,7 +75,7 @@ def write_report(study: ReportStudy, folders: Folders, job: Job) -> None:
         else earlier.read(folders.against, study.study.name, origin, _named(folders, study))
     )
     probed = probe_sheets.sheets(study, folders.runs)
-    block = interactive.block(found, origin, before, probed)
+    block = interactive.block(found, origin, before, probed, sources.read(found, background, folders))
 
     out = folders.out
     for one, picture in zip(figures, drawn, strict=True):

@@ -131,7 +131,8 @@ def _list(claim: Claim, look: Look) -> Table:
     rows = []
     for part in claim.parts:
         change, seeds = signed(part), Cell(_seeds(part), kind="seeds", number=f"{part.key}#seeds")
-        cells = [_state(part), Cell(change.text, change.sub, "number", number=part.key), seeds, Cell(_least(part))]
+        least = Cell(_least(part), number=f"{part.key}#least")
+        cells = [_state(part), Cell(change.text, change.sub, "number", number=part.key), seeds, least]
         rows.append([Cell(look.metric(part.metric)), *cells])
     return Table(["", "verdict", "change", "single seeds", "could have seen"], rows)
 

@@ -67,7 +67,7 @@ def frontier() -> dict[str, Any]:
             {
                 "data": {"name": "chosen"},
                 "mark": {"type": "point", "size": 380, "strokeWidth": 2.5, "aria": False},
-                "encoding": {"color": colour},
+                "encoding": {"color": colour, "opacity": {"field": "ring", "type": "quantitative", "scale": None}},
             },
             {
                 "name": "points",

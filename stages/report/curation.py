@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from stages.about import spelled
 from stages.errors import InputError
 from stages.params import Settings, validate
+from stages.report import sources
 from stages.report.look import Look
 from stages.report.settings import ReportStudy
 from stages.report.table import Cell, Table
@@ -54,12 +55,13 @@ def curation_table(counts: Manifest) -> Table:
         removed = [f"{spelled(step.name)} {step.removed}" for step in count.filters if step.removed]
         applied = f"{len(count.filters)} filters applied"
         splits = " · ".join(f"{split} {number}" for split, number in count.splits.items())
+        key = sources.of_table(name)
         rows.append(
             [
                 Cell(spelled(name)),
-                Cell(f"{count.entered}"),
-                Cell(", ".join(removed) or "nothing", applied),
-                Cell(f"{count.left}", splits if len(count.splits) > 1 else ""),
+                Cell(f"{count.entered}", source=f"{key}#in"),
+                Cell(", ".join(removed) or "nothing", applied, source=f"{key}#removed"),
+                Cell(f"{count.left}", splits if len(count.splits) > 1 else "", source=f"{key}#out"),
             ]
         )
     return Table(["table", "rows in", "removed by filters", "rows kept"], rows)
@@ -105,15 +107,16 @@ def accuracy_table(look: Look, found: list[Accuracy]) -> Table:
     """One row per reward, validation and training pairs side by side."""
     rows = []
     for one in found:
-        validation = _share(one.accuracy, one.low, one.high, one.pairs)
-        training = _share(one.train_accuracy, one.train_low, one.train_high, one.train_pairs)
+        key = sources.of_accuracy(one.reward)
+        validation = _share(one.accuracy, one.low, one.high, one.pairs, f"{key}#val")
+        training = _share(one.train_accuracy, one.train_low, one.train_high, one.train_pairs, f"{key}#train")
         role = look.role(one.reward) if one.reward in look.rewards else ""
         rows.append([Cell(spelled(one.reward), role), validation, training])
     return Table(["reward", "on validation pairs", "on training pairs"], rows)
 
 
-def _share(mean: float | None, low: float | None, high: float | None, pairs: int) -> Cell:
+def _share(mean: float | None, low: float | None, high: float | None, pairs: int, source: str) -> Cell:
     if mean is None:
         return Cell("–", "no pairs with a majority")
     between = f"{100 * low:.1f} to {100 * high:.1f} %, " if low is not None and high is not None else ""
-    return Cell(f"{100 * mean:.1f} %", f"{between}{pairs} pairs")
+    return Cell(f"{100 * mean:.1f} %", f"{between}{pairs} pairs", source=source)

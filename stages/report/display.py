@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from stages.measure.settings import PASSED, PASSED_IMAGES
-from stages.report import curves, style
+from stages.report import curves, sources, style
 from stages.report.claims import Interval
 from stages.report.data import ReportData
 from stages.report.findings import Finding, metrics_of
@@ -45,7 +45,12 @@ def settings(data: ReportData, points: Sequence[Point]) -> Table:
     for point in points:
         cost = data.evaluation.costs[point]
         cells = [_estimate(known.get((point, metric)), places[metric]) for metric in metrics]
-        rows.append([_name(data, point), *cells, Cell(f"{cost.nfe:.0f}"), Cell(f"{cost.seconds:.3g}")])
+        key = sources.of_point(data, point)
+        nfe, seconds = (
+            Cell(f"{cost.nfe:.0f}", source=f"{key}#nfe"),
+            Cell(f"{cost.seconds:.3g}", source=f"{key}#seconds"),
+        )
+        rows.append([_name(data, point), *cells, nfe, seconds])
     return Table(["", *(data.look.metric(metric) for metric in metrics), "NFE", "seconds"], rows)
 
 
@@ -118,10 +123,11 @@ def cost(data: ReportData) -> Table:
         guided = f"base guidance {strategy.base_guidance:g}" if strategy.base_guidance != 1 else ""
         label = "base, guidance scales" if strategy.about.role == "base" else strategy.label
         labels = ", ".join(dict.fromkeys(evaluation.labels[point] for point in points))
-        nfe, seconds = _range([c.nfe for c in costs], "{:.0f}"), _range([c.seconds for c in costs], "{:.2g}")
-        asked = ", ".join(data.look.metric(reward) for reward in costs[0].searched)
-        queries = Cell(_range([c.queries for c in costs], "{:.2g}"), asked)
-        rows.append([Cell(label, guided), Cell(labels), Cell(nfe), Cell(seconds), queries])
+        asked, key = ", ".join(data.look.metric(reward) for reward in costs[0].searched), sources.of_strategy(name)
+        nfe = Cell(_range([c.nfe for c in costs], "{:.0f}"), source=f"{key}#nfe")
+        seconds = Cell(_range([c.seconds for c in costs], "{:.2g}"), source=f"{key}#seconds")
+        queries = Cell(_range([c.queries for c in costs], "{:.2g}"), asked, source=f"{key}#queries")
+        rows.append([Cell(label, guided), Cell(labels), nfe, seconds, queries])
     return Table(["strategy", "settings", "NFE per image", "seconds per image", "reward queries per image"], rows)
 
 
@@ -133,9 +139,16 @@ def training_cost(data: ReportData) -> Table:
         mine = data.log[run]
         steps, spent, queried = mine.get("loss"), mine.get("nfe"), mine.get("queries")
         name = Cell(data.look.method(view.method), f"seed {view.seed}", dot=data.look.colour(view.method))
-        sums = (f"{term.values.sum():,.0f}".replace(",", " ") if term else "–" for term in (spent, queried))
-        rows.append([name, Cell(f"{len(steps.steps) if steps else '–'}"), *map(Cell, sums)])
+        counts = {"steps": float(len(steps.steps)) if steps else None}
+        counts |= {
+            key: float(term.values.sum()) if term else None for key, term in (("nfe", spent), ("queries", queried))
+        }
+        rows.append([name, *(_count(count, f"{sources.of_run(run)}#{key}") for key, count in counts.items())])
     return Table(["run", "optimizer steps", "NFE of the tuned network, all images", "queries of the reward"], rows)
+
+
+def _count(count: float | None, source: str) -> Cell:
+    return NOTHING if count is None else Cell(f"{count:,.0f}".replace(",", " "), source=source)
 
 
 def _name(data: ReportData, point: Point) -> Cell:

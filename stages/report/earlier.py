@@ -123,9 +123,11 @@ def _table(data: ReportData, found: Sequence[Change]) -> Table:
         one = change.finding
         places = style.digits((one.high - one.low) / 2 if one.high > one.low else 0, one.mean) + 1
         rest = ", ".join(filter(None, (one.strategy, one.setting, one.against and f"against {one.against}")))
-        grown = Cell(style.number(change.growth, places, True), kind="up" if change.growth > 0 else "down")
+        kind = "up" if change.growth > 0 else "down"
+        grown = Cell(style.number(change.growth, places, True), kind=kind, number=f"{one.key}#grown")
         name = Cell(data.look.method(one.method), rest, dot=data.look.colour(one.method))
         what = Cell(data.look.metric(one.metric), " ".join(filter(None, (one.about, one.at_equal))))
-        now = Cell(style.number(one.mean, places))
-        made.append([name, what, Cell(style.number(change.before, places)), now, grown])
+        was = Cell(style.number(change.before, places), number=f"{one.key}#was")
+        now = Cell(style.number(one.mean, places), number=f"{one.key}#mean")
+        made.append([name, what, was, now, grown])
     return Table(["", "number", "earlier", "now", "difference"], made)

@@ -22,6 +22,7 @@ from stages.report.look import BASE
 from stages.report.measurements import Point
 from stages.report.probe_sheets import Sheet
 from stages.report.provenance import Provenance
+from stages.report.sources import Source
 
 Grid = list[list[float | None]]
 """A number for every training seed and prompt; None where a prompt has none."""
@@ -88,7 +89,8 @@ class Line:
 @dataclass(frozen=True)
 class Block:
     """Everything. `findings` has one row per finding, with the columns `columns`; `base` is a place in `places`;
-    `earlier` are the numbers of the report that this one is compared with, if any.
+    `earlier` are the numbers of the report that this one is compared with, if any; `sources` says where a number comes
+    from that is no finding, by the key that its cell names.
     """
 
     study: str
@@ -109,6 +111,7 @@ class Block:
     tapes: dict[str, tape.Tape]
     provenance: Provenance
     earlier: Earlier | None
+    sources: Mapping[str, Source]
 
     def text(self) -> str:
         """The block as JSON for a script element of the page."""
@@ -116,15 +119,16 @@ class Block:
 
 
 COLUMNS = ("key", "about", "method", "strategy", "setting", "metric", "against", "at_equal", "mean", "low", "high",
-           "per_seed", "seeds", "n_prompts", "nfe")  # fmt: skip
+           "per_seed", "seeds", "n_prompts", "nfe", "detectable")  # fmt: skip
 """The columns of `Block.findings`: fields of `Finding`, and its key."""
 
 
 def block(
-    data: ReportData, origin: Provenance, earlier: Earlier | None = None, probed: Mapping[str, Sheet] | None = None
-) -> Block:
-    """The block of a study, with `probed`, the pictures of the probes by run; raises InputError for an image that
-    cannot be decoded, and where a setting has none.
+    data: ReportData, origin: Provenance, earlier: Earlier | None = None, probed: Mapping[str, Sheet] | None = None,
+    sources: Mapping[str, Source] | None = None,
+) -> Block:  # fmt: skip
+    """The block of a study, with `probed`, the pictures of the probes by run, and the `sources` of numbers that are no
+    findings; raises InputError for an image that cannot be decoded, and where a setting has none.
     """
     points = data.evaluation.points
     rewards, diversities = data.study.report.rewards, _diversities(data)
@@ -149,7 +153,7 @@ def block(
         lines=_lines(data, points), base=points.index(data.evaluation.base), columns=list(COLUMNS),
         findings=[row(finding) for finding in data.findings.rows], layout=shape, sheets=list(stored.values()),
         specs={"frontier": charts.frontier(), "tape": charts.tape()}, tapes=tape.tapes(data, strips), provenance=origin,
-        earlier=earlier,
+        earlier=earlier, sources=sources or {},
     )  # fmt: skip
 
 

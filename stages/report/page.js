@@ -24,6 +24,8 @@ function make(tag, attributes = {}, ...children) {
   made.append(...children.filter((child) => child !== undefined));
   return made;
 }
+/** The head of a column; the corner above the heads of rows is no head of anything. */
+const header = (text) => (text ? make("th", { scope: "col" }, text) : make("td"));
 const fill = (id, ...children) => get(id).replaceChildren(...children);
 const option = (value, text) => make("option", { value }, text);
 const dot = (colour) => make("i", { style: `background:${colour}` });
@@ -55,28 +57,46 @@ function address(changed = {}) {
   return "#" + new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
 }
 
+/** Parts of an address, but for settings (`k=10`), which are short for the place with the setting of that name. */
+const PARTS = ["prompt", "run", "setting", "curve", "reward", "diversity", "rival", "order", "filter", "hidden"];
+
+/** Takes the view from the address, and says which parts of it this page does not have; false where it names no view. */
 function restore() {
-  const parts = new URLSearchParams(location.hash.slice(1)), run = parts.get("run");
-  // `k=10` is short for the setting of that name.
-  const written = [...parts].map(([name, value]) => `${name}=${value}`);
-  const fits = (one) => (parts.has("setting") ? settingOf(one) === parts.get("setting") : written.includes(one.setting));
+  const parts = new Map([...new URLSearchParams(location.hash.slice(1))].filter(([name, value]) => name && value));
+  fill("x-strange");
+  if (!parts.size) return false;
+  const strange = [], said = (...names) => strange.push(...names.filter((name) => parts.has(name)).map((name) => `${name}=${parts.get(name)}`));
+  /** The place of what a part names in a list, -1 where there is none. */
+  const at = (name, list, spelled) => {
+    const found = parts.has(name) ? list.findIndex((one) => spelled(one) === parts.get(name)) : -1;
+    if (found < 0) said(name);
+    return found;
+  };
+  const settings = [...parts.keys()].filter((name) => !PARTS.includes(name)), run = parts.get("run");
+  const written = settings.map((name) => `${name}=${parts.get(name)}`);
+  const fits = (one) => (parts.has("setting") ? settingOf(one) === parts.get("setting") : !written.length || written.includes(one.setting));
   const places = [...data.lines.flatMap((one) => one.places), ...data.places.keys()];
-  const place = places.find((index) => fits(data.places[index]) && (!run || data.places[index].runs.includes(run)));
-  if (place === undefined && !parts.has("prompt")) return false;
-  const known = (list, name, other) => (list.some((one) => one.name === name) ? name : other);
-  Object.assign(view, start, {
-    reward: known(data.rewards, parts.get("reward"), start.reward),
-    diversity: known(data.diversities, parts.get("diversity"), start.diversity),
-    rival: data.places.findIndex((one) => `${one.method}:${settingOf(one)}` === parts.get("rival")),
-    order: orders.some(([name]) => name === parts.get("order")) ? parts.get("order") : "",
-    filter: parts.get("filter") || "", prompt: parts.get("prompt") || "",
-  });
+  const named = run || parts.has("setting") || written.length;
+  const place = named ? places.find((index) => fits(data.places[index]) && (!run || data.places[index].runs.includes(run))) : undefined;
+  if (named && place === undefined) said("run", "setting", ...settings);
+  const name = (list, found, other) => (found < 0 ? other : list[found].name);
+  const filter = parts.get("filter") || "";
+  const rewards = at("reward", data.rewards, (one) => one.name), diversities = at("diversity", data.diversities, (one) => one.name);
+  const order = at("order", orders, ([one]) => one), prompt = at("prompt", data.prompts, (one) => one.id);
+  Object.assign(view, start, { filter, order: order < 0 ? "" : orders[order][0], prompt: prompt < 0 ? "" : data.prompts[prompt].id,
+    reward: name(data.rewards, rewards, start.reward), diversity: name(data.diversities, diversities, start.diversity),
+    rival: at("rival", data.places, (one) => `${one.method}:${settingOf(one)}`) });
+  const line = Math.max(0, at("curve", data.lines, (one) => one.label));
   hidden.clear();
-  for (const name of (parts.get("hidden") || "").split(" ")) if (name in data.methods) hidden.add(name);
+  for (const one of (parts.get("hidden") || "").split(" ").filter(Boolean)) {
+    if (Object.hasOwn(data.methods, one)) hidden.add(one);
+    else strange.push(`hidden=${one}`);
+  }
   if (place !== undefined) {
-    choose(place, Math.max(0, data.lines.findIndex((one) => one.label === parts.get("curve"))));
+    choose(place, line);
     view.run = Math.max(0, data.places[place].runs.indexOf(run));
   }
+  if (strange.length) fill("x-strange", `The address names what this page does not have: ${strange.join(", ")}. Shown instead is what stands below.`);
   return true;
 }
 
@@ -108,14 +128,24 @@ function marks() {
   });
 }
 
+/** The stops of every curve; where there is none, a line of one stop, which is not seen, for the same reason as a ring of none. */
 function joined() {
+  const stops = allJoined();
+  return stops.length ? stops : marks().slice(0, 1).map((one) => ({ line: -1, order: 0, x: one.x, y: one.y, colour: one.colour, dash: [1, 0] }));
+}
+
+function allJoined() {
   return data.lines.flatMap((line, index) => (line.drawn && !hidden.has(line.method) ? line.places : []).flatMap((place, order) => {
     const x = ends(data.places[place], view.diversity), y = ends(data.places[place], view.reward);
     return x && y ? [{ line: index, order, x: x[0], y: y[0], colour: line.colour, dash: line.dash }] : [];
   }));
 }
 
-const chosen = () => marks().filter((one) => one.index === view.place || one.index === view.rival);
+/** What a ring is drawn around; where that is hidden, some marker without a ring, since Vega warns of a layer without data. */
+function chosen() {
+  const all = marks(), found = all.filter((one) => one.index === view.place || one.index === view.rival);
+  return found.length ? found.map((one) => ({ ...one, ring: 1 })) : all.slice(0, 1).map((one) => ({ ...one, ring: 0 }));
+}
 
 function theme() {
   const style = getComputedStyle(document.documentElement);
@@ -127,6 +157,10 @@ function theme() {
 const embed = (id, spec) => vegaEmbed(get(id), spec, { mode: "vega-lite", renderer: "svg", actions: false, config: theme() });
 
 async function drawFrontier() {
+  if (!marks().length) {
+    chart = undefined;
+    return fill("x-frontier", make("p", { class: "note" }, "Every method that was measured by both axes is hidden."));
+  }
   const spec = structuredClone(data.specs.frontier);
   spec.encoding.x.axis.title = data.diversities.find((one) => one.name === view.diversity).axis;
   spec.encoding.y.axis.title = data.rewards.find((one) => one.name === view.reward).axis;
@@ -185,7 +219,7 @@ function cell(place, metric, against, show) {
 const shownMetrics = () => metrics.filter((one) => one.shown || one.name === view.diversity);
 
 function numbersTable(place) {
-  const head = ["", "value", "less base"].map((text) => make("th", { scope: "col" }, text));
+  const head = ["", "value", "less base"].map(header);
   const rows = shownMetrics().map((metric) => make("tr", {}, make("th", { scope: "row" }, metric.label, make("small", {}, metric.role)),
     cell(place, metric.name, undefined, number), cell(place, metric.name, "base", signed)));
   return table(head, rows);
@@ -193,7 +227,7 @@ function numbersTable(place) {
 
 /** The chosen setting's numbers in a line or two, for under the slider. */
 function liveTable(places) {
-  const head = ["", ...shownMetrics().map((metric) => metric.label)].map((text) => make("th", { scope: "col" }, text));
+  const head = ["", ...shownMetrics().map((metric) => metric.label)].map(header);
   const line = (title, place, against, form) => make("tr", {}, make("th", { scope: "row" }, title),
     ...shownMetrics().map((metric) => cell(place, metric.name, against, form)));
   const rows = places.flatMap((place) => [line(place.label, place, undefined, number), line("less base", place, "base", signed)]);
@@ -274,7 +308,7 @@ function promptTable(index) {
   };
   const rows = shownMetrics().map((metric) =>
     make("tr", {}, make("th", { scope: "row" }, metric.label), ...columns.map((side) => shown(side, metric.name))));
-  return table(["", ...columns].map((name) => make("th", { scope: "col" }, name)), rows);
+  return table(["", ...columns].map(header), rows);
 }
 
 function showPrompts() {
@@ -369,15 +403,24 @@ function showProbed(row) {
 // --- where a number comes from ---------------------------------------------------------------------------------------
 /** Makes the number in every cell that names a finding a button. */
 function pressable(within) {
-  for (const one of within.querySelectorAll("[data-number]:not([data-pressed])")) {
+  for (const one of within.querySelectorAll(":is([data-number], [data-source]):not([data-pressed])")) {
     if (one.closest("details:not([open])")) continue;
     const text = [...one.childNodes].find((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-    if (!text || !findings.has(one.dataset.number.split("#")[0])) continue;
+    const { number: finding, source } = one.dataset, key = beforeHash(finding ?? source);
+    if (!text || !(finding ? findings.has(key) : key in data.sources)) continue;
     one.dataset.pressed = "";
     const button = make("button", { type: "button", class: "figures", "aria-haspopup": "dialog" }, text.data.trim());
-    button.addEventListener("click", () => origin(one.dataset.number.split("#")[0]));
+    button.addEventListener("click", () => (finding ? origin(key) : originOfSource(data.sources[key])));
     text.replaceWith(button);
   }
+}
+
+/** The key of a finding or source, without which part of it a cell shows; a key may have a # itself. */
+const beforeHash = (name) => name.replace(/#[a-z0-9]+$/, "");
+
+/** Where a number comes from that is no finding: a cost, a count, a pair accuracy. */
+function originOfSource(source) {
+  tell(source.title, [...source.facts, ...(source.evaluated ? data.provenance.facts : [])], source.targets);
 }
 
 function origin(key) {
@@ -391,6 +434,7 @@ function origin(key) {
     ["in the earlier report", past && (before == null ? "not there" : String(before))],
     ["difference to it", before != null && found.mean != null ? String(found.mean - before) : ""],
     ["single training seeds", found.per_seed.map(number).join(", ")],
+    ["could have seen", found.detectable == null ? "" : number(found.detectable)],
     ["method", spell(found.method)], ["strategy, setting", [found.strategy, found.setting].filter(Boolean).join(", ")],
     ["against", found.against && spell(found.against)], ["at equal", found.at_equal],
     ["training seeds", found.seeds || ""], ["guidance", source.guidance[found.strategy]],
@@ -420,7 +464,7 @@ function tell(title, facts, targets) {
   const source = data.provenance;
   fill("x-origin", make("h3", { id: "x-what" }, title),
     make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))])),
-    make("p", {}, "Samples, measures and the report are made anew by"),
+    make("p", {}, targets.length ? "What this rests on and the report are made anew by" : "The report is made anew by"),
     make("pre", { tabindex: "0" }, [source.command, ...new Set(targets), source.report].join(" ")));
   get("x-dialog").showModal();
 }
@@ -455,7 +499,8 @@ function show() {
   fill("x-live", liveTable([data.places[view.place], ...(view.rival < 0 ? [] : [data.places[view.rival]])]));
   showPrompts();
   pressable(get("x-live"));
-  if (chart) chart.data("chosen", chosen()).run();
+  const ringed = chosen();
+  if (chart && ringed.length) chart.data("chosen", ringed).run();
 }
 
 function update() {

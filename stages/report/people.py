@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from stages.errors import InputError
 from stages.params import Settings, nearest, validate
+from stages.report import sources
 from stages.report.curation import read_json
 from stages.report.settings import ReportStudy
 from stages.report.table import Cell, Table
@@ -107,7 +108,11 @@ def rates(outcome: Outcome) -> list[tuple[str, Table]]:
     found = []
     for question in dict.fromkeys(rate.question for rate in outcome.rates):
         rows = [
-            [Cell(f"{r.first} over {r.second}"), _rate(r), *(Cell(str(n)) for n in (r.wins, r.ties, r.losses))]
+            [
+                Cell(f"{r.first} over {r.second}"),
+                _rate(r),
+                *(Cell(str(n), source=sources.VOTES) for n in (r.wins, r.ties, r.losses)),
+            ]
             for r in outcome.rates
             if r.question == question
         ]
@@ -118,7 +123,10 @@ def rates(outcome: Outcome) -> list[tuple[str, Table]]:
 def agreement(outcome: Outcome) -> Table:
     """Krippendorff's alpha per question."""
     rows = [
-        [Cell(question), Cell("–", "no two voters saw the same") if found is None else Cell(f"{found:.2f}")]
+        [
+            Cell(question),
+            Cell("–", "no two voters saw the same") if found is None else Cell(f"{found:.2f}", source=sources.VOTES),
+        ]
         for question, found in outcome.agreement.items()
     ]
     return Table(["question", "agreement of voters (Krippendorff's alpha)"], rows)
@@ -132,9 +140,9 @@ def sides(outcome: Outcome) -> Table:
 
 def _rate(rate: Rate) -> Cell:
     if rate.low is None or rate.high is None:
-        return Cell(f"{rate.rate:.1%}", "no interval: a single prompt")
+        return Cell(f"{rate.rate:.1%}", "no interval: a single prompt", source=sources.VOTES)
     kind = "up" if rate.low > 0.5 else "down" if rate.high < 0.5 else ""
-    return Cell(f"{rate.rate:.1%}", f"{rate.low:.1%} to {rate.high:.1%}", kind=kind)
+    return Cell(f"{rate.rate:.1%}", f"{rate.low:.1%} to {rate.high:.1%}", kind=kind, source=sources.VOTES)
 
 
 def _same(path: Path, name: str, side: Shown, outcome: Outcome, study: ReportStudy, samples: Path) -> bool:

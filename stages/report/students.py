@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages import tables
+from stages.report import sources
 from stages.report.table import Cell, Table
 
 ACCEPTED, ERROR = "probe_accepted", re.compile(r"probe_(student|tweedie)_(\d+)")
@@ -67,4 +68,6 @@ def table(students: Sequence[Student]) -> Table:
 
 def _cell(one: Student, i: int) -> Cell:
     kind = "number up" if one.errors[i] < one.tweedie[i] else "number"
-    return Cell(f"{one.errors[i]:.4f}", f"Tweedie {one.tweedie[i]:.4f}", kind)
+    return Cell(
+        f"{one.errors[i]:.4f}", f"Tweedie {one.tweedie[i]:.4f}", kind, source=f"{sources.of_student(one.name)}#{i}"
+    )

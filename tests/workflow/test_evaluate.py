@@ -220,6 +220,62 @@ def test_another_base_of_the_same_name_is_refused(place: Path, monkeypatch: pyte
         evaluate(monkeypatch, "--base", "other/base", *words)
 
 
+def test_a_refused_evaluation_leaves_the_former_study_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(command, "_run", lambda *given: None)
+    evaluate(monkeypatch, "--base", "base", "--checkpoint", "lora", "--set", "seed=7")
+    (file,) = place.glob("out/evaluate-shapes-*-base/study.yaml")
+    before = file.read_bytes()
+    for wrong in ("nowhere", "base/model_index.json"):
+        with pytest.raises(InputError, match=r"study\.yaml: runs"):
+            evaluate(monkeypatch, "--base", "base", "--checkpoint", wrong, "--set", "seed=7")
+        assert file.read_bytes() == before
+    file.write_text("prepare: 3\n")
+    with pytest.raises(InputError, match="not written by `imagerefl evaluate`"):
+        evaluate(monkeypatch, "--base", "base", "--checkpoint", "lora", "--set", "seed=7")
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00d", "cannot be read: its text is not UTF-8"),
+        (b"", "expected"),
+        (b"- a\n- b\n", "expected"),
+        (b"description: [", "not valid YAML"),
+        (b"description: x\ndescription: y\n", "twice"),
+        (b"\0", ""),
+        (b"guidance: .inf\n", ""),
+        (b"<html><body>Not found</body></html>", ""),
+    ],
+)
+def test_strange_protocol_files_are_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=message) as refused:
+        protocol.load(str(file))
+    assert "mine.yaml" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance": float("inf")}, {"images": 1}, {"images": True}, {"steps": 2.5}, {"side": 4}, {"rewards": []},
+        {"sampler": "euler"}, {"judges": []}, {"prompts": "a cat"}, {"seed": -1}, {"features": {"x": 1}}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_strange_settings_of_a_protocol_are_refused_by_key(tmp_path: Path, change: dict[str, Any]) -> None:
+    raw = yaml.safe_load((protocol.FOLDER / "shapes.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw | change))
+    with pytest.raises(InputError, match=f"mine.yaml: {next(iter(change))}"):
+        protocol.load(str(tmp_path / "mine.yaml"))
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_protocol(tmp_path: Path) -> None:
+    (tmp_path / "shapes.yaml").write_bytes(b"\xef\xbb\xbf" + (protocol.FOLDER / "shapes.yaml").read_bytes())
+    assert protocol.load(str(tmp_path / "shapes.yaml")).id == protocol.load("shapes").id
+
+
 def test_words_do_not_change_the_id(tmp_path: Path) -> None:
     """Nor does a setting that is given as it is."""
     raw: dict[str, Any] = yaml.safe_load((protocol.FOLDER / "shapes.yaml").read_text())

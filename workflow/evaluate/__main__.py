@@ -46,22 +46,41 @@ def main() -> None:
     content = study(chosen, args.base, args.checkpoint, args.prompts, args.images)
     file = Path("out") / content["study"]["name"] / "study.yaml"
     _require_same_base(file, args.base)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(file) as partial:
-        text = yaml.safe_dump(content, sort_keys=False, width=118)
-        partial.write_text(HEAD.format(said=chosen.said) + text, encoding="utf-8")
-    check(file)
+    _write(file, HEAD.format(said=chosen.said) + yaml.safe_dump(content, sort_keys=False, width=118))
     print(f"{chosen.said}\nstudy: {file}", flush=True)
     _run(file, args.cores, args.dry_run)
     if not args.dry_run:
         print(f"report: {Layout.read(file).out('report/index.html')}")
 
 
+def _write(file: Path, text: str) -> None:
+    """Write and check the study; where it is refused, what stood there before stands there again."""
+    before = file.read_text(encoding="utf-8") if file.is_file() else None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _put(file, text)
+    try:
+        check(file)
+    except InputError:
+        if before is not None:
+            _put(file, before)
+        raise
+
+
+def _put(file: Path, text: str) -> None:
+    with whole_file(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def _require_same_base(file: Path, base: Path) -> None:
     """Raise InputError where results of another base of the same name would be overwritten."""
     if not file.is_file():
         return
-    found = read_study(file)["prepare"]["import"]["base"]["folder"]
+    try:
+        found = read_study(file)["prepare"]["import"]["base"]["folder"]
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{file}: not written by `imagerefl evaluate`; move it away, and its results with it"
+        ) from None
     if Path(found).resolve() != base.resolve():
         raise InputError(f"--base {base}: {file.parent} has the evaluation of {found}; rename one of the two folders")
 

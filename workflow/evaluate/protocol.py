@@ -84,6 +84,14 @@ class Protocol:
         return f"protocol {self.id}" + (f", changed: {', '.join(changes)}" if changes else ", unchanged")
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "its text is not UTF-8"
+        raise InputError(f"--protocol {file}: cannot be read: {why}") from None
+
+
 def _word(value: object) -> str:
     return "none" if value is None else str(value)
 
@@ -101,7 +109,7 @@ def load(name: str, changes: Sequence[str] = ()) -> Protocol:
     file = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not file.is_file():
         raise InputError(f"--protocol {name}: unknown protocol{nearest(name, names())}")
-    raw = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    raw = read_yaml(_text(file), str(file))
     before = validate(ProtocolSettings, raw, f"{file}:").model_dump(mode="json")
     given: dict[str, Any] = {}
     for change in changes:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from report_fixture import arguments, figures_only, folders, write_study
 
+from stages.audit import page as audited
+from stages.audit.__main__ import Audit
 from stages.errors import InputError
 from stages.report import __main__ as report
 from stages.report import data as reading
-from stages.report import earlier, earlier_page, figure, interactive, page, provenance, settings
+from stages.report import earlier, earlier_page, figure, files, interactive, page, provenance, settings, style
 from stages.report.data import ReportData
 from stages.report.provenance import Provenance
 from stages.report.screenshots import chromium
@@ -106,7 +108,33 @@ def test_the_page_shows_the_change_and_the_dialog_knows_it(
         opened.locator(f'[data-number="{CHANGED}"] button').first.click()
         assert "difference to it" in opened.locator("#x-origin").inner_text()
         assert "0.125" in opened.locator("#x-origin").inner_text()
+        opened.keyboard.press("Escape")
+        for part in ("was", "mean", "grown"):
+            opened.locator(f'#earlier [data-number="{CHANGED}#{part}"] button').click()
+            assert "difference to it" in opened.locator("#x-origin").inner_text()
+            opened.keyboard.press("Escape")
         browser.close()
+
+
+@pytest.mark.parametrize("fault", ["", "was", "mean", "grown", "table"])
+def test_the_audit_reads_the_changes(
+    fault: str, found: tuple[ReportData, Provenance], before: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, origin = found
+    past = earlier.read(before, "madeup", origin)
+    since = earlier.since(read, past)
+    cells = {cell.number.partition("#")[2]: cell for cell in since.first.rows[0] if cell.number}
+    text = {part: cell.text if part != fault else style.number(7.5, 2) for part, cell in cells.items()}
+    written = "".join(f'<td data-number="{CHANGED}#{part}">{one}</td>' for part, one in text.items())
+    (tmp_path / "index.html").write_text(written)
+    rows = earlier.rows(read, past)
+    rows[3]["difference"] = float(str(rows[3]["difference"])) + 0.01 * (fault == "table")
+    files.write_csv(tmp_path / "against.csv", rows)
+    audit, own = Audit(), {one.key: {"mean": one.mean, "low": one.low, "high": one.high} for one in read.findings.rows}
+    audited.cells(audit, tmp_path / "index.html", own)
+    assert audit.count == 2 * len(rows) + 3
+    assert audit.wrong == bool(fault), capsys.readouterr().out
+    assert ("against.csv" if fault == "table" else f"page: {CHANGED}" if fault else "") in capsys.readouterr().out
 
 
 def test_a_report_without_an_earlier_one_says_nothing_of_it(before: Path) -> None:

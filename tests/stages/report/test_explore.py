@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from report_fixture import folders, write_study
 
 from stages.errors import InputError
 from stages.report import data as reading
-from stages.report import interactive, page, provenance, settings, sprites, worst
+from stages.report import interactive, page, provenance, settings, sources, sprites, worst
 from stages.report.data import ReportData
 from stages.report.look import BASE
 from stages.report.screenshots import chromium
@@ -49,8 +49,9 @@ def found(params: Path) -> ReportData:
     where = folders(params)
     study = settings.read(params)
     read = reading.read(study, where.measures, where.samples, where.runs)
-    held = interactive.block(read, provenance.read(read, where))
-    page.write(where.out / "index.html", read, reading.background(study, where), [], None, [], held)
+    background = reading.background(study, where)
+    held = interactive.block(read, provenance.read(read, where), sources=sources.read(read, background, where))
+    page.write(where.out / "index.html", read, background, [], None, [], held)
     return read
 
 
@@ -209,7 +210,7 @@ class Recording:
 
 
 @pytest.fixture
-def watched(browser: Browser) -> Iterator[Recording]:
+def watched(browser: Browser, found: ReportData) -> Iterator[Recording]:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.set_default_timeout(PATIENCE)
     seen = Recording(page)
@@ -338,6 +339,7 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
         ("#prompt=eval-003&k=16&run=imagerefl-s0", "k=16", "imagerefl-s0"),
         ("#p=2", "p=2", "refl-s0"),
         ("#prompt=eval-003&k=17", "", ""),
+        ("#run=imagerefl-s0", "tuned only", "imagerefl-s0"),
     ],
 )
 def test_a_setting_may_be_written_as_it_is_called(
@@ -350,6 +352,75 @@ def test_a_setting_may_be_written_as_it_is_called(
     found = page.locator("#x-setting").inner_text(), page.locator("#x-run option:checked").inner_text()
     assert found == ((setting, run) if setting else start)
     assert page.locator("#x-prompts li[aria-current=true]").count() == ("prompt=" in address)
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("address", "strange"),
+    [
+        ("#prompt=999&k=zz", "prompt=999, k=zz"),
+        ("#run=refl-s9&setting=combined%3Ak%3D4", "run=refl-s9, setting=combined:k=4"),
+        ("#reward=beauty&diversity=&order=lost:x&rival=refl:no:no", "reward=beauty, order=lost:x, rival=refl:no:no"),
+        ("#hidden=__proto__+refl+toString&curve=%E0%A4%A", "curve=\ufffd%A, hidden=__proto__, hidden=toString"),
+        ("#k=16&prompt=%3Cscript%3E", "prompt=<script>"),
+        ("#verdict", ""),
+        ("#=&&===&%", ""),
+        ("#order=turned", ""),
+    ],
+)
+def test_what_an_address_names_in_vain_is_said(watched: Recording, params: Path, address: str, strange: str) -> None:
+    page = watched.open(params, address)
+    said = page.locator("#x-strange").text_content() or ""
+    if strange:
+        found = said.removeprefix("The address names what this page does not have: ").partition(". Shown instead")[0]
+        assert sorted(found.split(", ")) == sorted(strange.split(", "))
+        page.evaluate("location.hash = '#order=turned'")
+        page.wait_for_function("() => document.getElementById('x-strange').textContent === ''")
+    assert strange or not said
+    assert page.locator("#x-prompts li").count() == 6
+    if "turned" in address or strange:
+        assert page.locator("#x-order").input_value() == "turned"
+
+
+@needs_browser
+def test_what_is_chosen_and_everything_may_be_hidden(watched: Recording, params: Path) -> None:
+    """Without a warning in the console, which `watched` looks for; and it all comes back."""
+    page = watched.open(params, "#run=refl-s0&setting=combined%3Ak%3D4&hidden=refl")
+    ring = page.locator("#x-frontier svg g.mark-symbol path").first
+    assert ring.get_attribute("opacity") == "0"
+    boxes = page.locator("#x-methods input")
+    for index in (0, 2):
+        boxes.nth(index).uncheck()
+    page.wait_for_function("() => !document.querySelector('#x-frontier svg')")
+    assert "is hidden" in page.locator("#x-frontier").inner_text()
+    page.locator("#x-slider").press("ArrowRight")
+    for index in range(3):
+        boxes.nth(index).check()
+    page.wait_for_selector("#x-frontier path[role=button]")
+    assert page.locator("#x-frontier svg g.mark-symbol path").first.get_attribute("opacity") == "1"
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_paper_everything_is_open_light_and_as_wide_as_the_sheet(
+    watched: Recording, params: Path, scheme: Literal["light", "dark"]
+) -> None:
+    watched.page.emulate_media(color_scheme=scheme)
+    page = watched.open(params)
+    tables = page.locator("main details:not([open]) table, main details:not([open]) .timeline")
+    assert tables.count() >= 2
+    seen = "all => all.map(one => one.checkVisibility({ contentVisibilityAuto: true }))"
+    assert not any(tables.evaluate_all(seen))
+    page.emulate_media(media="print", color_scheme=scheme)
+    page.set_viewport_size({"width": 1040, "height": 720})  # A4 across, less its margins
+    assert all(tables.evaluate_all(seen))
+    too_wide = "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText.slice(0, 60))"
+    assert page.locator("main .scroll").evaluate_all(too_wide) == []
+    assert page.locator("thead th:empty").count() == 0  # read out as a heading without words
+    colours = "one => [getComputedStyle(one).backgroundColor, getComputedStyle(one).color]"
+    assert page.locator("body").evaluate(colours) == ["rgb(255, 255, 255)", "rgb(31, 35, 40)"]
+    text = page.locator("#x-frontier svg text").first
+    assert text.evaluate("one => getComputedStyle(one).fill") == "rgb(31, 35, 40)"
 
 
 @needs_browser
@@ -405,6 +476,68 @@ def test_numbers_say_where_they_come_from(watched: Recording, params: Path, foun
     assert not dialog.is_visible()
     page.locator("#x-numbers button.figures").first.click()
     assert dialog.is_visible()
+
+
+NUMERIC = re.compile(r"[+−]?\d[\d .e+−]*( to [+−]?\d[\d.e+−]*)?( %)?")
+CELLS = re.compile(r"<td([^>]*)>(.*?)</td>", re.DOTALL)
+
+
+def test_every_number_in_a_table_names_where_it_comes_from(
+    params: Path, found: ReportData, block: dict[str, Any]
+) -> None:
+    text = (folders(params).out / "index.html").read_text()
+    known, named = {row[0] for row in block["findings"]}, set()
+    numbers = [
+        (written, re.search(r'data-(number|source)="([^"#]+)', about))
+        for about, written in CELLS.findall(re.sub(r"<small>.*?</small>|<i [^>]*></i>", "", text))
+        if NUMERIC.fullmatch(written.strip())
+    ]
+    assert len(numbers) > 300
+    assert not [written for written, source in numbers if source is None]
+    for _, source in numbers:
+        assert source is not None and source[2] in (known if source[1] == "number" else block["sources"])
+        named |= {source[2]} if source[1] == "source" else set()
+    assert {name.partition("/")[0] for name in named} == {"cost", "training", "curation", "accuracy"}
+    assert named == set(block["sources"])
+
+
+def test_sources_say_the_number_in_full(params: Path, found: ReportData, block: dict[str, Any]) -> None:
+    where = folders(params)
+    kept = json.loads((where.scores / "proxy.json").read_text())
+    accuracy = block["sources"]["accuracy/proxy"]
+    assert repr(kept["accuracy"]) in dict(accuracy["facts"])["on validation pairs"]
+    assert accuracy["targets"] == [str(where.scores / "proxy.json")]
+    cost = block["sources"]["cost/refl/combined/k=10"]
+    rows = [pq.read_table(where.samples / f"refl-s{seed}.parquet").to_pylist() for seed in (0, 1)]
+    mine = [[row["nfe"] for row in some if row["setting"] == "k=10"] for some in rows]
+    assert float(dict(cost["facts"])["network evaluations per image"]) == np.mean([np.mean(one) for one in mine])
+    assert cost["targets"] == [str(where.samples / f"refl-s{seed}.parquet") for seed in (0, 1)] and cost["evaluated"]
+    training = dict(block["sources"]["training/refl-s1"]["facts"])
+    log = pq.read_table(where.runs / "refl-s1/train_log.parquet").to_pylist()
+    assert int(training["optimizer steps"]) == sum(row["term"] == "loss" for row in log)
+    manifest = json.loads((where.data / "manifest.json").read_text())["tables"]["images"]
+    assert dict(block["sources"]["curation/images"]["facts"])["rows in"] == str(manifest["in"])
+
+
+@needs_browser
+def test_numbers_that_are_no_findings_say_where_they_come_from(
+    watched: Recording, params: Path, block: dict[str, Any]
+) -> None:
+    page, dialog = watched.open(params), watched.page.locator("#x-dialog")
+    for section, key in (
+        ("cost", "cost/combined#nfe"), ("cost", "training/refl-s0#steps"), ("data", "curation/images#out"),
+        ("data", "accuracy/proxy#val"), ("numbers", "cost/refl/tuned/tuned#seconds"),
+    ):  # fmt: skip
+        source = block["sources"][key.partition("#")[0]]
+        page.locator(f"#{section} [data-source='{key}'] button").first.focus()
+        page.keyboard.press("Enter")
+        says, command = dialog.inner_text(), dialog.locator("pre").inner_text()
+        assert source["title"] in says and all(value in says for _, value in source["facts"])
+        assert command.startswith("snakemake ") and all(target in command for target in source["targets"])
+        page.keyboard.press("Escape")
+    least = page.locator("#verdict [data-number$='#least'] button").first
+    least.click()
+    assert "could have seen" in dialog.inner_text()
 
 
 @needs_browser
@@ -463,7 +596,9 @@ def test_a_study_without_training_has_no_tape(
 
 
 @needs_browser
-def test_without_scripts_the_page_is_what_it_was(browser: Browser, params: Path, tmp_path: Path) -> None:
+def test_without_scripts_the_page_is_what_it_was(
+    browser: Browser, params: Path, found: ReportData, tmp_path: Path
+) -> None:
     whole = (folders(params).out / "index.html").read_text()
     plain = re.sub(r'<section id="explore".*?</section>|<a [^>]*id="x-link".*?</a>|<script.*?</script>', "", whole,
                    flags=re.DOTALL)  # fmt: skip

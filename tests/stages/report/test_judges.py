@@ -20,7 +20,8 @@ from report_fixture import Silent, figures_only, folders, write_study
 from scipy.stats import spearmanr
 
 from stages.audit import agreement as audited
-from stages.audit.__main__ import POINT, Audit, _ends, _page
+from stages.audit import page as audited_page
+from stages.audit.__main__ import POINT, Audit, _ends
 from stages.audit.documents import documents
 from stages.audit.reading import read, read_csv
 from stages.audit.statistics import Study
@@ -225,7 +226,7 @@ def test_the_audit_computes_the_same_and_names_what_differs(
     page = (folders(params).out / "index.html").read_text()
     cells = "".join(part.partition("</td>")[0] + "</td>" for part in page.split("<td")[1:] if '"rank_' in part[:200])
     (tmp_path / "page.html").write_text("<td" + cells.replace(" data-number", "<td data-number"))
-    _page(found, tmp_path / "page.html", {"/".join(key): value for key, value in ranked.items()})
+    audited_page.cells(found, tmp_path / "page.html", {"/".join(key): value for key, value in ranked.items()})
     assert found.count == 6 * 3 * 2 * 3 * 2 and not found.wrong, capsys.readouterr().out
     shutil.copytree(params.parent, tmp_path / "turned")
     table = tmp_path / "turned/out/madeup/report/judges.csv"
