@@ -62,6 +62,7 @@ def test_other_settings_are_seen(reference: SamplingSet, key: str, value: Any):
 def test_why_something_is_not_compared():
     assert "keeps what it has" in sampling.reason("items.code.n4_b5.network_evaluations")
     assert sampling.reason("fk.max_k4.weights") == ""
+    assert "of this name" in sampling.reason("items.unheard_of.a.prompt")
 
 
 def test_entries_that_are_left_out_are_listed():

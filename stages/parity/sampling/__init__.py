@@ -48,4 +48,6 @@ def checks(reference: ParitySet) -> Iterator[Check]:
 
 def reason(name: str) -> str:
     """Why nothing compares an entry; empty where that is not known."""
+    if (method := re.match(r"items\.([^.]+)\.", name)) and method[1] not in METHODS:
+        return "no sampling-time method of this name is known"
     return next((why for pattern, why in REASONS.items() if re.fullmatch(pattern, name)), "")

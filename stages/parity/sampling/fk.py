@@ -79,7 +79,8 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
     yield from reference.costs(
         "fk", tag, ctx, "network_evaluations", "reward_images", by={given["network"]: ctx.networks.base_network}
     )
-    found = {name: torch.stack(values) for name, values in steering.seen.items()}
+    noted = {name: torch.stack(values) for name, values in steering.seen.items()}
+    found = {name: values for name, values in noted.items() if name not in ("entering", "predicted")}
     found |= {
         "states": torch.stack([*steering.seen["entering"][1:], final.x]), "x_final": final.x,
         "images": shown(populations.wide, final.found(torch.arange(count))),
