@@ -50,7 +50,7 @@ class Opening:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paint", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paint", description=__doc__)
     parser.add_argument("--page", type=Path, required=True, help="index.html of a report")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"openings (default: {REPEATS})")
     parser.add_argument("--out", type=Path, default=OUT, help=f"written (default: {OUT})")

@@ -18,6 +18,7 @@ from stages.audit.agreement import OVER, agreement
 from stages.audit.documents import documents
 from stages.audit.reading import Frame, complete, query, read, read_csv, read_json, require_sections
 from stages.audit.statistics import Finding, Study, setting, side
+from stages.audit.written import NUMBER, close
 from stages.checkpoints.settings import names_checkpoint, with_methods
 from stages.errors import InputError
 from stages.params import read_study
@@ -28,7 +29,6 @@ IMAGE = ["run", "strategy", "setting", "prompt_id", "sample", "metric"]
 LOGGED = """select r.name as run, m.key as name, m.value from latest_metrics m join runs r using (run_uuid)
     join experiments e using (experiment_id) where e.name = ? and r.lifecycle_stage = 'active'
     and m.key like '%/%' and substr(m.key, 1, 4) not in ('job/', 'trai', 'prob')"""
-NUMBER = r"[+−-]?\d+(?:\.\d+)?(?:e[+-]\d+)?"
 
 
 class Audit:
@@ -61,15 +61,6 @@ class Audit:
         """Say what differs."""
         self.wrong += 1
         print(line, flush=True)
-
-
-def close(text: str, value: float) -> bool:
-    """Whether a number is written as this value, to its last decimal place."""
-    if text == "–" or value != value:
-        return text == "–" and value != value
-    digits, _, exponent = text.replace("−", "-").partition("e")
-    last = int(exponent or 0) - len(digits.partition(".")[2])
-    return abs(float(text.replace("−", "-")) - value) <= 0.501 * 10.0**last
 
 
 def study(audit: Audit, raw: dict[str, Any], out: Path, images: bool, store: Path) -> None:

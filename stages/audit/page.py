@@ -13,6 +13,7 @@ import pandas as pd
 
 from stages.audit.reading import Frame, read, read_csv, read_json
 from stages.audit.statistics import Finding
+from stages.audit.written import NUMBER, close
 
 if TYPE_CHECKING:
     from stages.audit.__main__ import Audit
@@ -59,8 +60,6 @@ def _text(content: str) -> str:
 
 def _range(text: str, own: Sequence[float]) -> list[float]:
     """One number where a range is written as one, since both ends round to it."""
-    from stages.audit.__main__ import NUMBER, close
-
     numbers = re.findall(NUMBER, text)
     return list(own[:1]) if len(numbers) == 1 and len(own) == 2 and close(numbers[0], own[1]) else list(own)
 

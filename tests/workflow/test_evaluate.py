@@ -224,7 +224,7 @@ def test_a_refused_evaluation_leaves_the_former_study_as_it_was(place: Path, mon
     monkeypatch.chdir(place)
     monkeypatch.setattr(command, "_run", lambda *given: None)
     evaluate(monkeypatch, "--base", "base", "--checkpoint", "lora", "--set", "seed=7")
-    (file,) = place.glob("out/evaluate-shapes-*-base/study.yaml")
+    file = place / f"out/evaluate-{protocol.load('shapes', ['seed=7']).id}-base/study.yaml"
     before = file.read_bytes()
     for wrong in ("nowhere", "base/model_index.json"):
         with pytest.raises(InputError, match=r"study\.yaml: runs"):
