@@ -32,7 +32,6 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
     [
         "emoji",
         "emoji-coarse",
-        "emoji-fine",
         "emoji-search",
         "shapes-gradient",
         "shapes-guided",
@@ -43,6 +42,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "shapes-rl",
         "shapes-search",
         "shapes-steps",
+        pytest.param("emoji-fine", marks=pytest.mark.slow),
         pytest.param("shapes-claims", marks=pytest.mark.slow),
     ],
 )

@@ -83,8 +83,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_nothing_that_was_named_is_markup(page: Page) -> None:
     assert page.tags["script"] == 3  # the block of data, the drawing library, the page's own
     assert "marquee" not in page.tags
-    known = {"alt", "charset", "class", "content", "data-number", "href", "id", "lang", "name", "scope", "src", "style"}
-    explore = {"for", "hidden", "method", "min", "role", "step", "tabindex", "type"}
+    known = {"alt", "charset", "class", "content", "href", "id", "lang", "name", "scope", "src", "style"}
+    explore = {"data-number", "data-source", "for", "hidden", "method", "min", "role", "step", "tabindex", "type"}
     assert {name for name in page.attributes if not name.startswith("aria-")} <= known | explore
     assert page.tags["h1"] == page.tags["header"] == page.tags["title"] == 1
 
