@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.sections.quality import mutants, tilt
 from benchmarks.sections.scale import curation, planning, rows, slurm, studies
-from benchmarks.sections.speed import pairs, released, searches, steps, steps_before
+from benchmarks.sections.speed import paint, pairs, released, searches, steps, steps_before
 from stages.runtime import whole_file
 
 RESULTS, PAGE = Path("benchmarks/results"), Path("docs/benchmarks.md")
@@ -47,7 +47,7 @@ def page(results: Path) -> str:
 SECTIONS: dict[str, Callable[[Any], Iterator[str]]] = {
     "steps": steps, "released": released, "steps_before": steps_before, "pairs": pairs, "studies": studies,
     "curation": curation, "rows": rows, "planning": planning, "slurm": slurm, "tilt": tilt, "searches": searches,
-    "mutants": mutants,
+    "paint": paint, "mutants": mutants,
 }  # fmt: skip
 """Results files by name, in the order of the page."""
 

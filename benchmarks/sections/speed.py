@@ -147,3 +147,20 @@ def searches(content: Content) -> Iterator[str]:
          f"{row['priced']:.2f}", f"{row['ratio']:.2f}")
         for row in rows
     ])  # fmt: skip
+
+
+def paint(content: Content) -> Iterator[str]:
+    """How long a browser takes to open the page of a report."""
+    yield "## Opening the page of a report\n"
+    yield machine(content)
+    yield (
+        f"The page of `{content['page']}`, {content['megabytes']:.1f} MB, opened in a headless Chromium "
+        f"{len(content['openings'])} times (`python -m benchmarks.paint`); seconds since the navigation, and of the "
+        "processor for the page's main thread.\n"
+    )
+    names = {"painted": "first paint", "parsed": "parsed", "loaded": "scripts done", "thread": "processor"}
+    times = {name: [one[name] for one in content["openings"]] for name in names}
+    yield from table(("", "median", "least", "most"), [
+        (words, *(f"{pick(times[name]):.2f}" for pick in (statistics.median, min, max)))
+        for name, words in names.items()
+    ])  # fmt: skip
