@@ -61,7 +61,7 @@ def main() -> None:
         raise InputError(f"--repeats {args.repeats}: expected at least 1")
     found = openings(args.page, args.repeats)
     content = {
-        "machine": machine(), "page": args.page.resolve().parents[1].name, "megabytes": args.page.stat().st_size / 1e6,
+        **machine(), "page": args.page.resolve().parents[1].name, "megabytes": args.page.stat().st_size / 1e6,
         "openings": [asdict(one) for one in found],
     }  # fmt: skip
     with whole_file(args.out) as partial:

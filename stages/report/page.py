@@ -41,11 +41,15 @@ class Picture:
 
 
 def picture(figure: Figure, data: ReportData, folder: Path) -> Picture:
-    """A figure whose files stand in the report's `folder`."""
-    file = figure.about.files[0]
-    content = base64.b64encode((folder / file).read_bytes()).decode()
-    uri = f"data:{MEDIA[Path(file).suffix]};base64,{content}"
-    return Picture(figure.about.title, file, uri, figure.about.alt or figure.about.title, figure.caption(data))
+    """A figure whose files stand in the report's `folder`: a link to the first one, and on the page itself the one in
+    pixels where there is one. A browser parses all drawings of a page when it opens it, which takes longer than the
+    rest of the page.
+    """
+    files = figure.about.files
+    shown = next((file for file in files if Path(file).suffix == ".png"), files[0])
+    content = base64.b64encode((folder / shown).read_bytes()).decode()
+    uri = f"data:{MEDIA[Path(shown).suffix]};base64,{content}"
+    return Picture(figure.about.title, files[0], uri, figure.about.alt or figure.about.title, figure.caption(data))
 
 
 def write(
