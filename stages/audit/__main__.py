@@ -232,7 +232,8 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="folder of the study's results, where that is another")
     parser.add_argument("--without-images", action="store_true", help="take the scores of images as they are")
     parser.add_argument("--store", type=Path, default=Path("mlflow.db"), help="MLflow's database; none, no comparison")
-    parser.add_argument("--results", type=Path, nargs="+", default=[], help="folders of docs/results to audit")
+    where = "folders of kept results, or a folder of such folders: docs/results"
+    parser.add_argument("--results", type=Path, nargs="+", default=[], help=where)
     parser.add_argument("--quotes", type=Path, help="table of the numbers that documents quote of such folders")
     args = parser.parse_args()
     audit = Audit()
@@ -247,10 +248,15 @@ def main() -> None:
             study(audit, raw, out, not args.without_images, args.store)
     elif not args.results:
         raise InputError("nothing to audit; expected --params STUDY.yaml or --results docs/results/NAME")
-    for folder in args.results:
+    for folder in [kept for given in args.results for kept in _kept(given)]:
         documents(audit, folder, args.quotes)
     print(f"{audit.count} numbers compared, {audit.wrong} differ")
     raise SystemExit(1 if audit.wrong else 0)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """The folders of kept results that `folder` holds; itself, where it holds none."""
+    return sorted(scores.parent for scores in folder.glob("*/scores.parquet")) or [folder]
 
 
 if __name__ == "__main__":

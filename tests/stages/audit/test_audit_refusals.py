@@ -88,3 +88,26 @@ def test_sound_files_are_read(tmp_path: Path) -> None:
 def test_results_that_lack_a_metric() -> None:
     with pytest.raises(InputError, match="out/x: nothing of 'refl tuned proxy' here, though"), complete(Path("out/x")):
         dict[tuple[str, ...], float]()["refl", "tuned", "proxy"]
+
+
+def test_kept_results_are_found_below_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As documented: `docs/results` holds folders with scores of prompts, others without, and files."""
+    seen: list[str] = []
+    monkeypatch.setattr(audit, "documents", lambda found, folder, quotes: seen.append(folder.name))
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scores.parquet").touch()
+    (tmp_path / "figures_only").mkdir()
+    (tmp_path / "quotes.csv").touch()
+    for given, wanted in ((tmp_path, ["one", "two"]), (tmp_path / "two", ["two"])):
+        seen.clear()
+        monkeypatch.setattr(sys, "argv", ["audit", "--results", str(given)])
+        with pytest.raises(SystemExit) as ended:
+            audit.main()
+        assert ended.value.code == 0
+        assert seen == wanted
+    monkeypatch.undo()
+    said = audited(["--results", str(tmp_path / "figures_only")], capsys, monkeypatch)
+    assert said.startswith("error: studies/figures_only.yaml: no such study file")
