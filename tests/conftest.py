@@ -7,7 +7,7 @@ import os
 import pytest
 
 LONGEST = (
-    "tests/workflow/test_identities.py", "tests/workflow/test_against_plan.py", "tests/workflow/test_reruns.py",
+    "tests/workflow/test_identities.py", "tests/workflow/test_reruns.py",
     "tests/faults/test_bad_input.py", "tests/stages/finetune/test_contract.py", "tests/workflow/test_graph.py",
     "tests/faults/test_scorer.py", "tests/stages/audit/test_documents.py", "tests/workflow/test_names.py",
     "tests/stages/report/test_report.py", "tests/workflow/test_study.py",

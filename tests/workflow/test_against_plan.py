@@ -40,6 +40,7 @@ def test_both_runners_have_the_page_as_an_input_and_the_table_as_an_output(proje
         assert {name for name, job in found.items() if "out/small/report/against.csv" in job.outputs} == {"report"}
 
 
+@pytest.mark.slow
 def test_another_earlier_report_makes_the_report_again_and_nothing_else(project: Project) -> None:
     assert "report" in project.snakemake().ran
     assert (project.root / "out/small/report/against.csv").exists()

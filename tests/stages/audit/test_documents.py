@@ -31,7 +31,6 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
     "name",
     [
         "emoji",
-        "emoji-coarse",
         "emoji-search",
         "shapes-gradient",
         "shapes-guided",
@@ -42,6 +41,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
         "shapes-rl",
         "shapes-search",
         "shapes-steps",
+        pytest.param("emoji-coarse", marks=pytest.mark.slow),
         pytest.param("emoji-fine", marks=pytest.mark.slow),
         pytest.param("shapes-claims", marks=pytest.mark.slow),
     ],
