@@ -140,15 +140,15 @@ class _Chosen:
         columns = ["image_id", "image", "split", "width", "height"]
         for path in self.paths:
             for part in tables.stream(path, tables.IMAGES, rows=size, columns=columns):
-                rows = [self._fitted(row) for row in part.to_pylist() if self._has(row)]
+                rows = [self._fitted(row, path) for row in part.to_pylist() if self._has(row)]
                 if rows:
                     yield rows
 
     def _has(self, row: Mapping[str, Any]) -> bool:
         return row["split"] in SPLITS or row["image_id"] in self.wanted
 
-    def _fitted(self, row: Mapping[str, Any]) -> bytes:
-        where = f"{self.paths[0]}: image {row['image_id']!r}"
+    def _fitted(self, row: Mapping[str, Any], path: Path) -> bytes:
+        where = f"{path}: image {row['image_id']!r}"
         pictures.require_size(row, *pictures.size(row["image"], where), where)
         return row["image"] if row["split"] in SPLITS else pictures.fitted(row["image"], *self.size, where)
 
@@ -184,7 +184,7 @@ def _posteriors(
         return mean[:0].cpu(), std[:0].cpu(), (side, side)
 
     def make(batch: list[bytes]) -> Unit:
-        pixels = pictures.tensor(batch, str(chosen.paths[0]))
+        pixels = pictures.tensor(batch, " or ".join(map(str, chosen.paths)))
         mean, std = model.vae.posterior(pixels.to(model.device))
         return {"mean": mean.cpu(), "std": std.cpu(), "side": torch.tensor(pixels.shape[2:])}
 

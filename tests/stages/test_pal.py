@@ -29,6 +29,7 @@ from stages.world.scene import all_prompts, draw_scenes
 from stages.world.settings import WorldSettings
 from stages.world.tastes import liked, term
 from tests import tiny_judges
+from tests.refusals import said_of
 from tests.stages.curating import ROOT, SHAPES_PROMPTS, curate
 from workflow import dvc_file
 from workflow.files import Files
@@ -202,14 +203,6 @@ def study(**more: Any) -> dict[str, Any]:
     }
     content["score"]["rewards"].append("plural")
     return content
-
-
-def said_of(content: dict[str, Any], folder: Path) -> str:
-    (folder / "study.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError) as found:
-        load(folder / "study.yaml")
-    assert "\n" not in str(found.value)
-    return str(found.value)
 
 
 @pytest.mark.parametrize("more, said", [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from stages.renoise.settings import RenoiseSettings
 from stages.resume import State
 from stages.study import load
 from tests import tiny
+from tests.refusals import said_of
 from tests.stages.curating import ROOT, curate
 from workflow import dvc_file
 from workflow.files import Files
@@ -147,6 +149,11 @@ def test_encode_keeps_them_beside_curated_pairs(model: DiffusionModel, folder: P
     assert all(pair.winner.text_row == pair.text_row for pair in mine)  # they have no captions of their own
     encode(model, *inputs, *out, EncodeSettings(batch_size=8), made=added)
     assert len(Encodings(*out, tiny.CPU).pairs("train")) == len(mine)
+    rows = tables.read(added.images, tables.IMAGES).to_pylist()
+    rows[0]["width"] += 1
+    tables.write(added.images, tables.table(tables.IMAGES, rows), tables.IMAGES)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(added.images))}: image '{rows[0]['image_id']}'"):
+        encode(model, *inputs, *out, EncodeSettings(batch_size=8), made=added)
 
 
 @pytest.mark.parametrize("more, said", [
@@ -175,14 +182,6 @@ def study(**more: Any) -> dict[str, Any]:
     content["renoise"] = {} | more.pop("renoise", {})
     content["curate"] |= more
     return content
-
-
-def said_of(content: dict[str, Any], folder: Path) -> str:
-    (folder / "study.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError) as found:
-        load(folder / "study.yaml")
-    assert "\n" not in str(found.value)
-    return str(found.value)
 
 
 def test_it_needs_no_other_source_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

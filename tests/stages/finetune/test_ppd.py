@@ -25,6 +25,7 @@ from stages.sample.networks import Networks, Rows
 from stages.sample.strategies import for_annotator
 from stages.study import load
 from tests import tiny, tiny_methods
+from tests.refusals import said_of
 from tests.stages.curating import ROOT
 
 TRAIN = FinetuneSettings.model_validate({"sampling_steps": 6, "batch_size": 6, "optimizer": {"lr": 1e-2}})
@@ -173,14 +174,6 @@ def study(**more: Any) -> dict[str, Any]:
     content["methods"]["refl"] = {"kind": "ppd", "source": "annotators-a"} | more
     content["sample"]["strategies"]["whose"] = {"kind": "for_annotator", "names": ["annotator 0", "annotator 3"]}
     return content
-
-
-def said_of(content: dict[str, Any], folder: Path) -> str:
-    (folder / "study.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError) as found:
-        load(folder / "study.yaml")
-    assert "\n" not in str(found.value)
-    return str(found.value)
 
 
 def test_studies_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
