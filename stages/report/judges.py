@@ -13,12 +13,14 @@ from stages.report.agreement import IMAGES, PROMPTS
 from stages.report.data import ReportData
 from stages.report.findings import Finding
 from stages.report.look import BASE
+from stages.report.made_of import leaves
 from stages.report.measurements import Measurements, Point
 from stages.report.settings import ReportStudy
 from stages.report.table import NOTHING, Cell, Table
 from stages.select import settings as select
 
 TRAINED, SELECTED, SEARCHED, HELDOUT = "trained on", "chose pairs", "searched with", "held out"
+NONE: frozenset[str] = frozenset()
 OVER = {PROMPTS: "prompts", IMAGES: "images"}
 
 
@@ -35,8 +37,14 @@ class Judge:
 
 def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     """Every judge of the study with its roles: held out is what nothing was trained on or searched with, and
-    what neither labelled nor chose the pairs that methods learn from. A model is the same under any name.
+    what neither labelled nor chose the pairs that methods learn from. A model is the same under any name, and a sum or
+    wrapper of models does all that any of them did.
     """
+    made_of = leaves(study.prepare)
+
+    def shared(one: str, other: str) -> bool:
+        return evaluation.same_model(one, other) or not made_of.get(one, NONE).isdisjoint(made_of.get(other, NONE))
+
     searched: dict[str, list[str]] = {}
     for point, cost in evaluation.costs.items():
         for reward in cost.searched:
@@ -44,7 +52,7 @@ def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     selecting = select.rewards(study.select, "select") if study.trained_runs else ()
     found = []
     for metric, model in study.judges.items():
-        same = partial(evaluation.same_model, model)
+        same = partial(shared, model)
         strategies = tuple(dict.fromkeys(name for reward, names in searched.items() if same(reward) for name in names))
         roles = [TRAINED] if same(study.study.reward) and study.trained_runs else []
         roles += [SELECTED] if any(map(same, selecting)) else []

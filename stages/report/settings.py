@@ -211,6 +211,7 @@ class ReportStudy(_View):
     report: ReportSettings
     runs: Mapping[str, RunView]
     methods_by_name: Mapping[str, MethodView] = Field(default_factory=dict, alias="methods")
+    prepare: Mapping[str, Any] = Field(default_factory=dict)
     score: _Scored = _Scored()
     sample: _Sampling
     measure: _Measured = _Measured()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -121,6 +122,32 @@ def test_the_page_s_steps_label_and_choose_its_pairs(tmp_path: Path, monkeypatch
     said = json.loads(counts.read_text())
     assert [step["step"] for step in said["steps"]] == kinds and said["steps"][0]["relabelled"] > 0
     assert len(training) == said["out"] == 20 and {row["preference"] for row in training} <= {0.0, 1.0}
+
+
+def over(study: dict[str, Any], excerpt: dict[str, Any]) -> dict[str, Any]:
+    """A study with an excerpt laid over it: sections are joined, entries with a kind take the place of others."""
+    joined = dict(study)
+    for name, entry in excerpt.items():
+        old = joined.get(name)
+        is_section = isinstance(entry, dict) and isinstance(old, dict) and "kind" not in entry
+        joined[name] = over(old, entry) if is_section else entry
+    return joined
+
+
+def test_every_excerpt_of_the_page_fits_the_page_s_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Laid over the page's study, with a run of each method that the excerpt names, it is a study that is accepted."""
+    path = put(tmp_path, 40)
+    monkeypatch.chdir(tmp_path)
+    study = read_study(path)
+    excerpts = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+    assert len(excerpts) == 6
+    for excerpt in excerpts:
+        joined = over(study, excerpt)
+        joined["runs"] = joined["runs"] | {
+            f"{method}-s0": {"method": method, "seed": 0} for method in excerpt.get("methods", ())
+        }
+        path.write_text(yaml.safe_dump(joined))
+        load(path)
 
 
 def small(path: Path) -> None:

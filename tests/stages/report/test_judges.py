@@ -169,6 +169,22 @@ def test_a_judge_that_labelled_pairs_is_not_held_out(found: ReportData) -> None:
     assert {line.partition(":")[0] for line in lines} == {"proxy reward", "CLIPScore", "held-out reward"}
 
 
+@pytest.mark.parametrize(
+    ("of", "role"),
+    [
+        ({"one": {"kind": "open_clip", "folder": "a"}}, "trained on"),
+        ({"one": {"kind": "hinge", "of": {"x": {"kind": "open_clip", "folder": "a"}}}}, "trained on"),
+        ({"one": {"kind": "clipscore", "folder": "a"}, "two": {"kind": "jpeg"}}, "trained on"),
+        ({"one": {"kind": "open_clip", "folder": "b"}, "two": {"kind": "jpeg"}}, "held out"),
+    ],
+)  # fmt: skip
+def test_a_judge_within_a_sum_or_wrapper_is_not_held_out(found: ReportData, of: dict[str, Any], role: str) -> None:
+    """The training reward is a sum of which the held-out judge is a part, a part of a part, or none."""
+    imported = {"proxy": {"kind": "weighted_sum", "of": of}, "heldout": {"kind": "open_clip", "folder": "a"}}
+    wrapped = dataclasses.replace(found, study=found.study.model_copy(update={"prepare": {"import": imported}}))
+    assert roles(wrapped)["heldout"] == (role,) and roles(wrapped)["proxy"] == ("trained on",)
+
+
 # --- where they stand -------------------------------------------------------------------------------------------------
 
 
