@@ -106,7 +106,7 @@ VARIANTS = {
     "shapes-rl": set(),
     "shapes-preference": {
         *("refl", "imagerefl", "sqdf"),  # at the rates of shapes-rl
-        *("ipo", "sdpo", "adaptive", "balanced", "dpo_soft"),  # as dpo
+        *("ipo", "sdpo", "adaptive", "balanced", "dpo_soft", "tdpo", "dcpo"),  # as dpo
         *("smpo", "rwsft"),  # as inpo, as sft
     },
 }
