@@ -74,10 +74,17 @@ def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
     `training/RUN/TERM.end` is the mean of a term of the training log over the last fifth of the run's optimizer steps.
     """
     for name in numbers.split():
-        key, _, field = name.removeprefix("-").rpartition(".")
-        found = known.get(key or field, {})
-        values = [found.get(end, math.nan) for end in ([field] if key else ["mean", "low", "high"])]
+        key, field = _key_and_field(name)
+        found = known.get(key, {})
+        values = [found.get(end, math.nan) for end in ([field] if field else ["mean", "low", "high"])]
         yield from [-value for value in values[:1] + values[:0:-1]] if name.startswith("-") else values
+
+
+def _key_and_field(name: str) -> tuple[str, str]:
+    """What a name of numbers names, and the one of its numbers; a point stands in the key of a setting, `w=0.5` say."""
+    place, slash, last = name.removeprefix("-").rpartition("/")
+    key, _, field = last.partition(".")
+    return place + slash + key, field
 
 
 def _differences(own: Study, numbers: str) -> Iterator[tuple[str, Finding]]:
@@ -85,8 +92,8 @@ def _differences(own: Study, numbers: str) -> Iterator[tuple[str, Finding]]:
     `METHOD:STRATEGY:SETTING`.
     """
     for name in numbers.split():
-        kind, *rest = name.removeprefix("-").rpartition(".")[0].split("/") if "." in name else name.split("/")
-        if kind.removeprefix("-") != "difference" or len(rest) != 3:
+        kind, *rest = _key_and_field(name)[0].split("/")
+        if kind != "difference" or len(rest) != 3:
             continue
         mine, other, metric = rest
         yield "/".join(["difference", *rest]), _difference(own, mine, other, metric)

@@ -14,7 +14,7 @@ import pytest
 
 import stages.audit
 from stages.audit.__main__ import Audit
-from stages.audit.documents import documents, ends_of_training
+from stages.audit.documents import _key_and_field, documents, ends_of_training
 from stages.audit.statistics import Study
 from stages.params import read_study
 
@@ -126,6 +126,18 @@ def test_a_quote_of_the_difference_of_two_points_is_recomputed(
     audit = Audit()
     documents(audit, kept, quotes)
     assert audit.wrong == wrong, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "field"),
+    [
+        ("-trade/refl/combined/proxy", "trade/refl/combined/proxy", ""),
+        ("refl/rlg/w=0.5/proxy.mean", "refl/rlg/w=0.5/proxy", "mean"),
+        ("difference/a:rlg:w=0.5/b:tuned:tuned/oracle", "difference/a:rlg:w=0.5/b:tuned:tuned/oracle", ""),
+    ],
+)
+def test_a_setting_may_have_a_point(name: str, key: str, field: str):
+    assert _key_and_field(name) == (key, field)
 
 
 def test_quotes_stand_in_their_documents():
