@@ -129,8 +129,10 @@ def over(study: dict[str, Any], excerpt: dict[str, Any]) -> dict[str, Any]:
     joined = dict(study)
     for name, entry in excerpt.items():
         old = joined.get(name)
-        is_section = isinstance(entry, dict) and isinstance(old, dict) and "kind" not in entry
-        joined[name] = over(old, entry) if is_section else entry
+        if isinstance(entry, dict) and isinstance(old, dict) and "kind" not in entry:
+            joined[name] = over(old, entry)
+        else:
+            joined[name] = entry
     return joined
 
 
