@@ -1,4 +1,5 @@
-"""How long a browser takes until the page of a report shows something: parse and first paint in a headless Chromium.
+"""How long a browser takes until the page of a report shows something: parse and first paint in a headless Chromium,
+and how long until its section *Explore* can be used too, which is made when the rest stands.
 
 Seconds on the clock are those of this machine and of what else it does; the page's main thread is counted in processor
 time besides, by Chromium's own thread clock (`Performance.enable` with `threadTicks`), which a busy machine does not
@@ -30,20 +31,23 @@ PATIENCE = 300_000
 TIMES = """() => {
   const [all] = performance.getEntriesByType("navigation");
   const painted = performance.getEntriesByName("first-contentful-paint")[0];
-  return [all.domInteractive, painted.startTime, all.loadEventEnd].map((one) => one / 1000);
+  const [explored] = performance.getEntriesByName("explored");
+  return [all.domInteractive, painted.startTime, explored.startTime].map((one) => one / 1000);
 }"""
+EXPLORED = "() => performance.getEntriesByName('explored').length > 0"
+"""What `stages/report/page.js` marks when both charts of Explore are drawn."""
 
 
 @dataclass(frozen=True)
 class Opening:
     """One opening of a page in a new window. Seconds on the clock since the navigation until the document was parsed,
-    until something of it was painted, until it was loaded, its scripts done; and processor seconds of the main thread
-    in all and in scripts.
+    until something of it was painted, until the section Explore was drawn; and processor seconds of the main thread
+    until then, in all and in scripts.
     """
 
     parsed: float
     painted: float
-    loaded: float
+    explored: float
     thread: float
     scripts: float
 
@@ -57,6 +61,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.page.is_file():
         raise InputError(f"--page {args.page}: no such file, expected the index.html of a report")
+    if "explored" not in args.page.read_text(encoding="utf-8"):
+        raise InputError(f"--page {args.page}: does not say when it is drawn; make the report anew")
     if args.repeats < 1:
         raise InputError(f"--repeats {args.repeats}: expected at least 1")
     found = openings(args.page, args.repeats)
@@ -90,16 +96,17 @@ def _open(browser: Browser, page: Path) -> Opening:
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     opened.goto(page.resolve().as_uri(), timeout=PATIENCE)
     opened.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
-    parsed, painted, loaded = opened.evaluate(TIMES)
+    opened.wait_for_function(EXPLORED)
+    parsed, painted, explored = opened.evaluate(TIMES)
     spent = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
     opened.close()
-    return Opening(parsed, painted, loaded, spent["TaskDuration"], spent["ScriptDuration"])
+    return Opening(parsed, painted, explored, spent["TaskDuration"], spent["ScriptDuration"])
 
 
 def words(found: Sequence[Opening]) -> str:
     """The median and the least of every time."""
-    names = {"parsed": "parsed", "painted": "first paint", "loaded": "loaded", "thread": "main thread, processor",
-             "scripts": "of it scripts"}  # fmt: skip
+    names = {"parsed": "parsed", "painted": "first paint", "explored": "Explore drawn",
+             "thread": "main thread, processor", "scripts": "of it scripts"}  # fmt: skip
     rows = {words: [getattr(one, name) for one in found] for name, words in names.items()}
     return "\n".join(f"{name}: {median(values):.2f} s (least {min(values):.2f})" for name, values in rows.items())
 

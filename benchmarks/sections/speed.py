@@ -156,9 +156,9 @@ def paint(content: Content) -> Iterator[str]:
     yield (
         f"The page of `{content['page']}`, {content['megabytes']:.1f} MB, opened in a headless Chromium "
         f"{len(content['openings'])} times (`python -m benchmarks.paint`); seconds since the navigation, and of the "
-        "processor for the page's main thread.\n"
+        "processor for the page's main thread until all is drawn. The section *Explore* is made when the rest stands.\n"
     )
-    names = {"painted": "first paint", "parsed": "parsed", "loaded": "scripts done", "thread": "processor"}
+    names = {"painted": "first paint", "parsed": "parsed", "explored": "Explore drawn", "thread": "processor"}
     times = {name: [one[name] for one in content["openings"]] for name in names}
     yield from table(("", "median", "least", "most"), [
         (words, *(f"{pick(times[name]):.2f}" for pick in (statistics.median, min, max)))

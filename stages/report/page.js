@@ -1,6 +1,15 @@
 // The interactive part of the page: reads the JSON block, draws with Vega-Lite, keeps the view in the address.
 "use strict";
-(() => {
+/** Resolved where nothing may wait: the address names a part of the page, or it is being printed. */
+const hurried = new Promise((hurry) => {
+  if (location.hash.length > 1) hurry();
+  window.addEventListener("beforeprint", hurry);
+});
+/** Until the browser has nothing more urgent to do: to show the rest of the page, to answer a click. */
+const idle = () => Promise.race([hurried, new Promise((resolve) => (window.requestIdleCallback ? requestIdleCallback(resolve, { timeout: 100 }) : setTimeout(resolve)))]);
+
+async function explore() {
+await idle();
 const data = JSON.parse(document.getElementById("x-data").textContent);
 const get = (id) => document.getElementById(id);
 const findings = new Map(data.findings.map((row) => {
@@ -32,9 +41,11 @@ const dot = (colour) => make("i", { style: `background:${colour}` });
 
 // --- the view, and its address ---------------------------------------------------------------------------------------
 const hidden = new Set();
+/** Orders of the prompts: as they stand in an address, in words, and what is said where no prompt is a case of it. */
 const orders = [
-  ["", "as in the study"], ...data.diversities.map((one) => [`lost:${one.name}`, `most ${one.label} lost`]),
-  ["disagreement", "judges disagree most"], ["turned", "training reward up, another down"],
+  ["", "as in the study"], ...data.diversities.map((one) => [`lost:${one.name}`, `most ${one.label} lost`, `none lost ${one.label}`]),
+  ["disagreement", "judges disagree most", "the judges disagree on none"],
+  ["turned", "training reward up, another down", "on none did the training reward rise while another fell"],
 ];
 const settingOf = (place) => `${place.strategy}:${place.setting}`;
 const first = data.lines[0];
@@ -154,7 +165,10 @@ function theme() {
     axis: { labelColor: muted, titleColor: ink, gridColor: rule, domainColor: rule, tickColor: rule, labelFontSize: 12, titleFontSize: 13, titleFontWeight: "normal" },
     header: { titleColor: ink, labelColor: ink }, title: { color: ink }, legend: { labelColor: ink, titleColor: ink } };
 }
-const embed = (id, spec) => vegaEmbed(get(id), spec, { mode: "vega-lite", renderer: "svg", actions: false, config: theme() });
+function embed(id, spec) {
+  if (!window.vegaEmbed) document.head.append(make("script", {}, get("x-library").textContent)); // compiled when first needed
+  return vegaEmbed(get(id), spec, { mode: "vega-lite", renderer: "svg", actions: false, config: theme() });
+}
 
 async function drawFrontier() {
   if (!marks().length) {
@@ -281,9 +295,13 @@ function cases() {
 function listed() {
   const words = view.filter.toLowerCase().split(/\s+/).filter(Boolean);
   const found = cases().filter((one) => words.every((word) => one.prompt.text.toLowerCase().includes(word)));
-  const [kind, name] = view.order.split(":");
-  const size = (one) => (kind === "lost" ? one.lost[name] : one[kind]) ?? -Infinity;
   return view.order ? found.sort((one, other) => size(other) - size(one)) : found;
+}
+
+/** By what the prompts are ordered. */
+function size(one) {
+  const [kind, name] = view.order.split(":");
+  return (kind === "lost" ? one.lost[name] : one[kind]) ?? -Infinity;
 }
 
 /** The places and runs that a column of a prompt's table is about; the change is that of the second from the first. */
@@ -314,7 +332,8 @@ function promptTable(index) {
 function showPrompts() {
   const place = data.places[view.place], rival = data.places[view.rival];
   const found = listed();
-  get("x-count").textContent = `${found.length} of ${data.prompts.length} prompts`;
+  const none = view.order && found.length && size(found[0]) <= 0 ? `; ${orders.find(([name]) => name === view.order)[2]}` : "";
+  get("x-count").textContent = `${found.length} of ${data.prompts.length} prompts${none}`;
   fill("x-prompts", ...found.map((one) => {
     const link = make("a", { href: address({ prompt: one.prompt.id }) }, `“${one.prompt.text}”`);
     link.addEventListener("click", (event) => {
@@ -499,6 +518,7 @@ function show() {
   fill("x-live", liveTable([data.places[view.place], ...(view.rival < 0 ? [] : [data.places[view.rival]])]));
   showPrompts();
   pressable(get("x-live"));
+  clear();
   const ringed = chosen();
   if (chart && ringed.length) chart.data("chosen", ringed).run();
 }
@@ -532,12 +552,23 @@ function listen() {
     if (side) originOfScore(data.prompts.findIndex((one) => one.id === target.closest("li").dataset.prompt), metric, side);
   });
   window.addEventListener("hashchange", () => { if (restore()) { show(); drawFrontier(); go(); } });
+  window.addEventListener("resize", clear);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawFrontier(); drawTape(); });
 }
 
-function go() {
-  const item = [...get("x-prompts").children].find((one) => one.dataset.prompt === view.prompt);
-  (item || get("explore")).scrollIntoView({ block: "start" });
+/** What stays in sight while one scrolls must not cover what is gone to. */
+function clear() {
+  const above = document.querySelector("#explore .sticky"), stays = getComputedStyle(above).position === "sticky";
+  get("explore").style.setProperty("--above", `${stays ? above.offsetHeight : 0}px`);
+}
+
+/** To the prompt of the view; twice, since the heights of prompts on the way are known only when they have been in sight. */
+async function go() {
+  const item = [...get("x-prompts").children].find((one) => one.dataset.prompt === view.prompt) || get("explore");
+  for (let times = 0; times < 2; times += 1) {
+    item.scrollIntoView({ block: "start", behavior: "instant" });
+    await new Promise(requestAnimationFrame);
+  }
 }
 
 fill("x-reward", ...data.rewards.map((one) => option(one.name, one.label)));
@@ -559,6 +590,12 @@ for (const one of document.querySelectorAll("#explore, #x-link")) one.hidden = f
 const restored = restore();
 listen();
 show();
-drawFrontier().then(() => restored && go()).then(drawTape);
 for (const one of document.querySelectorAll("main > section")) pressable(one);
-})();
+await idle();
+await drawFrontier();
+if (restored) go();
+await idle();
+await drawTape();
+performance.mark("explored");
+}
+explore();

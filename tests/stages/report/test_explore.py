@@ -320,7 +320,7 @@ def test_the_worst_come_first_and_an_address_restores_the_view(
     assert said == {(block["study"], dict(block["provenance"]["facts"])["evaluation id"])}
 
     page.fill("#x-filter", "STRIPED red")
-    assert page.locator("#x-count").inner_text().endswith("of 6 prompts")
+    assert "of 6 prompts" in page.locator("#x-count").inner_text()
     texts = page.locator("#x-prompts h4").all_text_contents()
     assert 0 < len(texts) < 6 or not [p for p in block["prompts"] if "red" in p["text"] and "striped" in p["text"]]
     again = page.evaluate("location.hash")
@@ -380,6 +380,66 @@ def test_what_an_address_names_in_vain_is_said(watched: Recording, params: Path,
     assert page.locator("#x-prompts li").count() == 6
     if "turned" in address or strange:
         assert page.locator("#x-order").input_value() == "turned"
+
+
+@needs_browser
+@pytest.mark.parametrize("rival", ["", "&rival=imagerefl%3Atuned%3Atuned"])
+def test_a_prompt_that_is_gone_to_is_not_covered_by_what_stays_in_sight(
+    watched: Recording, params: Path, rival: str
+) -> None:
+    watched.page.emulate_media(reduced_motion="reduce")
+    page = watched.open(params, f"#run=refl-s1&setting=combined%3Ak%3D4&prompt=eval-003{rival}")
+    page.wait_for_function("() => performance.getEntriesByName('explored').length > 0")
+    on_top = """one => {
+      const {left, top} = one.getBoundingClientRect();
+      return one.contains(document.elementFromPoint(left + 5, top + 5));
+    }"""
+    link = page.locator("#x-prompts li[aria-current=true] h4 a")
+    assert link.evaluate(on_top)
+    button = page.locator("#x-prompts li[data-prompt=eval-002] button").first
+    button.focus()
+    button.evaluate("one => one.scrollIntoView()")
+    assert button.evaluate(on_top)
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ("turned", "on none did the training reward rise while another fell"),
+        ("disagreement", "the judges disagree on none"),
+        ("lost%3Apatch_diversity", "none lost patch diversity"),
+        ("", ""),
+    ],
+)
+def test_where_no_prompt_is_such_a_case_the_first_one_is_not_shown_as_the_worst(
+    watched: Recording, params: Path, order: str, said: str
+) -> None:
+    """The base has lost nothing against itself; a method has."""
+    page = watched.open(params, f"#setting=guidance%3Aguidance%3D1&order={order}")
+    assert page.locator("#x-count").inner_text() == f"6 of 6 prompts{'; ' if said else ''}{said}"
+    page.fill("#x-filter", "no prompt has this")
+    assert page.locator("#x-count").inner_text() == "0 of 6 prompts"
+    if order.startswith("lost"):
+        page.evaluate("location.hash = '#run=refl-s0&setting=tuned%3Atuned&order=lost%3Apatch_diversity'")
+        page.wait_for_function("() => document.getElementById('x-count').textContent === '6 of 6 prompts'")
+
+
+@needs_browser
+@pytest.mark.parametrize("address", ["", "#numbers", "#order=turned"])
+def test_explore_waits_for_the_rest_but_not_for_paper_nor_for_an_address(
+    watched: Recording, params: Path, address: str
+) -> None:
+    page = watched.page
+    page.add_init_script("window.requestIdleCallback = () => {}")  # a browser that always has something else to do
+    page.goto((folders(params).out / "index.html").as_uri() + address)
+    assert page.locator("#numbers table").first.is_visible()
+    if not address:
+        assert page.locator("#explore").is_hidden() and page.locator("#x-prompts li").count() == 0
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function("() => performance.getEntriesByName('explored').length > 0")
+    assert page.locator("#explore").is_visible()
+    assert page.locator("#x-frontier path[role=button]").count() > 0 < page.locator("#x-tape svg").count()
 
 
 @needs_browser

@@ -25,6 +25,7 @@ from stages import tables
 from stages.measure.evaluation import evaluation_of
 from stages.report import account, figure, probes, results, settings, style, timeline
 from stages.report import data as reading
+from stages.report import page as pages
 from stages.report.__main__ import write_report
 from stages.report.claims import Interval
 from stages.report.data import Folders, ReportData
@@ -81,22 +82,34 @@ def test_everything_declared_is_written_and_nothing_else(params: Path) -> None:
 
 def test_the_page_stands_alone(page: str, params: Path) -> None:
     pictures = DATA_URI.findall(page)
-    assert [kind for kind, _ in pictures] == ["image/png"] * 5
-    for _, data in pictures:
-        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+    assert [kind for kind, _ in pictures] == ["image/webp"] * 5
+    files = [name.rpartition(".")[0] + ".png" for name in re.findall(r'<a href="([^"]+)"><img', page)]
+    for name, (_, data) in zip(files, pictures, strict=True):
+        shown = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA")
+        assert shown.tobytes() == Image.open(folders(params).out / name).convert("RGBA").tobytes()
     for file in folders(params).out.glob("*.svg"):
         tree = ET.fromstring(file.read_bytes())
         links = [value for node in tree.iter() for key, value in node.attrib.items() if key.endswith("href")]
         assert all(link.startswith("#") for link in links)
     text = re.sub(r"<script[^>]*>.*?</script>", "", DATA_URI.sub("", page), flags=re.DOTALL)
     assert "<script" not in text
-    assert re.findall(r"<script([^>]*)>", page) == [' type="application/json" id="x-data"', "", ""]
+    assert re.findall(r"<script([^>]*)>", page) == [
+        ' type="application/json" id="x-data"', ' type="text/plain" id="x-library"', "",
+    ]  # fmt: skip
     assert "http:" not in text
     assert "https:" not in text
     assert not re.search(r"url\(|@import|<script|<link", text)
     linked = set(re.findall(r'href="([^"#]+)"', text))
     assert {"frontier.svg", "summary.csv", "../measures/base.parquet"} <= linked
     assert all((folders(params).out / link).resolve().is_file() for link in linked)
+
+
+def test_pictures_that_webp_cannot_hold_stay_what_they_are(tmp_path: Path) -> None:
+    for name, size, kind in (("long", (2, 16384), "png"), ("short", (2, 16383), "webp")):
+        Image.new("RGB", size, "red").save(tmp_path / f"{name}.png")
+        assert pages.uri(tmp_path / f"{name}.png").startswith(f"data:image/{kind};base64,")
+    (tmp_path / "drawn.svg").write_text("<svg/>")
+    assert pages.uri(tmp_path / "drawn.svg") == "data:image/svg+xml;base64,PHN2Zy8+"
 
 
 def test_planted_claims_are_found(page: str, params: Path) -> None:
