@@ -102,7 +102,9 @@ class Look:
         return next((one for one in self.strategies.values() if one.about.leading), None)
 
     def method(self, name: str) -> str:
-        """A method as the field writes it; one of unknown kind, or with a name of its own, as the study names it."""
+        """A method by its title or as the field writes it; one of unknown kind, or with a name of its own, as the study
+        names it.
+        """
         return self.methods.get(name, name)
 
     def strategy(self, name: str) -> Strategy:
@@ -157,12 +159,16 @@ class Look:
 
 
 def _method_labels(study: ReportStudy) -> dict[str, str]:
-    """The label of every method whose name in the study is just a spelling of its kind or label (`draft1`: `DRaFT-1`).
+    """The label of every method: its title in `report.titles`, else what its kind says where its name in the study is
+    just a spelling of its kind or label (`draft1`: `DRaFT-1`).
 
     A name of its own (`refl_long`) says something that the label does not, and is kept; so are names of equal labels.
     """
-    labels = {}
+    titles, labels = study.report.titles, {}
     for name in study.methods:
+        if name in titles:
+            labels[name] = titles[name]
+            continue
         view = study.methods_by_name.get(name)
         if view is None:
             labels[name] = name
@@ -171,7 +177,7 @@ def _method_labels(study: ReportStudy) -> dict[str, str]:
         label = says.labelled(settings | view.model_dump())
         labels[name] = label if _letters(name) in (_letters(view.kind), _letters(label)) else name
     given = list(labels.values())
-    return {name: label if given.count(label) == 1 else name for name, label in labels.items()}
+    return {name: label if name in titles or given.count(label) == 1 else name for name, label in labels.items()}
 
 
 def _strategies(views: Mapping[str, StrategyView]) -> dict[str, Strategy]:

@@ -88,6 +88,9 @@ class ReportSettings(Settings):
         None, description="the reward that long training must not lower; null: the held-out reward of the study"
     )
     ablations: tuple[str, ...] = Field((), description="variants of the candidate, each compared with the candidate")
+    titles: Mapping[str, Annotated[str, Field(min_length=1, max_length=60)]] = Field(
+        default_factory=dict, description="what a method is called in the report, by its name in the study"
+    )
     comparisons: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ComparisonSettings] = Field(
         default_factory=dict,
         description="the claims put to two other methods, by the name of the folder that `stages.report.results` keeps "
@@ -237,6 +240,12 @@ class ReportStudy(_View):
             for name in names:
                 if name and methods and name not in methods:
                     raise ValueError(f"report.{key} {name!r} is not a method that has a run{nearest(name, methods)}")
+        titles = list(self.report.titles.values())
+        for name, title in self.report.titles.items():
+            if methods and name not in methods:
+                raise ValueError(f"report.titles: {name!r} is not a method that has a run{nearest(name, methods)}")
+            if titles.count(title) > 1 or title == "base":
+                raise ValueError(f"report.titles.{name} {title!r} is what another is called, expected one of its own")
         for key, pair in self.report.comparisons.items():
             for name in (pair.reference, pair.candidate):
                 if methods and name not in methods:

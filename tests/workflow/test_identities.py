@@ -135,6 +135,7 @@ GIVEN: dict[str, list[Any]] = {
     "report.budgets": [{"evaluations": [40.0]}],
     "report.published": [{"source": "a paper", "values": {"base": {"proxy": 0.5}}}],
     "report.comparisons": [{"other": {"reference": "refl", "candidate": "draft_k"}}],
+    "report.titles": [{"draft_k": "the last step alone"}],
     "report.long": ["draft_k"], "methods.diffusion_dpo.safeguard": [{"mu": 0.5}],
     "measure.passing.metric": ["oracle"], "report.main": [{"reward": "proxy", "diversity": "patch_diversity"}],
 }  # fmt: skip
