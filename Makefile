@@ -43,8 +43,9 @@ screenshots: $(VENV)/.test  ## take the pictures of docs/page.md from the report
 audit: $(VENV)/.study  ## recompute the numbers of STUDY and say which differ
 	@$(IN) python -m stages.audit --params $(FILE) $(ARGS)
 
-# Many tests wait for a command of their own, so three files for two cores.
-FILES := OMP_NUM_THREADS=1 PYTEST_XDIST_AUTO_NUM_WORKERS=$$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 ))
+# Many tests wait for a command of their own, so three files for two cores. Compiled modules are kept, whatever the shell
+# says: each of these processes, and each command that a test starts, would compile all that it imports.
+FILES := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTEST_XDIST_AUTO_NUM_WORKERS=$$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 ))
 test: $(VENV)/.test  ## run the tests, three files at a time for two cores (ARGS goes to pytest; ARGS="-n 0" for one at a time)
 	@$(IN) $(FILES) python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slurm and not slow" $(ARGS)
 

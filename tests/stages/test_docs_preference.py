@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,13 @@ def run(folder: Path, *command: str) -> None:
     assert not done.returncode, done.stderr[-3000:]
 
 
+def run_here(stage: str, *words: str) -> None:
+    """`run` of a stage, in this process and folder: it has imported most of what the stage does already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [stage, *words])
+        import_module(f"stages.{stage}.__main__").main()
+
+
 def test_the_page_s_table_is_curated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every judgement and annotator arrives; pairs with an evaluation prompt and no others are left out."""
     path = put(tmp_path, 40)
@@ -107,16 +115,16 @@ def test_the_page_s_steps_label_and_choose_its_pairs(tmp_path: Path, monkeypatch
     kinds = [step["kind"] for step in steps["select"]["steps"]]
     out = {name: tmp_path / f"{name}.parquet" for name in ("prompts", "images", "pairs")}
     curated = [f"--{name}={file}" for name, file in out.items()]
-    run(tmp_path, "-m", "stages.curate", "--params", str(path), *curated, f"--manifest={tmp_path / 'manifest.json'}")
+    run_here("curate", "--params", str(path), *curated, f"--manifest={tmp_path / 'manifest.json'}")
     about = ("--params", str(path), f"--images={out['images']}", f"--pairs={out['pairs']}")
     for name in steps["score"]["rewards"]:
         record = tmp_path / f"{name}.json"
-        run(tmp_path, "-m", "stages.prepare", "import", "--params", str(path), "--name", name, "--record", str(record))
+        run_here("prepare", "import", "--params", str(path), "--name", name, "--record", str(record))
         written = (f"--scores={tmp_path / name}.parquet", f"--accuracy={tmp_path / name}.accuracy.json")
-        run(tmp_path, "-m", "stages.score", *about, "--reward", name, f"--model={record}", *written)
+        run_here("score", *about, "--reward", name, f"--model={record}", *written)
     selected, counts = tmp_path / "selected.parquet", tmp_path / "counts.json"
     made = (f"--selected={selected}", f"--manifest={counts}")
-    run(tmp_path, "-m", "stages.select", *about, f"--scores={tmp_path}", *made)
+    run_here("select", *about, f"--scores={tmp_path}", *made)
     rows = tables.read(selected, tables.JUDGED_PAIRS).to_pylist()
     training = [row for row in rows if row["split"] == "train"]
     said = json.loads(counts.read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from stages import pictures, tables
+from stages.encode.__main__ import main as command
 from stages.encode.encode import encode
 from stages.encode.settings import EncodeSettings
 from stages.encode.store import Encodings
@@ -217,14 +217,14 @@ def test_batches_of_pairs(model: DiffusionModel, folder: Path) -> None:
         assert drawn_noise.abs().max() < 6 and 0.8 < drawn_noise.std() < 1.2
 
 
-def test_the_command_line(folder: Path) -> None:
+def test_the_command_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tiny.diffusion_folder(folder / "base"), folder / "base.json")
     names = {"params": "params.yaml", "base": "base.json", "prompts": "prompts.parquet", "images": "images.parquet",
              "tensors": "encodings.safetensors", "index": "index.parquet"}  # fmt: skip
     (folder / "params.yaml").write_text("study: {name: tiny}\nencode: {batch_size: 2}\n")
-    line = [sys.executable, "-m", "stages.encode", *(f"--{flag}={folder / name}" for flag, name in names.items())]
-    done = subprocess.run([*line, f"--pairs={folder / 'pairs.parquet'}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    line = ["encode", *(f"--{flag}={folder / name}" for flag, name in names.items())]
+    monkeypatch.setattr(sys, "argv", [*line, f"--pairs={folder / 'pairs.parquet'}"])
+    command()
     encodings = Encodings(folder / "encodings.safetensors", folder / "index.parquet", tiny.CPU)
     assert len(encodings.pairs("train")) == 3
 

@@ -81,7 +81,7 @@ def result(out: Path) -> tuple[dict[str, torch.Tensor], dict[tuple[int, str], fl
     return load_file(out / "policy.safetensors"), {(row["step"], row["term"]): row["value"] for row in rows}
 
 
-@pytest.mark.parametrize("method", ["imagerefl", "draft", "ddpo", "sqdf"])
+@pytest.mark.parametrize("method", ["imagerefl", "draft", "ddpo", pytest.param("sqdf", marks=pytest.mark.slow)])
 def test_training_in_two_processes_is_training_in_one(place: Path, method: str, tmp_path: Path) -> None:
     """Weights to a thousandth of what training moved them, the log to 1e-4: sums are taken in another order.
 
@@ -127,7 +127,7 @@ def sample(model: DiffusionModel, folder: Path, out: Path, processes: Processes)
     return count + sample_run(made, whose, out / "latents.safetensors", out / "run.parquet", processes=processes)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3, 5])
 def test_images_are_the_same_bytes_for_any_number_of_processes(
     model: DiffusionModel, tmp_path: Path, count: int
 ) -> None:

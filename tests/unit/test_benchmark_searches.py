@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,38 +23,21 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Sampling:
     return job(Path(tmp_path_factory.mktemp("searches")), Shape(width=8, layers=1, batch=IMAGES, reward_side=32))
 
 
-EXPECTED = {
-    "best_of_n": (4 * T, 0, 4, 4),
-    "fk": (4 * T, 0, 4 * (T // 2 + 1), 4 * (T // 2 + 1)),
-    "code": (1 + 4 * (T - 1), 0, 4 * T // 2, 4 * T // 2),
-    "svdd": (1 + 4 * (T - 1), 0, 4 * (T - 1) + 1, 4 * (T - 1)),
-    "dlbs": (2 + 2 * 2 * 2 * (T - 1), 0, 2 * 2 * (T - 1) + 2, 2 * 2 * (T - 1) + 2),
-    "das": (2 * T, 2 * T, 2 * T + 1, 2 * T),
-}
-"""Evaluations, those with gradient, decodings and queries of an image, by the table in docs/sampling.md."""
+@dataclass(frozen=True)
+class Executed:
+    """What a search counted, and the rows that went through the UNet, the decoder and the reward."""
+
+    counts: dict[str, int]
+    rows: dict[str, int]
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_counts_are_those_of_the_table_in_the_docs(work: Sampling, name: str) -> None:
-    found = counted(work, name)
-    per_image = tuple(found[key] / IMAGES for key in ("nfe", "nfe_backward", "decodes", "queries"))
-    assert (per_image[0], per_image[1], per_image[3]) == (EXPECTED[name][0], EXPECTED[name][1], EXPECTED[name][3])
-    assert EXPECTED[name][3] <= per_image[2] <= EXPECTED[name][2] + 2  # the result may be decoded once more
+@pytest.fixture(scope="module")
+def executed(work: Sampling) -> Callable[[str], Executed]:
+    """A search by its name, executed once for all tests."""
+    return cache(lambda name: execute(work, name))
 
 
-@pytest.mark.parametrize("name", ["dts", "dts_star", "dsearch"])
-def test_counts_of_random_searches_stay_within_their_bounds(work: Sampling, name: str) -> None:
-    found = counted(work, name)
-    if name == "dsearch":
-        assert T * IMAGES < found["nfe"] <= found["queries"] + 2 * IMAGES * T
-    else:
-        assert T * IMAGES < found["nfe"] <= 4 * T * IMAGES
-        assert found["queries"] <= 4 * IMAGES
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_counts_are_those_of_the_executed_rows(work: Sampling, name: str) -> None:
-    """Rows that went through the UNet, the decoder and the reward: nothing is counted that was kept."""
+def execute(work: Sampling, name: str) -> Executed:
     rows = {"nfe": 0, "decodes": 0, "queries": 0}
 
     def watch(key: str, module: nn.Module) -> RemovableHandle:
@@ -75,7 +59,43 @@ def test_counts_are_those_of_the_executed_rows(work: Sampling, name: str) -> Non
     found = counted(replace(work, rewards={REWARD: RecordedReward(Watched(), "watched")}), name)
     for hook in hooks:
         hook.remove()
-    assert {key: found[key] for key in rows} == rows
+    return Executed(found, rows)
+
+
+EXPECTED = {
+    "best_of_n": (4 * T, 0, 4, 4),
+    "fk": (4 * T, 0, 4 * (T // 2 + 1), 4 * (T // 2 + 1)),
+    "code": (1 + 4 * (T - 1), 0, 4 * T // 2, 4 * T // 2),
+    "svdd": (1 + 4 * (T - 1), 0, 4 * (T - 1) + 1, 4 * (T - 1)),
+    "dlbs": (2 + 2 * 2 * 2 * (T - 1), 0, 2 * 2 * (T - 1) + 2, 2 * 2 * (T - 1) + 2),
+    "das": (2 * T, 2 * T, 2 * T + 1, 2 * T),
+}
+"""Evaluations, those with gradient, decodings and queries of an image, by the table in docs/sampling.md."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_counts_are_those_of_the_table_in_the_docs(executed: Callable[[str], Executed], name: str) -> None:
+    found = executed(name).counts
+    per_image = tuple(found[key] / IMAGES for key in ("nfe", "nfe_backward", "decodes", "queries"))
+    assert (per_image[0], per_image[1], per_image[3]) == (EXPECTED[name][0], EXPECTED[name][1], EXPECTED[name][3])
+    assert EXPECTED[name][3] <= per_image[2] <= EXPECTED[name][2] + 2  # the result may be decoded once more
+
+
+@pytest.mark.parametrize("name", ["dts", "dts_star", "dsearch"])
+def test_counts_of_random_searches_stay_within_their_bounds(executed: Callable[[str], Executed], name: str) -> None:
+    found = executed(name).counts
+    if name == "dsearch":
+        assert T * IMAGES < found["nfe"] <= found["queries"] + 2 * IMAGES * T
+    else:
+        assert T * IMAGES < found["nfe"] <= 4 * T * IMAGES
+        assert found["queries"] <= 4 * IMAGES
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_counts_are_those_of_the_executed_rows(executed: Callable[[str], Executed], name: str) -> None:
+    """Nothing is counted that was kept."""
+    found = executed(name)
+    assert {key: found.counts[key] for key in found.rows} == found.rows
 
 
 def test_a_search_is_priced_by_the_moments_around_it() -> None:

@@ -104,7 +104,13 @@ ATTACKS = {
 """A hostile name in every place that DVC pastes from; in `study.name` both kinds."""
 
 
-@pytest.mark.parametrize("key", [*ATTACKS, "study.name again"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("study.name", "runs", "score.rewards"),  # of each way of pasting one
+        *(pytest.param(key, marks=pytest.mark.slow) for key in ("study.reward", "prepare.import", "study.name again")),
+    ],
+)
 def test_dvc_executes_no_name(project: Project, key: str) -> None:
     name = ATTACKS.get(key, "$(touch pwned)")
     content = hostile(key.split()[0], name)

@@ -105,6 +105,15 @@ def figures_only(*kinds: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def figures_among(*kinds: str) -> Iterator[None]:
+    """Of the figures that a study has, reports have only these meanwhile; one that it does not have is not added."""
+    usual = figure.figures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "figures", lambda named: [one for one in usual(named) if one.kind in kinds])
+        yield
+
+
 def _study(runs: tuple[str, ...] | None) -> dict:
     names = runs or ("refl-s0", "refl-s1", "draft1-s0", "draftlv-s0", "alignprop-s0", "imagerefl-s0", "imagerefl-s1")
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_fixture import Silent, folders, write_study
+from report_fixture import Silent, figures_among, folders, write_study
 
 import stages.report.figures
 from stages import plugins
@@ -42,7 +42,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     content = yaml.safe_load(made.read_text())
     content["report"] |= yaml.safe_load(block("yaml"))["report"]
     made.write_text(yaml.safe_dump(content, sort_keys=False))
-    yield made
+    with figures_among("efficiency", "cost"):
+        yield made
     plugins._files.cache_clear()
     sys.modules.pop("stages.report.figures.efficiency", None)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import report_fixture
 import yaml
-from report_fixture import Silent, folders, write_study
+from report_fixture import Silent, figures_among, folders, write_study
 
 from stages import plugins, study
 from stages.report import data as reading
@@ -105,8 +105,9 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         content["measure"]["set_metrics"] = ["fid", "recall", "wavering_metrics"]
         content["report"] |= {"candidate": "wavering_methods", "figures": ["wavering_figures"]}
         made.write_text(yaml.safe_dump(content, sort_keys=False))
-        write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
-        yield made
+        with figures_among("frontier", "strategies", "training", "wavering_figures"):
+            write_report(settings.read(made), folders(made), Silent())  # type: ignore[arg-type]
+            yield made
     plugins._entry_points.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "wavering"]:
         del sys.modules[name]
