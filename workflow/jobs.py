@@ -217,7 +217,7 @@ REPORT = Stage(
     },
     writes={"out": Report("report")},
     keys=("study", "report", "methods", "runs", "score.rewards", "sample.steps", "sample.strategies", "measure",
-          "finetune.sampling_steps", "decided", "select"),
+          "finetune.sampling_steps", "decided", "select", "prepare.import"),
     outside=("votes",), priority=100, resources=_asks(4000, 60),
 )  # fmt: skip
 

@@ -20,7 +20,6 @@ from stages.report.table import NOTHING, Cell, Table
 from stages.select import settings as select
 
 TRAINED, SELECTED, SEARCHED, HELDOUT = "trained on", "chose pairs", "searched with", "held out"
-NONE: frozenset[str] = frozenset()
 OVER = {PROMPTS: "prompts", IMAGES: "images"}
 
 
@@ -43,7 +42,7 @@ def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     made_of = leaves(study.prepare)
 
     def shared(one: str, other: str) -> bool:
-        return evaluation.same_model(one, other) or not made_of.get(one, NONE).isdisjoint(made_of.get(other, NONE))
+        return evaluation.same_model(one, other) or bool(made_of.get(one, set()) & made_of.get(other, set()))
 
     searched: dict[str, list[str]] = {}
     for point, cost in evaluation.costs.items():

@@ -266,16 +266,17 @@ def test_the_job_reads_the_features_model(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_a_miniature_study_scores_by_it(tmp_path: Path) -> None:
+def test_a_miniature_study_scores_and_trains_by_it(tmp_path: Path) -> None:
     from tests.stages.test_docs_preference import run
 
     content = study()
-    content["study"]["name"] = "plural"
+    content["study"] |= {"name": "plural", "reward": "plural"}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     for name in ("Snakefile", "workflow", "stages", "profiles", "pyproject.toml", "params.yaml", "slurm"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "data").mkdir()
-    target = "out/plural/scores/plural.json"
-    run(tmp_path, "-m", "snakemake", "--cores", "1", "--config", "study=study.yaml", "--", target)
-    found = json.loads((tmp_path / target).read_text())
+    out = tmp_path / "out" / "plural"
+    targets = (f"out/plural/{name}" for name in ("scores/plural.json", "runs/refl-s0/policy.safetensors"))
+    run(tmp_path, "-m", "snakemake", "--cores", "1", "--config", "study=study.yaml", "--", *targets)
+    found = json.loads((out / "scores/plural.json").read_text())
     assert found["pairs"] > 0 and 0 <= found["accuracy"] <= 1

@@ -179,10 +179,43 @@ def test_a_judge_that_labelled_pairs_is_not_held_out(found: ReportData) -> None:
     ],
 )  # fmt: skip
 def test_a_judge_within_a_sum_or_wrapper_is_not_held_out(found: ReportData, of: dict[str, Any], role: str) -> None:
-    """The training reward is a sum of which the held-out judge is a part, a part of a part, or none."""
-    imported = {"proxy": {"kind": "weighted_sum", "of": of}, "heldout": {"kind": "open_clip", "folder": "a"}}
-    wrapped = dataclasses.replace(found, study=found.study.model_copy(update={"prepare": {"import": imported}}))
-    assert roles(wrapped)["heldout"] == (role,) and roles(wrapped)["proxy"] == ("trained on",)
+    """The training reward is a sum of which the held-out judge is a part, a part of a part, or none; or the judge is
+    the sum.
+    """
+    whole, part = {"kind": "weighted_sum", "of": of}, {"kind": "open_clip", "folder": "a"}
+    for proxy, heldout in ((whole, part), (part, whole)):
+        wrapped = importing(found, proxy=proxy, heldout=heldout)
+        assert roles(wrapped)["heldout"] == (role,) and roles(wrapped)["proxy"] == ("trained on",)
+
+
+def importing(found: ReportData, **imported: Mapping[str, Any]) -> ReportData:
+    """The study with these models under `prepare.import`."""
+    return dataclasses.replace(found, study=found.study.model_copy(update={"prepare": {"import": imported}}))
+
+
+def test_a_judge_within_what_searched_or_chose_pairs_is_not_held_out(found: ReportData) -> None:
+    """Searched with is the sum, pairs are chosen by another one; each has one of two judges in it."""
+    part = {name: {"kind": "open_clip", "folder": name} for name in ("heldout", "oracle")}
+    sums = {
+        name: {"kind": "weighted_sum", "of": {"x": part[inner], "y": {"kind": "jpeg"}}}
+        for name, inner in (("searching", "heldout"), ("choosing", "oracle"))
+    }
+    wrapped = importing(found, **part, **sums)
+    point = next(point for point in found.evaluation.costs if point.strategy == "aig")
+    costs = dict(found.evaluation.costs) | {point: Cost(1.0, 1.0, 1, 4.0, ("searching",))}
+    section = {"steps": [{"kind": "majority", "by": ["choosing", "proxy"]}]}
+    wrapped = dataclasses.replace(
+        wrapped, evaluation=dataclasses.replace(found.evaluation, costs=costs),
+        study=wrapped.study.model_copy(update={"select": section}),
+    )  # fmt: skip
+    assert roles(wrapped)["heldout"] == ("searched with",) and roles(wrapped)["oracle"] == ("chose pairs",)
+
+
+def test_a_wrapper_with_files_of_its_own_is_these_too(found: ReportData) -> None:
+    own = {"kind": "with_features", "folder": "a", "of": {"x": {"kind": "open_clip", "folder": "b"}}}
+    for folder, role in (("a", "trained on"), ("b", "trained on"), ("c", "held out")):
+        wrapped = importing(found, proxy=own, heldout={"kind": "open_clip", "folder": folder})
+        assert roles(wrapped)["heldout"] == (role,)
 
 
 # --- where they stand -------------------------------------------------------------------------------------------------
