@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -87,7 +87,8 @@ def test_of_the_kept_results_the_numbers_are_those_of_the_audit():
     ends = ends_of_training(ROOT / "docs" / "results" / "shapes-preference")
     runs = {run for run, term in ends if term == winner_error.WINNER}
     assert {str(row["run"]) for row in rows} == runs and len(runs) > 20
-    steps = pd.read_parquet(ROOT / "docs/results/shapes-preference/training.parquet").groupby("run")["step"].max()
+    log: Any = pd.read_parquet(ROOT / "docs/results/shapes-preference/training.parquet")
+    steps = log.groupby("run")["step"].max().to_dict()
     for run in runs:
         last = [row for row in rows if row["run"] == run and cast(int, row["step"]) >= 0.8 * steps[run]]
         for side in (winner_error.WINNER, winner_error.LOSER):
