@@ -57,6 +57,17 @@ def test_tastes_are_about_size_and_background() -> None:
     assert np.allclose(mixed - utility(seen, texts), np.where(np.arange(300) % 2, -1, 1) * term(seen, "large"))
 
 
+@pytest.mark.parametrize("taste", ["large", "small", "light", "dark"])
+def test_oracle_judges_as_annotators_of_a_taste_do(taste: str) -> None:
+    images = render(draw_scenes(WorldSettings(), 20, np.random.default_rng(1)), 32)
+    texts, seen = all_prompts(WorldSettings())[:20], parse(images)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    record = ModelRecord(name=taste, kind="shapes_oracle", options={"taste": taste})
+    judge = load_reward(record)
+    assert np.allclose(judge(pixels, texts).numpy(), liked(seen, texts, [taste] * 20), atol=1e-5)
+    assert not np.allclose(judge(pixels, texts).numpy(), utility(seen, texts))
+
+
 def test_each_pair_is_judged_by_one_of_several_tastes(tmp_path: Path) -> None:
     """The same pictures as without names; annotators of one taste agree with its utility, and not with the other."""
     section = {"prompts": SHAPES_PROMPTS, "val_share": 0}
