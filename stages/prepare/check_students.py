@@ -34,7 +34,7 @@ def of_method(study: Study, plan: TrainingPlan, where: str) -> None:
 def of_strategy(study: Study, settings: StrategySettings, where: str) -> None:
     """A distilled model that a strategy evaluates is trained here, for the steps that are sampled."""
     known = study.prepare.train.consistency
-    require_known(settings.students(), known, f"{where}.flow_map", "consistency model")
+    require_known(settings.students(), known, where, "consistency model")
     for name in settings.students():
         if known[name].sampling_steps != study.sample.steps:
             raise InputError(

@@ -38,7 +38,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "rlg": {"w": [0.5]}, "tuned": {}, "npo": {"s": [2.0], "negative": "other", "merge": 0.5},
     "chats": {"s": [2.0], "lose": "other", "apply_to": BOTH}, "density": {"q": [0.3], "apply_to": BOTH},
     "condition_noise": {"k": [2], "apply_to": BOTH}, "ebama": {"a": [30.0], "apply_to": BOTH},
-    "for_annotator": {"names": ["ann", "bob"]},
+    "for_annotator": {"names": ["ann", "bob"]}, "few_steps": {"steps": [1, 3], "model": "map"},
     "sgt": {"c": [5.5], "window": [0.0, 1.0], "apply_to": BOTH},
     "img": {"n": [2], "critic": "critic", "apply_to": BOTH},
     "best_of_n": {"n": [3], "stop": -1.0}, "fk": {"n": [3], "every": 1, "strength": 30.0},

@@ -38,7 +38,7 @@ MORE: dict[str, dict[str, Any]] = {
     "chats": {"s": [2.0], "lose": "imagerefl-s0"}, "density": {"q": [0.4]},
     "condition_noise": {"k": [3]}, "fmtt": {"reward": "proxy", "n": [2]},
     "ebama": {"a": [5.0], "phrases": {"a red circle": [[1, 2]]}},
-    "for_annotator": {"names": ["annotator 0", "annotator 1"]},
+    "for_annotator": {"names": ["annotator 0", "annotator 1"]}, "few_steps": {"steps": [2]},
     "sgt": {"c": [5.5], "concepts": {"a red circle": ["red circle"]}}, "img": {"n": [1], "critic": "oracle"},
     "reno": {"weights": {"proxy": 5.0}, "n": [2]},
     "carinox": {"weights": {"proxy": 5.0}, "n": [2],

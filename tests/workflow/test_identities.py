@@ -71,6 +71,7 @@ NO_OTHER = {
     "sample.strategies.*.apply_to": "the kind suits one of both",
     "sample.strategies.*.prediction": "the base has one prediction only",
     "sample.strategies.*.part": "goes with a prediction",
+    "sample.strategies.few_steps_.model": "is the one distilled model, and an input of its own",
     "sample.strategies.*.flow_map": "is a distilled model, and an input of its own",
     "sample.strategies.*.critic": "no other model of the study criticises",
     "sample.strategies.*.aligner": "no model of the study is one",

@@ -1,24 +1,17 @@
 """Pairs of rollouts of a distilled model in few steps (PSO): the better one becomes more likely, step by step.
 
-From a state x the model predicts clean latents y at once; the next state is drawn around them,
-
-    renoise     N(sqrt(a') y, 1 - a'), which forgets x: how consistency models are sampled in several steps
-    ancestral   q(x' | x, y), the posterior of the noise schedule
-
-with a' the cumulative product at the next timestep. The last step ends at y: it has no noise, no density, and is not
-learnt from.
+The steps are those of `stages.models.few_steps`. The last one has no noise, no density, and is not learnt from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from stages.errors import InputError
 from stages.finetune.batch import Batch
 from stages.finetune.families.distilled_settings import DistilledSettings
 from stages.finetune.families.step_preference import PairedRollouts, StepPairs
@@ -26,9 +19,10 @@ from stages.finetune.networks import Networks
 from stages.finetune.objective import Loss, Run
 from stages.finetune.trajectories.chain import Chain, Trajectory
 from stages.models.conditioning import Conditioning
+from stages.models.few_steps import Rule, grid, transition
 from stages.models.policy import unchanged
-from stages.models.process import Gaussian, at
-from stages.models.process_noise import NoiseGrid, NoiseSchedule
+from stages.models.process import Gaussian
+from stages.models.process_noise import NoiseGrid
 
 D = TypeVar("D", bound=DistilledSettings)
 
@@ -37,29 +31,20 @@ def few_steps(networks: Networks, steps: int) -> Networks:
     """The networks without guidance on a grid of `steps` timesteps that begins at the last one of the schedule, as
     distilled models are sampled. Raises InputError for a flow-matching base.
     """
-    process = networks.policy.process
-    if not isinstance(process, NoiseSchedule):
-        raise InputError("few-step sampling is that of a noise schedule, but the base is a flow-matching model")
-    return replace(networks, grid=replace(process, spacing="trailing").grid(steps), guidance=1.0)
+    return replace(networks, grid=grid(networks.policy.process, steps), guidance=1.0)
 
 
 @dataclass(frozen=True)
 class FewSteps(Chain):
     """The steps of a distilled model."""
 
-    rule: Literal["renoise", "ancestral"] = "renoise"
+    rule: Rule = "renoise"
 
     def step(self, x: Tensor, prediction: Tensor, i: Tensor) -> Gaussian:
         """The Gaussian over states i + 1; of the last step its standard deviation is 0."""
-        grid = self.networks.grid
-        assert isinstance(grid, NoiseGrid)
-        clean, after = grid.x0(x, prediction, i), at(grid.alpha_prev, i, x)
-        if self.rule == "renoise":
-            return Gaussian(after.sqrt() * clean, (1 - after).sqrt())
-        alpha = at(grid.alpha, i, x)
-        beta = 1 - alpha / after
-        mean = after.sqrt() * beta / (1 - alpha) * clean + (1 - beta).sqrt() * (1 - after) / (1 - alpha) * x
-        return Gaussian(mean, ((1 - after) / (1 - alpha) * beta).sqrt())
+        steps = self.networks.grid
+        assert isinstance(steps, NoiseGrid)
+        return transition(steps, self.rule, x, steps.x0(x, prediction, i), i)
 
     @torch.no_grad()
     def roll(self, batch: Batch, first: Tensor | None = None) -> Trajectory:
