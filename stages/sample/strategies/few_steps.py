@@ -1,4 +1,4 @@
-"""A distilled model in a few steps, without guidance: how consistency models, and runs of PSO, are meant to be sampled."""
+"""A distilled model in a few steps, without guidance: how consistency models, and runs of PSO, are sampled."""
 
 from __future__ import annotations
 
