@@ -85,7 +85,7 @@ class Study:
 
     def difference(self, mine: Point, other: Point, metric: str) -> Finding:
         """The paired difference of two points: of two methods on the training seeds that both have."""
-        seeds = None if other[0] == "base" else self._shared(mine[0], other[0])
+        seeds = None if "base" in (mine[0], other[0]) else self._shared(mine[0], other[0])
         return self.interval(self.drawn(*(self._at(point, metric, seeds) for point in (mine, other))))
 
     def tuned_difference(self, method: str, other: str, metric: str) -> Finding:

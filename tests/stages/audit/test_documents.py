@@ -31,12 +31,15 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch):
     "name",
     [
         "emoji",
+        "emoji-preference",
         "emoji-search",
+        "shapes-few",
         "shapes-gradient",
         "shapes-guided",
         "shapes-noise",
         "shapes-online",
         "shapes-parts",
+        "shapes-personal",
         "shapes-preference",
         "shapes-rl",
         "shapes-search",
@@ -126,6 +129,21 @@ def test_a_quote_of_the_difference_of_two_points_is_recomputed(
     audit = Audit()
     documents(audit, kept, quotes)
     assert audit.wrong == wrong, capsys.readouterr().out
+
+
+def test_a_difference_turned_round_changes_its_sign_alone():
+    kept = Path("docs/results/shapes-preference")
+    own = Study(read_study("studies/shapes-preference.yaml"), pd.read_parquet(kept / "scores.parquet"))
+    base = ("base", "guidance", "g=1")
+    for mine, other in (
+        (("sft", "tuned", "tuned"), base),
+        (("dpo", "tuned", "tuned"), base),
+        (("tkto", "rlg", "w=2"), ("kto", "combined", "k=10")),
+    ):
+        there, back = own.difference(mine, other, "oracle"), own.difference(other, mine, "oracle")
+        assert [there[end] for end in ("mean", "low", "high")] == pytest.approx(
+            [-back[end] for end in ("mean", "high", "low")], rel=1e-9
+        )
 
 
 @pytest.mark.parametrize(
