@@ -18,6 +18,10 @@ SHAPES = {
 DASHES = {"-": [1.0, 0.0], "--": [6.0, 4.0], ":": [2.0, 3.0], "-.": [7.0, 3.0, 2.0, 3.0]}
 
 
+PANEL_GAP = 75
+"""Pixels between panels of the tape, with the labels of an axis in them; the page makes panels as much narrower."""
+
+
 def shape(marker: str) -> str:
     """The shape of a marker of matplotlib; a circle for one that has none."""
     return SHAPES.get(marker, "circle")
@@ -93,7 +97,10 @@ def tape() -> dict[str, Any]:
     return {
         "data": {"name": "shots"},
         "facet": {"field": "panel", "type": "nominal", "sort": None, "title": "", "header": {"labelFontSize": 13}},
-        "resolve": {"scale": {"y": "independent"}},
+        # Every panel has its own axis of steps: a shared one is drawn under each column, also where that has no panel.
+        "resolve": {"scale": {"y": "independent"}, "axis": {"x": "independent"}},
+        "bounds": "flush",
+        "spacing": {"column": PANEL_GAP, "row": 84},
         "spec": {
             "height": 130,
             "layer": [

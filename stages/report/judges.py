@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from stages.report import style
 from stages.report.agreement import IMAGES, PROMPTS
 from stages.report.data import ReportData
 from stages.report.findings import Finding
@@ -115,7 +116,8 @@ def agreement(data: ReportData, kind: str) -> Table:
 def _cell(finding: Finding | None) -> Cell:
     if finding is None or np.isnan(finding.mean):
         return NOTHING
-    return Cell(f"{finding.mean:.2f}", f"{finding.low:.2f} to {finding.high:.2f}", number=finding.key)
+    mean, low, high = (style.number(value, 2) for value in (finding.mean, finding.low, finding.high))
+    return Cell(mean, f"{low} to {high}", number=finding.key)
 
 
 def rows(data: ReportData) -> pd.DataFrame:

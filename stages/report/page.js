@@ -19,7 +19,8 @@ const findings = new Map(data.findings.map((row) => {
 const metrics = [...data.rewards, ...data.diversities];
 const base = data.places[data.base];
 const narrow = new Intl.NumberFormat("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
-const number = (value) => (value == null ? "–" : narrow.format(value).replace("-", "−"));
+/** Three digits, of a tiny number as 2.02e−5: what stands beside it has no room for its noughts. */
+const number = (value) => (value == null ? "–" : (value && Math.abs(value) < 1e-4 ? value.toExponential(2) : narrow.format(value)).replaceAll("-", "−"));
 const signed = (value) => (value > 0 ? "+" : "") + number(value);
 const keyOf = (place, metric, against) => [place.method, place.strategy, place.setting, metric, against].filter(Boolean).join("/");
 
@@ -37,6 +38,8 @@ function make(tag, attributes = {}, ...children) {
 const header = (text) => (text ? make("th", { scope: "col" }, text) : make("td"));
 const fill = (id, ...children) => get(id).replaceChildren(...children);
 const option = (value, text) => make("option", { value }, text);
+/** A prompt in quotation marks: whichever way its letters run, and whatever they order, ends with it. */
+const cited = (text) => ["“", make("bdi", {}, text), "”"];
 const dot = (colour) => make("i", { style: `background:${colour}` });
 
 // --- the view, and its address ---------------------------------------------------------------------------------------
@@ -335,7 +338,7 @@ function showPrompts() {
   const none = view.order && found.length && size(found[0]) <= 0 ? `; ${orders.find(([name]) => name === view.order)[2]}` : "";
   get("x-count").textContent = `${found.length} of ${data.prompts.length} prompts${none}`;
   fill("x-prompts", ...found.map((one) => {
-    const link = make("a", { href: address({ prompt: one.prompt.id }) }, `“${one.prompt.text}”`);
+    const link = make("a", { href: address({ prompt: one.prompt.id }) }, ...cited(one.prompt.text));
     link.addEventListener("click", (event) => {
       event.preventDefault();
       view.prompt = one.prompt.id;
@@ -368,7 +371,7 @@ function csv() {
   const rows = listed().map((one) => [data.study, evaluation, one.prompt.id, one.prompt.text, place.runs[view.run], place.strategy, place.setting,
     ...metrics.flatMap((metric) => [base.scores[metric.name][0][one.index], place.scores[metric.name][view.run][one.index]]),
     ...data.diversities.map((metric) => one.lost[metric.name]), one.disagreement, one.turned]);
-  const quoted = (value) => (value == null ? "" : /[",\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
+  const quoted = (value) => (value == null ? "" : /[",\r\n]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
   return [head, ...rows].map((row) => row.map(quoted).join(",") + "\r\n").join("");
 }
 
@@ -391,7 +394,7 @@ async function drawTape() {
   const row = nearest(steps, best), known = [tape.mark != null, tape.strip != null];
   known.forEach((one, layer) => (spec.spec.layer[layer].mark.opacity *= one)); // a rule without a step would warn of its scale
   Object.assign(spec, { columns, datasets: { shots: tape.shots, peak: [{ step: best }], at: [{ step: steps[row] }] } });
-  spec.spec.width = across / columns - 75;
+  spec.spec.width = across / columns - spec.spacing.column;
   get("x-peak").textContent = tape.words;
   tapeChart = (await embed("x-tape", spec)).view;
   get("x-probed").hidden = !tape.strip;
@@ -413,7 +416,7 @@ function showProbed(row) {
   get("x-probed-at").textContent = strip.steps[row];
   const images = get("x-probed-images");
   images.style.cssText = `--across:${strip.prompts.length * strip.samples};--samples:${strip.samples};--ratio:${strip.width / strip.height}`;
-  fill("x-probed-images", ...strip.prompts.map((prompt, place) => make("figure", {}, make("figcaption", {}, `“${prompt}”`),
+  fill("x-probed-images", ...strip.prompts.map((prompt, place) => make("figure", {}, make("figcaption", {}, ...cited(prompt)),
     make("div", { class: "strip", role: "img", "aria-label": `${strip.samples} images of “${prompt}” at step ${strip.steps[row]}` },
       ...Array.from({ length: strip.samples }, (_, sample) => make("i", { class: name, style: `--x:${place * strip.samples + sample};--y:${row}` }))))));
   tapeChart.data("at", [{ step: strip.steps[row] }]).runAsync();
@@ -468,7 +471,7 @@ function originOfScore(index, metric, side) {
   const source = data.provenance, prompt = data.prompts[index], value = score(side, metric, index);
   const of = sides()[side].map((one) => ({ ...one.place, run: one.place.runs[one.run] }));
   const facts = [
-    ["value", number(value)], ["six digits", String(Number(value.toPrecision(6)))], ["prompt", `“${prompt.text}” (${prompt.id})`],
+    ["value", number(value)], ["six digits", String(Number(value.toPrecision(6)))], ["prompt", [...cited(prompt.text), ` (${prompt.id})`]],
     ...of.map((one) => ["run", `${one.run}: ${one.label}`]), ...of.map((one) => ["guidance", source.guidance[one.strategy]]),
     ["judge", source.judges[metric]], ...source.facts,
   ].filter(([, text]) => text);
@@ -482,7 +485,7 @@ const labelOf = (metric) => (metrics.find((one) => one.name === metric) || { lab
 function tell(title, facts, targets) {
   const source = data.provenance;
   fill("x-origin", make("h3", { id: "x-what" }, title),
-    make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))])),
+    make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, ...[value].flat().map((part) => (part instanceof Node ? part : String(part))))])),
     make("p", {}, targets.length ? "What this rests on and the report are made anew by" : "The report is made anew by"),
     make("pre", { tabindex: "0" }, [source.command, ...new Set(targets), source.report].join(" ")));
   get("x-dialog").showModal();

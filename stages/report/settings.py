@@ -88,7 +88,7 @@ class ReportSettings(Settings):
         None, description="the reward that long training must not lower; null: the held-out reward of the study"
     )
     ablations: tuple[str, ...] = Field((), description="variants of the candidate, each compared with the candidate")
-    titles: Mapping[str, Annotated[str, Field(min_length=1, max_length=60)]] = Field(
+    titles: Mapping[str, Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+$")]] = Field(
         default_factory=dict, description="what a method is called in the report, by its name in the study"
     )
     comparisons: Mapping[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], ComparisonSettings] = Field(

@@ -58,6 +58,7 @@ def use() -> None:
             "grid.color": "#eceff3", "grid.linewidth": 0.8, "axes.axisbelow": True, "legend.frameon": False,
             "lines.solid_capstyle": "round", "figure.facecolor": "white", "savefig.facecolor": "white",
             "svg.hashsalt": "report", "figure.dpi": 100,
+            "text.parse_math": False,  # a title may have dollar signs; no figure writes formulas
         }
     )  # fmt: skip
 

@@ -157,6 +157,7 @@ LACKING: list[tuple[str, Any, str]] = [
     ("report.long", "refl_long", "report.long 'refl_long' is not a method that has a run; did you mean 'refl'?"),
     ("report.titles", {"rfl": "ReFL"}, "report.titles: 'rfl' is not a method that has a run; did you mean 'refl'?"),
     ("report.titles", {"refl": "one", "imagerefl": "one"}, "report.titles.imagerefl 'one' is what another is called"),
+    ("report.titles", {"refl": "a\tb"}, "report.titles.refl: "),
     ("report.titles", {"refl": "base"}, "report.titles.refl 'base' is what another is called"),
     ("report.titles", {"refl": ""}, "report.titles.refl"),
     ("report.truth", "orcale", "report.truth 'orcale' is none of report.rewards; did you mean 'oracle'?"),

@@ -36,6 +36,8 @@ LABEL_WIDTHS = 190, 420
 CAPTION_SIZES = (22, True), (17, False)
 """Pixels of the two lines of a row's caption, and whether they are bold."""
 PROMPT_SIZE = 19
+ISOLATED = "\u2068{}\u2069"
+"""A text that may run from right to left, in one that runs from left to right (Unicode's first strong isolate)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def caption(data: ReportData) -> str:
     """How images were chosen; and the prompts, for those that the picture has no room or no font for."""
     leading, chosen = data.look.leading, chosen_prompts(data.evaluation, data.study.report.grid.prompts)
     texts = _texts(data, chosen)
-    prompts = " ".join(f"({number}) “{texts.get(prompt, prompt)}”" for number, prompt in enumerate(chosen, 1))
+    prompts = " ".join(
+        f"({number}) “{ISOLATED.format(texts.get(prompt, prompt))}”" for number, prompt in enumerate(chosen, 1)
+    )
     letter = leading.about.letter if leading else ""
     middle = f"The value of {letter} is the middle one of the study's list. " if letter else ""
     return (
