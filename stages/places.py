@@ -35,6 +35,13 @@ def missing(place: str, what: str, pattern: bool = False) -> str:
     return f"{said}: a link to nothing" if "\0" not in place and Path(place).is_symlink() else said
 
 
+def real(place: str | Path) -> Path:
+    """The path without links, as far as it can be followed: links that go round in circles, at which `Path.resolve`
+    raises, and null characters are met only by who opens it.
+    """
+    return Path(os.path.realpath(place)) if "\0" not in str(place) else Path(place)
+
+
 def is_folder(place: str | Path) -> bool:
     """Whether there is a folder; False, too, where there can be none of that name."""
     return _status(place) is not None and Path(place).is_dir()

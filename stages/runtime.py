@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stages.errors import DiskError, InputError, Stopped
+from stages.places import real
 
 if TYPE_CHECKING:
     import torch
@@ -135,9 +136,9 @@ def _refusal(error: Exception, path: Path) -> str:
 
 def require_apart(inputs: Iterable[str | Path], outputs: Iterable[str | Path]) -> None:
     """Raise InputError where a job would write over a file that it reads, or write two things to one file."""
-    read, written = {Path(path).resolve() for path in inputs}, set[Path]()
+    read, written = {real(path) for path in inputs}, set[Path]()
     for path in outputs:
-        place = Path(path).resolve()
+        place = real(path)
         if place in read:
             raise InputError(f"{path}: this job reads it and would write over it; name another place to write to")
         if place in written:

@@ -18,7 +18,7 @@ from stages.curate.settings import PairSource, source_name
 from stages.errors import InputError
 from stages.finetune import resolve as methods
 from stages.params import require_known
-from stages.places import missing
+from stages.places import missing, real
 from stages.prepare import source
 from stages.report import earlier_page
 
@@ -37,6 +37,7 @@ def check(study: Study, sampling: SamplingPlan, where: str) -> None:
     what a hub holds is not asked.
     """
     _check_checkpoints(study, where)
+    _check_side(study, where)
     _check_models(study, where)
     if study.report.votes is not None:
         _check_votes(study.report.votes, f"{where}report.votes")
@@ -63,6 +64,17 @@ def _check_checkpoints(study: Study, where: str) -> None:
         found = checkpoints.find(run.checkpoint, spot)
         if layout is not None:
             fit.check(found, layout, shapes, spot)
+
+
+def _check_side(study: Study, where: str) -> None:
+    """The images that are sampled have the side that is asked for, and not one that latents round down."""
+    base = study.prepare.import_.get(BASE)
+    layout = source.layout_of(base) if base is not None else None
+    for key, side in (("encode.side", study.encode.side), ("curate.side", study.curate.side)):
+        if layout is not None and side is not None and side % layout.multiple:
+            raise InputError(
+                f"{where}{key}: {side} is no multiple of {layout.multiple}, as the latents of the base have it"
+            )
 
 
 def _check_models(study: Study, where: str) -> None:
@@ -126,7 +138,7 @@ def _check_outside(place: str, name: str, where: str) -> None:
     """A file from outside is no result of the study `name` itself, whether it is there already or not: a runner removes
     results before their job begins.
     """
-    if Path(place).resolve().is_relative_to(Path(RESULTS, name).resolve()):
+    if real(place).is_relative_to(real(Path(RESULTS, name))):
         raise InputError(
             f"{where}: {place}: lies among the results of this study, which are removed before they are made anew;"
             " copy it to another folder, or name that of another study"

@@ -18,8 +18,10 @@ import numpy as np
 
 from stages.pictures import decode
 
-Answer = tuple[int, bytes, int]
-"""Status, body, and how many bytes of it are sent before the connection breaks (-1: all)."""
+Answer = tuple[int, bytes | Iterator[bytes], int] | tuple[int, bytes | Iterator[bytes], int, dict[str, str]]
+"""Status, body, how many bytes of it are sent before the connection breaks (-1: all), and further headers. A body in
+parts has no length and ends with the connection.
+"""
 Fault = Callable[[dict[str, Any]], Answer]
 
 
@@ -91,9 +93,18 @@ def scorer(*faults: Fault | None, version: str | None = None) -> Iterator[Scorer
             self._send(found.post(body) if self.path == "/score" else sent({}, 404))
 
         def _send(self, answer: Answer) -> None:
-            status, content, cut = answer
+            status, content, cut, *more = answer
             try:
                 self.send_response(status)
+                for name, value in more[0].items() if more else ():
+                    self.send_header(name, value)
+                if not isinstance(content, bytes):
+                    self.send_header("Connection", "close")
+                    self.end_headers()
+                    for part in content:
+                        self.wfile.write(part)
+                        self.wfile.flush()
+                    return
                 if status in (301, 302):
                     self.send_header("Location", "http://elsewhere/score")
                 self.send_header("Content-Length", str(len(content)))

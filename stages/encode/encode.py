@@ -172,6 +172,15 @@ def _conditioning(model: DiffusionModel, texts: list[str], size: int, state: Sta
     return Conditioning.cat([Conditioning(**unit) for unit in units]), truncated
 
 
+def require_multiple(multiple: int, size: tuple[int, int]) -> None:
+    """Raise InputError for images of a width and height that the base would make smaller ones of."""
+    if any(side % multiple for side in size):
+        raise InputError(
+            f"encode: images of {size[0]}x{size[1]} pixels, expected sides that {multiple} divides, as the base's"
+            " latents have it; `curate.side` scales images, `encode.side` says a side where there are none"
+        )
+
+
 def _posteriors(
     model: DiffusionModel, chosen: _Chosen, size: int, state: State
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -179,6 +188,7 @@ def _posteriors(
 
     Without images N is 0, and the shape that of the latents of an image of `encode.side`.
     """
+    require_multiple(model.layout.multiple, chosen.size if chosen.rows else (chosen.settings.side or 0,) * 2)
     if not chosen.rows and (side := chosen.settings.side):
         mean, std = model.vae.posterior(torch.zeros(1, 3, side, side, device=model.device))
         return mean[:0].cpu(), std[:0].cpu(), (side, side)

@@ -70,10 +70,27 @@ def test_without_images_a_side_says_how_large_sampled_ones_are(encoded: Path, tm
     written = tmp_path / "encodings.safetensors", tmp_path / "index.parquet"
     with pytest.raises(InputError, match=r"expected at least one to encode, or encode.side: the side of the images"):
         encode(model, *read, *written, EncodeSettings())
+    with pytest.raises(InputError, match=r"images of 25x25 pixels, expected sides that 2 divides"):
+        encode(model, *read, *written, EncodeSettings(side=25))
     encode(model, *read, *written, EncodeSettings(side=24))
     encodings = Encodings(*written, tiny.CPU)
     assert encodings.latent_shape() == (4, 12, 12)
     assert [item.text for item in encodings.prompts("eval")] == ["a blue cross"]
+
+
+@pytest.mark.parametrize("size", [(17, 16), (16, 15)])
+def test_images_that_latents_would_round_down_are_refused(encoded: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    """They would be sampled smaller than the real ones."""
+    width, height = size
+    rows = tables.read(encoded / "images.parquet", tables.IMAGES).to_pylist()
+    image = pictures.encode(np.zeros((height, width, 3), np.uint8))
+    made = [row | {"image": image, "width": width, "height": height} for row in rows]
+    tables.write(tmp_path / "images.parquet", tables.table(tables.IMAGES, made), tables.IMAGES)
+    model = load_diffusion(load(encoded / "base.json"), tiny.CPU, ("vae", "text_encoder"))
+    read = encoded / "prompts.parquet", tmp_path / "images.parquet"
+    written = tmp_path / "encodings.safetensors", tmp_path / "index.parquet"
+    with pytest.raises(InputError, match=f"images of {width}x{height} pixels, expected sides that 2 divides"):
+        encode(model, *read, *written, EncodeSettings())
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from stages.prepare.import_settings import ImportSettings
 from stages.prepare.source import import_model
 from stages.rewards.base import load_reward
 from stages.rewards.http import ACCESS, HttpOptions
-from tests.scorers import Fault, Scorer, altered, expected, scorer, sent, slowly
+from tests.scorers import Answer, Fault, Scorer, altered, expected, good, scorer, sent, slowly
 
 PROMPTS = ["a cat", "a red cat", "two cats", "a dog", "no dog at all"]
 FAST = {"pause": 0.01, "retries": 3, "timeout": 1.0}
@@ -159,7 +161,20 @@ WHOLE: dict[str, tuple[Fault, str]] = {
     "413": (lambda body: sent(b"", 413), "lower options.batch"),
     "302": (lambda body: sent(b"", 302), "name http://elsewhere/score in options.url"),
     "201": (lambda body: sent(b"", 201), "answered 201"),
+    "much": (lambda body: sent(b" " * 2**21), "answered with more than 1179648 bytes, expected a few dozen for an image"),
+    "an endless error": (lambda body: (404, iter(lambda: b"x" * 2**16, b""), -1), "more than 1179648 bytes"),
+    "a bomb": (lambda body: sent_packed(b" " * 2**24), "answered with more than 1179648 bytes"),
+    "not packed": (lambda body: (200, b"[]", -1, {"Content-Encoding": "gzip"}), "cannot be asked: "),
+    "a key twice": (lambda body: sent(b'{"results": [], "results": [{}, {}]}'), "in which the key 'results' stands twice"),
+    "another score": (lambda body: sent(b'{"results": [{"bright": {"a": 1, "a": 2}}, {}]}'), "the key 'a' stands twice"),
+    "brackets": (lambda body: sent(b'{"results":' + b"[" * 10**5), "answered with something that is not JSON"),
+    "digits": (lambda body: sent(b'{"results": ' + b"9" * 10**5 + b"}"), "answered with something that is not JSON"),
+    "no text": (lambda body: sent(b"\xff\xfe\x00"), "answered with something that is not JSON"),
 }  # fmt: skip
+
+
+def sent_packed(content: bytes) -> Answer:
+    return 200, gzip.compress(content), -1, {"Content-Encoding": "gzip", "Content-Type": "text/html"}
 
 
 @pytest.mark.parametrize("case", WHOLE)
@@ -172,6 +187,40 @@ def test_no_answer_as_a_whole_becomes_numbers(case: str) -> None:
     assert message in str(error.value)
     assert str(error.value).startswith(f"model 'judge': reward 'bright' of {server.url}: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_packed_answer_and_one_without_a_length_are_answers() -> None:
+    """Whatever they say that they are."""
+
+    def packed(body: dict[str, Any]) -> Answer:
+        return sent_packed(json.dumps(good(body)).encode())
+
+    def parted(body: dict[str, Any]) -> Answer:
+        text = json.dumps(good(body)).encode()
+        return 200, iter([text[:7], text[7:]]), -1
+
+    with scorer(packed, parted, packed) as server:
+        assert ask(server) == wanted()
+        assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_an_answer_without_an_end_is_given_up(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data comes within each timeout, and the whole never does."""
+
+    def dripping(body: dict[str, Any]) -> Answer:
+        def drops() -> Iterator[bytes]:
+            while True:
+                time.sleep(0.02)
+                yield b" "
+
+        return status, drops(), -1
+
+    with scorer(dripping) as server:
+        before = time.monotonic()
+        assert ask(server, timeout=0.1) == wanted()
+        assert 1 <= time.monotonic() - before < 10
+    assert "an answer without an end after 1 s; asked again in" in capsys.readouterr().err
 
 
 def test_the_row_is_that_of_the_call_not_of_the_request() -> None:

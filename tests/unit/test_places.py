@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.places import is_folder, missing
+from stages.places import is_folder, missing, real
 from stages.runtime import run_stage
 
 WRONG = {
@@ -21,6 +21,8 @@ WRONG = {
     "a\0b": "no such file",
     "link": "no such file: a link to nothing",
     "x/link/y": "no such file",
+    "loop": "no such file: a link to nothing",
+    "loop/x": "no such file",
 }
 
 
@@ -28,7 +30,9 @@ WRONG = {
 def test_the_reason_is_said(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("link").symlink_to("nothing")
+    Path("loop").symlink_to("loop")
     assert missing(place, "file").startswith(WRONG[place])
+    assert real(place).name  # whatever it is, without an error
     assert not is_folder(place)
 
 

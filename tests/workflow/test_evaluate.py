@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -50,6 +51,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = {f"unet.{LAYER}.{name}.weight": value for name, value in matrices.items()}
     save_file(named, root / "lora/pytorch_lora_weights.safetensors")
     (root / "prompts.txt").write_text("a red circle\na blue square\na green cross\n")
+    (root / "none.jsonl").write_text("\n")
+    (root / "loop").symlink_to("loop")
     return root
 
 
@@ -302,10 +305,76 @@ def test_words_do_not_change_the_id(tmp_path: Path) -> None:
             "--images: protocol coco-5k compares with real images; name their folder",
         ),
         (["--base", "base", "--checkpoint", "lora", "--checkpoint", "x/lora"], "would call it 'lora', as lora; rename"),
+        (["--base", "base", "--checkpoint", "loop"], r"runs.loop.checkpoint: loop: no such file or folder"),
+        (["--base", "loop", "--checkpoint", "lora"], r"--base loop: no such folder"),
+        (["--base", "base", "--checkpoint", "lora", "--set", "side=17"], "encode.side: 17 is no multiple of 2, as the l"),
+        (["--base", "base", "--checkpoint", "lora", "--set", "side=9"], "encode.side: 9 is no multiple of 2, as the la"),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench", "--prompts", "prompts.txt"],
+            "prompts.txt: has 3 prompts, but protocol drawbench-957b6497 takes 200; `--set limit=3` evaluates with the",
+        ),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench", "--prompts", "prompts.txt", "--set",
+             "limit=4"], r"has 3 prompts, but protocol drawbench-\w+ takes 4; `--set limit=3`",
+        ),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--protocol", "geneval2", "--prompts", "none.jsonl"],
+            r"none.jsonl: has 0 prompts, but protocol geneval2-\w+ takes 800$",
+        ),
+        (["--base", "base", "--checkpoint", "lora", "--set", "limit=25"], r"shapes: has 24 prompts, but .* takes 25"),
     ],
-)
+)  # fmt: skip
 def test_refusals(place: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.setenv("REWARDS", "http://127.0.0.1:9")
     started(monkeypatch)
+    before = sorted(Path("out").rglob("*"))
     with pytest.raises(InputError, match=message):
         evaluate(monkeypatch, *words)
+    assert sorted(Path("out").rglob("*")) == before
+
+
+@pytest.mark.parametrize(("limit", "takes"), [([], 3), (["--set", "limit=2"], 2)])
+def test_as_many_prompts_as_the_suite_has_are_enough(
+    place: Path, monkeypatch: pytest.MonkeyPatch, limit: list[str], takes: int
+) -> None:
+    """The count is for the check alone: it is no part of the id."""
+    monkeypatch.chdir(place)
+    started(monkeypatch)
+    monkeypatch.setattr(command, "_run", lambda *_: None)
+    raw = yaml.safe_load((protocol.FOLDER / "drawbench.yaml").read_text())
+    Path("drawbench.yaml").write_text(yaml.safe_dump(raw | {"count": 3}))
+    words = ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench.yaml", "--prompts", "prompts.txt"]
+    evaluate(monkeypatch, *words, *limit)
+    made = protocol.load("drawbench", limit[1:])
+    assert protocol.load("drawbench.yaml", limit[1:]).id == made.id
+    content = yaml.safe_load(Path(f"out/evaluate-{made.id}-base/study.yaml").read_text())
+    assert content["curate"]["prompts"]["eval"].get("limit", 3) == takes
+
+
+def test_what_a_failed_job_said_is_said_at_the_end(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of this attempt, refused or raised, and nothing of jobs that ended well."""
+    monkeypatch.chdir(place)
+    name = f"evaluate-{protocol.load('shapes').id}-base"
+    logs = {
+        "curate.log": "reading\nerror: no prompts\n", "import_policy/lora.log": "error: not this time\nthen it went on\n",
+        "measure/base.log": "Traceback (most recent call last):\n  ...\nValueError: raised\n\n",
+        "measure/old.log": "error: of yesterday\n", "encode.log": "",
+    }  # fmt: skip
+
+    def run(words: list[str], **_: Any) -> Any:
+        for file, text in logs.items():
+            Path(f"logs/{name}/{file}").parent.mkdir(parents=True, exist_ok=True)
+            Path(f"logs/{name}/{file}").write_text(text)
+        os.utime(f"logs/{name}/measure/old.log", (1, 1))
+        return type("Done", (), {"returncode": 1})
+
+    monkeypatch.setattr(command.subprocess, "run", run)
+    with pytest.raises(SystemExit):
+        evaluate(monkeypatch, "--base", "base", "--checkpoint", "lora")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"logs/{name}/curate.log: error: no prompts", f"logs/{name}/measure/base.log: ValueError: raised",
+    ]  # fmt: skip

@@ -22,7 +22,7 @@ PROMPTS = [
     "--params other.yaml # and a comment",
     "<b>a blue ring</b> & co *?[a-z] ~ !",
 ]
-NAME = "$(touch pwned) `touch pwned`; touch pwned 'q' \"q\" {run} [a] &"
+NAME = "$(touch pwned) `touch pwned`; touch pwned 'q' \"q\" {run} <run> [a] &"
 """A name of a file or folder, so without a slash."""
 
 

@@ -49,6 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "small").mkdir()
     for name in ("geneval2", "dpg", "coco-5k"):
         raw = yaml.safe_load((protocol.FOLDER / f"{name}.yaml").read_text())
+        raw.pop("count", None)
         raw["judges"] = {judge: SMALL.get(judge, model) for judge, model in raw["judges"].items()}
         (tmp_path / f"small/{name}.yaml").write_text(yaml.safe_dump(raw))
     monkeypatch.chdir(tmp_path)

@@ -10,17 +10,21 @@ import argparse
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
 from stages.errors import InputError
 from stages.params import read_study
-from stages.places import missing
+from stages.places import missing, real
 from stages.runtime import run_stage, whole_file
+from stages.study import Study
 from stages.study import load as check
 from workflow.evaluate import protocol
-from workflow.evaluate.study import study
+from workflow.evaluate.failures import said
+from workflow.evaluate.study import require_prompts, study
 from workflow.layout import Layout
 
 HEAD = "# Written by `imagerefl evaluate`: {said}.\n"
@@ -46,23 +50,28 @@ def main() -> None:
     content = study(chosen, args.base, args.checkpoint, args.prompts, args.images)
     file = Path("out") / content["study"]["name"] / "study.yaml"
     _require_same_base(file, args.base)
-    _write(file, HEAD.format(said=chosen.said) + yaml.safe_dump(content, sort_keys=False, width=118))
+    text = HEAD.format(said=chosen.said) + yaml.safe_dump(content, sort_keys=False, width=118)
+    _write(file, text, lambda made: require_prompts(chosen, made, args.prompts))
     print(f"{chosen.said}\nstudy: {file}", flush=True)
     _run(file, args.cores, args.dry_run)
     if not args.dry_run:
         print(f"report: {Layout.read(file).out('report/index.html')}")
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str, accept: Callable[[Study], None]) -> None:
     """Write and check the study; where it is refused, what stood there before stands there again."""
     before = file.read_text(encoding="utf-8") if file.is_file() else None
     file.parent.mkdir(parents=True, exist_ok=True)
     _put(file, text)
     try:
-        check(file)
+        accept(check(file))
     except InputError:
         if before is not None:
             _put(file, before)
+        else:
+            file.unlink()
+            if not any(file.parent.iterdir()):
+                file.parent.rmdir()
         raise
 
 
@@ -81,7 +90,7 @@ def _require_same_base(file: Path, base: Path) -> None:
         raise InputError(
             f"{file}: not written by `imagerefl evaluate`; move it away, and its results with it"
         ) from None
-    if Path(found).resolve() != base.resolve():
+    if real(found) != real(base):
         raise InputError(f"--base {base}: {file.parent} has the evaluation of {found}; rename one of the two folders")
 
 
@@ -90,11 +99,16 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
 
 
 def _run(file: Path, cores: str, dry_run: bool) -> None:
-    """Snakemake on the study; its own lines say how far it is. Ends with its exit code where that is not 0."""
+    """Snakemake on the study; its own lines say how far it is. Ends with its exit code where that is not 0, and then with
+    what the jobs that failed have said.
+    """
     words = ["--cores", cores, "--config", f"study={file}", "--quiet", "rules", *(["--dry-run"] if dry_run else [])]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    began = time.time()
     done = subprocess.run([sys.executable, "-m", "snakemake", *words], env=environment)
     if done.returncode:
+        for line in said(Path(Layout.read(file).logs("")), began):
+            print(line, file=sys.stderr)
         raise SystemExit(done.returncode)
 
 

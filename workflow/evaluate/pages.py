@@ -65,7 +65,8 @@ def _url(judge: dict[str, Any]) -> str:
 
 def _fixed(found: Protocol) -> Iterator[tuple[str, str]]:
     own = found.settings
-    yield "prompts", f"{'all' if own.limit is None else f'the first {own.limit}'} of {_source(own.prompts)}"
+    every = f"all {own.count}" if own.count else "all"
+    yield "prompts", f"{every if own.limit is None else f'the first {own.limit}'} of {_source(own.prompts)}"
     yield "images per prompt", str(own.images)
     yield "steps and sampler", f"{own.steps}, `{own.sampler}`"
     yield "guidance", f"{own.guidance:g} of the checkpoint, {own.base_guidance:g} of the base"

@@ -25,6 +25,9 @@ class ProtocolSettings(Settings):
     description: str = Field(description="a line for people")
     prompts: dict[str, Any] = Field(description="source of the prompts; `path: null` where --prompts names the file")
     limit: int | None = Field(ge=1, description="first prompts that are taken; null: all")
+    count: int | None = Field(
+        None, ge=1, description="prompts that the suite has, of which a copy may have no fewer; null: not known"
+    )
     images: int = Field(ge=2, description="images per prompt")
     steps: int = Field(ge=1, description="sampling steps")
     sampler: Literal["ddpm", "ddim"] = Field(description="ancestral or deterministic steps")
@@ -51,8 +54,8 @@ class ProtocolSettings(Settings):
 
 LONGEST = 32
 """Characters of a protocol's name in its id, so that the digits behind it fit into the name of a study."""
-WORDS = {"description", "notes"}
-"""Settings that are for people and no part of the id."""
+WORDS = {"description", "notes", "count"}
+"""Settings that decide no number, for people and for checks, and are no part of the id."""
 LATER = ("real", "set_metrics", "directions", "filters")
 """Settings that are no part of the id where they are as by default: ids are older than they."""
 CHANGEABLE = ("limit", "images", "steps", "sampler", "guidance", "base_guidance", "seed", "side")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.errors import InputError
 from stages.names import LONGEST
+from stages.places import real
 from workflow.evaluate.protocol import Protocol
+
+if TYPE_CHECKING:
+    from stages.study import Study
 
 UNUSED = {"kind": "shapes", "part": "train", "limit": 1}
 """Training prompts, of which a study has one at least and none that is an evaluation prompt; nothing is trained."""
@@ -61,6 +66,22 @@ def study(
     }  # fmt: skip
 
 
+def require_prompts(protocol: Protocol, made: Study, prompts: Path | None) -> None:
+    """Raise InputError where there are fewer prompts than the protocol takes: under its id would stand the number of
+    another, easier suite.
+    """
+    from stages.curate.sources import opening
+
+    wanted = protocol.settings.limit or protocol.settings.count
+    if wanted is None:
+        return
+    rows = chain.from_iterable(opening.prompts(source, made.world).rows for source in made.curate.prompts.eval)
+    if (found := sum(1 for _ in islice(rows, wanted))) < wanted:
+        place = f"--prompts {prompts}" if prompts else f"--protocol {protocol.name}"
+        few = f"; `--set limit={found}` evaluates with these, under an id of its own" if found else ""
+        raise InputError(f"{place}: has {found} prompts, but protocol {protocol.id} takes {wanted}{few}")
+
+
 def _source(protocol: Protocol, prompts: Path | None) -> dict[str, Any]:
     """The source of the evaluation prompts."""
     source, limit = dict(protocol.settings.prompts), protocol.settings.limit
@@ -99,5 +120,5 @@ def _runs(checkpoints: Sequence[Path]) -> dict[str, dict[str, str]]:
 
 def _name(place: Path) -> str:
     """The name of a file or folder as studies may have it."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "-", place.resolve().name.removesuffix(".safetensors"))
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", real(place).name.removesuffix(".safetensors"))
     return plain.lstrip("-_")[:LONGEST] or "checkpoint"

@@ -69,10 +69,11 @@ def sources(stage):
 
     def files(wildcards):
         found = STUDY.sources(JOBS.job(stage, wildcards.get("name", "")))
-        # Snakemake takes braces in a name for a wildcard and knows no way to write them; such files stand in a stamp.
-        braced = {file: os.stat(file).st_mtime_ns for file in found if "{" in file}
-        plain = [file for file in found if file not in braced]
-        return [*plain, STAMPS.own(stage, dict(wildcards.items()), "sources", braced, planning())] if braced else plain
+        # Snakemake takes {x} in a name for a wildcard and <x> for a variable of its own, and knows no way to write them;
+        # such files stand in a stamp.
+        odd = {file: os.stat(file).st_mtime_ns for file in found if "{" in file or "<" in file}
+        plain = [file for file in found if file not in odd]
+        return [*plain, STAMPS.own(stage, dict(wildcards.items()), "sources", odd, planning())] if odd else plain
 
     return files
 

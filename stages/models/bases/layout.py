@@ -135,6 +135,15 @@ class BaseLayout:
         return found
 
     @property
+    def multiple(self) -> int:
+        """What divides the sides of the images, in pixels: pixels of a latent by the autoencoder's levels, times
+        latents of a patch of the network; 1 where no configuration says.
+        """
+        levels, patch = self.config("vae").get("block_out_channels"), self.config(self.family.network).get("patch_size")
+        pixels = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 1
+        return pixels * (patch if isinstance(patch, int) and patch > 0 else 1)
+
+    @property
     def sized(self) -> bool:
         """Whether the network is told the size of the images (SDXL; PixArt for 1024 pixels)."""
         config = self.config(self.family.network)

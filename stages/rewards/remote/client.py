@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import requests
+import urllib3
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from stages.errors import InputError, RowError
@@ -24,6 +25,12 @@ from stages.rewards.remote import contract
 TOO_MANY = 429
 LONGEST = 60.0
 """Seconds of the longest pause."""
+SPARE, EACH = 2**20, 2**16
+"""Bytes of an answer, at most: `SPARE`, and `EACH` for every image that was asked for. Ours: a score has dozens."""
+PATIENCE = 10
+"""Timeouts after which an answer that has begun is given up: one that drips has data within each of them. Ours."""
+PART = 2**14
+"""Bytes of an answer that are read at a time."""
 ADVICE = {
     401: "name the environment variable that holds its token in options.token",
     403: "name the environment variable that holds its token in options.token",
@@ -36,6 +43,14 @@ KEPT = "; scores that it gave are kept, and the same command goes on from there"
 
 class NoAnswer(Exception):
     """The server gave no answer that counts, and may give one later."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer: `ok` where it is of class 2xx, and its body, unpacked."""
+
+    ok: bool
+    content: bytes
 
 
 @dataclass
@@ -71,7 +86,8 @@ class Server:
         about one row.
         """
         question = contract.question(files, prompts, self.reward)
-        answer = self._again(lambda: self._answer("POST", contract.SCORE, question))
+        most = SPARE + EACH * len(files)
+        answer = self._again(lambda: self._answer("POST", contract.SCORE, most, question))
         try:
             return contract.scores(answer.content, len(files), self.reward, self.sub)
         except contract.Unusable as error:
@@ -85,7 +101,7 @@ class Server:
 
         Raises InputError where no server is there, or it serves other rewards only.
         """
-        answer = self._again(lambda: self._answer("GET", contract.INFO))
+        answer = self._again(lambda: self._answer("GET", contract.INFO, SPARE))
         try:
             return contract.version(answer.content, self.reward) if answer.ok else None
         except contract.Unusable as error:
@@ -94,30 +110,51 @@ class Server:
     def __str__(self) -> str:
         return f"model {self.name!r}: reward {self.reward!r} of {self.url}"
 
-    def _answer(self, verb: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
-        """One answer. Raises NoAnswer where the server may answer later, InputError where it refuses POST /score."""
+    def _answer(self, verb: str, path: str, most: int, body: dict[str, Any] | None = None) -> Reply:
+        """One answer of at most so many bytes. Raises NoAnswer where the server may answer later, InputError where it
+        refuses POST /score, or sends more.
+        """
         try:
-            answer = self._session.request(
-                verb, self.url.rstrip("/") + path, json=body, timeout=self.timeout, allow_redirects=False
-            )
+            with self._session.request(
+                verb, self.url.rstrip("/") + path, json=body, timeout=self.timeout, allow_redirects=False, stream=True
+            ) as answer:
+                content = self._content(answer, most)
         except requests.Timeout:
             raise NoAnswer(f"no answer within {self.timeout:g} s") from None
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        except urllib3.exceptions.ReadTimeoutError:
+            raise NoAnswer(f"no answer within {self.timeout:g} s") from None
+        except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
             raise NoAnswer(f"no connection, or a broken one ({_reason(error)})") from None
-        except requests.RequestException as error:
-            raise InputError(f"{self}: cannot be asked: {_reason(error)}") from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise InputError(f"{self}: cannot be asked: {_reason(error)}{KEPT}") from None
         said = f"answered {answer.status_code} {answer.reason}"
         if answer.status_code >= 500 or answer.status_code == TOO_MANY:
             raise NoAnswer(said)
         if verb == "POST" and answer.status_code != requests.codes.ok:
-            more = " ".join(answer.text[:200].split())
+            more = " ".join(content[:200].decode(errors="replace").split())
             advice = ADVICE.get(answer.status_code, "see what the server logged")
             if answer.is_redirect:
                 advice = f"name {answer.headers.get('Location')} in options.url"
             raise InputError(f"{self}: {said}{f' ({more})' if more else ''}; {advice}{KEPT}")
-        return answer
+        return Reply(answer.ok, content)
 
-    def _again(self, ask: Callable[[], requests.Response]) -> requests.Response:
+    def _content(self, answer: requests.Response, most: int) -> bytes:
+        """The body of an answer. Raises InputError where it is longer than `most` bytes, NoAnswer where it has no end
+        after `PATIENCE` timeouts.
+        """
+        content, end = bytearray(), time.monotonic() + PATIENCE * self.timeout
+        while part := answer.raw.read1(PART, decode_content=True):  # what is there; iter_content waits for all of PART
+            content += part
+            if len(content) > most:
+                raise InputError(
+                    f"{self}: answered with more than {most} bytes, expected a few dozen for an image and the contract"
+                    f" of docs/http-scorers.md{KEPT}"
+                )
+            if time.monotonic() > end:
+                raise NoAnswer(f"an answer without an end after {PATIENCE * self.timeout:g} s")
+        return bytes(content)
+
+    def _again(self, ask: Callable[[], Reply]) -> Reply:
         """The answer of `ask`, which is called again after a pause while it raises NoAnswer."""
         tries = Retrying(
             retry=retry_if_exception_type(NoAnswer),

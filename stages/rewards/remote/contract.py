@@ -13,13 +13,13 @@ Optional, of this project: `GET /info` answers {"rewards": {REWARD: {"version": 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from stages.kinds import shown
+from stages.mappings import DECODER, KeyTwice
 
 SCORE, INFO = "/score", "/info"
 
@@ -76,8 +76,10 @@ def version(answer: bytes, reward: str) -> str | None:
 
 def _document(answer: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(answer)
-    except ValueError as error:
+        found = DECODER.decode(answer.decode("utf-8-sig"))
+    except KeyTwice as error:
+        raise Unusable(f"answered with JSON in which {error}") from None
+    except (ValueError, RecursionError) as error:
         raise Unusable(f"answered with something that is not JSON ({error})") from None
     if not isinstance(found, dict):
         raise Unusable(f"answered with {shown(found)}, expected a JSON mapping")
