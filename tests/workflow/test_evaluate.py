@@ -307,8 +307,8 @@ def test_words_do_not_change_the_id(tmp_path: Path) -> None:
         (["--base", "base", "--checkpoint", "lora", "--checkpoint", "x/lora"], "would call it 'lora', as lora; rename"),
         (["--base", "base", "--checkpoint", "loop"], r"runs.loop.checkpoint: loop: no such file or folder"),
         (["--base", "loop", "--checkpoint", "lora"], r"--base loop: no such folder"),
-        (["--base", "base", "--checkpoint", "lora", "--set", "side=17"], "encode.side: 17 is no multiple of 2, as the l"),
-        (["--base", "base", "--checkpoint", "lora", "--set", "side=9"], "encode.side: 9 is no multiple of 2, as the la"),
+        (["--base", "base", "--checkpoint", "lora", "--set", "side=17"], "encode.side: 17 is no multiple of 2, as"),
+        (["--base", "base", "--checkpoint", "lora", "--set", "side=9"], "encode.side: 9 is no multiple of 2, as"),
         (
             ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench", "--prompts", "prompts.txt"],
             "prompts.txt: has 3 prompts, but protocol drawbench-957b6497 takes 200; `--set limit=3` evaluates with the",
@@ -359,7 +359,8 @@ def test_what_a_failed_job_said_is_said_at_the_end(
     monkeypatch.chdir(place)
     name = f"evaluate-{protocol.load('shapes').id}-base"
     logs = {
-        "curate.log": "reading\nerror: no prompts\n", "import_policy/lora.log": "error: not this time\nthen it went on\n",
+        "curate.log": "reading\nerror: no prompts\n",
+        "import_policy/lora.log": "error: not this time\nthen it went on\n",
         "measure/base.log": "Traceback (most recent call last):\n  ...\nValueError: raised\n\n",
         "measure/old.log": "error: of yesterday\n", "encode.log": "",
     }  # fmt: skip

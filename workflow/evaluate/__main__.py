@@ -99,8 +99,8 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
 
 
 def _run(file: Path, cores: str, dry_run: bool) -> None:
-    """Snakemake on the study; its own lines say how far it is. Ends with its exit code where that is not 0, and then with
-    what the jobs that failed have said.
+    """Snakemake on the study; its own lines say how far it is. Ends with its exit code where that is not 0, and before
+    with what the jobs that failed have said.
     """
     words = ["--cores", cores, "--config", f"study={file}", "--quiet", "rules", *(["--dry-run"] if dry_run else [])]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
