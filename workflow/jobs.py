@@ -45,6 +45,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
 
 PROMPTS, IMAGES, PAIRS = "data/prompts.parquet", "data/images.parquet", "data/pairs.parquet"
 SELECTED = "select/pairs.parquet"
+CHOICE = "select/manifest.json"
 MADE_IMAGES, MADE = "renoise/images.parquet", "renoise/pairs.parquet"
 RECORD = "models/{name}.json"
 BASE = "models/base.json"
@@ -129,7 +130,7 @@ SCORE = Stage(
 SELECT = Stage(
     "select", "select", "Curated pairs, labelled and chosen by what rewards say of them",
     reads={"pairs": PAIRS, "images": IMAGES, "scores": Scores("scores")},
-    writes={"selected": SELECTED, "manifest": "select/manifest.json"}, section="select", keys=("select",),
+    writes={"selected": SELECTED, "manifest": CHOICE}, section="select", keys=("select",),
     outside=("data",), priority=82, resources=_asks(4000, 60),
 )  # fmt: skip
 
@@ -214,6 +215,7 @@ REPORT = Stage(
     reads={
         "data": Folder("data"), "scores": Folder("scores"), "runs": Folder("runs"), "samples": Folder("samples"),
         "measures": Folder("measures"), "predictors": Folder("encodings"), "decided": Needed(SHARES, "decided"),
+        "select": Needed(CHOICE, "select"),
     },
     writes={"out": Report("report")},
     keys=("study", "report", "methods", "runs", "score.rewards", "sample.steps", "sample.strategies", "measure",

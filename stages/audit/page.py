@@ -86,7 +86,7 @@ def _earlier(audit: Audit, path: Path, own: Mapping[str, Finding]) -> dict[str, 
 def sources(
     out: Path, trained: Sequence[str], costs: Frame, accuracies: Mapping[tuple[str], Finding]
 ) -> dict[str, list[float]]:
-    """What cells show that is no finding, by what they name: costs, counts of curation, pair accuracies."""
+    """What cells show that is no finding, by what they name: costs, counts of curation and of choice, accuracies."""
     found = dict(_costs(costs))
     for run in trained:
         terms = read(out / f"runs/{run}/train_log.parquet").groupby("term")["value"].agg(["size", "sum"])
@@ -101,11 +101,28 @@ def sources(
         removed = [float(step["removed"]) for step in said["filters"] if step["removed"]]
         found[f"curation/{name}#in"], found[f"curation/{name}#removed"] = [left + sum(removed)], removed
         found[f"curation/{name}#out"] = [left, *splits]
+    if (out / "select/manifest.json").is_file():
+        found |= _selected(out)
     for (name,), one in accuracies.items():
         for side, prefix in (("val", ""), ("train", "train_")):
             shares = [100 * one[f"{prefix}{end}"] for end in ("accuracy", "low", "high")]
             ends = shares if shares[1] == shares[1] else shares[:1]
             found[f"accuracy/{name}#{side}"] = [*ends, float(one[f"{prefix}pairs"])]
+    return found
+
+
+def _selected(out: Path) -> dict[str, list[float]]:
+    """What the steps over pairs did: how many there were and are is counted in the tables, and what is left after a
+    step from what it removed.
+    """
+    said = read_json(out / "select/manifest.json")["steps"]
+    left, last = (float(_kept(out / folder, "pairs")["train"]) for folder in ("data", "select"))
+    found = {"select/0#left": [left]}
+    for place, step in enumerate(said, start=1):
+        removed = left - last if place == len(said) else float(step["removed"])
+        left -= removed
+        found |= {f"select/{place}#{name}": [float(count)] for name, count in step.items() if name != "step"}
+        found |= {f"select/{place}#removed": [removed], f"select/{place}#left": [left]}
     return found
 
 

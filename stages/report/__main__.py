@@ -32,6 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--predictors", type=Path, help="folder of distilled models: NAME/train_log.parquet")
     parser.add_argument("--decided", type=Path, help="shares.parquet of decided, where the study has that section")
+    parser.add_argument("--select", type=Path, help="manifest.json of select, where the study has that section")
     parser.add_argument(
         "--against",
         type=Path,
@@ -44,11 +45,11 @@ def main() -> None:
     against = None if named is None else Path(named)
     folders = Folders(
         data=args.data, scores=args.scores, runs=args.runs, samples=args.samples, measures=args.measures, out=args.out,
-        predictors=args.predictors, decided=args.decided, params=args.params, against=against,
+        predictors=args.predictors, decided=args.decided, select=args.select, params=args.params, against=against,
     )  # fmt: skip
     inputs = [folders.measures / f"{run}.summary.parquet" for run in ("base", *study.runs)]
     inputs += [Path(study.report.votes)] if study.report.votes else []
-    inputs += [args.decided] if args.decided else []
+    inputs += [path for path in (args.decided, args.select) if path]
     inputs += [against / earlier_page.PAGE] if against else []
     outputs = [folders.out / name for name in figure.outputs(study.report.figures, against is not None)]
     with lineage.job(params=args.params, stage="report", inputs=inputs, outputs=outputs) as job:
@@ -127,6 +128,7 @@ def _linked(study: ReportStudy, folders: Folders, figures: list[figure.Figure]) 
         ),
         ("headline numbers", folders.out / "metrics.json"),
         ("counts of curation", folders.data / "manifest.json"),
+        *([("what the steps over pairs did", folders.select)] if folders.select else []),
     ]
     for run in ("base", *study.runs):
         found.append((f"scores of {run}", folders.measures / f"{run}.parquet"))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from stages.decided.shares import Share
-from stages.report import curation, decided, load, people, students
+from stages.report import curation, decided, load, people, selection, students
 from stages.report.findings import Findings
 from stages.report.look import Look
 from stages.report.measurements import Log, Measurements
 from stages.report.people import People
+from stages.report.selection import Selection
 from stages.report.settings import ReportStudy
 from stages.report.students import Student
 from stages.report.verdict import find
@@ -31,6 +32,8 @@ class Folders:
     predictors: Path | None = None
     decided: Path | None = None
     """The table of shares."""
+    select: Path | None = None
+    """What the steps over pairs did (JSON)."""
     params: Path = Path("params.yaml")
     """The study file, as the commands on the page name it."""
     against: Path | None = None
@@ -69,13 +72,16 @@ class ReportData:
 
 @dataclass(frozen=True)
 class Background:
-    """What the page says besides: curation, rewards against preferences, ids of the metrics, votes, predictors."""
+    """What the page says besides: curation, rewards against preferences, ids of the metrics, votes, predictors, choice
+    of pairs.
+    """
 
     manifest: curation.Manifest
     accuracies: Sequence[curation.Accuracy]
     metric_ids: Mapping[str, str]
     people: People | None
     students: Sequence[Student]
+    selection: Selection | None = None
 
 
 def read(study: ReportStudy, measures: Path, samples: Path, runs: Path, shares: Path | None = None) -> ReportData:
@@ -93,5 +99,5 @@ def background(study: ReportStudy, folders: Folders) -> Background:
     return Background(
         curation.manifest(folders.data / "manifest.json"), curation.accuracies(study, folders.scores),
         load.metric_ids(study, folders.measures), people.read(study, folders.samples),
-        students.read(folders.predictors),
+        students.read(folders.predictors), selection.read(study, folders.select),
     )  # fmt: skip

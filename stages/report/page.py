@@ -9,7 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.report import agreement, cards, charts, curation, display, judges, passing, probes, students, style
+from stages.report import (
+    agreement,
+    cards,
+    charts,
+    curation,
+    display,
+    judges,
+    passing,
+    probes,
+    selection,
+    students,
+    style,
+)
 from stages.report.claims import POWER, State
 from stages.report.data import Background, ReportData
 from stages.report.earlier import Since
@@ -204,6 +216,7 @@ def _tables(data: ReportData, background: Background) -> dict[str, object]:
         "other_gap_table": display.gaps(data, others),
         "cost_table": display.cost(data),
         "training_table": display.training_cost(data),
+        "selection_table": selection.table(background.selection) if background.selection else None,
         "curation_table": curation.curation_table(background.manifest),
         "accuracy_table": curation.accuracy_table(look, list(background.accuracies)),
         "judge_table": judges.roles(data),

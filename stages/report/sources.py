@@ -55,6 +55,11 @@ def of_table(name: str) -> str:
     return f"curation/{name}"
 
 
+def of_step(place: int) -> str:
+    """The key of what a step of `select` did, from 1; 0 stands for the curated pairs."""
+    return f"select/{place}"
+
+
 def of_accuracy(reward: str) -> str:
     """The key of a reward's pair accuracy."""
     return f"accuracy/{reward}"
@@ -69,6 +74,7 @@ def read(data: ReportData, background: Background, folders: Folders) -> dict[str
     """Every source that a cell of the page may name."""
     found = {**_costs(data, folders), **_trainings(data, folders)}
     found |= {of_table(name): one for name, one in _curated(background, folders)}
+    found |= {of_step(place): one for place, one in _selected(background, folders)}
     found |= {of_accuracy(name): one for name, one in _accuracies(data, background, folders)}
     if folders.predictors is not None:
         for student in background.students:
@@ -126,6 +132,20 @@ def _curated(background: Background, folders: Folders) -> Iterator[tuple[str, So
         splits = [(f"kept for {split}", str(number)) for split, number in count.splits.items()]
         facts = [("rows in", str(count.entered)), *removed, ("rows kept", str(count.left)), *splits, _from(path)]
         yield name, Source(f"Curation of {spelled(name)}", facts, [_target(path)])
+
+
+def _selected(background: Background, folders: Folders) -> Iterator[tuple[int, Source]]:
+    if background.selection is None or folders.select is None:
+        return
+    path, steps = folders.select, background.selection.steps
+    yield (
+        0,
+        Source("Curated training pairs", [("pairs", str(background.selection.entered)), _from(path)], [_target(path)]),
+    )
+    for place, step in enumerate(steps, start=1):
+        counts = step.model_dump(exclude={"name"})
+        facts = [("step", f"{place} of {len(steps)}, {step.name}"), *((name, str(n)) for name, n in counts.items())]
+        yield place, Source("Labels and choice of pairs", [*facts, _from(path)], [_target(path)])
 
 
 def _accuracies(data: ReportData, background: Background, folders: Folders) -> Iterator[tuple[str, Source]]:

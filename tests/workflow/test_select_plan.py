@@ -17,7 +17,7 @@ from stages.study import load
 from workflow import dvc_file
 from workflow.doctor.pairs import look
 from workflow.files import Files
-from workflow.jobs import ENCODE, SELECT, STAGES
+from workflow.jobs import ENCODE, REPORT, SELECT, STAGES
 from workflow.layout import Layout
 from workflow.plan import Plan
 
@@ -35,7 +35,9 @@ def study(*steps: dict[str, Any], kind: str = "diffusion_dpo") -> dict[str, Any]
 
 
 def test_only_where_the_study_has_the_section() -> None:
-    """Every other job is as without it, but encode, which reads the selected pairs in place of the curated ones."""
+    """Every other job is as without it, but encode, which reads the selected pairs in place of the curated ones, and the
+    report, which says what was selected.
+    """
     plain, chosen = (Files(Layout("study.yaml", study(*steps))) for steps in ((), STEPS))
     assert SELECT not in plain.stages and SELECT in chosen.stages
     curated, selected = (plain.layout.out(f"{folder}/pairs.parquet") for folder in ("data", "select"))
@@ -43,8 +45,11 @@ def test_only_where_the_study_has_the_section() -> None:
     assert set(chosen.inputs(ENCODE)) == {*plain.inputs(ENCODE), selected} - {curated}
     scores = {plain.layout.out(f"scores/{name}.parquet") for name in ("proxy", "heldout")}
     assert set(chosen.inputs(SELECT)) == {curated, plain.layout.out("data/images.parquet"), *scores}
+    manifest = chosen.layout.out("select/manifest.json")
+    assert chosen.command(REPORT) == plain.command(REPORT).replace(" --out", f" --select {manifest} --out")
+    assert set(chosen.inputs(REPORT)) == {*plain.inputs(REPORT), manifest}
     for stage in STAGES:
-        if stage not in (SELECT, ENCODE):
+        if stage not in (SELECT, ENCODE, REPORT):
             assert chosen.command(stage) == plain.command(stage)
 
 
@@ -60,7 +65,7 @@ def test_dvc_has_the_job_where_it_is_asked_for() -> None:
     assert "select" not in plain and chosen["select"]["cmd"][-1].startswith("python -m stages.select --params")
     assert {"out/${study.name}/scores", "data"} <= set(chosen["select"]["deps"])
     assert "--selected out/${study.name}/select/pairs.parquet" in chosen["encode"]["cmd"][-1]
-    same = plain.keys() - {"encode"}
+    same = plain.keys() - {"encode", "report"}
     assert {name: plain[name] for name in same} == {name: chosen[name] for name in same}
 
 
