@@ -101,6 +101,21 @@ def test_a_model_of_a_hub_is_not_fetched(tmp_path: Path, monkeypatch: pytest.Mon
     assert finding.found.startswith("owner/model at 0123456789ab: not in the cache")
 
 
+@pytest.mark.parametrize(("options", "unset"), [
+    ({"url": "$SCORER", "reward": "x"}, "SCORER"), ({"url": "http://host", "token": "TOKEN"}, "TOKEN"),
+    ({"url": "$SCORER", "token": "TOKEN"}, "SCORER"), ({"url": "http://host"}, ""),
+])  # fmt: skip
+def test_variables_of_a_server_are_set(monkeypatch: pytest.MonkeyPatch, options: dict[str, str], unset: str) -> None:
+    model = {"kind": "http", "options": options}
+    for name in ("SCORER", "TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    found = study._model("judge", model)
+    assert (found.mark, unset in found.found) == ("missing" if unset else "ok", True)
+    for name in ("SCORER", "TOKEN"):
+        monkeypatch.setenv(name, "http://host")
+    assert study._model("judge", model).mark == "ok"
+
+
 def test_a_tracking_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LINEAGE", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")

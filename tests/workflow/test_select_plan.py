@@ -35,8 +35,8 @@ def study(*steps: dict[str, Any], kind: str = "diffusion_dpo") -> dict[str, Any]
 
 
 def test_only_where_the_study_has_the_section() -> None:
-    """Every other job is as without it, but encode, which reads the selected pairs in place of the curated ones, and the
-    report, which says what was selected.
+    """Every other job is as without it, but encode, which reads the selected pairs in place of the curated ones, and
+    the report, which says what was selected.
     """
     plain, chosen = (Files(Layout("study.yaml", study(*steps))) for steps in ((), STEPS))
     assert SELECT not in plain.stages and SELECT in chosen.stages

@@ -99,7 +99,16 @@ def _model(name: str, model: Mapping[str, Any]) -> Finding:
         return Finding("ok", what, f"{place}, {_size(Path(place)) / 2**20:.1f} MB")
     if model.get("hub"):
         return _hub(what, str(model["hub"]), str(model.get("revision")))
+    if unset := [name for name in _variables(model.get("options")) if not os.environ.get(name)]:
+        return Finding("missing", what, f"the environment variable {unset[0]} is not set")
     return Finding("ok", what, f"{model.get('kind')}, needs no files")
+
+
+def _variables(options: object) -> list[str]:
+    """Environment variables by which a model's server is reached (kind `http`)."""
+    given = options if isinstance(options, Mapping) else {}
+    url, token = str(given.get("url", "")), given.get("token")
+    return [*([url[1:]] if url.startswith("$") else []), *([token] if isinstance(token, str) else [])]
 
 
 def _hub(what: str, repository: str, revision: str) -> Finding:
