@@ -188,10 +188,12 @@ def _posteriors(
 
     Without images N is 0, and the shape that of the latents of an image of `encode.side`.
     """
-    require_multiple(model.layout.multiple, chosen.size if chosen.rows else (chosen.settings.side or 0,) * 2)
     if not chosen.rows and (side := chosen.settings.side):
+        require_multiple(model.layout.multiple, (side, side))
         mean, std = model.vae.posterior(torch.zeros(1, 3, side, side, device=model.device))
         return mean[:0].cpu(), std[:0].cpu(), (side, side)
+
+    require_multiple(model.layout.multiple, chosen.size)
 
     def make(batch: list[bytes]) -> Unit:
         pixels = pictures.tensor(batch, " or ".join(map(str, chosen.paths)))

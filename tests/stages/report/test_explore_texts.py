@@ -19,7 +19,7 @@ from stages.report import interactive, page, provenance, settings, sources, styl
 from stages.report.screenshots import chromium
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Dialog
 
 PROMPTS = (
     "<b>bold</b> \"quotes\" 'single' & </script><script>alert(1)</script> <img src=http://evil/x.png onerror=alert(2)>",
@@ -66,7 +66,12 @@ def watched(browser: Browser, params: Path) -> Iterator[Recording]:
     opened = browser.new_page(viewport={"width": 1200, "height": 900})
     opened.set_default_timeout(PATIENCE)
     seen = Recording(opened)
-    opened.on("dialog", lambda dialog: (seen.troubles.append(dialog.message), dialog.dismiss()))
+
+    def told(dialog: Dialog) -> None:
+        seen.troubles.append(dialog.message)
+        dialog.dismiss()
+
+    opened.on("dialog", told)
     yield seen
     assert seen.troubles == []
     assert [url for url in seen.requests if not url.startswith(("file:", "data:", "blob:"))] == []
