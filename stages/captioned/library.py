@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.curate.decode import Unreadable, decode
 from stages.curate.sources import columnar
 from stages.curate.sources.records import Record, open_parquet
 from stages.errors import InputError
 from stages.params import nearest
-from stages.pictures import decode
+from stages.pictures import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,15 @@ class Library:
 def read(files: Sequence[Path], image: str, caption: str, attributes: Sequence[str]) -> Library:
     """All rows of Parquet files with these columns: images as bytes, texts as they are, without blanks at their ends.
 
-    Raises InputError for a missing column, an empty caption or attribute, an image that is only a path, and images of
-    several sizes.
+    Images are decoded as `curate` decodes them: what a base learned to draw on white must not be compared with the
+    colours that a transparent image hides. Raises InputError for a missing column, an empty caption or attribute, an
+    image that is only a path or cannot be read, and images of several sizes.
     """
     keys = (image, caption, *attributes)
     require_columns(files, keys)
     images, captions, values = [], [], []
     for row in open_parquet(columnar.Shards(list(files)), keys).rows:
-        images.append(decode(_bytes(row, image), f"{row.where}: {image!r}"))
+        images.append(_pixels(row, image))
         captions.append(_known(row, caption))
         values.append(tuple(_known(row, name) for name in attributes))
     if not images:
@@ -56,6 +58,13 @@ def require_columns(files: Sequence[Path], keys: Sequence[str]) -> None:
         names = columnar.schema(file).names
         if absent := next((key for key in keys if key not in names), None):
             raise InputError(f"{file}: no column {absent!r}{nearest(absent, names)}")
+
+
+def _pixels(row: Record, key: str) -> np.ndarray:
+    try:
+        return np.asarray(decode(_bytes(row, key), MAX_PIXELS).image)
+    except Unreadable as reason:
+        raise InputError(f"{row.where}: {key!r}: not a readable image: {reason}") from None
 
 
 def _bytes(row: Record, key: str) -> bytes:

@@ -6,16 +6,20 @@ differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.captioned.library import Library
 from stages.compared import Compared, compared
+from stages.curate.text import normalised
 from stages.errors import InputError
 from stages.nearest import Nearest
 from stages.params import nearest as similar
+
+LONGEST_HINT = 200
+"""Characters of a message that says which captions there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,28 +59,44 @@ class Oracle:
         columns = list(zip(*library.values, strict=True))
         self._values = np.stack([np.unique(column, return_inverse=True)[1] for column in columns], 1).astype(np.int32)
         self._names, self._counts = np.array(library.names), self._values.max(0) + 1
+        self._captions = [normalised(text) for text in library.captions]
         rows: dict[str, list[int]] = {}
-        for row, text in enumerate(library.captions):
+        for row, text in enumerate(self._captions):
             rows.setdefault(text, []).append(row)
         self._free = {text: (self._values[own] != self._values[own[0]]).any(0) for text, own in rows.items()}
+
+    def knows(self, prompt: str) -> bool:
+        """Whether the prompt is a caption, by the measure by which `curate` takes two prompts for one."""
+        return normalised(prompt) in self._free
+
+    def require(self, prompts: Iterable[str], where: str = "") -> None:
+        """Raise InputError that starts with `where` for the first prompt that is the caption of no image."""
+        for prompt in prompts:
+            if not self.knows(prompt):
+                raise InputError(
+                    f"{where}prompt {prompt!r} is the caption of none of the {len(self.library.images)} real images, "
+                    f"which therefore cannot say whether an image shows it{self._hint(prompt)}"
+                )
+
+    def _hint(self, prompt: str) -> str:
+        """The nearest caption; nothing in place of a list of hundreds."""
+        hint = similar(prompt, set(self.library.captions))
+        return hint if len(hint) < LONGEST_HINT else ""
 
     def see(self, images: np.ndarray, prompts: Sequence[str]) -> Seen:
         """What uint8 images [n, h, w, 3] show, each with its own prompt.
 
         Raises InputError for a prompt that is no caption, and for images of another size than the real ones.
         """
-        for prompt in set(prompts) - self._free.keys():
-            raise InputError(
-                f"prompt {prompt!r} is the caption of none of the {len(self.library.images)} real images, which "
-                f"therefore cannot say whether an image shows it{similar(prompt, self._free)}"
-            )
+        self.require(sorted(set(prompts)))
+        asked = [normalised(prompt) for prompt in prompts]
         found = compared(images, self.nearest)
-        captions = [self.library.captions[row] for row in found["nearest"]]
+        captions = [self._captions[row] for row in found["nearest"]]
         return Seen(
             **found,
-            right=np.array([caption == prompt for caption, prompt in zip(captions, prompts, strict=True)], bool),
+            right=np.array([caption == prompt for caption, prompt in zip(captions, asked, strict=True)], bool),
             names=np.tile(self._names, (len(images), 1)),
             values=self._values[found["nearest"]],
             counts=np.tile(self._counts, (len(images), 1)),
-            free=np.stack([self._free[prompt] for prompt in prompts]),
+            free=np.stack([self._free[prompt] for prompt in asked]),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from stages import sight
 from stages.captioned import library
 from stages.captioned.oracle import Oracle
+from stages.curate.decode import decode
 from stages.errors import InputError
 from stages.params import validate
 from stages.pictures import encode
@@ -126,7 +129,7 @@ def test_what_was_seen_can_be_taken_apart_stored_and_joined(oracle: Oracle) -> N
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
-        ("Star", "did you mean 'star'"),
+        ("stars", "did you mean 'star'"),
         ("a star", "is the caption of none of the 5 real images"),
         ("", "prompt '' is the caption of none"),
     ],
@@ -134,6 +137,45 @@ def test_what_was_seen_can_be_taken_apart_stored_and_joined(oracle: Oracle) -> N
 def test_a_prompt_that_is_no_caption_is_refused(oracle: Oracle, prompt: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         oracle.see(pixels(1), [prompt])
+
+
+@pytest.mark.parametrize("prompt", ["Star", " star ", "star.", "\u017ftar"])
+def test_a_prompt_is_a_caption_where_curate_takes_them_for_one(oracle: Oracle, prompt: str) -> None:
+    """Case, blanks and punctuation: curation keeps one spelling of a prompt, and not always that of the image."""
+    seen = oracle.see(pixels(5)[[0, 2]], [prompt] * 2)
+    assert seen.right.tolist() == [True, False]
+    assert seen.attributes().keys() == {"colour"}
+
+
+def test_images_with_several_spellings_of_a_caption_are_of_one(tmp_path: Path) -> None:
+    own = oracle_of(table(tmp_path / "images.parquet", caption=["Red star", "red  star", "moon", "Moon", "sun"]))
+    seen = own.see(pixels(5)[[0, 1, 2, 3]], ["red star", "Red star", "moon", "moon"])
+    assert seen.right.all() and seen.free.tolist() == [[True, False]] * 2 + [[False, True]] * 2
+
+
+def test_a_message_does_not_list_hundreds_of_captions(tmp_path: Path) -> None:
+    names = [f"thing number {row} of a list that is much too long for a line" for row in range(5)]
+    with pytest.raises(InputError, match=r"say whether an image shows it$"):
+        oracle_of(table(tmp_path / "images.parquet", caption=names)).require(["zeppelin"])
+
+
+def see_through(kind: str) -> bytes:
+    """A picture whose upper half is transparent over black, as bytes of a format that has transparency."""
+    image = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
+    image.paste((200, 30, 30, 255), (0, SIDE // 2, SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_images_are_decoded_as_curate_does(tmp_path: Path, kind: str) -> None:
+    """Otherwise the base draws on white what the oracle has on black."""
+    data = [see_through(kind), *(encode(each) for each in pixels(4))]
+    own = oracle_of(table(tmp_path / "images.parquet", image=data))
+    curated = decode(data[0], 10**6)
+    assert own.library.images[0, 0, 0].tolist() == [255, 255, 255]
+    assert own.see(np.asarray(curated.image)[None], ["star"]).distance.tolist() == [0]
 
 
 def test_images_of_another_size_are_refused(oracle: Oracle) -> None:
