@@ -56,6 +56,8 @@ def require_columns(files: Sequence[Path], keys: Sequence[str]) -> None:
         if file.suffix.lower() not in columnar.SUFFIXES:
             raise InputError(f"{file}: expected Parquet with the columns {', '.join(keys)}")
         names = columnar.schema(file).names
+        if not names:
+            raise InputError(f"{file}: a table without columns, as of no rows; expected {', '.join(keys)}")
         if absent := next((key for key in keys if key not in names), None):
             raise InputError(f"{file}: no column {absent!r}{nearest(absent, names)}")
 

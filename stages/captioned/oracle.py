@@ -6,6 +6,7 @@ differ.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,15 @@ class Oracle:
         for row, text in enumerate(self._captions):
             rows.setdefault(text, []).append(row)
         self._free = {text: (self._values[own] != self._values[own[0]]).any(0) for text, own in rows.items()}
+
+    def captions(self) -> Counter[str]:
+        """How many images each caption has."""
+        return Counter(self._captions)
+
+    def left_open(self) -> dict[str, int]:
+        """By attribute, in how many captions the images of one differ in it."""
+        counts = np.sum([*self._free.values()], 0)
+        return {str(name): int(count) for name, count in zip(self._names, counts, strict=True)}
 
     def knows(self, prompt: str) -> bool:
         """Whether the prompt is a caption, by the measure by which `curate` takes two prompts for one."""

@@ -19,7 +19,7 @@ from stages.errors import InputError
 from stages.estimate.said import duration
 from stages.models.compiled import compiler
 from stages.study import load
-from workflow.doctor import pairs
+from workflow.doctor import captioned, pairs
 from workflow.doctor.finding import Finding
 from workflow.doctor.machine import gpus
 from workflow.layout import Layout
@@ -62,6 +62,7 @@ def _files(study: Mapping[str, Any]) -> Iterator[Finding]:
             yield _model(str(name), model)
     yield from _data(study)
     yield from pairs.look(study)
+    yield from captioned.look(study)
     yield from _size_of_images(study)
     yield from _compiler(study)
 

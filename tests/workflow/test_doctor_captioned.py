@@ -1,0 +1,116 @@
+"""What the doctor says of an oracle of captioned images before anything is trained: one line, whatever is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stages.pictures import encode
+from tests.stages.curating import png, write_table
+from workflow.doctor import captioned
+from workflow.doctor.finding import Finding
+
+CAPTIONS = ["star", "star", "moon", "sun"]
+OPTIONS = {"attributes": ["colour", "weight"]}
+
+
+def pictures(side: int = 16) -> list[bytes]:
+    noise = np.random.default_rng(0).integers(256, size=(len(CAPTIONS), side, side, 3), dtype=np.uint8)
+    return [encode(image) for image in noise]
+
+
+def world(folder: Path, **changed: Any) -> Path:
+    """The table of an oracle, and a list of its captions as prompts."""
+    folder.joinpath("world").mkdir()
+    columns = {
+        "image": pictures(),
+        "caption": CAPTIONS,
+        "colour": ["red", "blue", "red", "red"],
+        "weight": ["thin"] * 4,
+    }
+    pq.write_table(pa.table(columns | changed), folder / "world" / "images.parquet")
+    folder.joinpath("prompts.txt").write_text("Star\nmoon\nsun\n")
+    return folder
+
+
+def said(folder: Path, options: Any = OPTIONS, model: Any = None, **curate: Any) -> list[Finding]:
+    """The findings about a study with this oracle and its own captions as prompts, unless `curate` says others."""
+    prompts = {part: {"kind": "file", "path": str(folder / "prompts.txt")} for part in ("train", "eval")}
+    own = {"kind": "nearest_captioned", "folder": str(folder / "world"), "options": options}
+    study = {
+        "prepare": {"import": {"own": own if model is None else model}},
+        "curate": {"prompts": prompts} | curate,
+    }
+    return list(captioned.look(study))
+
+
+def test_a_sound_oracle_is_counted(tmp_path: Path) -> None:
+    [found] = said(world(tmp_path))
+    assert found.mark == "ok"
+    assert found.found == (
+        "4 images of 16x16 pixels, 1 to 2 for each of 3 captions, which leave open: colour in 1, weight in 0"
+    )
+
+
+@pytest.mark.parametrize("part", ["eval", "train"])
+@pytest.mark.parametrize(
+    ("prompt", "words"), [("a star", "caption of none of the 4"), ("zeppelin", "known: moon, star")]
+)
+def test_a_prompt_that_no_image_has(tmp_path: Path, part: str, prompt: str, words: str) -> None:
+    folder = world(tmp_path)
+    other = write_table(tmp_path / "other.csv", [{"prompt": "moon"}, {"prompt": prompt}])
+    prompts = {name: {"kind": "file", "path": str(folder / "prompts.txt")} for name in ("train", "eval")}
+    [found] = said(folder, prompts=prompts | {part: {"kind": "file", "path": other}})
+    assert found.mark == "missing" and found.found.startswith(f"{other}, line 3: prompt {prompt!r}")
+    assert words in found.found
+
+
+def test_a_pair_of_a_prompt_that_no_image_has(tmp_path: Path) -> None:
+    rows = [{"prompt": name, "image_a": png(1), "image_b": png(2), "preference": 1.0} for name in ("sun", "suns")]
+    pairs = write_table(tmp_path / "pairs.parquet", rows)
+    [found] = said(world(tmp_path), pairs={"kind": "file", "path": pairs})
+    assert found.mark == "missing" and "pairs.parquet, row 2: prompt 'suns'" in found.found
+
+
+def test_images_that_curation_would_scale(tmp_path: Path) -> None:
+    """The base would learn another size than the oracle compares with."""
+    folder = world(tmp_path)
+    assert [found.mark for found in said(folder, side=16)] == ["ok"]
+    [found] = said(folder, side=32)
+    assert found.mark == "missing"
+    assert "images have 16x16 pixels, but curate.side makes 32x32" in found.found
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"image": [*pictures()[:3], pictures()[3][:90]]}, "row 4: 'image': not a readable image"),
+        ({"image": [*pictures()[:3], pictures(24)[3]]}, "images of 2 sizes (3 of 16x16, 1 of 24x24)"),
+        ({"caption": ["star", "", "moon", "sun"]}, "row 2: 'caption' is empty"),
+    ],
+)
+def test_a_table_with_a_wrong_row(tmp_path: Path, changed: Any, words: str) -> None:
+    [found] = said(world(tmp_path, **changed))
+    assert found.mark == "missing" and words in found.found and "\n" not in found.found
+
+
+def test_a_table_of_nothing(tmp_path: Path) -> None:
+    folder = world(tmp_path)
+    pq.write_table(pa.Table.from_pylist([]), folder / "world" / "images.parquet")
+    [found] = said(folder)
+    assert found.mark == "missing" and "a table without columns" in found.found
+
+
+def test_other_mistakes_are_one_line_too(tmp_path: Path) -> None:
+    folder = world(tmp_path)
+    [found] = said(folder, options={"attributes": ["colour"], "image": "picture"})
+    assert found.mark == "missing" and "no column 'picture'" in found.found
+    [found] = said(folder, model={"kind": "nearest_captioned", "folder": "gone", "options": OPTIONS})
+    assert found.mark == "missing" and found.found.endswith("gone: not there")
+    assert said(folder, model={"kind": "open_clip", "folder": "gone"}) == []
+    assert said(folder, prompts=None) == []
