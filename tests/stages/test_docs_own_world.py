@@ -21,6 +21,7 @@ from stages.emoji.taste import utility
 from stages.params import read_study
 from stages.pictures import decode, encode
 from stages.study import load
+from workflow.doctor import captioned
 from workflow.files import Files
 from workflow.layout import Layout
 
@@ -31,10 +32,15 @@ STUDY = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[-1]
 COLOURS, GROUNDS = {"red": (220, 30, 30), "blue": (30, 60, 220)}, {"light": 250, "dark": 20}
 
 
-def run(folder: Path, *command: str) -> str:
-    """What a command of this Python says in a folder; its errors are shown where it fails."""
+def attempt(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command of this Python in a folder."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LINEAGE": "off", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command says; its errors are shown where it fails."""
+    done = attempt(folder, *command)
     assert not done.returncode, done.stderr[-3000:]
     return done.stdout
 
@@ -63,15 +69,45 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+ROW = "flag.png,a  Red flag,red"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"file,name,colour\n{ROW}\n", "icons.csv, line 2: needs a caption"),
+        (f"file,caption,colour\n{ROW}\nflag.png,,red\n", "icons.csv, line 3: needs a caption"),
+        (f"file,caption,colour\n{ROW}\ngone.png,flag,red\n", "icons.csv, line 3: needs a caption"),
+        ("file,caption,colour\nflag.png,red, waving,red\n", "icons.csv, line 2: needs a caption"),
+        (f"file,caption,colour\n{ROW}\nflag.png,A red FLAG,blue\n", "icons.csv: 1 captions, expected more than the 24"),
+        ("file,caption,colour\n", "icons.csv: 0 captions, expected more than the 24"),
+    ],
+)
+def test_the_page_s_tables_refuse_a_wrong_list_in_one_line(tmp_path: Path, text: str, words: str) -> None:
+    icons = tmp_path / "data" / "icons"
+    icons.mkdir(parents=True)
+    icons.joinpath("flag.png").write_bytes(encode(np.zeros((32, 32, 3), np.uint8)))
+    icons.joinpath("icons.csv").write_text(text)
+    done = attempt(tmp_path, "-c", TABLES)
+    assert done.returncode == 1 and done.stderr.startswith(words) and done.stderr.count("\n") == 1
+
+
 def test_the_page_s_study_passes_the_check(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
     load("data/icons.yaml")
+    [found] = captioned.look(read_study("data/icons.yaml"))
+    assert found.mark == "ok", found
+    assert "python -m workflow.doctor data/icons.yaml" in PAGE
 
 
 def test_what_the_page_asks_snakemake_for_are_files_of_the_study(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
     asked = re.findall(r"study=data/icons.yaml -- (\S+)", PAGE)
-    assert asked == ["out/icons/decided/shares.parquet", "out/icons/measures/base.summary.parquet"]
+    assert asked == [
+        "out/icons/models/vae/config.json",
+        "out/icons/decided/shares.parquet",
+        "out/icons/measures/base.summary.parquet",
+    ]
     assert {*asked} <= {*Files(Layout.read("data/icons.yaml")).kept}
 
 
