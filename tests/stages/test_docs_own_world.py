@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image[4 + 6 * number : 8 + 6 * number, 4:28] = rgb
                 rows.append((f"{name}-{colour}-{ground}.png", f"bar {number}", colour, "filled", ground))
                 (icons / rows[-1][0]).write_bytes(encode(image))
-    with (icons / "icons.csv").open("w", newline="", encoding="utf-8") as file:
+    with (icons / "icons.csv").open("w", newline="", encoding="utf-8-sig") as file:  # as spreadsheets save it
         csv.writer(file).writerows(rows)
     assert 'Path("data/icons"), 24' in TABLES and "COUNT, TASTE = 4000" in PAIRS
     said = run(root, "-c", TABLES.replace('Path("data/icons"), 24', 'Path("data/icons"), 1'))
