@@ -38,13 +38,18 @@ def world(folder: Path, **changed: Any) -> Path:
     return folder
 
 
-def said(folder: Path, options: Any = OPTIONS, model: Any = None, **curate: Any) -> list[Finding]:
+ASKED = {"finetune": {"probe": {"oracle": "own"}}, "score": {"rewards": ["proxy", "own"]}}
+"""Sections by which an oracle judges training prompts and pairs."""
+
+
+def said(folder: Path, options: Any = OPTIONS, model: Any = None, asked: Any = ASKED, **curate: Any) -> list[Finding]:
     """The findings about a study with this oracle and its own captions as prompts, unless `curate` says others."""
     prompts = {part: {"kind": "file", "path": str(folder / "prompts.txt")} for part in ("train", "eval")}
     own = {"kind": "nearest_captioned", "folder": str(folder / "world"), "options": options}
     study = {
         "prepare": {"import": {"own": own if model is None else model}},
         "curate": {"prompts": prompts} | curate,
+        **asked,
     }
     return list(captioned.look(study))
 
@@ -75,6 +80,20 @@ def test_a_pair_of_a_prompt_that_no_image_has(tmp_path: Path) -> None:
     pairs = write_table(tmp_path / "pairs.parquet", rows)
     [found] = said(world(tmp_path), pairs={"kind": "file", "path": pairs})
     assert found.mark == "missing" and "pairs.parquet, row 2: prompt 'suns'" in found.found
+
+
+@pytest.mark.parametrize(
+    ("asked", "marks"),
+    [({}, "ok ok"), ({"decided": {}}, "missing ok"), ({"score": {"rewards": ["own"]}}, "ok missing")],
+)
+def test_prompts_that_nobody_asks_the_oracle_about_may_be_any(tmp_path: Path, asked: Any, marks: str) -> None:
+    folder = world(tmp_path)
+    row = {"prompt": "a free prompt", "image_a": png(1), "image_b": png(2), "preference": 1.0}
+    other = write_table(tmp_path / "other.parquet", [row])
+    lists = {"train": {"kind": "file", "path": other}, "eval": {"kind": "file", "path": str(folder / "prompts.txt")}}
+    [train] = said(folder, asked=asked, prompts=lists)
+    [pairs] = said(folder, asked=asked, pairs={"kind": "file", "path": other})
+    assert f"{train.mark} {pairs.mark}" == marks
 
 
 def test_images_that_curation_would_scale(tmp_path: Path) -> None:
@@ -113,4 +132,5 @@ def test_other_mistakes_are_one_line_too(tmp_path: Path) -> None:
     [found] = said(folder, model={"kind": "nearest_captioned", "folder": "gone", "options": OPTIONS})
     assert found.mark == "missing" and found.found.endswith("gone: not there")
     assert said(folder, model={"kind": "open_clip", "folder": "gone"}) == []
+    assert said(folder, model={"kind": "nearest_captioned", "hub": "me/icons", "options": OPTIONS}) == []
     assert said(folder, prompts=None) == []

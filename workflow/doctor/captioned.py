@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stages.curate.pair_settings import FilePairs
 from stages.curate.settings import CurateSettings, FilePrompts
@@ -15,36 +15,33 @@ from stages.prepare.import_settings import ImportSettings
 from stages.prepare.source import files_below
 from workflow.doctor.finding import Finding
 
-if TYPE_CHECKING:
-    from stages.captioned.oracle import Oracle
-
 KIND = "nearest_captioned"
 
 
 def look(study: Mapping[str, Any]) -> Iterator[Finding]:
-    """A finding for each such oracle on this machine: how many images and captions it has, or what is wrong with them,
+    """A finding for each such oracle that is on this machine: how many images and captions it has, or what is wrong with them,
     or which prompt or size of images it does not know. Prompts of published data sets are left to `curate`.
     """
     prepare = study.get("prepare")
     models = prepare.get("import") if isinstance(prepare, Mapping) else None
-    own = {name: model for name, model in models.items() if _is_own(model)} if isinstance(models, Mapping) else {}
+    for name, model in models.items() if isinstance(models, Mapping) else ():
+        if isinstance(model, Mapping) and model.get("kind") == KIND and not model.get("hub"):
+            try:
+                curate = CurateSettings.model_validate(study.get("curate"))
+            except ValueError:
+                return  # the check of the whole study says what is wrong
+            yield _look(str(name), model, curate, study)
+
+
+def _look(name: str, model: Mapping[str, Any], curate: CurateSettings, study: Mapping[str, Any]) -> Finding:
+    what, where = f"oracle {name}", f"prepare.import.{name}"
     try:
-        curate = CurateSettings.model_validate(study.get("curate")) if own else None
-    except ValueError:
-        return  # the check of the whole study says what is wrong
-    for name, model in own.items() if curate is not None else ():
-        what, where = f"oracle {name}", f"prepare.import.{name}"
-        try:
-            yield Finding("ok", what, _found(validate(ImportSettings, dict(model), where), where, curate))
-        except InputError as error:
-            yield Finding("missing", what, str(error))
+        return Finding("ok", what, _found(validate(ImportSettings, dict(model), where), where, curate, study, name))
+    except InputError as error:
+        return Finding("missing", what, str(error))
 
 
-def _is_own(model: object) -> bool:
-    return isinstance(model, Mapping) and model.get("kind") == KIND
-
-
-def _found(model: ImportSettings, where: str, curate: CurateSettings) -> str:
+def _found(model: ImportSettings, where: str, curate: CurateSettings, study: Mapping[str, Any], name: str) -> str:
     """What a sound oracle is made of. Raises InputError, one line, for what is wrong."""
     from stages.captioned import library  # what reads it imports torch
     from stages.captioned.oracle import Oracle
@@ -57,12 +54,14 @@ def _found(model: ImportSettings, where: str, curate: CurateSettings) -> str:
     files = files_below(place, model.only, where)
     oracle = Oracle(library.read(sorted(files), chosen.image, chosen.caption, chosen.attributes))
     height, width = oracle.library.images.shape[1:3]
-    if curate.side not in (None, height, width) or (curate.side is not None and height != width):
+    if curate.side is not None and (height, width) != (curate.side, curate.side):
         raise InputError(
             f"{where}: its images have {width}x{height} pixels, but curate.side makes {curate.side}x{curate.side} of "
             "those that the base learns; scale the images in the table"
         )
-    _require_prompts(oracle, curate)
+    for path, key in _judged(curate, study, name):
+        for record in open_records(path, (key,)).rows:
+            oracle.require([record.text(key)], f"{record.where}: ")
     counted = oracle.captions()
     left_open = ", ".join(f"{name} in {count}" for name, count in oracle.left_open().items())
     return (
@@ -71,11 +70,14 @@ def _found(model: ImportSettings, where: str, curate: CurateSettings) -> str:
     )
 
 
-def _require_prompts(oracle: Oracle, curate: CurateSettings) -> None:
-    """Raise InputError that names the row of the first prompt that the oracle cannot judge."""
-    lists = [(source.path, source.key) for source in (*curate.prompts.eval, *curate.prompts.train)
-             if isinstance(source, FilePrompts)]  # fmt: skip
-    lists += [(source.path, source.prompt) for source in curate.pairs if isinstance(source, FilePairs)]
-    for path, key in lists:
-        for record in open_records(path, (key,)).rows:
-            oracle.require([record.text(key)], f"{record.where}: ")
+def _judged(curate: CurateSettings, study: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    """Files and their keys of prompts that this oracle is asked about: evaluation prompts, those of pairs where it
+    scores them, and training prompts where a probe or `decided` samples them.
+    """
+    finetune, score = study.get("finetune"), study.get("score")
+    probe = finetune.get("probe") if isinstance(finetune, Mapping) else None
+    probed = isinstance(probe, Mapping) and probe.get("oracle") == name
+    lists = [*curate.prompts.eval, *(curate.prompts.train if probed or study.get("decided") is not None else ())]
+    yield from ((source.path, source.key) for source in lists if isinstance(source, FilePrompts))
+    if isinstance(score, Mapping) and name in (score.get("rewards") or ()):
+        yield from ((source.path, source.prompt) for source in curate.pairs if isinstance(source, FilePairs))
