@@ -19,8 +19,8 @@ KIND = "nearest_captioned"
 
 
 def look(study: Mapping[str, Any]) -> Iterator[Finding]:
-    """A finding for each such oracle that is on this machine: how many images and captions it has, or what is wrong with them,
-    or which prompt or size of images it does not know. Prompts of published data sets are left to `curate`.
+    """A finding for each such oracle that is on this machine: how many images and captions it has, or what is wrong
+    with them, or which prompt or size of images it does not know. Prompts of published data sets are left to `curate`.
     """
     prepare = study.get("prepare")
     models = prepare.get("import") if isinstance(prepare, Mapping) else None
