@@ -81,10 +81,6 @@ def read_pictures(path: str | Path, split: str, pairs: bool = False) -> Pictures
     for image, row in zip(images, rows, strict=True):
         if image.shape[:2] != (side, side):
             found = f"{image.shape[1]}x{image.shape[0]}"
-            scaled = max(MULTIPLE, side // MULTIPLE * MULTIPLE)
-            raise InputError(
-                f"{path}: image {row['image_id']} has {found} pixels, expected squares of one size; "
-                f"`curate.side: {scaled}` scales and cuts all"
-            )
+            raise InputError(f"{path}: image {row['image_id']} has {found} pixels, expected {side}x{side} as the first")
     columns = ([row[name] for row in rows] for name in ("caption", "image_id", "source"))
     return Pictures(np.stack(images), *columns)

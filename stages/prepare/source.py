@@ -69,7 +69,7 @@ def _reward(name: str, settings: ImportSettings, where: str) -> record.ModelReco
         raise InputError(f"{where}: {place}: {fault}")
     else:
         about["source"] = place
-    files = files_below(Path(place), settings.only, where)
+    files = _files(Path(place), settings.only, where)
     declared = gives.declared(settings.kind)
     for wanted in declared.holds if declared is not None else ():
         if not any(file.name == wanted for file in files):
@@ -105,7 +105,7 @@ def _served(name: str, settings: ImportSettings, access: tuple[str, ...], where:
     )  # fmt: skip
 
 
-def files_below(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
+def _files(place: Path, only: tuple[str, ...], where: str) -> list[Path]:
     """The file, or the files below a folder whose names match, hidden ones left out.
 
     Where a folder has safetensors, the same weights in other formats of transformers are left out too.
@@ -201,7 +201,7 @@ def check_place(settings: ImportSettings, where: str) -> None:
     place = Path(settings.folder or settings.file or "")
     try:
         if settings.kind not in BASE_KINDS and place.name:
-            files = files_below(place, settings.only, where)
+            files = _files(place, settings.only, where)
             _require_fetched(files)
             model_options.check_files(settings, files, where)
         elif place.is_file() or (place.name and (place / INDEX).is_file()):

@@ -129,6 +129,15 @@ def test_other_mistakes_are_one_line_too(tmp_path: Path) -> None:
     folder = world(tmp_path)
     [found] = said(folder, options={"attributes": ["colour"], "image": "picture"})
     assert found.mark == "missing" and "no column 'picture'" in found.found
+    model = {"kind": "nearest_captioned", "folder": str(folder), "options": OPTIONS}
+    [found] = said(folder, model=model)
+    assert found.mark == "missing" and "prompts.txt: expected Parquet" in found.found
+    for own in (
+        model | {"only": ["world/*.parquet"]},
+        model | {"folder": None, "file": str(folder / "world/images.parquet")},
+    ):
+        assert [each.mark for each in said(folder, model=own)] == ["ok"]
+    assert "no file: no rows, expected captioned images" in said(folder, model=model | {"only": ["*.png"]})[0].found
     [found] = said(folder, model={"kind": "nearest_captioned", "folder": "gone", "options": OPTIONS})
     assert found.mark == "missing" and found.found.endswith("gone: not there")
     assert said(folder, model={"kind": "open_clip", "folder": "gone"}) == []

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from stages import walk
 from stages.curate.pair_settings import FilePairs
 from stages.curate.settings import CurateSettings, FilePrompts
 from stages.curate.sources.records import open_records
 from stages.errors import InputError
 from stages.params import validate
 from stages.prepare.import_settings import ImportSettings
-from stages.prepare.source import files_below
 from workflow.doctor.finding import Finding
 
 KIND = "nearest_captioned"
@@ -51,7 +52,9 @@ def _found(model: ImportSettings, where: str, curate: CurateSettings, study: Map
     place = Path(model.folder or model.file or "")
     if not place.name or not place.exists():
         raise InputError(f"{where}: {place if place.name else 'no folder or file'}: not there")
-    files = files_below(place, model.only, where)
+    below = [place] if place.is_file() else walk.files(place)
+    names = {path: path.name if path == place else path.relative_to(place).as_posix() for path in below}
+    files = [path for path, name in names.items() if not model.only or any(fnmatch(name, one) for one in model.only)]
     oracle = Oracle(library.read(sorted(files), chosen.image, chosen.caption, chosen.attributes))
     height, width = oracle.library.images.shape[1:3]
     if curate.side is not None and (height, width) != (curate.side, curate.side):
