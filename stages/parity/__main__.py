@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from stages.errors import InputError
 from stages.runtime import run_stage
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stages.parity", description=__doc__)
     parser.add_argument("--set", type=Path, required=True, help="folder with weights, inputs and expected values")
     parser.add_argument("--base", type=Path, help="the set whose networks and inputs a set without networks takes")
+    parser.add_argument("--traceback", action="store_true", help="show where arrays or settings do not fit the code")
     args = parser.parse_args()
 
     from stages.parity.reference import load
@@ -28,9 +31,14 @@ def main() -> None:
     device()  # grants the threads of the job to torch
     reference = load(args.set, args.base)
     count = failed = 0
-    for check in checks(reference):
-        print(check, flush=True)
-        count, failed = count + 1, failed + (not check.passed)
+    try:
+        for check in reference.expected.trail.explained(args.set, partial(checks, reference)):
+            print(check, flush=True)
+            count, failed = count + 1, failed + (not check.passed)
+    except InputError as error:
+        if args.traceback and error.__cause__:
+            raise error.__cause__ from None
+        raise
     unread = reference.expected.unread()
     for name in unread:
         print(f"{name:<76} not compared{reason(reference, name)}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stages.errors import InputError
-from stages.kinds import shown
+from stages.mappings import read_json
 from stages.models.bases.texts import TextEncoder
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Autoencoder, load_text, load_unet, load_vae
 from stages.models.process_noise import NoiseSchedule
 from stages.models.record import describe
 from stages.parity import pixelwise
+from stages.parity.trail import UNFIT, Trail, mapping, said
 from stages.rewards import open_clip
 
 NOT_NUMBERS = (
@@ -31,19 +31,22 @@ NOT_NUMBERS = (
 @dataclass
 class Expected:
     """Expected arrays and the nested JSON of scalars, with a memory of what has been asked for, and of parts of it that
-    were left out, with the reason.
+    were left out, with the reason. `trail` is told of everything that is read; `folder` is that of the set.
     """
 
     arrays: dict[str, Tensor]
     scalars: dict[str, Any]
     asked: set[str] = field(default_factory=set)
     left: dict[str, str] = field(default_factory=dict)
+    trail: Trail = field(default_factory=Trail)
+    folder: Path = Path()
 
     def array(self, name: str) -> Tensor:
         """An expected array."""
         self.asked.add(name)
         if name not in self.arrays:
             raise InputError(f"parity set: expected.safetensors has no {name!r}")
+        self.trail.array(self.folder / "expected.safetensors", name, self.arrays[name])
         return self.arrays[name]
 
     def under(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -53,6 +56,7 @@ class Expected:
 
     def value(self, *path: str) -> Any:
         """An entry of expected.json, at `path`."""
+        self.trail.entry(*path)
         found: Any = self.scalars
         for part in path:
             if not isinstance(found, dict) or part not in found:
@@ -63,7 +67,16 @@ class Expected:
 
     def tags(self, section: str) -> list[str]:
         """Names of the items of a section of expected.json; none where there is no such section."""
-        return list(self.scalars.get(section, {}))
+        return list(self.table(section)) if section in self.scalars else []
+
+    def table(self, *path: str) -> dict[str, Any]:
+        """The object at `path` of expected.json, not yet asked for; raises InputError for anything else."""
+        self.trail.entry(*path, "")
+        found: Any = self.scalars
+        for n, part in enumerate(path, 1):
+            where = f"{self.folder / 'expected.json'}: {'.'.join(path[:n])}"
+            found = mapping(found.get(part), where)
+        return found
 
     def unread(self) -> list[str]:
         """Names of everything that was never asked for."""
@@ -84,11 +97,20 @@ def _leaves(found: Any, path: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 class Named(dict[str, Any]):
-    """Entries of a set by name; `where` is what they are called in the error for one that is missing, an InputError."""
+    """Entries of a set by name; `where` is what they are called in the error for one that is missing, an InputError.
 
-    def __init__(self, entries: Mapping[str, Any], where: str) -> None:
+    `read(name, entry)` is told of each that is looked up.
+    """
+
+    def __init__(self, entries: Mapping[str, Any], where: str, read: Callable[[str, Any], None] | None = None) -> None:
         super().__init__(entries)
-        self.where = where
+        self.where, self.read = where, read
+
+    def __getitem__(self, name: str) -> Any:
+        found = super().__getitem__(name)
+        if self.read is not None:
+            self.read(name, found)
+        return found
 
     def __missing__(self, name: str) -> Any:
         raise InputError(f"parity set: {self.where.format(name)}")
@@ -150,12 +172,20 @@ def load(folder: Path, base: Path | None = None) -> ParitySet:
     """
     scalars = _json(folder / "expected.json")
     arrays, inputs = (_tensors(folder / f"{name}.safetensors") for name in ("expected", "inputs"))
+    files = dict.fromkeys(inputs, folder / "inputs.safetensors")
     weights = folder / "weights"
     if not weights.is_dir() and (base is not None or "weights" in scalars):
         weights = base / "weights" if base is not None else (folder / str(scalars["weights"])).resolve()
         inputs = _tensors(weights.parent / "inputs.safetensors") | inputs
+    elif not weights.is_dir():
+        raise InputError(f"{folder}: no folder weights; --base names the set whose networks it takes")
     schedule = NoiseSchedule.from_config(_json(weights / "scheduler" / "scheduler_config.json"), torch.device("cpu"))
-    inputs = Named(inputs, "inputs.safetensors has no {!r}")
+    made = Expected(arrays, scalars, folder=folder)
+
+    def read(name: str, found: Any) -> None:
+        made.trail.array(files.get(name, weights.parent / "inputs.safetensors"), name, found)
+
+    inputs = Named(inputs, "inputs.safetensors has no {!r}", read)
     ids = inputs["reward_ids"]
 
     def tokens(prompts: Sequence[str]) -> Tensor:
@@ -164,8 +194,7 @@ def load(folder: Path, base: Path | None = None) -> ParitySet:
     networks = _pixelwise(weights) if (weights / pixelwise.WEIGHTS).is_file() else _real(weights)
     frozen, tuned, vae, text, judge = networks
     reward = open_clip.OpenClip("reward", judge.model, judge.preprocess, tokens)
-    made = Expected(arrays, scalars)
-    config = scalars.get("config", {})
+    config = mapping(scalars.get("config", {}), f"{folder / 'expected.json'}: config")
     return ParitySet(config, inputs, made, schedule, frozen, tuned, vae, text, reward, weights.parent)
 
 
@@ -185,7 +214,10 @@ def _real(weights: Path) -> Networks:
 def _pixelwise(weights: Path) -> Networks:
     from stages.rewards.preprocess import Preprocess
 
-    made = pixelwise.load(_tensors(weights / pixelwise.WEIGHTS))
+    try:
+        made = pixelwise.load(_tensors(weights / pixelwise.WEIGHTS))
+    except UNFIT as error:
+        raise InputError(f"{weights / pixelwise.WEIGHTS}: not the networks of this layout: {said(error)}") from error
     vae = Autoencoder(made.vae)  # type: ignore[arg-type]
     judge = open_clip.OpenClip("reward", made.judge, Preprocess(), None)  # type: ignore[arg-type]
     return made.base, made.tuned, vae, TextEncoder(None, made.text), judge  # type: ignore[arg-type]
@@ -193,14 +225,12 @@ def _pixelwise(weights: Path) -> Networks:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected the layout of docs/parity.md") from None
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected a JSON object, found {shown(found)}; expected the layout of docs/parity.md")
-    return found
+    return mapping(read_json(text, str(path)), str(path))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ class SamplingSet:
 
     def tags(self, method: str) -> list[str]:
         """The items of a method; none where the set has none."""
-        return list(self.items.get(method, {}))
+        return list(self.expected.table("items", method)) if method in self.items else []
 
     @property
     def items(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
@@ -56,7 +56,7 @@ class SamplingSet:
 
     def params(self, method: str, tag: str, *results: str) -> dict[str, Any]:
         """The parameters of an item, without what it cost and without `results`."""
-        own = self.items[method][tag]
+        own = self.expected.table("items", method, tag)
         given = [name for name in own if name not in COSTS and name not in results]
         values = {name: self.expected.value("items", method, tag, name) for name in given}
         return Named(values, f"expected.json: item {method}.{tag} has no {{!r}}")
@@ -130,7 +130,7 @@ class SamplingSet:
 
 def settings(kind: str, steps: int, **values: object) -> StrategySettings:
     """A strategy of the product with its settings, on a grid of `steps`."""
-    return strategy(kind, {"kind": kind, **values}, SampleSettings(steps=steps), "parity set").settings
+    return strategy(kind, {"kind": kind, **values}, SampleSettings(steps=steps), "settings").settings
 
 
 def extrapolated(base: nn.Module, tuned: nn.Module, weight: float) -> nn.Module:
