@@ -75,6 +75,14 @@ def of_run(plan: SamplingPlan, process: DiffusionProcess) -> dict[str, Cost]:
     return {strategy.name: total(_costs(strategy, plan, process, "tuned")) for strategy in plan.of("tuned")}
 
 
+def with_gradient(plan: SamplingPlan, process: DiffusionProcess, target: Target) -> Cost:
+    """The part of an image's cost in a job that strategies spend which follow the gradient of a reward: they go back
+    through its decodes and queries too.
+    """
+    following = [strategy for strategy in plan.of(target) if strategy.settings.needs_gradient()]
+    return total([each for strategy in following for each in _costs(strategy, plan, process, target)])
+
+
 def total(costs: Sequence[Cost]) -> Cost:
     """The sum of costs."""
     return Cost(*(sum(column) for column in zip(Cost(), *costs, strict=True)))

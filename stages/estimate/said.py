@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stages.estimate.trial import Sampling, Training
+    from stages.sample.meter import Cost
 
 
 def said(trained: list[Training], runs: Counter[str], made: Sampling) -> str:
@@ -19,10 +20,10 @@ def said(trained: list[Training], runs: Counter[str], made: Sampling) -> str:
         )
     count = runs.total()
     lines += [
-        "", f"{'sampling':<24}{'runs':>6}{'images':>8}{'a run':>12}{'all runs':>12}",
-        f"{'base':<24}{1:>6}{made.base_images:>8,}{duration(made.base_seconds):>12}{duration(made.base_seconds):>12}",
-        f"{'each run':<24}{count:>6}{made.run_images:>8,}{duration(made.run_seconds):>12}"
-        f"{duration(made.run_seconds * count):>12}",
+        "", f"{'sampling':<24}{'runs':>6}{'images':>8}{'a run':>12}{'all runs':>12}"
+        f"{'evaluations':>14}{'with gradient':>15}{'queries':>12}",
+        _sampling("base", 1, made.base_images, made.base_seconds, made.base_cost),
+        _sampling("each run", count, made.run_images, made.run_seconds, made.run_cost),
     ]  # fmt: skip
     seconds = sum(one.seconds * runs[one.method] for one in trained)
     seconds += made.base_seconds + made.run_seconds * count
@@ -30,11 +31,20 @@ def said(trained: list[Training], runs: Counter[str], made: Sampling) -> str:
     images = made.image_mb * (made.base_images + made.run_images * count)
     disk = weights + images + made.latents_mb
     lines += [
-        "", f"in all {duration(seconds)} here, one job after another, without measuring, scoring and the report",
+        "", f"in all {duration(seconds)} {'of this GPU' if made.device == 'cuda' else 'here'}, one job after another, "
+        "without measuring, scoring and the report",
         f"{disk / 1024:,.1f} GB on disk: policies {weights:,.0f} MB, images {images:,.0f} MB, latents "
         f"{made.latents_mb:,.0f} MB",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _sampling(name: str, runs: int, images: int, seconds: float, cost: Cost) -> str:
+    """A line of the second table; evaluations and queries are those of all images of one job."""
+    return (
+        f"{name:<24}{runs:>6}{images:>8,}{duration(seconds):>12}{duration(seconds * runs):>12}"
+        f"{cost.nfe:>14,}{cost.nfe_backward:>15,}{cost.queries:>12,}"
+    )
 
 
 def duration(seconds: float) -> str:

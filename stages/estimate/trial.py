@@ -47,16 +47,19 @@ class Training:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Seconds and images of the base's job and of the job of one run; MB of one image, and of the latents that the
-    base's job keeps.
+    """Seconds and images of the base's job and of the job of one run, and what all images of the job cost together; MB
+    of one image, and of the latents that the base's job keeps. `device` is the type of the one that was timed.
     """
 
     base_seconds: float
     base_images: int
+    base_cost: Cost
     run_seconds: float
     run_images: int
+    run_cost: Cost
     image_mb: float
     latents_mb: float
+    device: str = "cpu"
 
 
 def training(plan: TrainingPlan, context: TrainingContext) -> Training:
@@ -111,21 +114,32 @@ def sampling(
         queries = [clocked(lambda ask=ask: ask(images, ctx.prompts), model.device) for ask in (rewards or {}).values()]
     query = max(queries, default=0.0) / len(group)
 
-    def seconds(cost: Cost) -> float:
-        evaluations = cost.nfe + 2 * cost.nfe_backward  # a backward pass costs two forward ones
-        return count * (evaluations * evaluation + cost.decodes * picture + cost.queries * query)
+    def seconds(cost: Cost, target: Target) -> float:
+        back = of_all(counting.with_gradient(plan, model.process, target))  # a backward pass costs two forward ones
+        evaluations, decodes, queries = (
+            cost.nfe + 2 * cost.nfe_backward, cost.decodes + 2 * back.decodes, cost.queries + 2 * back.queries
+        )  # fmt: skip
+        return evaluations * evaluation + decodes * picture + queries * query
+
+    def of_all(image: Cost) -> Cost:
+        return Cost(*(count * each for each in image))
 
     def shown(target: Target) -> int:
         return count * sum(len(strategy.settings.points()) for strategy in plan.of(target))
 
     switches = sum(map(len, plan.switches().values()))
+    base = of_all(counting.of_base(plan, model.process))
+    run = of_all(counting.total(list(counting.of_run(plan, model.process).values())))
     return Sampling(
-        base_seconds=seconds(counting.of_base(plan, model.process)),
+        base_seconds=seconds(base, "base"),
         base_images=shown("base"),
-        run_seconds=seconds(counting.total(list(counting.of_run(plan, model.process).values()))),
+        base_cost=base,
+        run_seconds=seconds(run, "tuned"),
         run_images=shown("tuned"),
+        run_cost=run,
         image_mb=sum(map(len, files)) / len(files) / MB,
         latents_mb=count * switches * clean[0].nbytes / MB,
+        device=model.device.type,
     )
 
 
