@@ -150,6 +150,14 @@ RESULTS = _schema(
 )  # fmt: skip
 """What is kept of a study's measures: the mean score of a prompt's images per row."""
 
+COSTS = _schema(
+    "costs", 1, method=STRING, strategy=STRING, setting=STRING, value=FLOAT, nfe=FLOAT, nfe_backward=FLOAT,
+    queries=FLOAT, seconds=FLOAT, images=INT, searched=pa.list_(STRING),
+)  # fmt: skip
+"""What is kept of the costs of a study: means over the images of a (method, strategy, setting) of all training seeds,
+as in SAMPLES; `searched` are the rewards that were asked.
+"""
+
 FINDINGS = _schema(
     "findings", 2, about=STRING, method=STRING, strategy=STRING, against=STRING, metric=STRING,
     at_equal=optional(STRING), state=STRING, mean=FLOAT, low=FLOAT, high=FLOAT, area=optional(FLOAT),

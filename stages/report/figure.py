@@ -38,7 +38,8 @@ class FigureAbout(About):
     `place` orders the figures. `alt` says in words what the figure shows, for readers who cannot see it. `table` is the
     CSV file of the numbers behind it. A `standard` figure is drawn in every study, others where `report.figures` names
     them. `needs` is a section of the study file without which there is nothing to draw. `logged`: `draw` takes a
-    `Logged` and no more, so `python -m stages.report.redraw` draws the figure from kept training logs.
+    `Logged` and no more, so `python -m stages.report.redraw` draws the figure from kept training logs; `kept`: it
+    takes no images and no training logs, so that kept scores and costs are enough.
     """
 
     files: tuple[str, ...] = ()
@@ -49,6 +50,7 @@ class FigureAbout(About):
     standard: bool = False
     needs: str = ""
     logged: bool = False
+    kept: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Draw a figure that needs nothing but training logs from the results that a study keeps (`stages.report.results`)."""
+"""Draw a figure again from the results that a study keeps (`stages.report.results`): one that needs nothing but
+training logs, or but scores and costs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from stages import plugins, tables
 from stages.errors import InputError
-from stages.report import figure, settings
+from stages.report import figure, kept, settings
 from stages.report.look import Look
 from stages.report.measurements import Log, Series
 from stages.runtime import run_stage
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kept:
-    """What such a figure draws from (`stages.report.data.Logged`)."""
+    """What a figure of training logs draws from (`stages.report.data.Logged`)."""
 
     study: ReportStudy
     look: Look
@@ -50,14 +52,19 @@ def main() -> None:
     parser.add_argument("--figure", required=True, help="kind of the figure")
     parser.add_argument("--out", type=Path, required=True, help="file to write; its ending names the format")
     args = parser.parse_args()
-    draw = figure.load(args.figure).redraw
-    if draw is None:
-        known = [kind for kind in plugins.every("stages.report.figures") if figure.load(kind).redraw]
+    chosen, study = figure.load(args.figure), settings.read(args.params)
+    if chosen.redraw is not None:
+        drawn = chosen.redraw(Kept.read(study, args.results))
+    elif chosen.about.kept:
+        drawn = chosen.draw(kept.read(study, args.results))
+    else:
+        every = map(figure.load, plugins.every("stages.report.figures"))
+        known = [one.kind for one in every if one.redraw or one.about.kept]
         raise InputError(
-            f"--figure {args.figure}: needs more than training logs, which is all that results keep; "
+            f"--figure {args.figure}: needs more than scores, costs and training logs, which is all that results keep; "
             f"expected {' or '.join(known)}"
         )
-    figure.save(draw(Kept.read(settings.read(args.params), args.results)), [args.out])
+    figure.save(drawn, [args.out])
 
 
 if __name__ == "__main__":

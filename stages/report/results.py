@@ -1,4 +1,5 @@
-"""Keep the results of a study: scores per prompt, findings and training logs as small tables, a page, and its figures.
+"""Keep the results of a study: scores per prompt, costs, findings and training logs as small tables, a page, and its
+figures.
 
 The images and models of a long study are too large to keep beside the code; these few files are not, and every
 interval of the page can be computed from them again.
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import tables
-from stages.report import figure, settings
+from stages.report import figure, kept, settings
 from stages.runtime import run_stage, whole_file
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def keep(study: ReportStudy, results: Path, out: Path, alone: bool = False) -> N
     written = [("findings", tables.FINDINGS, findings(found.findings))]
     if not alone:
         written.append(("scores", tables.RESULTS, scores(found)))
+        written.append(("costs", tables.COSTS, iter(kept.costs(found))))
         written.append(("training", tables.TRAINING, training(found.log)))
     for name, schema, rows in written:
         tables.write(out / f"{name}.parquet", tables.table(schema, list(rows)), schema)

@@ -23,6 +23,7 @@ ABOUT = FigureAbout(
     files=("cost.svg", "cost.png"),
     table="plots/cost.csv",
     section="cost",
+    kept=True,
     place=40,
     alt="Rewards over network evaluations, reward queries and seconds per image, one line per method and strategy.",
 )
@@ -57,9 +58,13 @@ def caption(data: ReportData) -> str:
     titles = (one.about.title for one in data.look.strategies.values() if one.about.yardstick)
     named = " and ".join(dict.fromkeys(titles))
     yardstick = f"The broad line is {named} of the base, the yardstick: a search below it buys less than that. "
+    from stages.report import cost_panels
+
+    many = cost_panels.crowded(data)
+    apart = "A panel per network: a strategy has one colour on all of them. " if many else ""
     return (
         "Further left is less work for an image, on a logarithmic axis; further up more reward. One line per method "
-        f"and strategy over its settings. {yardstick if named else ''}An evaluation with gradient counts three; "
+        f"and strategy over its settings. {apart}{yardstick if named else ''}An evaluation with gradient counts three; "
         "training is not counted. Seconds are those of the computer that made the images. What asked no reward is "
         "missing from the panel of queries. "
         f"Bars: {data.study.report.interval:.0%} interval of the paired difference to the base."
@@ -72,9 +77,13 @@ def shown(data: ReportData) -> bool:
 
 
 def draw(data: ReportData) -> Figure:
-    """A row of panels per reward of the report, a column per way to count."""
-    from stages.report import legend, style
+    """A row of panels per reward of the report, a column per way to count; where there are many lines, a column per
+    network.
+    """
+    from stages.report import cost_panels, legend, style
 
+    if cost_panels.crowded(data):
+        return cost_panels.draw(data)
     style.use()
     import matplotlib.pyplot as plt
 
@@ -117,23 +126,35 @@ def curves(data: ReportData) -> list[Curve]:
 
 
 def _panel(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
+    logarithmic(axes)
+    for curve in curves(data):
+        line(axes, data, curve, axis, reward, {"markersize": 5, **drawn(data, curve)})
+    star(axes, data, axis, reward)
+    axes.margins(0.07)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic axis of costs, with plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    for curve in curves(data):
-        _line(axes, data, curve, axis, reward)
+
+
+def star(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
+    """Plain sampling of the base, where it spends anything of this kind."""
     spent = axis.of(data.evaluation.costs[data.evaluation.base])
     if spent > 0:
         mean = _mean(data, data.evaluation.base, reward)
         axes.plot(spent, mean, "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
-    axes.margins(0.07)
 
 
-def _line(axes: Axes, data: ReportData, curve: Curve, axis: Axis, reward: str) -> None:
-    """One curve, in the order of its cost, with intervals; the yardstick's is broad."""
+def line(
+    axes: Axes, data: ReportData, curve: Curve, axis: Axis, reward: str, look: dict[str, Any], bars: bool = True
+) -> None:
+    """One curve, in the order of its cost, with intervals unless not `bars`."""
     import numpy as np
 
     costs = data.evaluation.costs
@@ -141,10 +162,10 @@ def _line(axes: Axes, data: ReportData, curve: Curve, axis: Axis, reward: str) -
     if not points:
         return
     x, y = [axis.of(costs[point]) for point in points], [_mean(data, point, reward) for point in points]
-    reach = np.array([_reach(data, point, reward) for point in points]).T
-    look = drawn(data, curve)
-    axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.28)
-    axes.plot(x, y, markersize=5, **look)
+    if bars:
+        reach = np.array([_reach(data, point, reward) for point in points]).T
+        axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.28)
+    axes.plot(x, y, **look)
 
 
 def drawn(data: ReportData, curve: Curve) -> dict[str, Any]:

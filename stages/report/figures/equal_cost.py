@@ -24,6 +24,7 @@ ABOUT = FigureAbout(
     files=("equal_cost.svg", "equal_cost.png"),
     table="plots/equal_cost.csv",
     section="cost",
+    kept=True,
     place=41,
     alt="Reward against diversity of what costs at most a budget: a row per way to count, a column per budget.",
 )

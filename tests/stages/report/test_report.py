@@ -25,6 +25,7 @@ from stages import tables
 from stages.measure.evaluation import evaluation_of
 from stages.report import account, figure, probes, results, settings, style, timeline
 from stages.report import data as reading
+from stages.report import kept as kept_results
 from stages.report import page as pages
 from stages.report.__main__ import write_report
 from stages.report.claims import Interval
@@ -203,9 +204,15 @@ def test_long_training_and_ablations_are_compared_on_the_seeds_they_share(tmp_pa
     assert "## 5. Training reward and true reward diverge under long training: partly shown" in page
     assert page.count("| DRaFT-1, combined generation |") == 2  # against the reference, and as an ablation
     assert {path.name for path in kept.iterdir()} == {
-        "README.md", "scores.parquet", "findings.parquet", "training.parquet", "frontier.png", "strategies.png",
-        "training.png", "queries.png", "grid.png",
+        "README.md", "scores.parquet", "costs.parquet", "findings.parquet", "training.parquet", "frontier.png",
+        "strategies.png", "training.png", "queries.png", "grid.png",
     }  # fmt: skip
+    before = reading.read(settings.read(made), *(out.parent / name for name in ("measures", "samples", "runs")))
+    again = kept_results.read(settings.read(made), kept)
+    assert again.evaluation.costs == before.evaluation.costs and len(again.evaluation.costs) > 10
+    for point in before.evaluation.points:
+        first, second = (one.findings.difference(point, "oracle", "base") for one in (before, again))
+        assert (first and (first.mean, first.low, first.high)) == (second and (second.mean, second.low, second.high))
 
 
 def test_numbers_are_means_over_samples_then_prompts_then_seeds(params: Path) -> None:
