@@ -26,8 +26,8 @@ T = TypeVar("T")
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; an InputError, and an OSError that names a file, becomes one line on stderr and exit code
-    2, a signal that the job heeded one line and 128 + its number, Ctrl-C the same.
+    """Run a stage's `main`; an InputError, an OSError that names a file, and memory that is not there become one line
+    on stderr and exit code 2, a signal that the job heeded one line and 128 + its number, Ctrl-C the same.
     """
     try:
         main()
@@ -39,6 +39,11 @@ def run_stage(main: Callable[[], None]) -> None:
         name = signal.Signals(stop.number).name
         print(f"stopped by {name}; the same command goes on from here", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        print(f"error: not enough memory: {memory_wanted(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
     except OSError as error:
         if error.filename is None:
             raise  # of a file that cannot be read, or a name that is too long, a traceback explains nothing
@@ -47,6 +52,18 @@ def run_stage(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped by SIGINT; the same command goes on from the last saved state", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is not enough memory, of the machine or of the GPU."""
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's, a RuntimeError as that of its allocator on the CPU
+    return isinstance(error, MemoryError) or named or "DefaultCPUAllocator" in str(error)
+
+
+def memory_wanted(error: BaseException) -> str:
+    """What such an error says of it, in one line, and what needs less."""
+    said = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return f"{said.rpartition('DefaultCPUAllocator: ')[2]}; a smaller batch_size or fewer candidates need less"
 
 
 @contextmanager

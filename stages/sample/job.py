@@ -20,6 +20,7 @@ from stages.models.merging import merged
 from stages.models.process import Grid
 from stages.models.sampler import OnStep, denoise
 from stages.rewards.base import Reward
+from stages.runtime import lacks_memory, memory_wanted
 from stages.sample.attention import CrossAttention
 from stages.sample.context import Context
 from stages.sample.further_texts import FurtherTexts
@@ -164,7 +165,13 @@ class Sampling:
         if ctx.start is not None and prefix is not None:
             # a prefix of no steps is the stray step that the released code makes there
             ctx.rows.meter.add("nfe", ctx.rows.images, max(prefix.steps, 1) * (1 if prefix.guidance == 1.0 else 2))
-        made = settings.sample(ctx, value)
+        try:
+            made = settings.sample(ctx, value)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            where = f"strategies.{task.strategy.name} at {task.point.label}"
+            raise InputError(f"sampling: {where}: not enough memory: {memory_wanted(error)}") from error
         if not bool(torch.isfinite(made).all()):
             first = next(n for n, image in enumerate(made) if not bool(torch.isfinite(image).all()))
             raise InputError(f"sampling: the image of {ctx.prompts[first][:60]!r} is not finite; broken weights?")

@@ -59,10 +59,16 @@ def numbered(letter: str, counts: Sequence[int]) -> list[SweepPoint]:
     return [SweepPoint(f"{letter}={count}", float(count)) for count in counts]
 
 
+MOST = 2**16
+"""Candidates that a search may have; the latents of all are held at once by most kinds."""
+
+
 def require_counts(letter: str, counts: Sequence[int]) -> None:
-    """Raise ValueError for a count below 1."""
+    """Raise ValueError for a count below 1 or above `MOST`."""
     if min(counts) < 1:
         raise ValueError(f"{letter} {min(counts)} is below 1")
+    if max(counts) > MOST:
+        raise ValueError(f"{letter} {max(counts)} is above {MOST}")
 
 
 class Search(Stepping):

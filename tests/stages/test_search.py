@@ -259,6 +259,9 @@ def test_search_within_combined_generation(model: DiffusionModel, tmp_path: Path
     ("entry", "message"),
     [
         ({"kind": "best_of_n", "n": [0]}, "n 0 is below 1"),
+        ({"kind": "best_of_n", "n": [10**9]}, "n 1000000000 is above 65536"),
+        ({"kind": "dts", "m": [70000]}, "m 70000 is above 65536"),
+        ({"kind": "dlbs", "b": [10**8]}, "b 100000000 is above 65536"),
         ({"kind": "best_of_n", "n": [2, 2]}, "setting n=2 stands twice"),
         ({"kind": "fk", "n": [2], "window": [0, 4]}, r"window \[0, 4\]: expected two steps from 0 to 3"),
         ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "combined", "k": [9]}, "apply_to": ["tuned"]},
@@ -282,6 +285,24 @@ def test_settings_that_do_not_fit_are_refused(model: DiffusionModel, tmp_path: P
         entry = {**entry, "reward": "proxy"}
     with pytest.raises(InputError, match=f"sample.strategies.s: .*{message}"):
         sampling(model, tmp_path, strategies={"s": entry})
+
+
+class TooLarge(Counted):
+    """A reward that needs more memory than there is."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.empty(10**15)
+
+
+@pytest.mark.parametrize("kind", ["best_of_n", "fk", "das"])
+def test_a_search_that_memory_does_not_suffice_for_is_named(model: DiffusionModel, tmp_path: Path, kind: str):
+    work, _ = job(model, tmp_path, {"wide": {"kind": kind, "n": [3], "reward": "proxy", "apply_to": BOTH}})
+    work = replace(work, rewards={"proxy": RecordedReward(TooLarge(), "d")})
+    with pytest.raises(
+        InputError, match=r"^sampling: strategies\.wide at n=3: not enough memory: .*4\d{15} bytes.*need less"
+    ):
+        made(work, tmp_path)
+    assert not (tmp_path / "base.parquet").exists()
 
 
 def test_particles_want_random_steps(model: DiffusionModel, tmp_path: Path):
