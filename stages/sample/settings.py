@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from stages.checkpoints.settings import with_methods
 from stages.params import Settings, read_study, section
@@ -75,6 +75,13 @@ class StrategySettings(Settings, ABC):
     apply_to: tuple[Target, ...] = Field(
         default=("tuned",), min_length=1, description="base: the base model alone; tuned: every trained run"
     )
+
+    @field_validator("apply_to")
+    @classmethod
+    def _once(cls, apply_to: tuple[Target, ...]) -> tuple[Target, ...]:
+        if len(set(apply_to)) < len(apply_to):
+            raise ValueError(f"{apply_to[0]} stands twice, expected each once")
+        return apply_to
 
     @property
     def auto(self) -> bool:

@@ -45,6 +45,8 @@ class Switching(Mixing):
 
     def require(self, low: int, high: int, why: str) -> None:
         """Raise ValueError for a k outside [low, high]; `why` says what such a k would be."""
+        if low > high:
+            raise ValueError(f"sample.steps is {high + 1}: there is no step to switch at {why}")
         for k in () if isinstance(self.k, str) else self.k:
             if not low <= k <= high:
                 raise ValueError(f"k {k} is not between {low} and {high} {why}")

@@ -278,13 +278,21 @@ def test_search_within_combined_generation(model: DiffusionModel, tmp_path: Path
         ({"kind": "best_of_n", "n": [2], "prediction": {"kind": "rgl", "w": [1]}},
          "prediction: unknown kind 'rgl'; did you mean 'rlg'"),
         ({"kind": "combined", "k": [1], "apply_to": ["base"]}, "kind combined cannot be applied to base"),
+        ({"kind": "best_of_n", "n": [2], "apply_to": ["base", "base"]}, "apply_to: base stands twice"),
+        ({"kind": "combined", "k": [1], "apply_to": ["tuned", "tuned"]}, "apply_to: tuned stands twice"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(model: DiffusionModel, tmp_path: Path, entry: dict, message: str):
     if entry["kind"] != "combined":
         entry = {**entry, "reward": "proxy"}
-    with pytest.raises(InputError, match=f"sample.strategies.s: .*{message}"):
+    with pytest.raises(InputError, match=f"sample.strategies.s[:.] ?.*{message}"):
         sampling(model, tmp_path, strategies={"s": entry})
+
+
+def test_one_step_leaves_nothing_to_switch():
+    with pytest.raises(InputError, match=r"sample\.steps is 1: there is no step to switch at"):
+        strategy("s", {"kind": "combined", "k": [1]}, SampleSettings(steps=1), "test")
+    strategy("s", {"kind": "combined", "k": [1]}, SampleSettings(steps=2), "test")
 
 
 class TooLarge(Counted):
