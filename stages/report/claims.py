@@ -105,6 +105,12 @@ class Outcome:
     p_adjusted: float = math.nan
 
 
+def average(scores: np.ndarray) -> float:
+    """The mean of the scores that there are; NaN where there is none, as of images that pass where none does."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else float("nan")
+
+
 def prompt_weights(prompts: int, resamples: int, seed: int) -> np.ndarray:
     """Weights of shape (1 + resamples, prompts): rows sum to 1; row 0 is uniform, the others draw with replacement.
 
@@ -167,7 +173,7 @@ def changes(draws: Draws, level: float, scores: np.ndarray, against: np.ndarray,
     """Whether a metric moved in the direction `sign` (1 up, -1 down): interval beyond zero, every seed alone agrees."""
     statistic = difference(draws, scores, against)
     interval = Interval.of(statistic, level)
-    per_seed = tuple(float(np.nanmean(mine - other)) for mine, other in paired_seeds(scores, against))
+    per_seed = tuple(average(mine - other) for mine, other in paired_seeds(scores, against))
     least = detectable(statistic, per_seed, draws.seed is not None, level)
     return Outcome(state_of(interval, per_seed, sign), interval, per_seed, detectable=least)
 

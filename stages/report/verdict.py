@@ -67,7 +67,7 @@ class _Asked:
             if (point, metric) in self.evaluation.arrays:
                 scores = self.evaluation.arrays[point, metric]
                 interval = Interval.of(claims.means(self.bootstrap.draws, scores), self.bootstrap.level)
-                per_seed = tuple(float(np.nanmean(row)) for row in scores)
+                per_seed = tuple(claims.average(row) for row in scores)
             yield self._of_point("estimate", point, metric, interval, per_seed=per_seed)
 
     def differences(self) -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from stages.report import cost_panels, kept, redraw
 from stages.report.data import ReportData
 from stages.report.figures import cost
 from stages.report.settings import ReportStudy
+from stages.report.verdict import find
 
 SEARCHES = {"best": "best_of_n", "code": "code", "svdd": "svdd", "fk": "fk"}
 METHODS, COUNTS = ("a", "b", "c"), (2, 4)
@@ -66,6 +69,17 @@ def test_what_is_kept_has_the_costs_and_the_means_over_seeds_and_prompts(data: R
     assert by["b", "svdd", "n=2"]["seconds"] == pytest.approx(40 / 7)
     again = {(row["method"], row["strategy"], row["setting"]): row for row in kept.costs(data)}
     assert again.keys() == by.keys() and all(again[key]["nfe"] == by[key]["evaluations"] for key in by)
+
+
+def test_a_metric_that_no_image_has_is_no_number_and_warns_of_nothing(
+    data: ReportData, recwarn: pytest.WarningsRecorder
+) -> None:
+    arrays = {
+        key: np.full_like(found, math.nan) if key[1] == "d" else found for key, found in data.evaluation.arrays.items()
+    }
+    found = find(data.study, data.look, replace(data.evaluation, arrays=arrays)).estimate(data.evaluation.base, "d")
+    assert found is not None and len(found.per_seed) == 1 and math.isnan(found.per_seed[0])
+    assert not [each for each in recwarn if "empty slice" in str(each.message)]
 
 
 def test_many_lines_have_a_panel_per_network_with_the_yardstick_in_each(data: ReportData) -> None:
