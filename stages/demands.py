@@ -15,6 +15,7 @@ from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.measure.settings import GROUP, PACKAGE, SCOPES, MeasureSettings
+from stages.models.bases.layout import SCHEDULER, read_json
 from stages.models.lora_targets import require_targets
 from stages.params import nearest
 from stages.prepare import source
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stages.curate.settings import CurateSettings
     from stages.finetune.resolve import TrainingPlan
     from stages.finetune.settings import MethodSettings
+    from stages.prepare.import_settings import ImportSettings
     from stages.sample.resolve import SamplingPlan
     from stages.study import Study
 
@@ -58,7 +60,7 @@ def check(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan
             raise InputError(f"{where}{demand.key}: {lacking}")
     _check_metrics(study.measure, where)
     _check_sets(study.measure, where)
-    _check_steps(study, runs, where)
+    _check_steps(study, runs, sampling, where)
     _check_targets(study, runs, where)
     for method, plan in runs.items():
         if plan.method_settings.needs.data == "pairs":
@@ -197,16 +199,32 @@ def _check_annotators(curate: CurateSettings, method: MethodSettings, where: str
         )
 
 
-def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:
-    """No more sampling steps than the noise schedule of the base has timesteps."""
+def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan, where: str) -> None:
+    """No more sampling steps than the noise schedule of the base has timesteps, and a noise schedule where a strategy
+    lays a grid of its own on it.
+    """
     base = study.prepare.import_.get(BASE)
     most = TRAINED_STEPS if base is None else source.timesteps(base)
+    own = {f"sample.strategies.{one.name}": one.settings.grids() for one in sampling.strategies}
+    own = {key: grids for key, grids in own.items() if grids}
     wanted = {"sample.steps": study.sample.steps}
     wanted |= {} if study.renoise is None else {"renoise.steps": study.renoise.steps}
     wanted |= {f"methods.{name}: sampling_steps": plan.train.sampling_steps for name, plan in runs.items()}
+    wanted |= {f"{key}: steps": max(grids) for key, grids in own.items()}
+    if own and base is not None and _flows(base):
+        raise InputError(
+            f"{where}{next(iter(own))}: lays steps on a noise schedule, but the base is a flow-matching model"
+        )
     for key, steps in wanted.items():
         if most is not None and steps > most:
             raise InputError(f"{where}{key}: {steps}, but the noise schedule of the base has {most} timesteps")
+
+
+def _flows(base: ImportSettings) -> bool:
+    """Whether the scheduler of a base model on this machine is one of flow matching."""
+    layout = source.layout_of(base)
+    file = None if layout is None else layout.folder / SCHEDULER
+    return file is not None and file.is_file() and str(read_json(file).get("_class_name", "")).startswith("FlowMatch")
 
 
 def _check_targets(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:

@@ -32,11 +32,13 @@ def of_method(study: Study, plan: TrainingPlan, where: str) -> None:
 
 
 def of_strategy(study: Study, settings: StrategySettings, where: str) -> None:
-    """A distilled model that a strategy evaluates is trained here, for the steps that are sampled."""
+    """A distilled model that a strategy evaluates is trained here, for the steps that are sampled; for a strategy that
+    lays a grid of its own, whatever it was distilled for.
+    """
     known = study.prepare.train.consistency
     require_known(settings.students(), known, where, "consistency model")
     for name in settings.students():
-        if known[name].sampling_steps != study.sample.steps:
+        if not settings.grids() and known[name].sampling_steps != study.sample.steps:
             raise InputError(
                 f"{where}: sample.steps {study.sample.steps}, but its model {name!r} is distilled for "
                 f"{known[name].sampling_steps}"

@@ -140,6 +140,12 @@ class StrategySettings(Settings, ABC):
         """Consistency models of the study that `sample` evaluates, by their names in prepare.train.consistency."""
         return ()
 
+    def grids(self) -> tuple[int, ...]:
+        """Numbers of steps of the grids that `sample` lays on a noise schedule itself, in place of that of
+        `sample.steps`; () where it takes that one.
+        """
+        return ()
+
     def annotators(self) -> tuple[str, ...]:
         """Annotators of the pairs for whom `sample` draws."""
         return ()

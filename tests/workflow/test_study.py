@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -205,7 +206,12 @@ def test_models_that_are_trained_here_need_images_to_be_checked_on(root: Path, m
             study.load("params.yaml")
 
 
-STEPS = [("sample.steps", 1001, "sample.steps: 1001"), ("methods.refl.train", {"sampling_steps": 2000}, "2000")]
+FEW = {"kind": "few_steps", "steps": [4, 1001, 2], "apply_to": ["tuned"]}
+STEPS = [
+    ("sample.steps", 1001, "sample.steps: 1001"),
+    ("methods.refl.train", {"sampling_steps": 2000}, "2000"),
+    ("sample.strategies.few", FEW, "sample.strategies.few: steps: 1001"),
+]
 
 
 @pytest.mark.parametrize(("key", "value", "message"), STEPS)
@@ -222,6 +228,46 @@ def test_more_sampling_steps_than_the_base_has_timesteps(
         file.write_text(yaml.safe_dump(wanted))
         with pytest.raises(InputError, match=f"{message}, but the noise schedule of the base has 1000 timesteps"):
             study.load(file)
+
+
+@pytest.mark.parametrize(("targets", "students"), [(["tuned"], {}), (["base", "tuned"], {"student": {}})])
+def test_few_steps_have_a_grid_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str], students: dict[str, Any]
+) -> None:
+    """Whatever the student was distilled for; and without the base among what is sampled there need be no student. A
+    strategy on the grid of `sample.steps` takes a student of that grid only.
+    """
+    wanted = changed("sample.strategies.few", {"kind": "few_steps", "steps": [2], "apply_to": targets})
+    wanted["prepare"]["train"]["consistency"] = {name: {"sampling_steps": 7} for name in students}
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(wanted))
+    study.load(file)
+    if students:
+        wanted["sample"]["strategies"]["tilt"] = {"kind": "fmtt", "n": [2], "reward": "proxy", "flow_map": "student"}
+        file.write_text(yaml.safe_dump(wanted))
+        with pytest.raises(InputError, match=r"tilt: sample.steps \d+, but its model 'student' is distilled for 7"):
+            study.load(file)
+
+
+@pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "DDIMScheduler"])
+def test_few_steps_of_a_flow_are_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    wanted = changed("sample.strategies.few", FEW | {"steps": [2]})
+    base = tmp_path / "base"
+    shutil.copytree(wanted["prepare"]["import"]["base"]["folder"], base)
+    place = base / "scheduler/scheduler_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"_class_name": scheduler}))
+    wanted["prepare"]["import"]["base"]["folder"] = str(base)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(wanted))
+    if scheduler.startswith("Flow"):
+        with pytest.raises(InputError, match=r"strategies.few: lays steps on a noise schedule, but the base is a flow"):
+            study.load(file)
+    else:
+        study.load(file)
 
 
 @pytest.mark.parametrize(

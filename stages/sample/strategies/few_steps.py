@@ -20,14 +20,15 @@ ABOUT = StrategyAbout(
     letter="n",
     lines=((0, (1, 1, 4, 1)),),
     markers=("<",),
-    caption="A distilled model makes n steps without guidance; the base's point is the model that runs started as.",
+    caption="A network makes n steps without guidance; the base's points are those of a model distilled from it.",
 )
 
 
 class Settings(StrategySettings):
     """How many steps, and what stands between them.
 
-    A run is sampled by its own network, which should be a distilled one; in place of the base, `model` is sampled.
+    A run is sampled by its own network, which should have started as a distilled one; in place of the base, `model` is
+    sampled.
     """
 
     apply_to: tuple[Target, ...] = Field(
@@ -45,19 +46,21 @@ class Settings(StrategySettings):
         return [SweepPoint(f"n={count}", float(count)) for count in self.steps]
 
     def students(self) -> tuple[str, ...]:
-        """The distilled model."""
-        return (self.model,)
+        """The distilled model, where the base is among what is sampled."""
+        return (self.model,) if "base" in self.apply_to else ()
+
+    def grids(self) -> tuple[int, ...]:
+        """One for each n."""
+        return self.steps
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """n steps from pure noise; raises InputError for a flow-matching base."""
-        import torch
-
         from stages.models.few_steps import grid, transition
 
         on = replace(ctx.networks, grid=(steps := grid(ctx.networks.base_network.process, int(value))))
         predict = on.own(1.0) if on.tuned_network is not None else on.other(student(self.model), 1.0)
         x = ctx.noise.initial()
         for i in range(len(steps)):
-            found = transition(steps, self.rule, x, steps.x0(x, predict(x, i), i), torch.full((len(x),), i))
+            found = transition(steps, self.rule, x, steps.x0(x, predict(x, i), i), i)
             x = found.mean if i + 1 == len(steps) else found.sample(ctx.noise.step(i))
         return ctx.decode(x)
