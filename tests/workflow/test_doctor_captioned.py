@@ -96,6 +96,16 @@ def test_prompts_that_nobody_asks_the_oracle_about_may_be_any(tmp_path: Path, as
     assert f"{train.mark} {pairs.mark}" == marks
 
 
+@pytest.mark.parametrize("part", ["eval", "train"])
+def test_which_prompts_a_limit_keeps_is_left_to_curation(tmp_path: Path, part: str) -> None:
+    folder = world(tmp_path)
+    other = write_table(tmp_path / "other.csv", [{"prompt": "moon"}, {"prompt": "a free prompt"}])
+    lists = {name: {"kind": "file", "path": str(folder / "prompts.txt")} for name in ("train", "eval")}
+    for limit, mark in ((None, "missing"), (1, "ok")):
+        [found] = said(folder, prompts=lists | {part: {"kind": "file", "path": other, "limit": limit}})
+        assert found.mark == mark
+
+
 def test_images_that_curation_would_scale(tmp_path: Path) -> None:
     """The base would learn another size than the oracle compares with."""
     folder = world(tmp_path)

@@ -21,7 +21,8 @@ KIND = "nearest_captioned"
 
 def look(study: Mapping[str, Any]) -> Iterator[Finding]:
     """A finding for each such oracle that is on this machine: how many images and captions it has, or what is wrong
-    with them, or which prompt or size of images it does not know. Prompts of published data sets are left to `curate`.
+    with them, or which prompt or size of images it does not know. Prompts of published data sets, and lists with a
+    limit, are left to `curate`.
     """
     prepare = study.get("prepare")
     models = prepare.get("import") if isinstance(prepare, Mapping) else None
@@ -75,12 +76,13 @@ def _found(model: ImportSettings, where: str, curate: CurateSettings, study: Map
 
 def _judged(curate: CurateSettings, study: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
     """Files and their keys of prompts that this oracle is asked about: evaluation prompts, those of pairs where it
-    scores them, and training prompts where a probe or `decided` samples them.
+    scores them, and training prompts where a probe or `decided` samples them. Lists of which `limit` keeps some are
+    left out: which, curation decides.
     """
     finetune, score = study.get("finetune"), study.get("score")
     probe = finetune.get("probe") if isinstance(finetune, Mapping) else None
     probed = isinstance(probe, Mapping) and probe.get("oracle") == name
     lists = [*curate.prompts.eval, *(curate.prompts.train if probed or study.get("decided") is not None else ())]
-    yield from ((source.path, source.key) for source in lists if isinstance(source, FilePrompts))
+    yield from ((source.path, source.key) for source in lists if isinstance(source, FilePrompts) and not source.limit)
     if isinstance(score, Mapping) and name in (score.get("rewards") or ()):
         yield from ((source.path, source.prompt) for source in curate.pairs if isinstance(source, FilePairs))
