@@ -30,9 +30,9 @@ def grid(process: DiffusionProcess, steps: int) -> NoiseGrid:
     return replace(process, spacing="trailing").grid(steps)
 
 
-def transition(grid: NoiseGrid, rule: Rule, x: Tensor, clean: Tensor, i: int | Tensor) -> Gaussian:
-    """The Gaussian over states i + 1 from states x [B, C, h, w] at index i, or indices i [B], and the clean latents
-    predicted of them; of the last step its standard deviation is 0.
+def transition(grid: NoiseGrid, rule: Rule, x: Tensor, clean: Tensor, i: Tensor) -> Gaussian:
+    """The Gaussian over states i + 1 from states x [B, C, h, w] at indices i [B] and clean latents predicted of them;
+    of the last step its standard deviation is 0.
     """
     after = at(grid.alpha_prev, i, x)
     if rule == "renoise":

@@ -55,12 +55,15 @@ class Settings(StrategySettings):
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """n steps from pure noise; raises InputError for a flow-matching base."""
+        import torch
+
         from stages.models.few_steps import grid, transition
 
         on = replace(ctx.networks, grid=(steps := grid(ctx.networks.base_network.process, int(value))))
         predict = on.own(1.0) if on.tuned_network is not None else on.other(student(self.model), 1.0)
         x = ctx.noise.initial()
         for i in range(len(steps)):
-            found = transition(steps, self.rule, x, steps.x0(x, predict(x, i), i), i)
+            places = torch.full((len(x),), i, device=x.device)
+            found = transition(steps, self.rule, x, steps.x0(x, predict(x, i), i), places)
             x = found.mean if i + 1 == len(steps) else found.sample(ctx.noise.step(i))
         return ctx.decode(x)
