@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import urllib3
 import yaml
 
 from stages import gives, study
@@ -202,6 +203,26 @@ def test_a_packed_answer_and_one_without_a_length_are_answers() -> None:
     with scorer(packed, parted, packed) as server:
         assert ask(server) == wanted()
         assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    "broken", [urllib3.exceptions.SSLError("decryption failed"), urllib3.exceptions.ProtocolError("cut off")]
+)
+def test_an_answer_that_breaks_in_its_body_is_asked_for_again(
+    broken: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one whose connection breaks before: encrypted ones end with an error of their own."""
+    faults, read = [broken], urllib3.response.HTTPResponse.read1
+
+    def failing(self: urllib3.response.HTTPResponse, *args: Any, **more: Any) -> bytes:
+        if faults:
+            raise faults.pop()
+        return read(self, *args, **more)
+
+    monkeypatch.setattr(urllib3.response.HTTPResponse, "read1", failing)
+    with scorer() as server:
+        assert ask(server) == wanted()
+    assert f"no connection, or a broken one ({broken}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", [200, 404, 503])

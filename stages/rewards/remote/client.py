@@ -123,7 +123,7 @@ class Server:
             raise NoAnswer(f"no answer within {self.timeout:g} s") from None
         except urllib3.exceptions.ReadTimeoutError:
             raise NoAnswer(f"no answer within {self.timeout:g} s") from None
-        except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
+        except (requests.ConnectionError, urllib3.exceptions.ProtocolError, urllib3.exceptions.SSLError) as error:
             raise NoAnswer(f"no connection, or a broken one ({_reason(error)})") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise InputError(f"{self}: cannot be asked: {_reason(error)}{KEPT}") from None
