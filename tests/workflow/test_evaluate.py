@@ -52,6 +52,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(named, root / "lora/pytorch_lora_weights.safetensors")
     (root / "prompts.txt").write_text("a red circle\na blue square\na green cross\n")
     (root / "none.jsonl").write_text("\n")
+    (root / "questions.csv").write_text("text,question\na cat,1\na cat,2\na cat,3\na dog,1\n")
+    (root / "twice.txt").write_text("a cat\na dog\na cat\n")
     (root / "loop").symlink_to("loop")
     return root
 
@@ -321,6 +323,14 @@ def test_words_do_not_change_the_id(tmp_path: Path) -> None:
             ["--base", "base", "--checkpoint", "lora", "--protocol", "geneval2", "--prompts", "none.jsonl"],
             r"none.jsonl: has 0 prompts, but protocol geneval2-\w+ takes 800$",
         ),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--protocol", "dpg", "--prompts", "questions.csv", "--set",
+             "limit=3"], r"questions.csv: has 2 prompts, but protocol dpg-\w+ takes 3; `--set limit=2`",
+        ),
+        (
+            ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench", "--prompts", "twice.txt", "--set",
+             "limit=4"], r"twice.txt: has 2 prompts, but protocol drawbench-\w+ takes 4; `--set limit=2`",
+        ),
         (["--base", "base", "--checkpoint", "lora", "--set", "limit=25"], r"shapes: has 24 prompts, but .* takes 25"),
     ],
 )  # fmt: skip
@@ -334,17 +344,18 @@ def test_refusals(place: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
     assert sorted(Path("out").rglob("*")) == before
 
 
+@pytest.mark.parametrize("prompts", ["prompts.txt", "twice.txt"])
 @pytest.mark.parametrize(("limit", "takes"), [([], 3), (["--set", "limit=2"], 2)])
 def test_as_many_prompts_as_the_suite_has_are_enough(
-    place: Path, monkeypatch: pytest.MonkeyPatch, limit: list[str], takes: int
+    place: Path, monkeypatch: pytest.MonkeyPatch, limit: list[str], takes: int, prompts: str
 ) -> None:
-    """The count is for the check alone: it is no part of the id."""
+    """The count is for the check alone: it is no part of the id. A suite may have a prompt twice itself."""
     monkeypatch.chdir(place)
     started(monkeypatch)
     monkeypatch.setattr(command, "_run", lambda *_: None)
     raw = yaml.safe_load((protocol.FOLDER / "drawbench.yaml").read_text())
     Path("drawbench.yaml").write_text(yaml.safe_dump(raw | {"count": 3}))
-    words = ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench.yaml", "--prompts", "prompts.txt"]
+    words = ["--base", "base", "--checkpoint", "lora", "--protocol", "drawbench.yaml", "--prompts", prompts]
     evaluate(monkeypatch, *words, *limit)
     made = protocol.load("drawbench", limit[1:])
     assert protocol.load("drawbench.yaml", limit[1:]).id == made.id

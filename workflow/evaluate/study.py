@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,8 @@ def study(
 
 def require_prompts(protocol: Protocol, made: Study, prompts: Path | None) -> None:
     """Raise InputError where there are fewer prompts than the protocol takes: under its id would stand the number of
-    another, easier suite.
+    another, easier suite. A list of questions has a prompt on several lines, which counts once; a list of as many lines
+    as prompts are taken is whole, though the suite itself may have one twice.
     """
     from stages.curate.sources import opening
 
@@ -76,7 +77,14 @@ def require_prompts(protocol: Protocol, made: Study, prompts: Path | None) -> No
     if wanted is None:
         return
     rows = chain.from_iterable(opening.prompts(source, made.world).rows for source in made.curate.prompts.eval)
-    if (found := sum(1 for _ in islice(rows, wanted))) < wanted:
+    texts: set[str] = set()
+    lines = 0
+    for row in rows:
+        lines += 1
+        texts.add(row.text)
+        if len(texts) == wanted:
+            break
+    if (found := len(texts)) < wanted and lines != wanted:
         place = f"--prompts {prompts}" if prompts else f"--protocol {protocol.name}"
         few = f"; `--set limit={found}` evaluates with these, under an id of its own" if found else ""
         raise InputError(f"{place}: has {found} prompts, but protocol {protocol.id} takes {wanted}{few}")
