@@ -106,6 +106,18 @@ def test_which_prompts_a_limit_keeps_is_left_to_curation(tmp_path: Path, part: s
         assert found.mark == mark
 
 
+@pytest.mark.parametrize("prompt", ["", " ", "?\u0007", "far too many words"])
+def test_prompts_that_curation_leaves_out_are_not_asked_about(tmp_path: Path, prompt: str) -> None:
+    """In lists and in tables of pairs."""
+    folder = world(tmp_path)
+    row = {"prompt": prompt, "image_a": png(1), "image_b": png(2), "preference": 1.0}
+    other = write_table(tmp_path / "other.parquet", [row | {"prompt": "moon"}, row])
+    lists = {"train": {"kind": "file", "path": other}, "eval": {"kind": "file", "path": str(folder / "prompts.txt")}}
+    kept = {"filters": {"caption_words": [1, 3]}}
+    assert [found.mark for found in said(folder, prompts=lists, **kept)] == ["ok"]
+    assert [found.mark for found in said(folder, pairs={"kind": "file", "path": other}, **kept)] == ["ok"]
+
+
 def test_images_that_curation_would_scale(tmp_path: Path) -> None:
     """The base would learn another size than the oracle compares with."""
     folder = world(tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from stages import walk
 from stages.curate.pair_settings import FilePairs
+from stages.curate.rows import PromptRow
 from stages.curate.settings import CurateSettings, FilePrompts
 from stages.curate.sources.records import open_records
 from stages.errors import InputError
@@ -47,6 +48,7 @@ def _found(model: ImportSettings, where: str, curate: CurateSettings, study: Map
     """What a sound oracle is made of. Raises InputError, one line, for what is wrong."""
     from stages.captioned import library  # what reads it imports torch
     from stages.captioned.oracle import Oracle
+    from stages.curate import filters
     from stages.rewards.nearest_captioned import NearestCaptionedOptions
 
     chosen = validate(NearestCaptionedOptions, model.options, f"{where}.options")
@@ -63,9 +65,12 @@ def _found(model: ImportSettings, where: str, curate: CurateSettings, study: Map
             f"{where}: its images have {width}x{height} pixels, but curate.side makes {curate.side}x{curate.side} of "
             "those that the base learns; scale the images in the table"
         )
+    left_out = filters.text(), filters.caption_words(*curate.filters.caption_words)
     for path, key in _judged(curate, study, name):
         for record in open_records(path, (key,)).rows:
-            oracle.require([record.text(key)], f"{record.where}: ")
+            row = PromptRow(record.where, record.text(key), "")
+            if not any(one.fault(row) for one in left_out):
+                oracle.require([row.text], f"{row.name}: ")
     counted = oracle.captions()
     left_open = ", ".join(f"{name} in {count}" for name, count in oracle.left_open().items())
     return (
