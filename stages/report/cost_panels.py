@@ -28,28 +28,27 @@ GAP, GAP_OF_BLOCKS = 0.14, 0.78  # inches between rows
 
 def crowded(data: ReportData) -> bool:
     """Whether the lines of all networks together are too many for one panel."""
-    from stages.report.figures import cost
+    from stages.report import cost_curves
 
-    return len(cost.curves(data)) > MOST and len(networks(data)) > 1
+    return len(cost_curves.curves(data)) > MOST and len(networks(data)) > 1
 
 
 def networks(data: ReportData) -> tuple[str, ...]:
     """The base and the methods of the study that have a line, in the order of the lines."""
-    from stages.report.figures import cost
+    from stages.report import cost_curves
 
-    return tuple(dict.fromkeys((BASE, *(curve.method for curve in cost.curves(data)))))
+    return tuple(dict.fromkeys((BASE, *(curve.method for curve in cost_curves.curves(data)))))
 
 
 def draw(data: ReportData) -> Figure:
     """A block of rows per way to count, in it a row per reward, and a column per network."""
-    from stages.report import legend, style
-    from stages.report.figures import cost
+    from stages.report import cost_curves, legend, style
 
     style.use()
     import matplotlib.pyplot as plt
 
     rewards, names = data.study.report.rewards, networks(data)
-    rows = [(axis, reward) for axis in cost.AXES for reward in rewards]
+    rows = [(axis, reward) for axis in cost_curves.AXES for reward in rewards]
     size = (3.3 * len(names) + 0.6, 2.2 * len(rows) + 0.4)
     figure, grid = plt.subplots(len(rows), len(names), figsize=size, squeeze=False)
     for n, (axis, reward) in enumerate(rows):
@@ -107,27 +106,29 @@ def strategies(data: ReportData) -> list[Strategy]:
 
 
 def _strategies(data: ReportData) -> list[Strategy]:
-    from stages.report.figures import cost
+    from stages.report import cost_curves
 
-    found = {curve.strategy.name: curve.strategy for curve in cost.curves(data)}
+    found = {curve.strategy.name: curve.strategy for curve in cost_curves.curves(data)}
     return [found[name] for name in data.look.strategies if name in found]
 
 
 def _panel(axes: Axes, data: ReportData, method: str, axis: Any, reward: str) -> None:
-    from stages.report.figures import cost
+    from stages.report import cost_curves
 
-    cost.logarithmic(axes)
-    every = cost.curves(data)
+    cost_curves.logarithmic(axes)
+    every = cost_curves.curves(data)
     for curve in (one for one in every if _is_yardstick(one)):
-        cost.line(axes, data, curve, axis, reward, {"color": YARDSTICK, "linewidth": 4.5, "zorder": 2}, bars=False)
+        cost_curves.line(
+            axes, data, curve, axis, reward, {"color": YARDSTICK, "linewidth": 4.5, "zorder": 2}, bars=False
+        )
     for curve in (one for one in every if one.method == method):
         if curve.strategy.about.role == "tuned":
             look = {"color": BASE_COLOUR, "marker": "o", "markersize": 7, "markerfacecolor": "white", "zorder": 6}
         else:
             look = {**_look(data, curve.strategy), "zorder": 4}
         if not _is_yardstick(curve):
-            cost.line(axes, data, curve, axis, reward, look)
-    cost.star(axes, data, axis, reward)
+            cost_curves.line(axes, data, curve, axis, reward, look)
+    cost_curves.star(axes, data, axis, reward)
     axes.margins(0.07)
 
 
@@ -154,9 +155,9 @@ def _has(data: ReportData) -> bool:
 
 
 def _yardstick_name(data: ReportData) -> str:
-    from stages.report.figures import cost
+    from stages.report import cost_curves
 
-    return next((curve.strategy.name for curve in cost.curves(data) if _is_yardstick(curve)), "")
+    return next((curve.strategy.name for curve in cost_curves.curves(data) if _is_yardstick(curve)), "")
 
 
 def _yardstick(data: ReportData) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.report.cost_curves import AXES, Axis, curves, line, logarithmic, mean, star
 from stages.report.figure import FigureAbout
 
 if TYPE_CHECKING:
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
     from stages.report.curves import Curve
     from stages.report.data import ReportData
-    from stages.report.measurements import Cost, Point
 
 ABOUT = FigureAbout(
     "Reward against cost",
@@ -26,30 +24,6 @@ ABOUT = FigureAbout(
     kept=True,
     place=40,
     alt="Rewards over network evaluations, reward queries and seconds per image, one line per method and strategy.",
-)
-BACKWARD = 2
-"""Evaluations that the gradient of one counts as, beside itself; as in the budgets of training."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One way to count: the name of its column and the label of its axis."""
-
-    name: str
-    label: str
-
-    def of(self, cost: Cost) -> float:
-        """The cost of an image, counted so; 0 where nothing was spent."""
-        found = {
-            "evaluations": cost.nfe + BACKWARD * cost.nfe_backward, "queries": cost.queries, "seconds": cost.seconds
-        }  # fmt: skip
-        return found[self.name]
-
-
-AXES = (
-    Axis("evaluations", "network evaluations per image"),
-    Axis("queries", "reward queries per image"),
-    Axis("seconds", "seconds per image"),
 )
 
 
@@ -108,21 +82,10 @@ def rows(data: ReportData) -> list[dict[str, object]]:
         {
             "method": point.method, "strategy": point.strategy, "setting": data.evaluation.labels[point],
             **{axis.name: axis.of(data.evaluation.costs[point]) for axis in AXES},
-            **{reward: _mean(data, point, reward) for reward in data.study.report.rewards},
+            **{reward: mean(data, point, reward) for reward in data.study.report.rewards},
         }
         for point in dict.fromkeys(points)
     ]  # fmt: skip
-
-
-def curves(data: ReportData) -> list[Curve]:
-    """The base's searches, then every method under every strategy and alone."""
-    from stages.report.curves import curve, strategies
-    from stages.report.look import BASE
-
-    look, evaluation = data.look, data.evaluation
-    alone = [one for one in look.strategies.values() if one.about.role == "tuned"]
-    plain = [curve(look, evaluation, method, one) for method in look.methods for one in alone]
-    return [*strategies(look, evaluation, (BASE, *look.methods)), *(one for one in plain if one is not None)]
 
 
 def _panel(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
@@ -131,41 +94,6 @@ def _panel(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
         line(axes, data, curve, axis, reward, {"markersize": 5, **drawn(data, curve)})
     star(axes, data, axis, reward)
     axes.margins(0.07)
-
-
-def logarithmic(axes: Axes) -> None:
-    """A logarithmic axis of costs, with plain numbers."""
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def star(axes: Axes, data: ReportData, axis: Axis, reward: str) -> None:
-    """Plain sampling of the base, where it spends anything of this kind."""
-    spent = axis.of(data.evaluation.costs[data.evaluation.base])
-    if spent > 0:
-        mean = _mean(data, data.evaluation.base, reward)
-        axes.plot(spent, mean, "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
-
-
-def line(
-    axes: Axes, data: ReportData, curve: Curve, axis: Axis, reward: str, look: dict[str, Any], bars: bool = True
-) -> None:
-    """One curve, in the order of its cost, with intervals unless not `bars`."""
-    import numpy as np
-
-    costs = data.evaluation.costs
-    points = sorted((p for p in curve.own if axis.of(costs[p]) > 0), key=lambda point: axis.of(costs[point]))
-    if not points:
-        return
-    x, y = [axis.of(costs[point]) for point in points], [_mean(data, point, reward) for point in points]
-    if bars:
-        reach = np.array([_reach(data, point, reward) for point in points]).T
-        axes.errorbar(x, y, yerr=reach, fmt="none", ecolor=look["color"], elinewidth=0.8, alpha=0.28)
-    axes.plot(x, y, **look)
 
 
 def drawn(data: ReportData, curve: Curve) -> dict[str, Any]:
@@ -195,16 +123,3 @@ def handles(data: ReportData) -> Sequence[Line2D]:
     star = Line2D([], [], color="black", marker="*", markersize=11, linestyle="none", label="base")
     found = [(one, f"{name(one.method)}, {one.strategy.label}") for one in curves(data)]
     return [*(Line2D([], [], markersize=5, label=label, **drawn(data, one)) for one, label in found), star]
-
-
-def _mean(data: ReportData, point: Point, metric: str) -> float:
-    found = data.findings.estimate(point, metric)
-    return found.mean if found else math.nan
-
-
-def _reach(data: ReportData, point: Point, metric: str) -> tuple[float, float]:
-    """Distances down and up to the ends of the interval of the paired difference to the base."""
-    from stages.report.look import BASE
-
-    away = data.findings.difference(point, metric, BASE)
-    return (max(away.mean - away.low, 0.0), max(away.high - away.mean, 0.0)) if away else (0.0, 0.0)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+    from stages.report.cost_curves import Axis
     from stages.report.curves import Curve
     from stages.report.data import ReportData
-    from stages.report.figures.cost import Axis
     from stages.report.load import Point
 
 ABOUT = FigureAbout(
@@ -65,7 +65,7 @@ def caption(data: ReportData) -> str:
 
 def shown(data: ReportData) -> bool:
     """Only where there is a budget, and something that could keep to it."""
-    from stages.report.figures.cost import curves
+    from stages.report.cost_curves import curves
 
     return bool(budgets(data)) and bool(curves(data))
 
@@ -78,7 +78,7 @@ def pair(data: ReportData) -> tuple[str, str]:
 
 def budgets(data: ReportData) -> list[list[Budget]]:
     """The budgets of each way to count that has any, in ascending order."""
-    from stages.report.figures.cost import AXES, curves
+    from stages.report.cost_curves import AXES, curves
     from stages.report.look import BASE
 
     named = {str(way): most for way, most in data.study.report.budgets.items()}
@@ -98,7 +98,7 @@ def budgets(data: ReportData) -> list[list[Budget]]:
 
 def affordable(data: ReportData, budget: Budget) -> list[Affordable]:
     """What every curve has within a budget; without curves that have nothing."""
-    from stages.report.figures.cost import curves
+    from stages.report.cost_curves import curves
 
     found = []
     for curve in curves(data):
