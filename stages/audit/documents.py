@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -69,11 +70,11 @@ def _quotes(path: Path) -> list[dict[str, str]]:
 
 
 def _quoted(numbers: str, known: dict[str, Finding]) -> Iterator[float]:
-    """`KEY` for mean, low and high, `KEY.field` for one number; a minus sign before it turns it round.
+    """`KEY` for mean, low and high, `KEY.field` for one number; a minus sign before it turns it round; `%20`: a space.
 
     `training/RUN/TERM.end` is the mean of a term of the training log over the last fifth of the run's optimizer steps.
     """
-    for name in numbers.split():
+    for name in map(unquote, numbers.split()):
         key, field = _key_and_field(name)
         found = known.get(key, {})
         values = [found.get(end, math.nan) for end in ([field] if field else ["mean", "low", "high"])]
@@ -91,7 +92,7 @@ def _differences(own: Study, numbers: str) -> Iterator[tuple[str, Finding]]:
     """Of every `difference/A/B/METRIC` among the names of numbers: A less B, which are methods, tuned only, or points
     `METHOD:STRATEGY:SETTING`.
     """
-    for name in numbers.split():
+    for name in map(unquote, numbers.split()):
         kind, *rest = _key_and_field(name)[0].split("/")
         if kind != "difference" or len(rest) != 3:
             continue

@@ -174,7 +174,8 @@ class Study:
 
     def curve(self, method: str, name: str) -> list[Point]:
         """A method's points under a strategy with the ends that it reaches, in the order of the free setting."""
-        placed = [(setting(point), point) for point in self.points if point[:2] == (method, name)]
+        mine = [point for point in self.points if point[:2] == (method, name)]
+        placed = [(setting(point, float(place)), point) for place, point in enumerate(mine)]
         if placed and self.role(name) == "curve":
             said, of_base = self.about[name], method == "base"
             plain = self.base(name, "guidance") if of_base else self.tuned(method)
@@ -274,6 +275,10 @@ def side(found: Finding) -> int:
     return int(found["low"] > 0) - int(found["high"] < 0)
 
 
-def setting(point: Point) -> float:
-    """The free setting of a point: 10 of `k=10`, 0 where it has none."""
-    return float(point[2].rpartition("=")[2]) if "=" in point[2] else 0.0
+def setting(point: Point, place: float = 0.0) -> float:
+    """The free setting of a point: 10 of `k=10`, 0 where it has none, its `place` where it is a name."""
+    value = point[2].rpartition("=")[2] if "=" in point[2] else "0"
+    try:
+        return float(value)
+    except ValueError:
+        return place

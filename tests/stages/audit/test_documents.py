@@ -15,7 +15,7 @@ import pytest
 import stages.audit
 from stages.audit.__main__ import Audit
 from stages.audit.documents import _key_and_field, documents, ends_of_training
-from stages.audit.statistics import Study
+from stages.audit.statistics import Study, setting
 from stages.params import read_study
 
 ROOT = Path(__file__).parents[3]
@@ -129,6 +129,14 @@ def test_a_quote_of_the_difference_of_two_points_is_recomputed(
     audit = Audit()
     documents(audit, kept, quotes)
     assert audit.wrong == wrong, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("written", "place", "value"),
+    [("k=10", 3.0, 10.0), ("w=0.5", 1.0, 0.5), ("tuned", 2.0, 0.0), ("annotator=ann", 2.0, 2.0)],
+)
+def test_a_setting_is_its_number_or_where_it_is_a_name_its_place(written: str, place: float, value: float):
+    assert setting(("ppd", "whose", written), place) == value
 
 
 def test_a_difference_turned_round_changes_its_sign_alone():
