@@ -15,7 +15,7 @@ from stages.curate.settings import source_name
 from stages.errors import InputError
 from stages.gives import Gives
 from stages.measure.settings import GROUP, PACKAGE, SCOPES, MeasureSettings
-from stages.models.bases.layout import SCHEDULER, read_json
+from stages.models.bases.layout import SCHEDULER, flow_matching, read_json
 from stages.models.lora_targets import require_targets
 from stages.params import nearest
 from stages.prepare import source
@@ -224,7 +224,7 @@ def _flows(base: ImportSettings) -> bool:
     """Whether the scheduler of a base model on this machine is one of flow matching."""
     layout = source.layout_of(base)
     file = None if layout is None else layout.folder / SCHEDULER
-    return file is not None and file.is_file() and str(read_json(file).get("_class_name", "")).startswith("FlowMatch")
+    return file is not None and file.is_file() and flow_matching(read_json(file))
 
 
 def _check_targets(study: Study, runs: Mapping[str, TrainingPlan], where: str) -> None:

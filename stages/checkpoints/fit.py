@@ -16,7 +16,7 @@ from stages.checkpoints.lora_names import ALPHA, updates
 from stages.errors import InputError
 from stages.kinds import shown
 from stages.models.bases import weights
-from stages.models.bases.layout import CONFIG, SCHEDULER, BaseLayout, read_json
+from stages.models.bases.layout import CONFIG, SCHEDULER, BaseLayout, flow_matching, read_json
 from stages.models.bases.single import require_family
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -128,8 +128,7 @@ def _check_types(checkpoint: Checkpoint, said: str) -> None:
 
 
 def _prediction(scheduler: Mapping[str, object]) -> str:
-    flow = str(scheduler.get("_class_name", "")).startswith("FlowMatch")
-    return FLOW if flow else str(scheduler.get(PREDICTION, "epsilon") or "null")
+    return FLOW if flow_matching(scheduler) else str(scheduler.get(PREDICTION, "epsilon") or "null")
 
 
 def _check_network(found: Shapes, wanted: Shapes, said: str) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from stages.errors import InputError
 from stages.export import pipeline
-from stages.models.bases.layout import INDEX, SCHEDULER, read_json
+from stages.models.bases.layout import INDEX, SCHEDULER, flow_matching, read_json
 from stages.models.diffusion import DiffusionModel, source_of
 from stages.runtime import beside
 
@@ -113,7 +113,7 @@ def _whence(model: DiffusionModel) -> str:
 
 def _scheduler(config: Any) -> dict[str, Any]:
     """A scheduler that has the base's noise schedule and timesteps; the pipeline makes the steps itself."""
-    if str(config.get("_class_name", "")).startswith("FlowMatch"):
+    if flow_matching(config):
         return dict(config)
     kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing",
             "steps_offset")  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stages.models.bases.layout import flow_matching
 from stages.models.process import DiffusionProcess
 from stages.models.process_flow import FlowMatching
 from stages.models.process_noise import NoiseSchedule
@@ -16,5 +17,4 @@ def load_process(config: Mapping[str, Any], device: torch.device) -> DiffusionPr
     """The process that diffusers' `scheduler/scheduler_config.json` describes: flow matching where its class says so,
     else a noise schedule. Raises InputError for a configuration that is not known.
     """
-    flow = str(config.get("_class_name", "")).startswith("FlowMatch")
-    return (FlowMatching if flow else NoiseSchedule).from_config(config, device)
+    return (FlowMatching if flow_matching(config) else NoiseSchedule).from_config(config, device)

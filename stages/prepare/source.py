@@ -14,7 +14,7 @@ from stages.errors import InputError
 from stages.kinds import shown
 from stages.models import record
 from stages.models.bases.finite import require_finite
-from stages.models.bases.layout import INDEX, SCHEDULER, BaseLayout, read_json
+from stages.models.bases.layout import INDEX, SCHEDULER, BaseLayout, flow_matching, read_json
 from stages.models.bases.single import is_part, require_family, require_parts
 from stages.models.bases.weights import check_safetensors, is_weights, tensor_names
 from stages.models.bases.weights import linear_layers as base_layers
@@ -166,7 +166,7 @@ def timesteps(settings: ImportSettings) -> int | None:
         return None
     config = read_json(file)
     count = config.get("num_train_timesteps", 1000)
-    return count if isinstance(count, int) and not str(config.get("_class_name", "")).startswith("FlowMatch") else None
+    return count if isinstance(count, int) and not flow_matching(config) else None
 
 
 def layout_of(settings: ImportSettings) -> BaseLayout | None:

@@ -175,6 +175,11 @@ class BaseLayout:
         return [path for path in self.weights(part).files if path.is_file()] if (self.folder / part).is_dir() else []
 
 
+def flow_matching(scheduler: Mapping[str, Any]) -> bool:
+    """Whether the configuration of a scheduler is one of flow matching, not of a noise schedule."""
+    return str(scheduler.get("_class_name", "")).startswith("FlowMatch")
+
+
 def read_json(path: Path) -> Mapping[str, Any]:
     """A JSON object; raises InputError for anything else."""
     try:
