@@ -57,13 +57,15 @@ PAIRS = 32
 
 @dataclass(frozen=True)
 class PairRow:
-    """One line of the table: pairs of an optimizer step, micro-batches of either side, which parts are trained, seconds
-    of every repetition, differences relative to the size, and the processor's seconds of encoding a pair once.
+    """One line of the table: pairs of an optimizer step, micro-batches of either side, whether ours evaluates them all
+    at once, which parts are trained, seconds of every repetition, differences relative to the size, and the processor's
+    seconds of encoding a pair once.
     """
 
     pairs: int
     plain_micro: int
     micro: int
+    joined: bool
     trainable: str
     plain_seconds: list[float]
     seconds: list[float]
@@ -103,11 +105,16 @@ class PairBench:
         encode(model, *tables_of, *place.encodings, EncodeSettings(), compared=place.table("pairs"))
         return cls(place, shape, time.process_time() - began)
 
-    def sides(self, pairs: int, plain_micro: int, micro: int, trainable: str = "full") -> tuple[Side, Side]:
-        """An optimizer step on so many pairs: plain in `plain_micro` micro-batches, ours in `micro`."""
+    def sides(
+        self, pairs: int, plain_micro: int, micro: int, joined: bool = False, trainable: str = "full"
+    ) -> tuple[Side, Side]:
+        """An optimizer step on so many pairs: plain in `plain_micro` micro-batches, ours in `micro`, which `joined` are
+        evaluated at once.
+        """
         study = yaml.safe_load(self.place.study.read_text())
         study["finetune"] |= {"batch_size": pairs, "accumulate": micro, "trainable": trainable}
-        params = self.place.root / f"pairs-{pairs}-{micro}-{trainable}.yaml"
+        study["finetune"]["gradient_batch"] = 2 * pairs if joined else 1
+        params = self.place.root / f"pairs-{pairs}-{micro}-{joined}-{trainable}.yaml"
         params.write_text(yaml.safe_dump(study))
         plan, encodings = training_plan(params, "dpo-s0"), Encodings(*self.place.encodings, device())
         judge = load_reward(import_model("clip", _clip(self.place), "benchmark"))
@@ -192,9 +199,9 @@ def _pairs(place: Place, shape: Shape) -> None:
     tables.write(place.table("pairs"), tables.table(tables.PAIRS, rows), tables.PAIRS)
 
 
-CASES = ((16, 4, 4), (16, 16, 16), (16, 16, 1))
-"""Pairs of an optimizer step, micro-batches of the plain side and of ours: alike, of four pairs and of one; and one
-pair at a time, as the release is started, against all at once.
+CASES = ((16, 4, 4, False), (16, 16, 16, False), (16, 4, 4, True), (16, 16, 16, True))
+"""Pairs of an optimizer step, micro-batches of the plain side and of ours, four pairs or one each (as the release is
+started), and whether ours evaluates them all at once.
 """
 AUTOENCODER = (16, 32, 48, 48)
 """Channels of the autoencoder's blocks: about a tenth of Stable Diffusion 1.5's 128, 256, 512, 512, for a UNet of 32 in
@@ -225,8 +232,8 @@ def main() -> None:
 
 def measured(bench: PairBench, repeats: int) -> Iterator[PairRow]:
     """The rows of `CASES`; raises SystemExit where the two sides disagree."""
-    for pairs, plain_micro, micro in CASES:
-        reference, ours = bench.sides(pairs, plain_micro, micro)
+    for pairs, plain_micro, micro, joined in CASES:
+        reference, ours = bench.sides(pairs, plain_micro, micro, joined)
         found = compared(reference, ours)
         if found["loss"] > LOSS or not 0 <= found["gradient"] <= GRADIENT:
             raise SystemExit(f"error: {pairs} pairs: ours and the plain reference differ: {found}")
@@ -236,7 +243,7 @@ def measured(bench: PairBench, repeats: int) -> Iterator[PairRow]:
                 spent[number].append(timed((reference, ours)[number]))
         (theirs, theirs_cpu), (mine, mine_cpu) = (map(list, zip(*one, strict=True)) for one in spent)
         cost = (theirs, mine, theirs_cpu, mine_cpu)
-        yield PairRow(pairs, plain_micro, micro, "full", *cost, found, bench.encode_seconds / PAIRS)
+        yield PairRow(pairs, plain_micro, micro, joined, "full", *cost, found, bench.encode_seconds / PAIRS)
 
 
 def compared(reference: Side, ours: Side) -> dict[str, float]:

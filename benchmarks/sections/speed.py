@@ -89,9 +89,9 @@ def pairs(content: Content) -> Iterator[str]:
     yield from table(
         ("pairs a step", "micro-batches, plain", "ours", "plain", "ours", "times as fast", "by processor time", "n"),
         [
-            (row["pairs"], row["plain_micro"], row["micro"], f"{median(row['plain_seconds']):.2f} s",
-             f"{median(row['seconds']):.2f} s", f"{row['ratio']:.2f}", f"**{row['cpu_ratio']:.2f}**",
-             len(row["seconds"]))
+            (row["pairs"], row["plain_micro"], f"{row['micro']}{', joined' if row['joined'] else ''}",
+             f"{median(row['plain_seconds']):.2f} s", f"{median(row['seconds']):.2f} s", f"{row['ratio']:.2f}",
+             f"**{row['cpu_ratio']:.2f}**", len(row["seconds"]))
             for row in content["rows"]
         ],
     )  # fmt: skip
@@ -99,9 +99,9 @@ def pairs(content: Content) -> Iterator[str]:
     yield (
         f"Encoding is counted apart: {content['encoded_pairs']} pairs took {content['encode_seconds']:.2f} s of the "
         f"processor once, {each:.3f} s a pair, prompts included. It has paid after a pair was trained on {repaid:.1f} "
-        "times at most. With equal micro-batches the gain is that of encoding alone; the clock counts what else the "
-        "machine does. The last row is the release's start (a pair at a time, gradients accumulated) against all pairs "
-        "of the step at once, which needs the memory for it.\n"
+        "times at most. Without joining the gain is that of encoding alone. Joined, all micro-batches of the step are "
+        "evaluated at once, to the same losses and gradients (`finetune.gradient_batch`), which needs the memory for "
+        "it; 16 micro-batches are the release's start, a pair at a time. The clock counts what else the machine does.\n"
     )
 
 

@@ -21,9 +21,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> pairs.PairBench:
     return pairs.PairBench.of(tmp_path_factory.mktemp("pairs"), SMALL)
 
 
-@pytest.mark.parametrize(("plain_micro", "micro"), [(1, 1), (2, 2), (4, 1)])
-def test_a_step_is_that_of_the_plain_reference(bench: pairs.PairBench, plain_micro: int, micro: int):
-    plain, ours = bench.sides(4, plain_micro, micro)
+@pytest.mark.parametrize(
+    ("plain_micro", "micro", "joined"), [(1, 1, False), (2, 2, False), (4, 1, False), (4, 4, True)]
+)
+def test_a_step_is_that_of_the_plain_reference(bench: pairs.PairBench, plain_micro: int, micro: int, joined: bool):
+    plain, ours = bench.sides(4, plain_micro, micro, joined)
     found = pairs.compared(plain, ours)
     assert found["loss"] <= pairs.LOSS and 0 < found["gradient"] <= GRADIENT
     (theirs, evaluations), (made, own) = once(plain), once(ours)
@@ -39,7 +41,7 @@ def test_another_strength_is_another_loss(bench: pairs.PairBench, monkeypatch: p
 
 
 def test_the_gain_is_in_the_numbers():
-    row = pairs.PairRow(4, 1, 1, "full", [3.0, 9.0, 3.0], [2.0, 2.0, 8.0], [6.0], [2.0], {}, 0.5)
+    row = pairs.PairRow(4, 1, 1, False, "full", [3.0, 9.0, 3.0], [2.0, 2.0, 8.0], [6.0], [2.0], {}, 0.5)
     assert row.as_dict() | {"ratio": 1.5, "cpu_ratio": 3.0, "repaid": 0.5} == row.as_dict()  # 4 s saved by 4 pairs
     assert replace(row, cpu_seconds=[6.0]).as_dict()["repaid"] is None
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from stages.finetune.batch import Batch
+from stages.finetune.batch import Batch, LatentPairs
 from stages.finetune.families.pair_errors import Noisy, Outputs, PairErrors
 from stages.finetune.families.pair_variants import AnchoredSettings
 from stages.finetune.families.preference import PairedPreference
@@ -22,12 +21,11 @@ A = TypeVar("A", bound=AnchoredSettings)
 class AnchoredPreference(PairedPreference[A]):
     """The objective, with the anchor of every pair in `PairErrors.anchor`."""
 
-    anchor: Tensor | None = None
-
-    def errors(self, batch: Batch) -> PairErrors:
+    def of_pairs(self, batch: Batch, pairs: LatentPairs, noisy: Noisy, outputs: Outputs) -> PairErrors:
         """Errors of the pairs of a micro-batch, and their anchors."""
-        found = super().errors(batch)
-        return replace(found, anchor=self.anchor)
+        winner, loser = (side.anchor for side in outputs.halves())
+        assert winner is not None and loser is not None, "made by `outputs`"
+        return replace(super().of_pairs(batch, pairs, noisy, outputs), anchor=(winner + loser) / 2)
 
     def outputs(self, noisy: Noisy) -> Outputs:
         """What the networks make of noisy latents; the base is evaluated where it is not the reference too."""
@@ -37,6 +35,5 @@ class AnchoredPreference(PairedPreference[A]):
             with torch.no_grad():
                 base = self.run.networks.base.prediction(noisy.x, noisy.t, noisy.text)
         assert base is not None
-        winner, loser = (bare.prediction - base).square().mean((1, 2, 3)).chunk(2)
-        self.anchor = (winner + loser) / 2
-        return bare.weighted(noisy.weight)
+        anchor = (bare.prediction - base).square().mean((1, 2, 3))
+        return replace(bare, anchor=anchor).weighted(noisy.weight)

@@ -9,8 +9,10 @@ their errors differ by what the images differ in. Errors are means over C, h, w,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,16 +40,27 @@ class Noisy:
     target: Tensor
     weight: Tensor | None = None
 
+    @classmethod
+    def cat(cls, parts: Sequence[Noisy]) -> Noisy:
+        """The rows of all parts, which are of one class and have the same fields, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = {own.name: [getattr(part, own.name) for part in parts] for own in fields(parts[0])}
+        return type(parts[0])(**{name: _cat(column) for name, column in columns.items()})
+
 
 @dataclass(frozen=True)
 class Outputs:
     """Predictions [B, C, h, w] of the policy with gradient and of the reference without (None where there is none), and
     what is right. Each is times the square root of its image's weight, so that mean squared differences are weighted.
+    `anchor` [B] is the mean squared difference of the policy's prediction from the base's, unweighted and with
+    gradient, where the method asks for it.
     """
 
     prediction: Tensor
     reference: Tensor | None
     target: Tensor
+    anchor: Tensor | None = None
 
     @classmethod
     def of(cls, policy: Evaluate, reference: Evaluate | None, noisy: Noisy) -> Outputs:
@@ -66,13 +79,22 @@ class Outputs:
             return self
         root = weight.to(self.prediction).sqrt().reshape(-1, 1, 1, 1)
         reference = None if self.reference is None else root * self.reference
-        return Outputs(root * self.prediction, reference, root * self.target)
+        return replace(self, prediction=root * self.prediction, reference=reference, target=root * self.target)
 
     def halves(self) -> tuple[Outputs, Outputs]:
         """The first and the second half of the rows."""
-        parts = [(None, None) if x is None else x.chunk(2) for x in (self.prediction, self.reference, self.target)]
-        first, second = zip(*parts, strict=True)
-        return Outputs(*first), Outputs(*second)
+        half = len(self.prediction) // 2
+        first, second = self.split([half, half])
+        return first, second
+
+    def split(self, sizes: Sequence[int]) -> list[Outputs]:
+        """The rows in parts of these sizes, one after the other."""
+        if len(sizes) == 1:
+            return [self]
+        none = [None] * len(sizes)
+        every = (self.prediction, self.reference, self.target, self.anchor)
+        columns = [none if x is None else x.split(list(sizes)) for x in every]
+        return [Outputs(*own) for own in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -141,6 +163,14 @@ class PairErrors:
     def of_all(self, values: Tensor) -> Tensor:
         """Values [N] of these pairs as those of the pairs of all processes, without gradient."""
         return stop.gradient(self.processes.whole([values])[0])
+
+
+def _cat(column: Sequence[Any]) -> Any:
+    if isinstance(column[0], Tensor):
+        return torch.cat(list(column))
+    if isinstance(column[0], Conditioning):
+        return Conditioning.cat(column)
+    return None if column[0] is None else tuple(chain.from_iterable(column))
 
 
 def both(pairs: LatentPairs, text: Conditioning) -> tuple[Tensor, Conditioning]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import InputError
-from stages.finetune.batch import Batch
+from stages.finetune.batch import Batch, LatentPairs
 from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors
 from stages.finetune.families.pair_variants import FeatureSpace, PerceptualSettings
 from stages.finetune.families.preference import PairedPreference
@@ -33,17 +33,17 @@ N = TypeVar("N", bound=PerceptualSettings)
 class PerceptualPreference(PairedPreference[N]):
     """The objective on errors in feature space. Raises InputError for a base that is no UNet with a noise schedule."""
 
-    def errors(self, batch: Batch) -> PairErrors:
-        """Errors of the pairs of a micro-batch, weighted by timestep where the settings say so."""
-        pairs = self.pairs(batch)
-        noisy = self.noisy(batch, pairs)
-        bare = replace(noisy, weight=None)
-        outputs = self.outputs(bare)
+    def outputs(self, noisy: Noisy) -> Outputs:
+        """What the networks make of noisy latents, unweighted."""
+        return super().outputs(replace(noisy, weight=None))
+
+    def of_pairs(self, batch: Batch, pairs: LatentPairs, noisy: Noisy, outputs: Outputs) -> PairErrors:
+        """Errors of the pairs of a micro-batch in feature space, weighted by timestep where the settings say so."""
         step_noise = batch.noise.extra("step")
         noise, to = torch.cat([step_noise, step_noise]), self.other_timesteps(batch)
         networks, space = self.run.networks, self.settings.space
         view = networks.base if space.network == "base" else networks.policy
-        found = seen(view, space, outputs, bare, noise, None if to is None else torch.cat([to, to]))
+        found = seen(view, space, outputs, noisy, noise, None if to is None else torch.cat([to, to]))
         made = perceptual_errors(found, outputs, noisy, self.settings.plain_weight, pairs.label, pairs.weight)
         return replace(made, processes=self.run.processes)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from stages.finetune.families.reference import Reference
 from stages.finetune.families.safeguard import safeguarded
 from stages.finetune.families.timesteps import Timesteps
 from stages.finetune.objective import Loss, Objective, Run
+from stages.finetune.together import groups, joined
 from stages.models.conditioning import Conditioning
 
 P = TypeVar("P", bound=PairSettings)
@@ -29,6 +30,9 @@ P = TypeVar("P", bound=PairSettings)
 
 class PairedPreference(Objective, Generic[P]):
     """The objective; nothing changes from step to step but the policy and, in some settings, the reference."""
+
+    joins: ClassVar[bool] = True
+    """Whether micro-batches may be evaluated together, `finetune.gradient_batch` images at once."""
 
     def __init__(self, settings: P, run: Run, loss: Callable[[PairErrors, P], Loss]) -> None:
         self.settings, self.run, self.loss = settings, run, loss
@@ -43,20 +47,30 @@ class PairedPreference(Objective, Generic[P]):
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
         """The mean loss of the pairs of each micro-batch."""
-        for place, batch in enumerate(batches):
-            pairs = self.errors(batch)
-            held = pairs if self.settings.safeguard is None else safeguarded(pairs, self.settings.safeguard)
-            yield self.logged(self.loss(held, self.settings), pairs).share(1.0, place)
+        size = self.run.settings.gradient_batch if self.joins else 1
+        for places in groups(len(batches), 2 * len(batches[0].prompts), size):
+            found = self.errors([batches[place] for place in places])
+            yield from joined([self.part(pairs, place) for place, pairs in zip(places, found, strict=True)])
+
+    def part(self, pairs: PairErrors, place: int) -> Loss:
+        """The loss of the pairs of micro-batch `place`."""
+        held = pairs if self.settings.safeguard is None else safeguarded(pairs, self.settings.safeguard)
+        return self.logged(self.loss(held, self.settings), pairs).share(1.0, place)
 
     def pairs(self, batch: Batch) -> LatentPairs:
         """The pairs of a micro-batch: those of the data, labelled as the settings say."""
         return labelled(batch.preferences(), batch, self.settings.labels, self.run.reward)
 
-    def errors(self, batch: Batch) -> PairErrors:
-        """Errors of the pairs of a micro-batch."""
-        pairs = self.pairs(batch)
-        noisy = self.noisy(batch, pairs)
-        winner, loser = self.outputs(noisy).halves()
+    def errors(self, batches: Sequence[Batch]) -> list[PairErrors]:
+        """Errors of the pairs of each micro-batch, all from one evaluation of each network."""
+        pairs = [self.pairs(batch) for batch in batches]
+        noisy = [self.noisy(batch, own) for batch, own in zip(batches, pairs, strict=True)]
+        outputs = self.outputs(Noisy.cat(noisy)).split([len(own.x) for own in noisy])
+        return [self.of_pairs(*own) for own in zip(batches, pairs, noisy, outputs, strict=True)]
+
+    def of_pairs(self, batch: Batch, pairs: LatentPairs, noisy: Noisy, outputs: Outputs) -> PairErrors:
+        """Errors of the pairs of a micro-batch, from what the networks make of its noisy latents."""
+        winner, loser = outputs.halves()
         found = PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
         return replace(found, further=self.further(noisy, found))
 

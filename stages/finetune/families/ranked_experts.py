@@ -39,6 +39,8 @@ class OwnStates:
 class RankedExperts(PairedPreference[E]):
     """The objective; winners are expert images, losers the states. Raises InputError for a flow-matching base."""
 
+    joins = False  # every micro-batch goes on along trajectories of its own
+
     def __init__(self, settings: E, run: Run, loss: Callable[[PairErrors, E], Loss]) -> None:
         super().__init__(settings, run, loss)
         process = run.networks.policy.process
@@ -53,7 +55,11 @@ class RankedExperts(PairedPreference[E]):
             self.copy.copy()
         return super().collect(batches)
 
-    def errors(self, batch: Batch) -> PairErrors:
+    def errors(self, batches: Sequence[Batch]) -> list[PairErrors]:
+        """Errors of each micro-batch, one after the other."""
+        return [self.errors_of(batch) for batch in batches]
+
+    def errors_of(self, batch: Batch) -> PairErrors:
         """Errors of expert images and of states of the policy's trajectories, at the same timesteps."""
         own, expert = self.own_states(batch), batch.real()
         noise, text = batch.noise.extra("forward"), Conditioning.of(batch.text)

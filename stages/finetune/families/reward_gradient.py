@@ -13,7 +13,7 @@ several micro-batches together, and for predictions with gradient, and returns t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from stages.finetune.batch import Batch
 from stages.finetune.objective import Loss, Objective, Run
 from stages.finetune.reward import Similarity
 from stages.finetune.rollouts import Prediction, Rollout, predict, roll_out
+from stages.finetune.together import joined
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,6 @@ class RewardGradient(Objective):
             terms["loss_likeness"] = found.distances.mean()
             loss = loss + output.similarity.weight * terms["loss_likeness"]
         return Loss(root, {**terms, "loss": loss}, place)
-
-
-def joined(losses: Sequence[Loss | None]) -> Iterator[Loss]:
-    """Parts that may share a graph, whose gradient is taken once: all of it with the last part."""
-    parts = [loss for loss in losses if loss is not None]
-    for part in parts[:-1]:
-        yield replace(part, later=True)
-    if parts:
-        yield replace(parts[-1], root=sum((part.root for part in parts[:-1]), parts[-1].root))
 
 
 def penalised(penalties: Mapping[str, tuple[float, Tensor]], place: int) -> Loss:

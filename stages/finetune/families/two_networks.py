@@ -6,6 +6,7 @@ The policy is the one of them that the run saves; the other one is `networks.com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -23,7 +24,13 @@ W = TypeVar("W", bound=TwoNetworkSettings)
 class TwoNetworks(PairedPreference[W]):
     """The objective: winners' errors are those of the one network, losers' those of the other."""
 
-    def errors(self, batch: Batch) -> PairErrors:
+    joins = False  # some micro-batches have prompts for the losers and some have none
+
+    def errors(self, batches: Sequence[Batch]) -> list[PairErrors]:
+        """Errors of the pairs of each micro-batch, one after the other."""
+        return [self.errors_of(batch) for batch in batches]
+
+    def errors_of(self, batch: Batch) -> PairErrors:
         """Errors of the pairs of a micro-batch; the losers' prompts are left out for all of it or for none."""
         pairs = self.pairs(batch)
         noisy = self.noisy(batch, pairs)

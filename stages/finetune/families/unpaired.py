@@ -20,6 +20,7 @@ from stages.finetune.families.pair_settings import PreferenceDataSettings, Unpai
 from stages.finetune.families.reference import Reference
 from stages.finetune.families.timesteps import Timesteps
 from stages.finetune.objective import Loss, Objective, Run
+from stages.finetune.together import groups, joined
 from stages.models.conditioning import Conditioning
 from stages.processes import ALONE, Processes
 
@@ -84,9 +85,10 @@ class LikedImages(Objective, Generic[D]):
 
     def losses(self, batches: Sequence[Batch]) -> Iterator[Loss]:
         """The mean loss of the images of each micro-batch."""
-        for place, batch in enumerate(batches):
-            found = self.errors(batch)
-            yield self.logged(self.loss(found, self.settings), found).share(1.0, place)
+        for places in groups(len(batches), len(batches[0].prompts), self.run.settings.gradient_batch):
+            found = self.errors([batches[place] for place in places])
+            parts = [self.logged(self.loss(own, self.settings), own) for own in found]
+            yield from joined([part.share(1.0, place) for place, part in zip(places, parts, strict=True)])
 
     def images(self, batch: Batch) -> LabelledImages:
         """The preferred image of every pair, with the weight of the pair."""
@@ -94,18 +96,27 @@ class LikedImages(Objective, Generic[D]):
         liked = torch.ones_like(pairs.weight, dtype=torch.bool)
         return LabelledImages(pairs.winner, Conditioning.of(batch.text), liked, pairs.weight)
 
-    def errors(self, batch: Batch) -> ImageErrors:
-        """Errors of the images of a micro-batch, whose timesteps all processes draw alike."""
-        images, processes = self.images(batch), self.run.processes
-        policy, process = self.run.networks.policy, self.run.networks.policy.process
+    def errors(self, batches: Sequence[Batch]) -> list[ImageErrors]:
+        """Errors of the images of each micro-batch, all from one evaluation of each network."""
+        images = [self.images(batch) for batch in batches]
+        noisy = [self.noisy(batch, own) for batch, own in zip(batches, images, strict=True)]
+        every = Outputs.of(self.run.networks.policy.prediction, self.reference.prediction, Noisy.cat(noisy))
+        outputs = every.split([len(own.x) for own in noisy])
+        return [self.of_images(*own) for own in zip(images, noisy, outputs, strict=True)]
+
+    def of_images(self, images: LabelledImages, noisy: Noisy, outputs: Outputs) -> ImageErrors:
+        """Errors of the images of a micro-batch, from what the networks make of their noisy latents."""
+        other = self.with_other_prompts(noisy) if self.mismatched else None
+        return ImageErrors(Errors.of(outputs), images.liked, images.weight, other, self.run.processes)
+
+    def noisy(self, batch: Batch, images: LabelledImages) -> Noisy:
+        """The images noised; all processes draw the timesteps alike."""
+        process, processes = self.run.networks.policy.process, self.run.processes
         count = len(images.clean) * processes.count
         t = self.timesteps.draw(batch.rng, count)[processes.part(count)]
         noise = batch.noise.extra("forward")
         x, target = process.noised(images.clean, noise, t), process.target(images.clean, noise)
-        noisy = Noisy(x, t, images.text, target, self.timesteps.weight(t))
-        errors = Errors.of(Outputs.of(policy.prediction, self.reference.prediction, noisy))
-        other = self.with_other_prompts(noisy) if self.mismatched else None
-        return ImageErrors(errors, images.liked, images.weight, other, processes)
+        return Noisy(x, t, images.text, target, self.timesteps.weight(t))
 
     @torch.no_grad()
     def with_other_prompts(self, noisy: Noisy) -> Errors:

@@ -35,7 +35,8 @@ def errors(made: Any, names: list[str]) -> Any:
     """The errors of one micro-batch judged by these annotators."""
     own = tiny_methods.settings("ppd", {"drop": 0.0})
     batch = tiny_methods.batch(own, 0, len(names))
-    return made.objective.errors(replace(batch, pairs=replace(batch.preferences(), annotators=names)))
+    [found] = made.objective.errors([replace(batch, pairs=replace(batch.preferences(), annotators=names))])
+    return found
 
 
 def test_the_policy_is_told_and_the_reference_is_not() -> None:
@@ -89,7 +90,7 @@ def test_opposite_tastes_are_learnt_apart() -> None:
         given.rng.seed(1)
         made.step([given])
     given.rng.seed(1)
-    margins = made.objective.errors(given).margin
+    margins = made.objective.errors([given])[0].margin
     assert float(margins[:3].mean()) > 0 and float(margins[3:].mean()) > 0
 
 

@@ -166,7 +166,7 @@ def test_averages_with_the_policy_s_weights_have_its_margins() -> None:
         for parameter in trainer.parameters.values():
             parameter.add_(0.1)
     objective.averages[0].copy()
-    found = objective.errors(batch)
+    [found] = objective.errors([batch])
     assert found.further is not None and float(found.margin.detach().abs().max()) > 1e-4
     torch.testing.assert_close(found.further[0], found.margin.detach())
     assert float(found.further[1].abs().max()) < 1e-9  # the other one still is the base

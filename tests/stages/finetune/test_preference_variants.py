@@ -191,7 +191,7 @@ def test_the_network_of_the_trajectories_is_renewed(every: int, apart: float) ->
     made.step(tiny_methods.batches(tiny_methods.settings("diffusion_dro", values), 2, TRAIN))
     if every == 2:
         objective.copy.weights = [w + 0.1 for w in objective.copy.weights]
-    error = float(objective.errors(own[0]).loser.policy.detach().abs().max())
+    error = float(objective.errors(own[:1])[0].loser.policy.detach().abs().max())
     assert (error > 1e-9) == bool(apart)
 
 
