@@ -169,6 +169,12 @@ class MethodSettings(Settings):
     def check(self, train: FinetuneSettings) -> None:
         """Raise ValueError when these settings do not go with `train`."""
 
+    def grids(self) -> tuple[int, ...]:
+        """Numbers of steps of the grids that the method lays on a noise schedule itself, in place of that of
+        `finetune.sampling_steps`; () where it takes that one.
+        """
+        return ()
+
     def shares(self, train: FinetuneSettings) -> dict[str, int]:
         """What of a micro-batch has to divide evenly among several processes: the count of each, by name."""
         return {"images": train.batch_size // train.accumulate}

@@ -250,6 +250,22 @@ def test_few_steps_have_a_grid_of_their_own(
             study.load(file)
 
 
+@pytest.mark.parametrize(("steps", "refused"), [(4, False), (1000, False), (1001, True)])
+def test_so_have_methods_of_few_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, refused: bool
+) -> None:
+    wanted = changed("methods.refl", {"kind": "pso", "few_steps": steps})
+    wanted["prepare"]["train"]["consistency"] = {"student": {}}
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(wanted))
+    if refused:
+        with pytest.raises(InputError, match="methods.refl: steps: 1001, but the noise schedule of the base has 1000"):
+            study.load(file)
+    else:
+        study.load(file)
+
+
 @pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "DDIMScheduler"])
 def test_few_steps_of_a_flow_are_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str

@@ -28,6 +28,10 @@ class DistilledSettings(PreferenceSettings):
         """The distilled model, which policy and reference start as; pairs of images of a prompt."""
         return replace(super().needs, student=self.model, starts_as_student=True, group=2)
 
+    def grids(self) -> tuple[int, ...]:
+        """That of the few steps."""
+        return (self.few_steps,)
+
     def learnt(self, train: FinetuneSettings) -> int:
         """All steps but the last."""
         return self.steps_per_trajectory or self.few_steps - 1
