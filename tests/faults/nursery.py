@@ -6,6 +6,7 @@ by line on stdout: the child's number, then its exit status when it ends. Starte
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -80,7 +81,8 @@ class Nursery:
 
 
 def warm() -> None:
-    """Import what the stages import while they run."""
+    """Import what the stages import while they run. Garbage is not looked for there: a child would copy it all."""
+    gc.disable()
     from importlib import import_module
 
     import torch
@@ -95,6 +97,8 @@ def warm() -> None:
         "stages.score.scoring", "torchvision.transforms.v2",
     ):  # fmt: skip
         import_module(module)
+    gc.freeze()
+    gc.enable()
 
 
 def child(order: dict[str, object]) -> int:

@@ -11,6 +11,7 @@ the exit status (-9 for kill -9). What a command says goes to `log`.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import subprocess
@@ -26,9 +27,16 @@ BIN = Path(sys.executable).parent
 MAIN = {"snakemake": "snakemake.cli", "dvc": "dvc.cli"}
 """The module whose `main` each program runs."""
 IMPORTED = (
-    *MAIN.values(), "dvc.commands.repro", "dvc.commands.commit", "dvc.commands.checkout", "dvc.repo", "dvc.repo.commit",
-    "dvc.repo.reproduce", "dvc.stage.cache", "dvc_data.index", "jinja2", "networkx", "numpy", "pyarrow.parquet",
-    "pydantic", "snakemake.api", "snakemake.executors.local", "snakemake_executor_plugin_slurm", "yaml",
+    *MAIN.values(), "dvc._debug", "dvc.analytics", "dvc.cachemgr", "dvc.cli.parser", "dvc.commands.checkout",
+    "dvc.commands.commit", "dvc.commands.repro", "dvc.data_cloud", "dvc.dirs", "dvc.lock", "dvc.render.convert",
+    "dvc.repo", "dvc.repo.artifacts", "dvc.repo.commit", "dvc.repo.datasets", "dvc.repo.graph", "dvc.repo.index",
+    "dvc.repo.metrics", "dvc.repo.open_repo", "dvc.repo.params", "dvc.repo.plots", "dvc.repo.reproduce",
+    "dvc.repo.stage", "dvc.repo.status", "dvc.repo.trie", "dvc.rwlock", "dvc.scm", "dvc.stage.cache",
+    "dvc.stage.serialize", "dvc.utils.serialize", "dvc.utils.strictyaml", "dvc_data.hashfile.db.local",
+    "dvc_data.hashfile.status", "dvc_data.index", "fsspec.implementations.local", "fsspec.implementations.memory",
+    "graphlib", "jinja2", "networkx", "numpy", "pyarrow.parquet", "pydantic", "ruamel.yaml", "smart_open",
+    "snakemake.api", "snakemake.executors.local", "snakemake.profiles", "snakemake.report.html_reporter",
+    "snakemake_executor_plugin_slurm", "yaml", "yte",
 )  # fmt: skip
 """What is imported before any command; what else it needs, a command imports itself."""
 
@@ -58,6 +66,18 @@ def _end(server: subprocess.Popen[str]) -> None:
     server.wait(timeout=60)
 
 
+def warm() -> None:
+    """Import what commands need of Snakemake and DVC, and find Snakemake's plug-ins, for which each registry looks
+    through all that is installed. Garbage is not looked for among what was imported.
+    """
+    gc.disable()
+    for module in IMPORTED:
+        import_module(module)
+    import_module(MAIN["snakemake"]).get_argument_parser()
+    gc.freeze()
+    gc.enable()
+
+
 def _serve() -> dict[str, Any] | None:
     """Fork a child per order until stdin ends; in a child, its order."""
     for line in sys.stdin:
@@ -84,9 +104,33 @@ def _command(order: Mapping[str, Any]) -> int | None:
     return import_module(MAIN[program]).main()
 
 
+def _leave(status: Sequence[int]) -> None:
+    """End with the status of a command, where there was one: taking apart what was imported is half of the work of a
+    short one.
+    """
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status[0])
+
+
+def _main() -> None:
+    status: list[int] = []
+    atexit.register(_leave, status)  # the first to be registered is the last to be called
+    warm()
+    if (order := _serve()) is None:
+        return
+    try:
+        code = _command(order)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        status.append(1)
+        raise
+    status.append(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
+
+
 if __name__ == "__main__":
     sys.path[0] = str(BIN)  # as for the programs themselves
-    for module in IMPORTED:
-        import_module(module)
-    given = _serve()
-    sys.exit(None if given is None else _command(given))
+    _main()

@@ -217,6 +217,7 @@ def make(root: Path, study: dict[str, Any]) -> Project:
     """A copy of the project's orchestration and code at `root`, with stand-ins and `study` as params.yaml."""
     for folder in ("workflow", "stages", "profiles", "slurm", "data", "votes"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", ".*", "site.yaml"))
+    _link_compiled(root)
     if memory := _memory():
         write_text(root / imports.MEMORY, memory)
     for file in ("Snakefile", ".dvcignore"):
@@ -244,6 +245,17 @@ def make(root: Path, study: dict[str, Any]) -> Project:
         layout = Layout("params.yaml", study)
         write_text(root / "dvc.yaml", dvc_file.of(layout))
     return project
+
+
+def _link_compiled(root: Path) -> None:
+    """Let the modules of all copies be compiled once: their commands write no compiled modules. One that has another
+    time or size than here is compiled anew.
+    """
+    for folder in ("workflow", "stages"):
+        for compiled in (ROOT / folder).rglob("__pycache__"):
+            place = root / compiled.relative_to(ROOT)
+            if place.parent.is_dir():
+                place.symlink_to(compiled)
 
 
 @cache
