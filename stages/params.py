@@ -11,6 +11,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,9 +36,9 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_their_kinds(cls, values: Any) -> Any:
-        for name, field in cls.model_fields.items() if isinstance(values, Mapping) else ():
-            key = field.alias or name
-            if key in values and (fault := unfit(field.annotation, values[key])):
+        for name, about in cls.model_fields.items() if isinstance(values, Mapping) else ():
+            key = about.alias or name
+            if key in values and (fault := unfit(about.annotation, values[key])):
                 raise PydanticCustomError("kind", "{fault}", {"key": key, "fault": fault})
         return values
 
@@ -116,6 +117,29 @@ def validate(model: type[S], values: Any, where: str) -> S:
         raise InputError(describe(error, model, where)) from None
 
 
+@dataclass(frozen=True)
+class _Given:
+    """Values as they are written: `1` and `1.0` are two."""
+
+    text: str
+    values: Any = field(compare=False)
+
+
+def validate_again(model: type[S], values: Any, where: str) -> S:
+    """As `validate`, for settings that many checks of a study ask for: the same values are looked at once. Validators
+    depend on the values and on what is installed, never on other files. Faults are not remembered.
+    """
+    try:
+        return _settled(model, _Given(repr(values), values))  # type: ignore[return-value]
+    except ValidationError as error:
+        raise InputError(describe(error, model, where)) from None
+
+
+@lru_cache(maxsize=1024)
+def _settled(model: type[BaseModel], given: _Given) -> BaseModel:
+    return model.model_validate(deepcopy(given.values))  # so that nobody changes what is remembered
+
+
 def section(path: str | Path, name: str, model: type[S], study: dict[str, Any] | None = None) -> S:
     """Section `name` of the study at `path`, validated; `name` may be dotted (`methods.refl`).
 
@@ -127,7 +151,7 @@ def section(path: str | Path, name: str, model: type[S], study: dict[str, Any] |
             known = values if isinstance(values, dict) else ()
             raise InputError(f"{path}: {name}: there is no {part!r} here{nearest(part, map(str, known))}")
         values = values[part]
-    return validate(model, values, f"{path}: {name}")
+    return validate_again(model, values, f"{path}: {name}")
 
 
 def describe(error: ValidationError, model: type[BaseModel], where: str) -> str:

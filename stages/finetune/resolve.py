@@ -13,7 +13,7 @@ from stages.errors import InputError
 from stages.finetune.method import Method, kinds, load
 from stages.finetune.settings import FinetuneSettings, MethodSettings, RunSettings, StudySettings
 from stages.kinds import shown
-from stages.params import nearest, read_study, section, validate
+from stages.params import nearest, read_study, section, validate_again
 from stages.runtime import sha256
 
 
@@ -78,7 +78,7 @@ def method(settings: Mapping[str, Any], where: str) -> tuple[Method[Any], Module
     if not isinstance(settings["kind"], str):
         raise InputError(f"{where}.kind: expected text, found {shown(settings['kind'])}")
     definition, module = load(settings["kind"], where)
-    return definition, module, validate(definition.settings, settings, where)
+    return definition, module, validate_again(definition.settings, settings, where)
 
 
 def training_plan(
@@ -93,13 +93,13 @@ def training_plan(
     runs = study.get("runs") or {}
     if name not in runs:
         raise InputError(f"{path}: runs: there is no run {name!r}{nearest(name, runs)}")
-    run = validate(RunSettings, runs[name], f"{path}: runs.{name}")
+    run = validate_again(RunSettings, runs[name], f"{path}: runs.{name}")
     methods = study.get("methods") or {}
     if run.method not in methods:
         raise InputError(f"{path}: runs.{name}.method: unknown method {run.method!r}{nearest(run.method, methods)}")
     definition, module, settings = method(methods[run.method], f"{path}: methods.{run.method}")
     shared = section(path, "finetune", FinetuneSettings, study)
-    train = validate(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
+    train = validate_again(FinetuneSettings, shared.overridden(settings.train), f"{path}: methods.{run.method}.train")
     said = settings.model_dump()
     try:
         settings = settings if found is None else settings.decided(found, train.sampling_steps)

@@ -14,7 +14,7 @@ from stages.checkpoints.settings import SEED as CHECKPOINT_SEED
 from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.kinds import shown
-from stages.params import nearest, section, validate
+from stages.params import nearest, section, validate_again
 from stages.runtime import sha256
 from stages.sample.settings import SampleSettings, StrategySettings, StudySeed, Target
 
@@ -139,7 +139,7 @@ def _parse(values: Mapping[str, Any], where: str) -> tuple[ModuleType, StrategyS
     if not isinstance(values["kind"], str):
         raise InputError(f"{where}.kind: expected text, found {shown(values['kind'])}")
     module = plugins.load(STRATEGIES, GROUP, values["kind"], where)
-    return module, validate(_settings(module, values["kind"], where), dict(values), where)
+    return module, validate_again(_settings(module, values["kind"], where), dict(values), where)
 
 
 def _settings(module: ModuleType, kind: str, where: str) -> type[StrategySettings]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from stages import contents
 from stages.errors import InputError
@@ -27,6 +30,28 @@ BITS = {
 """Bits of a value by its type, as safetensors 0.8 names the types."""
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3")
 """Types that hold weights."""
+JUST_NOW = 2_000_000_000
+"""Nanoseconds after which another writing of a file has another time, whatever the clock of its file system."""
+T = TypeVar("T")
+
+
+def _once_a_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """`read`, asked once for a file as long as that is the same: checks of a study look at a header for its size, for
+    its layers and for its shapes, and one of a large model takes tens of milliseconds. Faults are not remembered.
+    """
+
+    @lru_cache(maxsize=64)
+    def remembered(path: Path, *_: int) -> T:
+        return read(path)
+
+    @wraps(read)
+    def once(path: Path) -> T:
+        stat = path.stat()
+        if time.time_ns() - stat.st_mtime_ns < JUST_NOW:
+            return read(path)
+        return remembered(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+    return once
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,7 @@ def _others(folder: Path) -> str:
     return f" ({lost[0]} is a link to nothing)" if lost else note
 
 
+@_once_a_file
 def check_safetensors(path: Path) -> None:
     """Raise InputError where a safetensors file is shorter or longer than its header says, or where its header is not
     one: the library would refuse the file only when it is loaded. Reads the header only.
@@ -137,7 +163,8 @@ def linear_layers(path: Path) -> list[str]:
     return [name.removesuffix(".weight") for name in matrices if name.endswith(".weight")]
 
 
-def tensors(path: Path) -> tuple[int, dict[str, Tensor]]:
+@_once_a_file
+def tensors(path: Path) -> tuple[int, Mapping[str, Tensor]]:
     """Length of the header of a safetensors file in bytes, and its tensors by their names; raises InputError for
     another file.
     """
@@ -158,7 +185,8 @@ def _counts(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(count) is int and count >= 0 for count in value)
 
 
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
+@_once_a_file
+def _header(path: Path) -> tuple[int, Mapping[str, Any]]:
     """Length and content of the header of a safetensors file."""
     try:
         with open(path, "rb") as file:
