@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,14 +41,21 @@ def pareto(diversity: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Diversities that are equal but for rounding are equal: an entropy of a few images has few values, so ties happen.
     """
-    order = np.lexsort((-reward, -diversity.round(TIES)))
-    kept, best = [], -np.inf
-    for index in order:
-        if reward[index] > best:
-            kept.append(index)
-            best = reward[index]
-    kept.reverse()
-    return diversity[kept], reward[kept]
+    [(kept_diversity, kept_reward)] = _fronts(diversity[None], reward[None])
+    return np.array(kept_diversity), np.array(kept_reward)
+
+
+Front = tuple[list[float], list[float]]
+"""Diversity and reward of Pareto points, by ascending diversity."""
+
+
+def _fronts(diversity: np.ndarray, reward: np.ndarray) -> list[Front]:
+    """The Pareto points of every row of (resamples, points)."""
+    order = np.lexsort((-reward, -diversity.round(TIES)), axis=-1)
+    diversity, reward = (np.take_along_axis(each, order, axis=-1) for each in (diversity, reward))
+    best = np.fmax.accumulate(reward, axis=-1)[:, :-1]
+    kept = np.column_stack([reward[:, 0] > -np.inf, reward[:, 1:] > np.fmax(best, -np.inf)])
+    return [(d[row][::-1].tolist(), r[row][::-1].tolist()) for d, r, row in zip(diversity, reward, kept, strict=True)]
 
 
 def gap(diversity: np.ndarray, reward: np.ndarray, against_diversity: np.ndarray, against_reward: np.ndarray) -> Gap:
@@ -59,17 +68,32 @@ def gap(diversity: np.ndarray, reward: np.ndarray, against_diversity: np.ndarray
 
     exact, since the difference is linear between the knots of both. Undefined (NaN) where low >= high.
     """
-    mine_d, mine_r = pareto(diversity, reward)
-    other_d, other_r = pareto(against_diversity, against_reward)
-    low, high = max(mine_d[0], other_d[0]), min(mine_d[-1], other_d[-1])
+    [mine], [other] = _fronts(diversity[None], reward[None]), _fronts(against_diversity[None], against_reward[None])
+    return _gap(mine, other)
+
+
+def _gap(mine: Front, other: Front) -> Gap:
+    """`gap` of two frontiers. They have a few points each, and resamples are many: plain numbers are quicker here than
+    arrays.
+    """
+    low, high = max(mine[0][0], other[0][0]), min(mine[0][-1], other[0][-1])
     if not high > low:
         return UNDEFINED
-    inner = np.concatenate([mine_d, other_d])
-    knots = np.unique(np.concatenate([[low, high], inner[(inner > low) & (inner < high)]]))
-    delta = np.interp(knots, mine_d, mine_r) - np.interp(knots, other_d, other_r)
-    area = float(np.trapezoid(delta, knots))
-    above = _positive_length(knots, delta) / (high - low)
-    return Gap(float(area / (high - low)), area, float(low), float(high), float(above))
+    knots = sorted({low, high, *(knot for knot in (*mine[0], *other[0]) if low < knot < high)})
+    delta = [_at(mine, knot) - _at(other, knot) for knot in knots]
+    widths = [right - left for left, right in pairwise(knots)]
+    parts = [width * (right + left) / 2 for width, (left, right) in zip(widths, pairwise(delta), strict=True)]
+    area, above = float(np.sum(parts)), _positive_length(widths, delta) / (high - low)
+    return Gap(area / (high - low), area, low, high, above)
+
+
+def _at(front: Front, diversity: float) -> float:
+    """Reward of a frontier at a diversity that it reaches."""
+    d, r = front
+    left = bisect_right(d, diversity) - 1
+    if d[left] == diversity or left == len(d) - 1:
+        return r[left]
+    return (r[left + 1] - r[left]) / (d[left + 1] - d[left]) * (diversity - d[left]) + r[left]
 
 
 def gaps(
@@ -79,8 +103,8 @@ def gaps(
 
     `mine` and `other` list (diversity, reward) scores of shape (seeds, prompts), one pair per point of the frontier.
     """
-    sides = (*stacked(draws, mine), *stacked(draws, other))
-    return [gap(*drawn) for drawn in zip(*sides, strict=True)]
+    sides = (_fronts(*stacked(draws, points)) for points in (mine, other))
+    return [_gap(*drawn) for drawn in zip(*sides, strict=True)]
 
 
 def lies_above(
@@ -149,12 +173,14 @@ def stacked(draws: Draws, points: Sequence[tuple[np.ndarray, np.ndarray]]) -> tu
     return diversity, reward
 
 
-def _positive_length(knots: np.ndarray, delta: np.ndarray) -> float:
-    """Length over which the piecewise-linear function through (knots, delta) is above zero."""
+def _positive_length(widths: Sequence[float], delta: Sequence[float]) -> float:
+    """Length over which the piecewise-linear function with values `delta` at the ends of pieces of these `widths` is
+    above zero.
+    """
     length = 0.0
-    for width, left, right in zip(np.diff(knots), delta, delta[1:], strict=False):
+    for width, (left, right) in zip(widths, pairwise(delta), strict=True):
         if left >= 0 and right >= 0:
             length += width * (left > 0 or right > 0)
         elif left > 0 or right > 0:
             length += width * max(left, right) / (abs(left) + abs(right))
-    return float(length)
+    return length

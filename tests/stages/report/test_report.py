@@ -70,6 +70,12 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def drawn(params: Path) -> ReportData:
+    """What the figures of that study draw from."""
+    return read(params)
+
+
+@pytest.fixture(scope="module")
 def page(params: Path) -> str:
     return (folders(params).out / "index.html").read_text()
 
@@ -126,9 +132,8 @@ def test_planted_claims_are_found(page: str, params: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_verdicts_in_plain_text_are_the_findings(params: Path) -> None:
-    found = read(params)
-    lines = account.verdicts(found).splitlines()
+def test_the_verdicts_in_plain_text_are_the_findings(drawn: ReportData) -> None:
+    lines = account.verdicts(drawn).splitlines()
     assert [line for line in lines if not line.startswith(" ")] == [
         "madeup: ImageReFL and ReFL",
         "1. Tuning raises the reward, and diversity collapses: shown",
@@ -136,8 +141,8 @@ def test_the_verdicts_in_plain_text_are_the_findings(params: Path) -> None:
         "3. More reward than the reference at no less diversity: shown",
         "4. Above the reference at equal diversity: shown",
     ]
-    assert len(lines) == 5 + sum(len(claim.parts) for claim in found.findings.claims)
-    (one,) = [part for part in found.findings.select("raises") if part.metric == "heldout"]
+    assert len(lines) == 5 + sum(len(claim.parts) for claim in drawn.findings.claims)
+    (one,) = [part for part in drawn.findings.select("raises") if part.metric == "heldout"]
     (line,) = [line for line in lines if line.startswith("    held-out reward: ")][:1]
     assert line.startswith("    held-out reward: shown, +")
     assert f"could have seen {one.detectable:.2g}" in line
@@ -284,12 +289,11 @@ def test_training_plot_holds_every_probe(params: Path) -> None:
     assert [row["step"] for row in rows if row["run"] == "refl-s0"] == ["0", "20", "40", "60", "80", "100"]
 
 
-def test_the_grid_shows_the_samples_enlarged(params: Path) -> None:
-    found = read(params)
-    assert [row.caption for row in grids.rows_of(found)[:4]] == [
+def test_the_grid_shows_the_samples_enlarged(params: Path, drawn: ReportData) -> None:
+    assert [row.caption for row in grids.rows_of(drawn)[:4]] == [
         ("base", "guidance 1"), ("base", "guidance 2"), ("ReFL", "tuned only (k = 0)"), ("ReFL", "combined, k = 10"),
     ]  # fmt: skip
-    assert grids.chosen_prompts(found.evaluation, 3) == ["eval-000", "eval-004", "eval-007"]
+    assert grids.chosen_prompts(drawn.evaluation, 3) == ["eval-000", "eval-004", "eval-007"]
     grid = np.asarray(Image.open(folders(params).out / "grid.png").convert("RGB"))
     samples = pq.read_table(folders(params).samples / "refl-s0.parquet").to_pylist()
     wanted = next(
@@ -443,8 +447,8 @@ def test_the_timeline_cuts_pauses(tmp_path: Path) -> None:
     assert timeline.timeline(tmp_path / "none", leave_out="report") is None
 
 
-def test_points_are_one_per_way_of_making_images(params: Path) -> None:
-    evaluation = read(params).evaluation
+def test_points_are_one_per_way_of_making_images(drawn: ReportData) -> None:
+    evaluation = drawn.evaluation
     assert evaluation.base == Point("base", "guidance", 1.0)
     assert len(evaluation.points) == 5 + 5 * 15
     assert evaluation.scores(Point("refl", "aig", 2.0), "oracle").shape == (2, 8)
