@@ -41,10 +41,10 @@ class Study:
         found = {n: (plugins.load(*places, given["kind"], "sample"), given["kind"]) for n, given in self.given.items()}
         self.about = {name: about.of(*module, about.StrategyAbout) for name, module in found.items()}
         self.leading = next((name for name, said in self.about.items() if said.leading), "")
+        self.draws, self.mean = cache(self._draws), cache(self._mean)  # of every pair of a reward and a diversity
         self.limit = self.base(self.leading)
 
-    @cache  # noqa: B019 - a study lives as long as the process
-    def draws(self, name: str, count: int) -> np.ndarray:
+    def _draws(self, name: str, count: int) -> np.ndarray:
         """[resamples, count]: how often each of `count` is drawn in every resample, as the report draws."""
         random = np.random.default_rng(seed_from(name, self.study.get("seed", 0), count))
         return random.multinomial(count, np.full(count, 1 / count), size=self.size)
@@ -106,9 +106,8 @@ class Study:
         return whole | ({"state": "not shown"} if bad else {})
 
     def _gap(self, pair: tuple[str, str], mine: Sequence[Point], other: Sequence[Point], seeds: Any = None) -> Finding:
-        sides = [[self._at(point, axis, seeds) for point in curve] for curve in (mine, other) for axis in pair[::-1]]
-        most = max(map(len, sides[0]))
-        drawn = [np.stack([self.drawn(scores, seeds=most) for scores in side], 1) for side in sides]
+        most = max(len(self._at(point, pair[1], seeds)) for point in mine)
+        drawn = [self._stacked(axis, curve, seeds, most) for curve in (mine, other) for axis in pair[::-1]]
         mean, area, above, low, high = _between(*drawn)
         undefined = np.isnan(mean[: self.size + 1]).mean()
         if undefined > 0.05 or np.isnan(mean[0]):
@@ -124,10 +123,7 @@ class Study:
         assert self.limit is not None
         paths = ([*mine, self.limit], [*other, self.limit], [self.limit])
         most = max(len(self._at(point, pair[0], None)) for point in mine)
-        sides = [
-            [np.stack([self.drawn(self._at(p, axis, None), seeds=most) for p in path], 1) for axis in pair[::-1]]
-            for path in paths
-        ]
+        sides = [[self._stacked(axis, path, None, most) for axis in pair[::-1]] for path in paths]
         (d0, r0), (d1, r1), (limit, _) = sides
         low, high = d1.min(1, keepdims=True), limit
         ends = np.sort(np.clip(np.concatenate([d0, d1, low, high], 1), np.minimum(low, high), high), 1)
@@ -142,6 +138,13 @@ class Study:
         made, anew = self.interval(drawn), drawn[1 : self.size + 1]
         p = min(1.0, 2 * (1 + min((anew <= 0).sum(), (anew >= 0).sum())) / (1 + len(anew)))
         return made | {"state": _state(made, 1), "note": [p]}
+
+    def _stacked(self, axis: str, path: Sequence[Point], seeds: Sequence[int] | None, most: int) -> np.ndarray:
+        """[rows of `drawn`, points]: the means of every point."""
+        return np.stack([self.mean(axis, point, tuple(seeds or ()), most) for point in path], 1)
+
+    def _mean(self, axis: str, point: Point, seeds: tuple[int, ...], most: int) -> np.ndarray:
+        return self.drawn(self._at(point, axis, seeds), seeds=most)
 
     def _together(self, found: dict[tuple[str, str], Finding]) -> None:
         """Holm's correction over all pairs but the one that was named beforehand."""

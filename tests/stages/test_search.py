@@ -112,7 +112,7 @@ def plain(model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> di
     """Base and run by plain sampling and by every search."""
     folder = tmp_path_factory.mktemp("plain")
     searches = {name: {**values, "reward": "proxy", "apply_to": BOTH} for name, values in SEARCHES.items()}
-    return made(job(model, folder, {"tuned": {"kind": "tuned"}, **searches})[0], folder)
+    return made(job(model, folder, {"tuned": {"kind": "tuned"}, **searches}, batch_size=64)[0], folder)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
