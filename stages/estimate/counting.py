@@ -17,6 +17,7 @@ from stages.sample.meter import Cost
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import SamplingPlan, Strategy
 from stages.sample.settings import Target, student
+from stages.sample.texts import Texts
 
 
 class LowReward:
@@ -104,7 +105,7 @@ def cost_of(strategy: Strategy, value: float, plan: SamplingPlan, process: Diffu
     names = (*settings.networks(), *map(student, settings.students()), *(merge.name for merge in settings.merges()))
     others = {name: stub() for name in names}
     tuned = None if target == "base" else stub()
-    networks = Networks(grid, nothing, nothing, stub(), tuned, Rows.of(1), others)
+    networks = Networks(grid, Texts.of(nothing), nothing, stub(), tuned, Rows.of(1), others)
     noise = KeyedNoise(0, [("counted",)], (1, 1, 1), device)
     prefix = settings.shared_prefix(value)
     start = None if prefix is None or target == "base" else (prefix.steps, noise.initial())

@@ -22,6 +22,7 @@ from stages.sample.mixing import Predicting
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
+from stages.sample.texts import Texts
 
 CLIPPED = 1e-4  # of all pixels: those that lie on the edge of the range may fall to either side
 
@@ -69,7 +70,7 @@ def _sampled(reference: ParitySet, tag: str, path: Path) -> Tensor:
     grid, inputs = reference.schedule.grid(rollout_steps(reference)), reference.inputs
     text, empty = reference.embeddings()
     base, tuned = (Denoiser(network, reference.schedule) for network in (reference.base, reference.tuned))
-    networks = Networks(grid, text, empty, base, tuned, Rows.of(len(text)))
+    networks = Networks(grid, Texts.of(text), empty, base, tuned, Rows.of(len(text)))
     noise = GivenNoise(inputs["x_T"], inputs["z"], {})
     guidance = float(reference.config["guidance"])
 

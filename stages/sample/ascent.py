@@ -49,6 +49,12 @@ class Best:
     loss: Tensor
     iteration: Tensor
 
+    @classmethod
+    def cat(cls, parts: Sequence[Best]) -> Best:
+        """The rows of all parts, one after the other."""
+        columns = ([getattr(part, name) for part in parts] for name in ("images", "loss", "iteration"))
+        return parts[0] if len(parts) == 1 else cls(*map(torch.cat, columns))
+
     def or_better(self, found: Best) -> Best:
         """The one with the lower loss, row by row; this one of equal ones."""
         lower = found.loss < self.loss
@@ -61,10 +67,16 @@ Told = Callable[[ScoredNoise], None]
 
 
 def optimised(ctx: Context, search: NoiseSearch, count: int, told: Told = lambda scored: None) -> Best:
-    """The best of `count` iterations of the rows of `ctx`; `told` is called with each of them.
+    """The best of `count` iterations of the rows of `ctx`, at most `batch_size` at a time; `told` is called with each
+    iteration of these.
 
     Iteration 0 is plain sampling. The last one is scored without gradient, since no step follows it.
     """
+    best = [_optimised(part, search, count, told) for _, part in ctx.parts()]
+    return Best.cat(best)
+
+
+def _optimised(ctx: Context, search: NoiseSearch, count: int, told: Told) -> Best:
     z = ctx.noise.initial().clone()
     optimiser, best = _optimiser(search, z), None
     for number in range(count):
@@ -84,10 +96,7 @@ def score_noise(ctx: Context, search: NoiseSearch, z: Tensor, last: bool = False
 
     At most `batch_size` rows at a time, as in `Context.gradient`: the graph of a batch is freed before the next.
     """
-    parts = [
-        _score_noise(ctx.take(range(len(ctx))[rows]), search, z[rows].detach().clone(), last)
-        for rows in ctx.rows.chunks()
-    ]
+    parts = [_score_noise(part, search, z[rows].detach().clone(), last) for rows, part in ctx.parts()]
     along = {"gradients": 1}
     fields = {name: torch.cat([getattr(part, name) for part in parts], along.get(name, 0)) for name in FIELDS}
     return ScoredNoise(**fields)

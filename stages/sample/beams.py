@@ -83,7 +83,7 @@ def evolve(start: Populations, search: Settings, m: int, told: Told = lambda cho
     steps, scores = search.steps(beams.ctx), beams.scores
     if scores is None:
         scores = search.score(beams.ctx, steps.x0(beams.predicted)).view(-1, beams.width)
-    return replace(start, wide=beams.ctx, particles=beams.width), Final(steps.after(beams.predicted), scores, None)
+    return replace(start, wide=beams.ctx, particles=beams.width), Final(steps.after(beams.predicted), scores)
 
 
 def _best_children(search: Settings, beams: Beams, m: int, coins: list[bool]) -> tuple[list[Branched], Beams]:

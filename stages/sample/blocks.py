@@ -63,9 +63,7 @@ def best_of_blocks(
     clean, after = steps.x0(predicted), steps.after(predicted)
     if not differ:
         return Found(after[particles.rows(torch.zeros(len(ctx), 1, dtype=torch.int64), count)])
-    images = wide.decode(clean)
-    scores = wide.score(search.as_judged(images), search.reward).view(-1, count)
+    scores, images = search.best_of(wide, clean, count)
     chosen = particles.best(scores)
     told(Choice(last + 1, clean, clean, scores, chosen))
-    kept = particles.rows(chosen[:, None], count)
-    return Found(after[kept], images[kept])
+    return Found(after[particles.rows(chosen[:, None], count)], images)

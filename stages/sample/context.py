@@ -7,7 +7,8 @@ and go through the models at most `batch_size` rows at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -171,11 +172,28 @@ class Context:
 
         Images are kept only while they are scored, at most `batch_size` at a time.
         """
-        parts = []
-        for rows in self.rows.chunks():
-            part = self.take(range(len(self))[rows])
-            parts.append(part.score(see(part.decode(x0[rows])), reward))
+        parts = [part.score(see(part.decode(x0[rows])), reward) for rows, part in self.parts()]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def best_of_latents(
+        self, x0: Tensor, count: int, reward: str, see: Callable[[Tensor], Tensor] = lambda images: images
+    ) -> tuple[Tensor, Tensor]:
+        """Rewards [B, count] of the images of clean latents [B * count, C, h, w], `count` neighbouring rows for each of
+        B images, and the images [B, 3, H, W] of the best row of each, the first of equal ones.
+
+        Other images are kept only while they are scored, at most `batch_size` at a time.
+        """
+        scores, best, kept = list[Tensor](), [-math.inf] * (len(self) // count), list[Tensor]()
+        for rows, part in self.parts():
+            images = part.decode(x0[rows])
+            if not kept:
+                kept.append(images.new_empty(len(best), *images.shape[1:]))
+            scores.append(part.score(see(images), reward))
+            for row, score in enumerate(scores[-1].tolist()):
+                image = (rows.start + row) // count
+                if score > best[image]:
+                    kept[0][image], best[image] = images[row], score
+        return torch.cat(scores).view(-1, count), kept[0]
 
     def gradient(self, x: Tensor, score: Callable[[Context, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Scores [B] of latents [B, C, h, w], and the gradient of each score by its own latents.
@@ -183,18 +201,30 @@ class Context:
         `score(ctx, x)` is called with at most `batch_size` rows at a time, and must treat rows independently.
         """
         scores, gradients = [], []
-        for rows in self.rows.chunks():
+        for rows, ctx in self.parts():
             part = x[rows].detach().requires_grad_()
             with torch.enable_grad():
-                found = score(self.take(range(len(self))[rows]), part)
+                found = score(ctx, part)
                 (gradient,) = torch.autograd.grad(found.sum(), part)
             scores.append(found.detach())
             gradients.append(gradient)
         return torch.cat(scores), torch.cat(gradients)
 
+    def parts(self) -> Iterator[tuple[slice, Context]]:
+        """All rows, at most `batch_size` at a time: where they stand, and a context of them."""
+        return ((rows, self.take(range(len(self))[rows])) for rows in self.rows.chunks())
+
     def _in_chunks(self, work: Callable[[slice], Tensor]) -> Tensor:
-        parts = [work(rows) for rows in self.rows.chunks()]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        whole: Tensor | None = None
+        for rows in self.rows.chunks():
+            part = work(rows)
+            if len(part) == len(self):
+                return part
+            whole = part.new_empty(len(self), *part.shape[1:]) if whole is None else whole
+            whole[rows] = part  # filled in place: parts that wait to be joined would need as much memory again
+            del part  # nor does this one wait while the next is made
+        assert whole is not None, "a context has rows"
+        return whole
 
 
 def embedded(ctx: Context, texts: Sequence[str]) -> Conditioning:

@@ -80,7 +80,7 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
             x = Gaussian(law.mean + shift, law.std).sample(wide.noise_at(i).step(i))
         weights = torch.where(due[:, None], torch.zeros_like(grown), grown)
         told(Mapped(i, ends, found.view(-1, count), grown, weights, due, ancestors, x))
-    return Final(x, scores, None), weights
+    return Final(x, scores), weights
 
 
 def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor, Tensor]:

@@ -29,6 +29,7 @@ from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import SamplingPlan, Strategy
 from stages.sample.settings import SweepPoint
 from stages.sample.suite import Group, Suite
+from stages.sample.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Sampling:
         """What a strategy works with for a group, with counts of its own."""
         networks = Networks(
             self.grid,
-            self.suite.encodings.text(group.items),
+            Texts.of(self.suite.encodings.text(group.items)),
             self.empty,
             self.denoiser(self.model.unet),
             None if self.tuned is None else self.denoiser(self.tuned),

@@ -13,6 +13,7 @@ from stages.models.diffusion import Denoiser, Predict
 from stages.models.process import Grid
 from stages.sample.meter import Meter
 from stages.sample.settings import BASE
+from stages.sample.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks on one grid. `text` [B] is what each row is conditioned on, `empty` [1] the empty prompt.
+    """The networks on one grid. `texts` are what each row is conditioned on, `empty` [1] is the empty prompt.
 
     `tuned_network` is None when the base alone is sampled; `others` are further trained networks, by name. `time` []
     takes the place of the grid's timestep, for latents between two indices. Every evaluation is charged to the image of
@@ -51,13 +52,22 @@ class Networks:
     """
 
     grid: Grid
-    text: Conditioning
+    texts: Texts
     empty: Conditioning
     base_network: Denoiser
     tuned_network: Denoiser | None
     rows: Rows
     others: Mapping[str, Denoiser] = field(default_factory=dict)
     time: Tensor | None = None
+
+    @property
+    def text(self) -> Conditioning:
+        """What each row is conditioned on [B]; a copy for every candidate where rows are candidates."""
+        return self.texts.whole
+
+    def conditioned(self, text: Conditioning) -> Networks:
+        """The same networks, each row told `text` [B] in place of its own."""
+        return replace(self, texts=Texts.of(text))
 
     @property
     def steps(self) -> int:
@@ -89,40 +99,42 @@ class Networks:
 
     def without_prompt(self, name: str) -> Predict:
         """The prediction of the base or of a further network for the empty prompt."""
-        return self._told(name, self.empty.expand(len(self.text)))
+        return self._told(name, self._untold())
 
     def told_mixture(self, name: str, prompt: float, empty: float) -> Predict:
         """The prediction of the base or of a further network for a weighted sum of the embeddings of the prompt and of
         the empty prompt.
         """
-        return self._told(name, self.text.mixed(prompt, self.empty.expand(len(self.text)), empty))
+        return self._told(name, self.texts.changed(lambda own: own.mixed(prompt, self.empty.expand(len(own)), empty)))
 
     def base_direction(self, x: Tensor, i: int) -> Tensor:
         """The base's prediction with the prompt less that without, [B, C, h, w]: where guidance goes."""
-        empty = self.empty.expand(len(self.text))
-        with_prompt = self._evaluate(self.base_network, x, i, self.text, 1.0)
-        return with_prompt - self._evaluate(self.base_network, x, i, empty, 1.0)
+        with_prompt = self._evaluate(self.base_network, x, i, self.texts, 1.0)
+        return with_prompt - self._evaluate(self.base_network, x, i, self._untold(), 1.0)
 
     def take(self, rows: Sequence[int]) -> Networks:
         """The same networks on the chosen rows."""
-        return replace(self, text=self.text[list(rows)], rows=self.rows.take(rows))
+        return replace(self, texts=self.texts.take(rows), rows=self.rows.take(rows))
 
     def at(self, time: Tensor) -> Networks:
         """The same networks at a timestep that need not be the grid's."""
         return replace(self, time=time)
 
-    def _told(self, name: str, text: Conditioning) -> Predict:
+    def _untold(self) -> Texts:
+        return Texts(self.empty, [0] * len(self.texts))
+
+    def _told(self, name: str, texts: Texts) -> Predict:
         network = self.base_network if name == BASE else self.others[name]
-        return lambda x, i: self._evaluate(network, x, i, text, 1.0)
+        return lambda x, i: self._evaluate(network, x, i, texts, 1.0)
 
     def _predict(self, network: Denoiser, guidance: float) -> Predict:
-        return lambda x, i: self._evaluate(network, x, i, self.text, guidance)
+        return lambda x, i: self._evaluate(network, x, i, self.texts, guidance)
 
-    def _evaluate(self, network: Denoiser, x: Tensor, i: int, text: Conditioning, guidance: float) -> Tensor:
+    def _evaluate(self, network: Denoiser, x: Tensor, i: int, texts: Texts, guidance: float) -> Tensor:
         parts, t, meter = [], self.grid.timesteps[i] if self.time is None else self.time, self.rows.meter
         for rows in self.rows.chunks():
             forward, backward = network.evaluations, network.backward
-            part = network.prediction(x[rows], t, text[rows], self.empty, guidance)
+            part = network.prediction(x[rows], t, texts.call(rows), self.empty, guidance)
             meter.add("nfe", self.rows.images[rows], (network.evaluations - forward) // len(part))
             meter.add("nfe_backward", self.rows.images[rows], (network.backward - backward) // len(part))
             parts.append(part)

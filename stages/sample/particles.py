@@ -62,15 +62,16 @@ class Populations:
 
 @dataclass(frozen=True)
 class Final:
-    """The last particles: latents [B * N, C, h, w], rewards [B, N], and images where they are those judged."""
+    """The last particles: latents [B * N, C, h, w] and rewards [B, N]. Which of them is the result depends on all
+    rewards, so no images of them are kept: that of the result is decoded again.
+    """
 
     x: Tensor
     scores: Tensor
-    images: Tensor | None
 
     def found(self, kept: Tensor) -> Found:
         """The kept particles, by their rows."""
-        return Found(self.x[kept], None if self.images is None else self.images[kept])
+        return Found(self.x[kept])
 
 
 def steer(
@@ -88,25 +89,18 @@ def steer(
 
 def evolve(populations: Populations, search: Search, events: Collection[int], steering: Steering) -> Final:
     """All steps of all particles; those of the end have been resampled."""
-    wide, particles, last = populations.wide, populations.particles, populations.wide.indices[-1]
-    steps, x = search.steps(wide), wide.initial()
-    scores = images = None
+    wide, particles = populations.wide, populations.particles
+    steps, x, scores = search.steps(wide), wide.initial(), None
     for i in wide.indices:
         x, x0 = steering.propose(steps, x, i)
         if i not in events:
             continue
-        if i == last and not steps.noisy_end:
-            images = wide.decode(x0)
-            scores = wide.score(search.as_judged(images), search.reward)
-        else:
-            scores = search.score(wide, x0)
-        scores = scores.view(-1, particles)
+        scores = search.score(wide, x0).view(-1, particles)
         ancestors = steering.select(i, scores, populations.ctx.noise.uniform(f"resample {i}", particles))
         kept = rows(ancestors, particles)
         x, scores = x[kept], scores.gather(1, ancestors)
-        images = images if images is None else images[kept]
     assert scores is not None, "the last step is an event"
-    return Final(x, scores, images)
+    return Final(x, scores)
 
 
 def effective_size(log_weights: Tensor) -> Tensor:

@@ -117,6 +117,14 @@ class Search(Stepping):
         """Rewards [B] float32 of clean latents [B, C, h, w]; no more images at a time than go through a model."""
         return ctx.score_latents(x0, self.reward, self.as_judged)
 
+    def best_of(self, ctx: Context, x0: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Rewards [B, count] of the clean latents [B * count, C, h, w] of `count` candidates of each image, side by
+        side, and the images [B, 3, H, W] of the best ones, the first of equals.
+
+        Of the candidates only the best one's image so far is kept, besides those that go through a model.
+        """
+        return ctx.best_of_latents(x0, count, self.reward, self.as_judged)
+
 
 class Particles(Search):
     """A search that holds N particles per image, which part again by the noise of their steps."""

@@ -84,12 +84,10 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
             guidance, twist = guidance[kept], twist.gather(1, ancestors)
         x, ratio = _shifted(steps, found, guidance, count)
         before, final_scores = twist, scores.gather(1, ancestors)
-    images = None
     if steps.noisy_end:
-        images = wide.decode(x)
-        final_scores = wide.score(images, search.reward).view(-1, count)
+        final_scores = search.score(wide, x).view(-1, count)
     weights = weights + ratio + search.strength * final_scores.double() - before
-    return Final(x, final_scores, images), Weights(weights, effective_size(weights))
+    return Final(x, final_scores), Weights(weights, effective_size(weights))
 
 
 def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor]:

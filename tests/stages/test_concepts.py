@@ -226,7 +226,7 @@ def test_texts_are_embedded_as_prompts_are_and_once(worded: DiffusionModel, tmp_
     assert list(texts.known) == ["blue", "red circle"]
     ctx = job(worded, tmp_path, {}, batch_size=64)
     row = ctx.context(ctx.suite.groups()[0]).take([0])
-    sized = replace(row, networks=replace(row.networks, text=replace(row.networks.text, size=torch.ones(1, 6))))
+    sized = replace(row, networks=row.networks.conditioned(replace(row.networks.text, size=torch.ones(1, 6))))
     assert torch.equal(embedded(sized, ["red"]).size, torch.ones(1, 6))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="embeds no further texts"):
         embedded(replace(row, embed=None), ["red"])

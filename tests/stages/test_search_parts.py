@@ -66,7 +66,7 @@ def test_counts_are_those_of_a_shorter_sampling_and_of_the_plain_steps(found: Ro
     rest = STEPS - K
     expected = {
         ("best base", "n=3"): (3 * K + rest, 0, 3, 4), ("best tuned", "n=3"): (K + 1 + 3 * (rest - 1), 0, 3, 3),
-        ("fk base", "n=4"): (4 * K + rest, 0, 8, 9), ("fk tuned", "n=4"): (K + 1 + 4 * (rest - 1), 0, 8, 8),
+        ("fk base", "n=4"): (4 * K + rest, 0, 8, 9), ("fk tuned", "n=4"): (K + 1 + 4 * (rest - 1), 0, 8, 9),
         ("code base", "n=3"): (1 + 3 * (K - 1) + rest, 0, 3, 4),
         ("code tuned", "n=3"): (K + 1 + 3 * (rest - 1), 0, 3, 3),
         ("svdd base", "m=3"): (1 + 3 * (K - 1) + rest, 0, 3, 4),

@@ -31,6 +31,7 @@ from stages.sample.mixing import Predicting
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings
+from stages.sample.texts import Texts
 from tests import tiny
 from tests.pixelwise_world import ABAR
 from tests.pixelwise_world import Step as WorldStep
@@ -169,7 +170,7 @@ def test_strategies_on_gaussians_are_shifts_of_the_mean(name: str, sampler: Samp
     on = tiny.schedule()
     base, tuned = (Denoiser(Gaussian(by), on) for by in (0.0, 0.6))
     text, empty = Conditioning(tiny.text(COUNT)), Conditioning(tiny.text(1))
-    nets = Networks(on.grid(10), text, empty, base, tuned, Rows.of(COUNT))
+    nets = Networks(on.grid(10), Texts.of(text), empty, base, tuned, Rows.of(COUNT))
     mixing = strategy(name, settings, SampleSettings(steps=10), "test").settings
     assert isinstance(mixing, Predicting)
     predict = mixing.predict(nets, value)

@@ -21,6 +21,7 @@ from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
 from stages.sample.settings import Prefix, SampleSettings
 from stages.sample.strategies.fusion import fused
+from stages.sample.texts import Texts
 from tests import tiny
 
 STEPS, COUNT = 5, 2
@@ -37,7 +38,7 @@ def networks() -> Networks:
     on = tiny.schedule()
     return Networks(
         on.grid(STEPS),
-        Conditioning(tiny.text(COUNT)),
+        Texts.of(Conditioning(tiny.text(COUNT))),
         Conditioning(tiny.text(1, seed=9)),
         Denoiser(base, on),
         Denoiser(tuned.network, on),
@@ -97,7 +98,7 @@ def test_reinforcement_guidance_at_nought_and_one():
 
 def test_tuned_equal_to_base_makes_every_strategy_the_base():
     nets = networks()
-    same = Networks(nets.grid, nets.text, nets.empty, nets.base_network, nets.base_network, Rows.of(COUNT))
+    same = Networks(nets.grid, nets.texts, nets.empty, nets.base_network, nets.base_network, Rows.of(COUNT))
     base = sample(same, same.base(1.0))
     for value, settings in (
         (2, {"kind": "combined", "k": [2]}),

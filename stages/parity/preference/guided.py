@@ -19,6 +19,7 @@ from stages.sample.mixing import Predicting
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
 from stages.sample.settings import Merge, SampleSettings
+from stages.sample.texts import Texts
 
 NEGATIVE = "third"
 
@@ -84,7 +85,7 @@ def _rollout(given: Given, item: Item) -> Iterator[Check]:
     assert isinstance(search, Predicting)
     grid, (text, empty) = reference.schedule.grid(steps), reference.embeddings()
     networks = Networks(
-        grid, text, empty, given.base, given.denoiser(reference.tuned), Rows.of(len(text)),
+        grid, Texts.of(text), empty, given.base, given.denoiser(reference.tuned), Rows.of(len(text)),
         {name: given.denoiser(network) for name, network in others.items()},
     )  # fmt: skip
     watched = _Watched(search.predict(networks, float(item.setting("guidance"))))

@@ -22,6 +22,7 @@ from stages.sample.networks import Networks, Rows
 from stages.sample.particles import Populations
 from stages.sample.stepping import Predicted
 from stages.sample.strategies import fmtt
+from stages.sample.texts import Texts
 
 
 @torch.no_grad()
@@ -99,7 +100,7 @@ class Flow:
         following = torch.cat([levels[1:], levels.new_zeros(1)])
         grid = _Euler(process, levels, levels, following, torch.ones_like(levels))
         nothing = Conditioning(torch.zeros(1, 1, 1))
-        networks = Networks(grid, nothing, nothing, _Known(self, process), None, Rows([0], Meter(1)))
+        networks = Networks(grid, Texts.of(nothing), nothing, _Known(self, process), None, Rows([0], Meter(1)))
         return Context(networks, noise, [""], [0], "ddpm", lambda x: x, {"reward": _Paraboloid(self)})
 
 

@@ -20,6 +20,7 @@ from stages.models.process_noise import NoiseGrid, NoiseSchedule
 from stages.sample.context import Context
 from stages.sample.meter import Meter
 from stages.sample.networks import Networks, Rows
+from stages.sample.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Mixture:
         """`count` images of the mixture: latents [count, D, 1, 1] that are decoded as they are."""
         nothing = Conditioning(torch.zeros(count, 1, 1, dtype=torch.float64))
         network = _Exact(self, grid.process)
-        networks = Networks(grid, nothing, nothing[[0]], network, None, Rows(range(count), Meter(count)))
+        networks = Networks(grid, Texts.of(nothing), nothing[[0]], network, None, Rows(range(count), Meter(count)))
         rewards = {"reward": _Linear(self)}
         return Context(networks, noise, [""] * count, [0] * count, "ddpm", lambda x: x, rewards)
 

@@ -23,6 +23,7 @@ from stages.sample.meter import Meter
 from stages.sample.networks import Networks, Rows
 from stages.sample.resolve import strategy
 from stages.sample.settings import SampleSettings, StrategySettings
+from stages.sample.texts import Texts
 
 # Relative to the largest expected magnitude of an array; the recommendations of the public set's README, section 6.
 STATES = 1e-4  # latents, predictions, images, rewards
@@ -83,7 +84,7 @@ class SamplingSet:
         text, empty = self.base.embeddings()
         charged = list(range(len(prompts))) if images is None else list(images)
         networks = Networks(
-            grid, text[list(prompts)], empty, Denoiser(self.network(own), grid.process),
+            grid, Texts.of(text[list(prompts)]), empty, Denoiser(self.network(own), grid.process),
             None if tuned is None else Denoiser(self.network(tuned), grid.process),
             Rows(charged, Meter(max(charged) + 1)),
         )  # fmt: skip

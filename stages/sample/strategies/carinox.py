@@ -84,9 +84,12 @@ class Settings(NoiseSearch):
 
     def sample(self, ctx: Context, value: float) -> Tensor:
         """The image with the lowest loss of all starts; start s is candidate s of the image."""
-        from stages.sample.ascent import optimised
+        from stages.sample.ascent import Best, optimised
 
-        best = optimised(ctx, self, int(value))
-        for start in range(1, self.starts):
-            best = best.or_better(optimised(ctx.candidate(start), self, int(value)))
-        return best.images
+        def best(part: Context) -> Best:
+            found = optimised(part, self, int(value))
+            for start in range(1, self.starts):
+                found = found.or_better(optimised(part.candidate(start), self, int(value)))
+            return found
+
+        return Best.cat([best(part) for _, part in ctx.parts()]).images

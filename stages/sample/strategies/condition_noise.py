@@ -62,7 +62,7 @@ class Settings(Stepping):
         if value == 0:
             return ctx.decode(steps.finish())
         text = noisy(ctx.networks.text, ctx.noise, self.scale)
-        first = self.steps(replace(ctx, networks=replace(ctx.networks, text=text)))
+        first = self.steps(replace(ctx, networks=ctx.networks.conditioned(text)))
 
         def predict(x: Tensor, i: int) -> Tensor:
             return (first if i < value else steps).predict(x, i)

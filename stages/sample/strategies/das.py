@@ -86,8 +86,7 @@ class Settings(Particles):
         noise = start.ctx.noise
         if self.one_run:
             kept = rows(multinomial(weights.logs, noise.uniform("resample result", start.particles)), start.particles)
-            images = None if final.images is None else final.images[kept]
-            final = Final(final.x[kept], final.scores, images)
+            final = Final(final.x[kept], final.scores)
         heaviest = best(weights.logs)
         drawn = multinomial(weights.logs, noise.uniform("result", 1))[:, 0]
         return start.result(final, heaviest if self.result == "weight" else drawn)

@@ -80,6 +80,6 @@ class Settings(Particles):
         noise = start.ctx.noise
         if self.one_run:
             kept = rows(multinomial(weights, noise.uniform("resample result", start.particles)), start.particles)
-            final = Final(final.x[kept], final.scores, None)
+            final = Final(final.x[kept], final.scores)
         drawn = multinomial(weights, noise.uniform("result", 1))[:, 0]
         return start.result(final, best(weights) if self.result == "weight" else drawn)

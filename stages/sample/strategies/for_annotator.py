@@ -47,5 +47,6 @@ class Settings(Mixing):
         known = of(networks.own_network.network)
         if known is None:
             return networks.tuned(self.guidance)
-        told = known.told(networks.text, [self.names[int(value)]] * len(networks.text))
-        return replace(networks, text=told).tuned(self.guidance)
+        name = self.names[int(value)]
+        told = networks.texts.changed(lambda own: known.told(own, [name] * len(own)))
+        return replace(networks, texts=told).tuned(self.guidance)

@@ -103,4 +103,4 @@ class Settings(Stepping):
 
 def told(ctx: Context, text: Conditioning) -> Context:
     """The same rows with another condition."""
-    return replace(ctx, networks=replace(ctx.networks, text=text))
+    return replace(ctx, networks=ctx.networks.conditioned(text))

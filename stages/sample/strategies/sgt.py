@@ -126,4 +126,4 @@ class Settings(Stepping):
     def told(self, ctx: Context, text: Conditioning) -> Predict:
         """The prediction of the network that is sampled, or of the mixing strategy, for other texts; not guided."""
         plain = self.model_copy(update={"guidance": 1.0})
-        return plain.steps(replace(ctx, networks=replace(ctx.networks, text=text))).predict
+        return plain.steps(replace(ctx, networks=ctx.networks.conditioned(text))).predict

@@ -23,6 +23,7 @@ from stages.models.diffusion import Denoiser
 from stages.models.policy import Trainable, load_policy, make_policy
 from stages.sample.networks import Networks, Rows
 from stages.sample.strategies import for_annotator
+from stages.sample.texts import Texts
 from stages.study import load
 from tests import tiny, tiny_methods
 from tests.refusals import said_of
@@ -129,7 +130,7 @@ def predicted(network: Any, strategy: for_annotator.Settings, value: float | Non
     rows = Rows.of(len(x))
     text = Conditioning(tiny.text(len(x), 3))
     empty = Conditioning(tiny.text(1, 9))
-    networks = Networks(schedule.grid(6), text, empty, base, Denoiser(network, schedule), rows)
+    networks = Networks(schedule.grid(6), Texts.of(text), empty, base, Denoiser(network, schedule), rows)
     with torch.no_grad():
         found = networks.tuned(1.0) if value is None else strategy.predict(networks, value)
         return found(x, 2)
