@@ -61,7 +61,7 @@ def draw(data: ReportData) -> Figure:
         grid[n][0].set_ylabel(data.look.axis(reward).replace(" (", "\n("))
         for method, axes in zip(names, grid[n], strict=True):
             if n % len(rewards) == 0:
-                axes.set_title(_name(data, method), loc="left", fontweight="bold")
+                axes.set_title(name(data, method), loc="left", fontweight="bold")
             if n % len(rewards) == len(rewards) - 1:
                 axes.set_xlabel(axis.label)
     figure.align_ylabels()
@@ -89,12 +89,11 @@ def handles(data: ReportData) -> Sequence[Line2D]:
 
     star = Line2D([], [], color="black", marker="*", markersize=11, linestyle="none", label="base")
     of_base = Line2D([], [], color=YARDSTICK, linewidth=4.5, label=_yardstick(data))
-    alone = {"color": BASE_COLOUR, "marker": "o", "markersize": 7, "linestyle": "none", "markerfacecolor": "white"}
-    shown = [Line2D([], [], label=one.label, **_look(data, one)) for one in strategies(data)]
-    plain = [one.label for one in _strategies(data) if one.about.role == "tuned"]
+    plain = {"color": BASE_COLOUR, "marker": "o", "markersize": 7, "linestyle": "none", "markerfacecolor": "white"}
+    shown = [Line2D([], [], label=one.label, **look_of(data, one)) for one in strategies(data)]
     return [
         star,
-        *(Line2D([], [], label=label, **alone) for label in plain),
+        *(Line2D([], [], label=label, **plain) for label in alone(data)),
         *([of_base] if _has(data) else []),
         *shown,
     ]
@@ -103,6 +102,11 @@ def handles(data: ReportData) -> Sequence[Line2D]:
 def strategies(data: ReportData) -> list[Strategy]:
     """Those that have a colour: every one that has lines but the tuned network alone."""
     return [one for one in _strategies(data) if one.about.role != "tuned"]
+
+
+def alone(data: ReportData) -> list[str]:
+    """Labels of the tuned network without anything, where it is measured."""
+    return [one.label for one in _strategies(data) if one.about.role == "tuned"]
 
 
 def _strategies(data: ReportData) -> list[Strategy]:
@@ -125,14 +129,14 @@ def _panel(axes: Axes, data: ReportData, method: str, axis: Any, reward: str) ->
         if curve.strategy.about.role == "tuned":
             look = {"color": BASE_COLOUR, "marker": "o", "markersize": 7, "markerfacecolor": "white", "zorder": 6}
         else:
-            look = {**_look(data, curve.strategy), "zorder": 4}
+            look = {**look_of(data, curve.strategy), "zorder": 4}
         if not _is_yardstick(curve):
             cost_curves.line(axes, data, curve, axis, reward, look)
     cost_curves.star(axes, data, axis, reward)
     axes.margins(0.07)
 
 
-def _look(data: ReportData, strategy: Strategy) -> dict[str, Any]:
+def look_of(data: ReportData, strategy: Strategy) -> dict[str, Any]:
     """Colour, line and marker of a strategy on every network; that of the yardstick is dark, as the yardstick itself is
     grey.
     """
@@ -164,5 +168,5 @@ def _yardstick(data: ReportData) -> str:
     return f"base, {data.look.strategy(_yardstick_name(data)).label}" if _has(data) else ""
 
 
-def _name(data: ReportData, method: str) -> str:
+def name(data: ReportData, method: str) -> str:
     return "base" if method == BASE else data.look.method(method)

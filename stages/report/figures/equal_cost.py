@@ -26,7 +26,7 @@ ABOUT = FigureAbout(
     section="cost",
     kept=True,
     place=41,
-    alt="Reward against diversity of what costs at most a budget: a row per way to count, a column per budget.",
+    alt="Reward against diversity of what costs at most a budget, in a panel per way to count and budget.",
 )
 MOST = 4
 """Budgets that the yardstick gives a row, the largest ones; named ones are all drawn."""
@@ -53,11 +53,21 @@ class Affordable:
 def caption(data: ReportData) -> str:
     """What is affordable, and how to read the line."""
     named = data.study.report.budgets
+    from stages.report import cost_panels
+
+    apart = (
+        "A column per network, a row per budget: a strategy has one colour on all of them. The dotted line is the "
+        "frontier of the network's own points, the broad one that of all networks at this cost. "
+    )
+    together = (
+        "The grey line passes through the points that no other one of the panel exceeds in both: the frontier at this "
+        "cost. "
+    )
     where = "report.budgets" if named else "what the yardstick, the best of several images of the base, spends"
     return (
         f"Budgets are {where}. A panel has what an image costs at most so much for: of every method and strategy the "
-        "settings within the budget, the dearest of them large, cheaper ones small. The grey line passes through the "
-        "points that no other one of the panel exceeds in both: the frontier at this cost. Further up is more reward, "
+        "settings within the budget, the dearest of them large, cheaper ones small. "
+        f"{apart if cost_panels.crowded(data) else together}Further up is more reward, "
         "further right more diversity. Training is not counted; an evaluation with gradient counts three. What asks no "
         "reward is within every budget of queries. Points have no intervals here; the figure of costs has some."
     )
@@ -120,9 +130,13 @@ def frontier(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def draw(data: ReportData) -> Figure:
-    """A row of panels per way to count, a column per budget."""
-    from stages.report import legend, style
+    """A row of panels per way to count, a column per budget; where there are many lines, a row per budget and a column
+    per network.
+    """
+    from stages.report import cost_panels, equal_panels, legend, style
 
+    if cost_panels.crowded(data):
+        return equal_panels.draw(data)
     style.use()
     import matplotlib.pyplot as plt
 
@@ -146,20 +160,25 @@ def draw(data: ReportData) -> Figure:
 
 
 def rows(data: ReportData) -> list[dict[str, object]]:
-    """Every affordable point of every budget: `dearest` of its curve or not, and `frontier` where no other point of
-    the budget exceeds it in both of the pair.
+    """Every affordable point of every budget: `dearest` of its curve or not, `frontier` where no other point of the
+    budget exceeds it in both of the pair, and `frontier_of_method` where no other one of its network does.
     """
     report, found = data.study.report, list[dict[str, object]]()
     names = (*report.rewards, *report.diversities)
     for budget in (budget for row in budgets(data) for budget in row):
         curves = affordable(data, budget)
-        points = _points(data, budget, curves)
-        best, dearest = set(frontier([_place(data, p) for p in points])), [p for one in curves for p in one.dearest]
+        points = within(data, budget, curves)
+        best, dearest = set(frontier([place(data, p) for p in points])), [p for one in curves for p in one.dearest]
+        own = {
+            method: set(frontier([place(data, p) for p in of_network(points, method)]))
+            for method in {point.method for point in points}
+        }
         for point in points:
             found.append({
                 "count": budget.axis.name, "budget": budget.most, "method": point.method, "strategy": point.strategy,
                 "setting": data.evaluation.labels[point], "cost": budget.axis.of(data.evaluation.costs[point]),
-                "dearest": point in dearest, "frontier": _place(data, point) in best,
+                "dearest": point in dearest, "frontier": place(data, point) in best,
+                "frontier_of_method": place(data, point) in own[point.method],
                 **{name: _mean(data, point, name) for name in names},
             })  # fmt: skip
     return found
@@ -169,26 +188,31 @@ def _panel(axes: Axes, data: ReportData, budget: Budget) -> None:
     from stages.report.figures.cost import drawn
 
     curves = affordable(data, budget)
-    line = frontier([_place(data, point) for point in _points(data, budget, curves)])
+    line = frontier([place(data, point) for point in within(data, budget, curves)])
     axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=5, alpha=0.45, zorder=1)
     for each in curves:
         look: dict[str, Any] = {**drawn(data, each.curve), "linestyle": "none"}
         for points, size, faint in ((each.points, 3.0, 0.5), (each.dearest, 6.5, 1.0)):
-            places = [_place(data, point) for point in points]
+            places = [place(data, point) for point in points]
             axes.plot([x for x, _ in places], [y for _, y in places], markersize=size, alpha=faint, **look)
-    if (base := data.evaluation.base) in _points(data, budget, curves):
-        axes.plot(*_place(data, base), "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
+    if (base := data.evaluation.base) in within(data, budget, curves):
+        axes.plot(*place(data, base), "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
     axes.margins(0.08)
 
 
-def _points(data: ReportData, budget: Budget, curves: Sequence[Affordable]) -> list[Point]:
+def within(data: ReportData, budget: Budget, curves: Sequence[Affordable]) -> list[Point]:
     """All points within a budget, each once: plain sampling of the base first, where it is."""
     base = data.evaluation.base
     alone = [base] if budget.axis.of(data.evaluation.costs[base]) <= budget.most * (1 + ROUNDING) else []
     return list(dict.fromkeys([*alone, *(point for each in curves for point in each.points)]))
 
 
-def _place(data: ReportData, point: Point) -> tuple[float, float]:
+def of_network(points: Sequence[Point], method: str) -> list[Point]:
+    """Those of a method, or of the base."""
+    return [point for point in points if point.method == method]
+
+
+def place(data: ReportData, point: Point) -> tuple[float, float]:
     """(diversity, reward)."""
     reward, diversity = pair(data)
     return _mean(data, point, diversity), _mean(data, point, reward)
