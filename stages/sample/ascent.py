@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from stages.sample.context import Context
+from stages.sample.judged import gradient_of
 
 if TYPE_CHECKING:
     from stages.sample.noise_search import NoiseSearch
@@ -139,7 +140,7 @@ def _loss(ctx: Context, search: NoiseSearch, images: Tensor, name: str, wanted: 
 def _gradients(parts: Sequence[Tensor], z: Tensor) -> Tensor:
     """Gradients [P, B, C, h, w] of the losses [B], one after the other through one graph."""
     last = len(parts) - 1
-    return torch.stack([torch.autograd.grad(loss.sum(), z, retain_graph=n < last)[0] for n, loss in enumerate(parts)])
+    return torch.stack([gradient_of(loss, z, keep=n < last) for n, loss in enumerate(parts)])
 
 
 def regulariser(z: Tensor, factor: float) -> Tensor:

@@ -15,13 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stages.errors import InputError
 from stages.models.conditioning import Conditioning
 from stages.models.diffusion import Predict
 from stages.models.noise import Noise
 from stages.models.process import Grid
 from stages.models.sampler import Enter, OnStep, Sampler, finish, step
 from stages.rewards.base import Reward
+from stages.sample.judged import gradient_of, judged
 from stages.sample.networks import Networks, Rows
 
 
@@ -159,13 +159,12 @@ class Context:
         return self._in_chunks(lambda rows: self.decoder(x0[rows]))
 
     def score(self, images: Tensor, reward: str) -> Tensor:
-        """A reward [B] float32 of images [B, 3, H, W]; raises InputError where it is not finite."""
+        """A reward [B] float32 of images [B, 3, H, W]; raises InputError where it is not one finite number each, or
+        has no gradient where the images do.
+        """
         self.rows.meter.add("queries", self.rows.images)
         ask = self.rewards[reward]
-        scores = self._in_chunks(lambda rows: ask(images[rows], self.prompts[rows]))
-        if not bool(torch.isfinite(scores).all()):
-            raise InputError(f"sampling: reward {reward!r} gave a value that is not finite")
-        return scores
+        return self._in_chunks(lambda rows: judged(ask, reward, images[rows], self.prompts[rows]))
 
     def score_latents(self, x0: Tensor, reward: str, see: Callable[[Tensor], Tensor] = lambda images: images) -> Tensor:
         """A reward [B] float32 of the images of clean latents [B, C, h, w]; `see` makes what it is shown of images.
@@ -205,9 +204,8 @@ class Context:
             part = x[rows].detach().requires_grad_()
             with torch.enable_grad():
                 found = score(ctx, part)
-                (gradient,) = torch.autograd.grad(found.sum(), part)
+                gradients.append(gradient_of(found, part))
             scores.append(found.detach())
-            gradients.append(gradient)
         return torch.cat(scores), torch.cat(gradients)
 
     def parts(self) -> Iterator[tuple[slice, Context]]:

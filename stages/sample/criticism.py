@@ -52,7 +52,10 @@ def criticised(ctx: Context, images: Tensor, critic: str) -> list[list[int]]:
     ctx.rows.meter.add("queries", ctx.rows.images)
     faults: list[list[int]] = []
     for rows in ctx.rows.chunks():
-        faults += [sorted(set(words)) for words in model.criticise(images[rows], ctx.prompts[rows])]
+        found = model.criticise(images[rows], ctx.prompts[rows])
+        if len(found) != len(images[rows]):
+            raise InputError(f"critic {critic!r}: found faults of {len(found)} images, expected {len(images[rows])}")
+        faults += [sorted(set(words)) for words in found]
     for prompt, words in zip(ctx.prompts, faults, strict=True):
         if words and not 0 <= words[0] <= words[-1] < max(len(prompt.split()), 1):
             raise InputError(f"critic {critic!r}: no word {words[-1]} in {prompt[:60]!r}")
@@ -60,11 +63,16 @@ def criticised(ctx: Context, images: Tensor, critic: str) -> list[list[int]]:
 
 
 def aligned(ctx: Context, images: Tensor, faults: Faults, aligner: str) -> Conditioning:
-    """The condition of the rows of `ctx` after an aligner; raises InputError for a model that is none."""
+    """The condition of the rows of `ctx` after an aligner; raises InputError for a model that is none, or that gives
+    another number of rows.
+    """
     model = ctx.rewards[aligner]
     if not isinstance(model, Aligner):
         raise InputError(f"model {aligner!r} changes no condition; expected one with a method `align`")
-    return model.align(ctx.networks.text, images, ctx.prompts, faults)
+    found = model.align(ctx.networks.text, images, ctx.prompts, faults)
+    if len(found) != len(images):
+        raise InputError(f"aligner {aligner!r}: found conditions of {len(found)} images, expected {len(images)}")
+    return found
 
 
 def emphasised(ctx: Context, named: Faults, strength: float) -> Conditioning:
@@ -75,6 +83,9 @@ def emphasised(ctx: Context, named: Faults, strength: float) -> Conditioning:
     weights = torch.zeros(text.text.shape[:2], device=text.device)
     for row, (prompt, own) in enumerate(zip(ctx.prompts, named, strict=True)):
         places = words.places(prompt)
-        for place in (place for word in own for place in places[word] if place < weights.shape[1]):
+        # an empty prompt may be found fault with as if it had one word, and has none to emphasise
+        for place in (
+            place for word in own if word < len(places) for place in places[word] if place < weights.shape[1]
+        ):
             weights[row, place] += strength
     return replace(text, text=text.text + weights[..., None] * (text.text - ctx.networks.empty.text))

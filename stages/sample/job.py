@@ -31,6 +31,9 @@ from stages.sample.settings import SweepPoint
 from stages.sample.suite import Group, Suite
 from stages.sample.texts import Texts
 
+TOO_LARGE = "cannot be converted to type float without overflow"
+"""What torch says of a number that it is to multiply float32 by and that is none."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -169,10 +172,12 @@ class Sampling:
         try:
             made = settings.sample(ctx, value)
         except (MemoryError, RuntimeError) as error:
+            where = f"sampling: strategies.{task.strategy.name} at {task.point.label}"
+            if TOO_LARGE in str(error):
+                raise InputError(f"{where}: a number of its settings is too large for float32") from error
             if not lacks_memory(error):
                 raise
-            where = f"strategies.{task.strategy.name} at {task.point.label}"
-            raise InputError(f"sampling: {where}: not enough memory: {memory_wanted(error)}") from error
+            raise InputError(f"{where}: not enough memory: {memory_wanted(error)}") from error
         if not bool(torch.isfinite(made).all()):
             first = next(n for n, image in enumerate(made) if not bool(torch.isfinite(image).all()))
             raise InputError(f"sampling: the image of {ctx.prompts[first][:60]!r} is not finite; broken weights?")

@@ -19,6 +19,7 @@ def drawn(values: Sequence[float], strength: float, uniform: float) -> int:
 
 
 def soft_mean(values: Sequence[float], strength: float) -> float:
-    """(1 / strength) log mean exp(strength value)."""
+    """(1 / strength) log mean exp(strength value); the mean for a strength near 0, not lost in rounding."""
     highest = max(values)
-    return highest + math.log(sum(math.exp(strength * (v - highest)) for v in values) / len(values)) / strength
+    below = sum(math.expm1(strength * (v - highest)) for v in values) / len(values)
+    return highest + math.log1p(below) / strength

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from stages.sample.search import Search, numbered, require_counts
+from stages.sample.search import MOST, Search, numbered, require_counts
 from stages.sample.settings import SampleSettings, SweepPoint
 from stages.sample.stepping import require_random
 
@@ -50,8 +50,13 @@ class Trees(Search):
 
     def limit(self, visits: int) -> int:
         """Children that a state may have after `visits` rollouts."""
+        if self.children is not None:
+            return self.children
         factor, power = self.widening
-        return max(1, math.floor(factor * visits**power)) if self.children is None else self.children
+        try:
+            return max(1, math.floor(factor * visits**power))
+        except OverflowError:
+            return MOST
 
     @abstractmethod
     def choose(self, values: Sequence[float], visits: Sequence[int], uniform: Callable[[], float]) -> int:

@@ -6,7 +6,7 @@ inverse of `strength`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -46,7 +46,7 @@ class Settings(Particles):
         default=100.0, ge=0, description="lambda, which multiplies rewards; the inverse of the release's kl_coeff"
     )
     gamma: float = Field(default=0.008, gt=0, description="how fast the strength rises over the steps")
-    schedule: Literal["exp"] | float = Field(
+    schedule: Literal["exp"] | Annotated[float, Field(ge=0)] = Field(
         default="exp",
         description="share of the strength at step i, at most 1: (1 + gamma)^i - 1, or (gamma i)^schedule",
     )
@@ -67,7 +67,10 @@ class Settings(Particles):
 
     def tempered(self, i: int) -> float:
         """The share of the strength at step i."""
-        rising = (1 + self.gamma) ** i - 1 if self.schedule == "exp" else (self.gamma * i) ** float(self.schedule)
+        try:
+            rising = (1 + self.gamma) ** i - 1 if self.schedule == "exp" else (self.gamma * i) ** float(self.schedule)
+        except OverflowError:
+            return 1.0
         return min(rising, 1.0)
 
     def ahead(self, i: int) -> float:

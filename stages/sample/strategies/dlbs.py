@@ -72,6 +72,7 @@ class Settings(Search):
         """Children of a beam part only where steps are random."""
         super().check(sample)
         require_counts("b", self.b)
+        require_counts("b times children", [b * self.children for b in self.b])
         require_random(sample, "children of a beam")
 
     def as_judged(self, images: Tensor) -> Tensor:

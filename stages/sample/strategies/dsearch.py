@@ -60,6 +60,9 @@ class Settings(Search):
         """Children of a beam part only where steps are random."""
         super().check(sample)
         require_counts("m", self.m)
+        require_counts(
+            "wider times m times beams times oversample", [math.ceil(self.wider * m * self.most) for m in self.m]
+        )
         require_random(sample, "children of a beam")
         if self.drop is None and self.oversample > 1:
             raise ValueError(f"oversample {self.oversample} and no drop: expected 1, or a schedule of drop")
