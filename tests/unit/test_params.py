@@ -39,7 +39,7 @@ def test_the_same_values_are_validated_once() -> None:
 
 def test_values_that_python_calls_equal_are_told_apart() -> None:
     assert validate_again(Made, {"count": 1}, "a").count == 1
-    with pytest.raises(InputError, match="a.count: expected a number, found true"):
+    with pytest.raises(InputError, match=r"a\.count: expected a number, found true"):
         validate_again(Made, {"count": True}, "a")
 
 

@@ -286,7 +286,8 @@ def test_every_key_changes_what_interrupted_work_belongs_to(
     before = dict[tuple[int, str], Known]()
     missed = {}
     for key, change in changes.items():
-        mine = [one for one in jobs_that_keep(change.before) if one[0] in concerned(key, change.before)]
+        wanted = concerned(key, change.before)
+        mine = [one for one in jobs_that_keep(change.before) if one[0] in wanted]
         if reason(key, NOT_KEPT) or not mine:
             continue
         for job, stage, name in mine:
