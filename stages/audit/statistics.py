@@ -34,7 +34,8 @@ class Study:
         names = ["method", "strategy", "setting", "metric"]
         wide = rows.pivot(index=[*names, "train_seed"], columns="prompt_id", values="score").sort_index()
         keys = dict.fromkeys(zip(*(rows[name] for name in names), strict=True))
-        self.scores = {key: wide.loc[key].to_numpy() for key in keys}
+        parts = {key: part.to_numpy() for key, part in wide.groupby(level=names)}
+        self.scores = {key: parts[key] for key in keys}
         self.seeds = {method: sorted(part.unique()) for method, part in rows.groupby("method")["train_seed"]}
         self.points: list[Point] = list(dict.fromkeys(key[:3] for key in self.scores))
         places = ("stages.sample.strategies", "imagerefl.strategies")
