@@ -21,6 +21,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from runpy import run_module
 from typing import Any
 
 BIN = Path(sys.executable).parent
@@ -42,7 +43,7 @@ IMPORTED = (
 
 
 def run(argv: Sequence[str], cwd: Path, env: Mapping[str, str], log: Path) -> int:
-    """Run a command of one of the programs in `MAIN` to its end; returns its exit status."""
+    """Run a `known` command to its end; returns its exit status."""
     server = _server()
     assert server.stdin and server.stdout
     order = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "log": str(log)}
@@ -100,8 +101,19 @@ def _command(order: Mapping[str, Any]) -> int | None:
     os.environ.update(order["env"])
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     program, *words = order["argv"]
+    if program == "python":
+        _, module, *words = words
+        sys.path[0] = order["cwd"]
+        sys.argv = ["-m", *words]
+        run_module(module, run_name="__main__", alter_sys=True)
+        return None
     sys.argv = [str(BIN / program), *words]
     return import_module(MAIN[program]).main()
+
+
+def known(argv: Sequence[str]) -> bool:
+    """Whether a command can be run so: one of the programs in `MAIN`, or `python -m` with a module."""
+    return argv[0] in MAIN or tuple(argv[:2]) == ("python", "-m")
 
 
 def _leave(status: Sequence[int]) -> None:

@@ -125,13 +125,14 @@ class Project:
     def run(self, *command: str, check: bool = True, literally: bool = False) -> Result:
         """Run a command of the virtual environment in the copy.
 
-        Snakemake and DVC are forked from a process that has imported them (`programs.py`), but for `literally`.
+        Snakemake, DVC and `python -m` are forked from a process that has imported much (`programs.py`), but for
+        `literally`.
         """
         log = self.root / "ran.txt"
         log.unlink(missing_ok=True)
         environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         environment.update(PYTHONDONTWRITEBYTECODE="1", XDG_CACHE_HOME=str(self.root / ".cache"))
-        if command[0] in programs.MAIN and not literally:
+        if programs.known(command) and not literally:
             said = self.root.parent / f"{self.root.name}.said.txt"
             code = programs.run(command, self.root, environment, said)
             text = said.read_text(errors="replace")
