@@ -10,7 +10,7 @@ import pytest
 LONGEST = (
     "tests/workflow/test_identities.py", "tests/workflow/test_reruns.py",
     "tests/faults/test_bad_input.py", "tests/stages/finetune/test_contract.py", "tests/workflow/test_graph.py",
-    "tests/faults/test_scorer.py", "tests/stages/audit/test_documents.py", "tests/workflow/test_names.py",
+    "tests/faults/test_scorer.py", "tests/stages/audit/test_documents.py", "tests/stages/test_search.py",
     "tests/stages/report/test_report.py", "tests/workflow/test_study.py",
 )  # fmt: skip
 """Files that take longest, which begin first: a whole file is run by one process, and the last one is waited for."""
