@@ -134,7 +134,8 @@ def _loss(ctx: Context, search: NoiseSearch, images: Tensor, name: str, wanted: 
     if len(rows) == 0:
         return images.new_zeros(len(images))
     scores = ctx.take(rows.tolist()).score(images[rows], name)
-    return images.new_zeros(len(images)).index_put((rows,), search.top - search.slope * scores)
+    losses = (search.top - search.slope * scores).to(images.dtype)
+    return images.new_zeros(len(images)).index_put((rows,), losses)
 
 
 def _gradients(parts: Sequence[Tensor], z: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ def gradient_of(score: Tensor, x: Tensor, keep: bool = False) -> Tensor:
 
 
 def judged(reward: Reward, name: str, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Rewards [B] float32 of images [B, 3, H, W] by the model `name` of the study.
+    """Rewards [B], float32 or more precise, of images [B, 3, H, W] by the model `name` of the study.
 
     Raises InputError where they are not one finite number for each image, or have no gradient where the images do: a
     search along the gradient would stand still.
@@ -41,4 +41,4 @@ def judged(reward: Reward, name: str, images: Tensor, prompts: Sequence[str]) ->
         raise InputError(f"{said} gave a value that is not finite")
     if torch.is_grad_enabled() and images.requires_grad and not found.requires_grad:
         raise InputError(f"{said} gave no gradient by the images, which the strategy follows")
-    return found.to(torch.float32)
+    return found if found.is_floating_point() else found.to(torch.float32)
