@@ -199,7 +199,8 @@ def test_more_candidates_than_there_may_be_are_refused_however_they_come_about(k
 
 
 def test_a_tempered_strength_is_a_share_however_fast_it_rises():
-    for gamma, schedule in ((HUGE, "exp"), (HUGE, HUGE), (0.5, 0.0), (1e-300, "exp")):
+    settings: list[tuple[float, Any]] = [(HUGE, "exp"), (HUGE, HUGE), (0.5, 0.0), (1e-300, "exp")]
+    for gamma, schedule in settings:
         rising = das.Settings(kind="das", reward="r", n=(1,), gamma=gamma, schedule=schedule)
         shares = [rising.tempered(i) for i in range(30)]
         assert shares == sorted(shares) and shares[0] in (0.0, 1.0) and shares[-1] <= 1
