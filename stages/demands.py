@@ -200,8 +200,8 @@ def _check_annotators(curate: CurateSettings, method: MethodSettings, where: str
 
 
 def _check_steps(study: Study, runs: Mapping[str, TrainingPlan], sampling: SamplingPlan, where: str) -> None:
-    """No more sampling steps than the noise schedule of the base has timesteps, and a noise schedule where a strategy or
-    a method lays a grid of its own on it.
+    """No more sampling steps than the noise schedule of the base has timesteps, and a noise schedule where a
+    strategy or a method lays a grid of its own on it.
     """
     base = study.prepare.import_.get(BASE)
     most = TRAINED_STEPS if base is None else source.timesteps(base)

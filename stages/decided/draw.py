@@ -23,6 +23,7 @@ from stages.models.sampler import OnStep
 from stages.pictures import levels
 from stages.sample.context import Context
 from stages.sample.networks import Networks, Rows
+from stages.sample.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class Drawing:
         keys = [("decided", item.item_id, n) for item in prompts for n in range(self.settings.samples)]
         grid, device = self.model.process.grid(self.steps), self.model.device
         networks = Networks(
-            grid, self.encodings.text(items), self.encodings.empty(), Denoiser(self.model.unet, self.model.process),
-            None, Rows.of(len(items), self.settings.batch_size),
+            grid, Texts.of(self.encodings.text(items)), self.encodings.empty(),
+            Denoiser(self.model.unet, self.model.process), None, Rows.of(len(items), self.settings.batch_size),
         )  # fmt: skip
         noise = KeyedNoise(self.seed, keys, self.encodings.latent_shape(), device)
         texts = [item.text for item in items]
