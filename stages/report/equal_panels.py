@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from stages.report.affordable import Budget, affordable, budgets, frontier, of_network, pair, place, within
 from stages.report.look import BASE_COLOUR
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
     from stages.report.data import ReportData
-    from stages.report.figures.equal_cost import Budget
 
 OWN = "0.25"
 """Grey of the frontier of a network's own points; that of all networks is paler and broad."""
@@ -24,7 +24,6 @@ OWN = "0.25"
 def draw(data: ReportData) -> Figure:
     """A block of rows per way to count, in it a row per budget, and a column per network."""
     from stages.report import cost_panels, legend, style
-    from stages.report.figures.equal_cost import budgets, pair
 
     style.use()
     import matplotlib.pyplot as plt
@@ -66,8 +65,6 @@ def handles(data: ReportData) -> Sequence[Line2D]:
 
 
 def _panel(axes: Axes, data: ReportData, method: str, budget: Budget) -> None:
-    from stages.report.figures.equal_cost import affordable, frontier, of_network, place, within
-
     curves = affordable(data, budget)
     line = frontier([place(data, point) for point in within(data, budget, curves)])
     axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=5, alpha=0.45, zorder=1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stages.report.affordable import affordable, budgets, frontier, mean, of_network, pair, place, within
 from stages.report.figure import FigureAbout
 
 if TYPE_CHECKING:
@@ -14,10 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from stages.report.cost_curves import Axis
-    from stages.report.curves import Curve
+    from stages.report.affordable import Budget
     from stages.report.data import ReportData
-    from stages.report.load import Point
 
 ABOUT = FigureAbout(
     "Reward against diversity at equal cost",
@@ -28,26 +24,6 @@ ABOUT = FigureAbout(
     place=41,
     alt="Reward against diversity of what costs at most a budget, in a panel per way to count and budget.",
 )
-MOST = 4
-"""Budgets that the yardstick gives a row, the largest ones; named ones are all drawn."""
-ROUNDING = 1e-6
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A way to count, and what an image may cost by it."""
-
-    axis: Axis
-    most: float
-
-
-@dataclass(frozen=True)
-class Affordable:
-    """What a curve has within a budget: its points, and among them those that cost most, which use the budget best."""
-
-    curve: Curve
-    points: tuple[Point, ...]
-    dearest: tuple[Point, ...]
 
 
 def caption(data: ReportData) -> str:
@@ -78,55 +54,6 @@ def shown(data: ReportData) -> bool:
     from stages.report.cost_curves import curves
 
     return bool(budgets(data)) and bool(curves(data))
-
-
-def pair(data: ReportData) -> tuple[str, str]:
-    """The reward and the diversity of the panels: those that decide the study, or the first ones of the report."""
-    report = data.study.report
-    return report.main_pair or (report.rewards[0], report.diversities[0])
-
-
-def budgets(data: ReportData) -> list[list[Budget]]:
-    """The budgets of each way to count that has any, in ascending order."""
-    from stages.report.cost_curves import AXES, curves
-    from stages.report.look import BASE
-
-    named = {str(way): most for way, most in data.study.report.budgets.items()}
-    costs = data.evaluation.costs
-    found = []
-    for axis in AXES:
-        spent = [
-            axis.of(costs[point])
-            for curve in curves(data)
-            if curve.method == BASE and curve.strategy.about.yardstick
-            for point in curve.own
-        ]
-        most = sorted({each for each in spent if each > 0})[-MOST:] if not named else sorted(named.get(axis.name, ()))
-        found.append([Budget(axis, each) for each in most])
-    return [row for row in found if row]
-
-
-def affordable(data: ReportData, budget: Budget) -> list[Affordable]:
-    """What every curve has within a budget; without curves that have nothing."""
-    from stages.report.cost_curves import curves
-
-    found = []
-    for curve in curves(data):
-        spent = {point: budget.axis.of(data.evaluation.costs[point]) for point in curve.own}
-        within = {point: each for point, each in spent.items() if each <= budget.most * (1 + ROUNDING)}
-        if within:
-            most = max(within.values())
-            dearest = tuple(point for point, each in within.items() if each >= most * (1 - ROUNDING))
-            found.append(Affordable(curve, tuple(within), dearest))
-    return found
-
-
-def frontier(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of (diversity, reward) that none of the others exceeds in one and reaches in the other, by diversity."""
-    known = {place for place in places if not any(map(math.isnan, place))}
-    return sorted(
-        (x, y) for x, y in known if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in known)
-    )  # fmt: skip
 
 
 def draw(data: ReportData) -> Figure:
@@ -179,7 +106,7 @@ def rows(data: ReportData) -> list[dict[str, object]]:
                 "setting": data.evaluation.labels[point], "cost": budget.axis.of(data.evaluation.costs[point]),
                 "dearest": point in dearest, "frontier": place(data, point) in best,
                 "frontier_of_method": place(data, point) in own[point.method],
-                **{name: _mean(data, point, name) for name in names},
+                **{name: mean(data, point, name) for name in names},
             })  # fmt: skip
     return found
 
@@ -198,29 +125,6 @@ def _panel(axes: Axes, data: ReportData, budget: Budget) -> None:
     if (base := data.evaluation.base) in within(data, budget, curves):
         axes.plot(*place(data, base), "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
     axes.margins(0.08)
-
-
-def within(data: ReportData, budget: Budget, curves: Sequence[Affordable]) -> list[Point]:
-    """All points within a budget, each once: plain sampling of the base first, where it is."""
-    base = data.evaluation.base
-    alone = [base] if budget.axis.of(data.evaluation.costs[base]) <= budget.most * (1 + ROUNDING) else []
-    return list(dict.fromkeys([*alone, *(point for each in curves for point in each.points)]))
-
-
-def of_network(points: Sequence[Point], method: str) -> list[Point]:
-    """Those of a method, or of the base."""
-    return [point for point in points if point.method == method]
-
-
-def place(data: ReportData, point: Point) -> tuple[float, float]:
-    """(diversity, reward)."""
-    reward, diversity = pair(data)
-    return _mean(data, point, diversity), _mean(data, point, reward)
-
-
-def _mean(data: ReportData, point: Point, metric: str) -> float:
-    found = data.findings.estimate(point, metric)
-    return found.mean if found else math.nan
 
 
 def _handles(data: ReportData) -> list[Line2D]:
