@@ -45,8 +45,11 @@ class Texts:
 
     def call(self, rows: slice) -> Conditioning:
         """The conditions of the rows of one network call; the same tensors if it is asked again about these rows, so
-        that what a network makes of a text alone can be kept (`stages/models/text_once.py`).
+        that what a network makes of a text alone can be kept (`stages/models/text_once.py`). Never so for a text that
+        is learnt: it changes, and its gradient has to find the way back.
         """
+        if any(value.requires_grad for value in self.own.tensors().values()):
+            return self._gathered(self.places[rows])
         key = (rows.start, rows.stop)
         if key not in self._last:
             self._last.clear()  # no more than one call's are held
