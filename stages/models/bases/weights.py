@@ -49,7 +49,8 @@ def _once_a_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
         stat = path.stat()
         if time.time_ns() - stat.st_mtime_ns < JUST_NOW:
             return read(path)
-        return remembered(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        # copying and unpacking may give contents of the same size an old time, but no old time of the change itself
+        return remembered(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     return once
 
@@ -154,7 +155,7 @@ def metadata(path: Path) -> dict[str, str]:
     found = _header(path)[1].get(METADATA) or {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise _no_safetensors(path, f"{METADATA} is no mapping of texts")
-    return found
+    return dict(found)  # what is remembered stays as it is
 
 
 def linear_layers(path: Path) -> list[str]:

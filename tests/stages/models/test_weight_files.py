@@ -50,15 +50,25 @@ def test_a_header_is_read_once(tmp_path: Path, reads: list[str]) -> None:
     assert len(reads) == 1
 
 
-@pytest.mark.parametrize("change", ["time", "size", "place"])
+@pytest.mark.parametrize("change", ["time", "size", "place", "contents"])
 def test_a_changed_file_is_read_anew(tmp_path: Path, change: str) -> None:
-    """Other names of the same length at another time, more tensors at the same time, another file in its place."""
+    """Other names of the same length at another time, more tensors at the same time, another file in its place, and
+    other names of the same length at the same time, as `cp -p` and archives write them.
+    """
     path = saved(tmp_path / "a.safetensors", "x")
     assert weights.tensor_names(path) == ["x"]
     if change == "time":
         saved(path, "y", at=(LONG_AGO[0] + 1, LONG_AGO[1] + 1))
     elif change == "size":
         saved(path, "y", "z")
+    elif change == "contents":
+        held = path.stat()
+        time.sleep(0.05)  # the clock of file systems ticks
+        path.write_bytes(path.read_bytes().replace(b'"x"', b'"y"'))
+        os.utime(path, LONG_AGO)
+        assert (path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns) == (
+            held.st_ino, held.st_size, held.st_mtime_ns,
+        )  # fmt: skip
     else:
         saved(tmp_path / "b.safetensors", "y").replace(path)
     assert weights.tensor_names(path) == (["y", "z"] if change == "size" else ["y"])
@@ -84,3 +94,15 @@ def test_a_fault_is_said_each_time(tmp_path: Path) -> None:
     path.write_bytes(whole)
     os.utime(path, LONG_AGO)
     weights.check_safetensors(path)
+
+
+def test_what_is_remembered_stays_when_a_caller_changes_what_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"x": torch.ones(2)}, path, {"format": "pt"})
+    os.utime(path, LONG_AGO)
+    weights.metadata(path)["format"] = "np"
+    weights.metadata(path).clear()
+    assert weights.metadata(path) == {"format": "pt"}
+    weights.shapes(path).clear()
+    weights.dtypes(path).clear()
+    assert weights.shapes(path) == {"x": (2,)} and weights.dtypes(path) == {"x": "F32"}
