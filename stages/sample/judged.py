@@ -41,4 +41,4 @@ def judged(reward: Reward, name: str, images: Tensor, prompts: Sequence[str]) ->
         raise InputError(f"{said} gave a value that is not finite")
     if torch.is_grad_enabled() and images.requires_grad and not found.requires_grad:
         raise InputError(f"{said} gave no gradient by the images, which the strategy follows")
-    return found if found.is_floating_point() else found.to(torch.float32)
+    return found.to(torch.promote_types(found.dtype, torch.float32))  # of half precision sums would be rounded again

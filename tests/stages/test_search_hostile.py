@@ -19,6 +19,7 @@ from stages import plugins
 from stages.errors import InputError
 from stages.models.diffusion import DiffusionModel
 from stages.sample.job import RecordedReward, Sampling, Task
+from stages.sample.judged import judged
 from stages.sample.meter import Cost
 from stages.sample.resolve import STRATEGIES, strategy
 from stages.sample.search import MOST
@@ -103,6 +104,19 @@ def test_a_reward_of_another_type_is_taken_as_numbers(work: Sampling):
     twice = Reward(lambda images, prompts: tiny.reward(images.double(), prompts))
     assert made(work, "reno", {}, twice) == made(work, "reno", {})
     assert made(work, "code", {}, Reward(lambda images, _: (9 * images.mean((1, 2, 3))).long())).queries > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        *((given, torch.float32) for given in (torch.bfloat16, torch.float16, torch.bool, torch.int64)),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_rewards_have_the_precision_that_sums_of_them_need(given: torch.dtype, taken: torch.dtype):
+    reward: Any = Reward(lambda images, _: torch.ones(len(images)).to(given))
+    found = judged(reward, "proxy", torch.zeros(3, 3, 2, 2), ["a"] * 3)
+    assert found.dtype == taken and found.tolist() == [1.0] * 3
 
 
 @pytest.mark.parametrize("kind", ["das", "fmtt", "reno", "carinox"])
