@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from stages.finetune.batch import Batch, optimizer_step
-from stages.finetune.families.pair_errors import Errors, Noisy, Outputs, PairErrors
+from stages.finetune.families.pair_errors import Noisy, Outputs, PairErrors
 from stages.finetune.families.pair_settings import AdaptiveSettings
 from stages.finetune.families.preference import PairedPreference
 from stages.finetune.families.reference import Earlier
@@ -42,18 +41,15 @@ class AdaptivePreference(PairedPreference[A]):
                 average.average(decay(nominal, self.step))
         return super().collect(batches)
 
-    def further(self, noisy: Noisy, pairs: PairErrors) -> tuple[Tensor, ...] | None:
-        """Margins [N] of the averages; None before the warm-up is over."""
+    @torch.no_grad()
+    def further(self, noisy: Noisy) -> tuple[Outputs, ...] | None:
+        """What the averages make of noisy latents, in the rows that the reference is evaluated in: where both have the
+        same weights, the margin is 0 and not a rounding, which division by its norm would blow up. None before the
+        warm-up is over.
+        """
         if self.step < self.settings.warm_up:
             return None
-        return tuple(self.margin(average, noisy, pairs) for average in self.averages)
-
-    @torch.no_grad()
-    def margin(self, average: Earlier, noisy: Noisy, pairs: PairErrors) -> Tensor:
-        """The margin [N] of an average of the policy."""
-        winner, loser = Outputs.of(average.prediction, None, noisy).halves()
-        sides = (Errors.of(winner).policy, Errors.of(loser).policy)
-        return (pairs.winner.base - sides[0]) - (pairs.loser.base - sides[1])
+        return tuple(Outputs.of(average.prediction, None, noisy) for average in self.averages)
 
     def state_dict(self) -> dict[str, Any]:
         """The weights of the averages, and those of the reference where they change."""

@@ -152,6 +152,11 @@ class PairErrors:
         """
         return self.winner.log_ratio - self.loser.log_ratio
 
+    def margin_under(self, outputs: Outputs) -> Tensor:
+        """Margin [N] of the pairs under another network, from its outputs for both images, winners first [2 N]."""
+        winner, loser = (Errors.of(side).policy for side in outputs.halves())
+        return (self.winner.base - winner) - (self.loser.base - loser)
+
     def mean(self, values: Tensor) -> Tensor:
         """Mean [] of values [N], each times the weight of its pair."""
         return (self.weight * values).mean()

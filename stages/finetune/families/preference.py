@@ -65,21 +65,31 @@ class PairedPreference(Objective, Generic[P]):
         """Errors of the pairs of each micro-batch, all from one evaluation of each network."""
         pairs = [self.pairs(batch) for batch in batches]
         noisy = [self.noisy(batch, own) for batch, own in zip(batches, pairs, strict=True)]
-        outputs = self.outputs(Noisy.cat(noisy)).split([len(own.x) for own in noisy])
-        return [self.of_pairs(*own) for own in zip(batches, pairs, noisy, outputs, strict=True)]
+        every, sizes = Noisy.cat(noisy), [len(own.x) for own in noisy]
+        outputs = self.outputs(every).split(sizes)
+        found = [self.of_pairs(*own) for own in zip(batches, pairs, noisy, outputs, strict=True)]
+        others = self.further(every)
+        if others is None:
+            return [replace(own, further=None) for own in found]
+        parts = [other.split(sizes) for other in others]
+        return [
+            replace(own, further=tuple(own.margin_under(part[place]) for part in parts))
+            for place, own in enumerate(found)
+        ]
 
     def of_pairs(self, batch: Batch, pairs: LatentPairs, noisy: Noisy, outputs: Outputs) -> PairErrors:
         """Errors of the pairs of a micro-batch, from what the networks make of its noisy latents."""
         winner, loser = outputs.halves()
-        found = PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
-        return replace(found, further=self.further(noisy, found))
+        return PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
 
     def outputs(self, noisy: Noisy) -> Outputs:
         """What the networks make of noisy latents."""
         return Outputs.of(self.run.networks.policy.prediction, self.reference.prediction, noisy)
 
-    def further(self, noisy: Noisy, pairs: PairErrors) -> tuple[Tensor, ...] | None:
-        """Margins [N] of the pairs under further networks, for methods that compare with them."""
+    def further(self, noisy: Noisy) -> tuple[Outputs, ...] | None:
+        """What further networks make of noisy latents, without gradient, for methods that compare margins with theirs;
+        None where they do so, but not in this step.
+        """
         return ()
 
     def noisy(self, batch: Batch, pairs: LatentPairs) -> Noisy:

@@ -81,3 +81,34 @@ def test_as_many_images_as_allowed(size: int, found: list[int]) -> None:
 def test_groups_are_whole_micro_batches_in_order() -> None:
     assert [list(group) for group in groups(5, 2, 5)] == [[0, 1], [2, 3], [4]]
     assert [list(group) for group in groups(2, 8, 1)] == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        # averages of the weights that the reference has: margins of 0, which are divided by their norm
+        ("adaptive_dpo", {"reference": {"kind": "hard", "every": 1}}),
+        ("adaptive_dpo", {"warm_up": 1}),
+        ("diffusion_dpo", {"noising": {"kind": "inversion", "steps": 5}, "safeguard": {"per": "pair"}}),
+        ("diffusion_dpo", {"labels": {"kind": "reward"}, "timesteps": {"weight": "min_snr"}}),
+        ("ncp_dpo", {"space": {"network": "policy", "state": "uniform"}, "reference": {"kind": "ema", "decay": 0.9}}),
+        ("ppd", {"drop": 0.5}),
+        ("tkto", {"captions": "curated"}),
+    ],
+)
+def test_steps_stay_the_same_whatever_is_compared(kind: str, values: dict[str, Any]) -> None:
+    """Three steps, of five micro-batches: one by one, two at a time so that one is left over, and all together."""
+    found = []
+    for size in (1, 17, 10**6):
+        own = tiny_methods.settings(kind, values)
+        made = tiny_methods.trainer(kind, values, settings(batch_size=20, accumulate=5, gradient_batch=size))
+        with torch.no_grad():
+            for parameter in made.parameters.values():
+                parameter.add_(0.1)
+        terms = [made.step(tiny_methods.batches(own, number, made.run.settings)) for number in range(3)]
+        found.append((terms, torch.cat([p.detach().flatten() for p in made.parameters.values()])))
+    (alone, weights), *rest = found
+    for joined, others in rest:
+        for one, other in zip(alone, joined, strict=True):
+            assert other == pytest.approx(one, rel=1e-7, abs=1e-9)
+        torch.testing.assert_close(others, weights, rtol=1e-6, atol=1e-8)
