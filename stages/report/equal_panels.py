@@ -4,10 +4,10 @@ budget, a colour per strategy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.report.affordable import Budget, affordable, budgets, frontier, of_network, pair, place, within
+from stages.report.affordable import Affordable, Budget, affordable, budgets, frontier, of_network, pair, place, within
 from stages.report.look import BASE_COLOUR
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
     from stages.report.data import ReportData
+    from stages.report.load import Point
 
 OWN = "0.25"
 """Grey of the frontier of a network's own points; that of all networks is paler and broad."""
@@ -66,19 +67,32 @@ def handles(data: ReportData) -> Sequence[Line2D]:
 
 def _panel(axes: Axes, data: ReportData, method: str, budget: Budget) -> None:
     curves = affordable(data, budget)
-    line = frontier([place(data, point) for point in within(data, budget, curves)])
-    axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=5, alpha=0.45, zorder=1)
-    line = frontier([place(data, point) for point in of_network(within(data, budget, curves), method)])
-    axes.plot([x for x, _ in line], [y for _, y in line], color=OWN, linewidth=1.2, linestyle=":", zorder=2)
+    points = within(data, budget, curves)
+    around(axes, data, points)
+    _line(axes, data, of_network(points, method), color=OWN, linewidth=1.2, linestyle=":", zorder=2)
     for each in (one for one in curves if one.curve.method == method):
         strategy = each.curve.strategy
-        look = _alone() if strategy.about.role == "tuned" else _look(data, strategy)
-        for some, size, faint in ((each.points, 3.0, 0.5), (each.dearest, 6.5, 1.0)):
-            places = [place(data, point) for point in some]
-            axes.plot([x for x, _ in places], [y for _, y in places], markersize=size, alpha=faint, **look)
-    if (base := data.evaluation.base) in within(data, budget, curves):
+        marks(axes, data, each, _alone() if strategy.about.role == "tuned" else _look(data, strategy))
+
+
+def marks(axes: Axes, data: ReportData, each: Affordable, look: Mapping[str, Any]) -> None:
+    """What a curve has within a budget: the dearest of its points large."""
+    for points, size, faint in ((each.points, 3.0, 0.5), (each.dearest, 6.5, 1.0)):
+        places = [place(data, point) for point in points]
+        axes.plot([x for x, _ in places], [y for _, y in places], markersize=size, alpha=faint, **look)
+
+
+def around(axes: Axes, data: ReportData, points: Sequence[Point]) -> None:
+    """The frontier of all points within a budget, and the base where it is among them."""
+    _line(axes, data, points, color="0.6", linewidth=5, alpha=0.45, zorder=1)
+    if (base := data.evaluation.base) in points:
         axes.plot(*place(data, base), "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
     axes.margins(0.08)
+
+
+def _line(axes: Axes, data: ReportData, points: Sequence[Point], **look: Any) -> None:
+    line = frontier([place(data, point) for point in points])
+    axes.plot([x for x, _ in line], [y for _, y in line], **look)
 
 
 def _look(data: ReportData, strategy: Any) -> dict[str, Any]:

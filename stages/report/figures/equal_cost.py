@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.report.affordable import affordable, budgets, frontier, mean, of_network, pair, place, within
 from stages.report.figure import FigureAbout
@@ -112,19 +112,13 @@ def rows(data: ReportData) -> list[dict[str, object]]:
 
 
 def _panel(axes: Axes, data: ReportData, budget: Budget) -> None:
+    from stages.report import equal_panels
     from stages.report.figures.cost import drawn
 
     curves = affordable(data, budget)
-    line = frontier([place(data, point) for point in within(data, budget, curves)])
-    axes.plot([x for x, _ in line], [y for _, y in line], color="0.6", linewidth=5, alpha=0.45, zorder=1)
     for each in curves:
-        look: dict[str, Any] = {**drawn(data, each.curve), "linestyle": "none"}
-        for points, size, faint in ((each.points, 3.0, 0.5), (each.dearest, 6.5, 1.0)):
-            places = [place(data, point) for point in points]
-            axes.plot([x for x, _ in places], [y for _, y in places], markersize=size, alpha=faint, **look)
-    if (base := data.evaluation.base) in within(data, budget, curves):
-        axes.plot(*place(data, base), "*", color="black", markersize=12, markeredgecolor="white", zorder=7)
-    axes.margins(0.08)
+        equal_panels.marks(axes, data, each, {**drawn(data, each.curve), "linestyle": "none"})
+    equal_panels.around(axes, data, within(data, budget, curves))
 
 
 def _handles(data: ReportData) -> list[Line2D]:
