@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks.machine import machine
 from stages.errors import InputError
 from stages.report.screenshots import chromium
-from stages.runtime import run_stage, whole_file
+from stages.runtime import run_and_leave, whole_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -112,4 +112,4 @@ def words(found: Sequence[Opening]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import glob
@@ -11,6 +12,7 @@ import platform
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,6 +56,25 @@ def run_stage(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped by SIGINT; the same command goes on from the last saved state", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def run_and_leave(main: Callable[[], None]) -> None:
+    """`run_stage` for a process of its own, which then ends without taking apart what it has imported: after torch and
+    diffusers that takes longer than a second.
+
+    As at every end, what atexit holds is called and what was printed is written. Where other threads are still at work
+    or the output cannot be written, Python ends the process in its own way.
+    """
+    run_stage(main)
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        return
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return
+    os._exit(0)
 
 
 def collect_seldom() -> None:

@@ -36,7 +36,7 @@ from stages.renoise import check as check_renoise
 from stages.renoise.settings import RenoiseSettings
 from stages.report import figure
 from stages.report.settings import ReportSettings, ReportStudy
-from stages.runtime import run_stage, whole_file
+from stages.runtime import run_and_leave, whole_file
 from stages.sample import resolve as strategies
 from stages.sample.settings import SampleSettings
 from stages.score.settings import ScoreSettings
@@ -298,4 +298,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.errors import InputError
-from stages.runtime import run_stage, sha256
+from stages.runtime import run_and_leave, sha256
 from workflow.files import Files
 from workflow.plan import Plan, text
 from workflow.stage import Chosen, Stage
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 from stages.study import load
 from workflow.layout import Layout
 
@@ -40,4 +40,4 @@ def _run(module: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -21,7 +21,7 @@ from typing import Any
 from stages import code, own_code
 from stages.errors import InputError
 from stages.finetune import resolve as methods
-from stages.runtime import run_stage, sha256
+from stages.runtime import run_and_leave, sha256
 from stages.sample import resolve as strategies
 from stages.select import settings as selection
 from stages.study import Study, load
@@ -160,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -22,7 +22,7 @@ from stages.audit.written import NUMBER, close
 from stages.checkpoints.settings import names_checkpoint, with_methods
 from stages.errors import InputError
 from stages.params import read_study
-from stages.runtime import run_stage, seed_from
+from stages.runtime import run_and_leave, seed_from
 
 POINT, RUN, ENDS = ["method", "strategy", "setting"], ["run", "method", "train_seed"], ["mean", "low", "high"]
 IMAGE = ["run", "strategy", "setting", "prompt_id", "sample", "metric"]
@@ -260,4 +260,4 @@ def _kept(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

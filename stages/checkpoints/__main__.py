@@ -9,7 +9,7 @@ from stages import lineage
 from stages.checkpoints.files import find
 from stages.checkpoints.settings import CheckpointSettings
 from stages.params import section
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 
 def main() -> None:
@@ -47,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

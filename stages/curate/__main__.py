@@ -9,7 +9,7 @@ from pathlib import Path
 from stages import lineage
 from stages.curate.settings import CurateSettings, StudySeed
 from stages.params import read_study, section, validate
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 from stages.world.settings import WorldSettings
 
 ABOUT = """
@@ -52,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

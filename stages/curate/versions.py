@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from stages.errors import InputError
 from stages.params import Settings, describe
-from stages.runtime import run_stage, sha256
+from stages.runtime import run_and_leave, sha256
 
 SHIPPED = Path(__file__).with_name("versions.csv")
 SAID = ("name", "source", "revision", "licence")
@@ -140,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -10,7 +10,7 @@ from stages.decided.settings import DecidedSettings, DecidedStudy, GridSettings
 from stages.errors import InputError
 from stages.measure.settings import MeasureSettings
 from stages.params import read_study, section
-from stages.runtime import device, run_stage
+from stages.runtime import device, run_and_leave
 
 
 def main() -> None:
@@ -63,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -9,7 +9,7 @@ from stages import lineage, resume
 from stages.encode.settings import EncodeSettings
 from stages.errors import InputError
 from stages.params import section
-from stages.runtime import device, run_stage
+from stages.runtime import device, run_and_leave
 
 
 def main() -> None:
@@ -49,4 +49,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -18,7 +18,7 @@ from stages.decided.settings import GridSettings
 from stages.errors import InputError
 from stages.estimate.said import said
 from stages.params import read_study, section
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 
 def main() -> None:
@@ -74,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

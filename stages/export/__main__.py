@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.errors import InputError
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,4 +77,4 @@ def _networks(base: Path, policy: Path) -> tuple[DiffusionModel, nn.Module]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

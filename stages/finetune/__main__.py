@@ -11,7 +11,7 @@ from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.finetune.paths import Paths
 from stages.finetune.resolve import training_plan
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 
 def main() -> None:
@@ -56,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

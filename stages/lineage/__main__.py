@@ -11,7 +11,7 @@ from pathlib import Path
 from stages.errors import InputError
 from stages.lineage.process import watch
 from stages.lineage.record import RUNNING, Record, read_records
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 
 def main() -> None:
@@ -45,4 +45,4 @@ def send(records: list[Record]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

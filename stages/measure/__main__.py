@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from stages import lineage, resume
 from stages.measure.settings import MeasureSettings, SampledSettings, StudySeed
 from stages.params import section
-from stages.runtime import device, run_stage
+from stages.runtime import device, run_and_leave
 from stages.sample.made_by import require_policy
 from stages.shards import Shard
 
@@ -163,4 +163,4 @@ def _final(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from stages.errors import InputError
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 if TYPE_CHECKING:
     from stages.parity.checks import Check
@@ -70,4 +70,4 @@ def reason(reference: ParitySet, name: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stages.errors import InputError
 from stages.params import nearest
 from stages.report import settings
-from stages.runtime import require_apart, run_stage, whole_file
+from stages.runtime import require_apart, run_and_leave, whole_file
 
 if TYPE_CHECKING:
     from stages.power.components import Design, Question
@@ -124,4 +124,4 @@ def said(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

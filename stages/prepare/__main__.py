@@ -15,7 +15,7 @@ from stages.params import section
 from stages.prepare.import_settings import ImportSettings
 from stages.prepare.settings import BaseSettings, ClipSettings, Training, VaeSettings
 from stages.prepare.source import import_model
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 if TYPE_CHECKING:
     from stages.models.record import ModelRecord
@@ -230,4 +230,4 @@ def _finish(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -9,7 +9,7 @@ from stages import lineage, resume
 from stages.curate.settings import StudySeed
 from stages.params import read_study, section, validate
 from stages.renoise.settings import RenoiseSettings
-from stages.runtime import device, run_stage
+from stages.runtime import device, run_and_leave
 
 
 def main() -> None:
@@ -42,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

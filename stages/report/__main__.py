@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import lineage
 from stages.report import figure, settings
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 if TYPE_CHECKING:
     from stages.lineage import Job
@@ -138,4 +138,4 @@ def _linked(study: ReportStudy, folders: Folders, figures: list[figure.Figure]) 
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -16,7 +16,7 @@ from stages.errors import InputError
 from stages.report import figure, kept, settings
 from stages.report.look import Look
 from stages.report.measurements import Log, Series
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 if TYPE_CHECKING:
     from stages.report.settings import ReportStudy
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

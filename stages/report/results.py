@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from stages import tables
 from stages.report import figure, kept, settings
-from stages.runtime import run_stage, whole_file
+from stages.runtime import run_and_leave, whole_file
 
 if TYPE_CHECKING:
     from stages.report.data import ReportData
@@ -118,4 +118,4 @@ def training(log: Log) -> Iterator[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.errors import InputError
-from stages.runtime import run_stage, whole_file
+from stages.runtime import run_and_leave, whole_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -76,4 +76,4 @@ def _one(browser: Browser, page: Path, anchor: str, scheme: str, path: Path) -> 
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -29,7 +29,7 @@ from stages.rewards.base import about, load_one, load_reward
 from stages.rewards.networks.checkpoint import only_file, read
 from stages.rewards.networks.contrastive import Contrastive
 from stages.rewards.networks.options import KindOptions, options
-from stages.runtime import device, require_apart, run_stage, whole_file
+from stages.runtime import device, require_apart, run_and_leave, whole_file
 
 GIVES = Gives(files="needed", of="one", inner="text", embedding=True, text=True, words=True)
 KEY = "direction"
@@ -150,4 +150,4 @@ def _contrastive(reward: object, name: str) -> Contrastive:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -14,7 +14,7 @@ from stages import lineage, processes, resume
 from stages.decided.auto import Resolved
 from stages.errors import InputError
 from stages.params import read_study
-from stages.runtime import device, run_stage
+from stages.runtime import device, run_and_leave
 from stages.sample.resolve import SamplingPlan, run_of, sampling_plan
 from stages.sample.settings import RunIdentity, Target
 from stages.sample.shards import join
@@ -185,4 +185,4 @@ def _sampling(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 from stages import lineage, resume, tables
 from stages.errors import InputError
 from stages.params import nearest, section
-from stages.runtime import device, run_stage, whole_file
+from stages.runtime import device, run_and_leave, whole_file
 from stages.score.settings import ScoreSettings
 
 
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages import lineage
 from stages.params import section
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 from stages.select.settings import SelectSettings, steps
 
 
@@ -38,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

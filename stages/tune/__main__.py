@@ -19,7 +19,7 @@ from stages.finetune.paths import Paths
 from stages.finetune.resolve import TrainingPlan, training_plan
 from stages.finetune.settings import RunSettings
 from stages.params import nearest, read_study, section
-from stages.runtime import require_apart, run_stage
+from stages.runtime import require_apart, run_and_leave
 from stages.tune.choice import choose
 from stages.tune.settings import TunedStudy, require_methods, require_own_seed
 
@@ -98,4 +98,4 @@ def table_rows(trials: Sequence[Trial], min_diversity: float) -> list[dict[str, 
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.runtime import require_apart, run_stage, whole_file
+from stages.runtime import require_apart, run_and_leave, whole_file
 
 if TYPE_CHECKING:
     from stages.votes.analysis import Outcome
@@ -87,4 +87,4 @@ def table(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

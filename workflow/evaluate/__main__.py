@@ -19,7 +19,7 @@ import yaml
 from stages.errors import InputError
 from stages.params import read_study
 from stages.places import missing, real
-from stages.runtime import run_stage, whole_file
+from stages.runtime import run_and_leave, whole_file
 from stages.study import Study
 from stages.study import load as check
 from workflow.evaluate import protocol
@@ -113,4 +113,4 @@ def _run(file: Path, cores: str, dry_run: bool) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import curate
-from stages.runtime import run_stage, whole_file
+from stages.runtime import run_and_leave, whole_file
 from workflow.evaluate import protocol
 from workflow.evaluate.protocol import Protocol
 
@@ -116,4 +116,4 @@ def _weights(judge: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages.errors import InputError
 from stages.report import settings
-from stages.runtime import run_stage
+from stages.runtime import run_and_leave
 
 FILES = ("index.html", "frontier.svg", "frontier.png", "points.csv")
 
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)

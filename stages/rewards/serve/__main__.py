@@ -13,7 +13,7 @@ from stages.models import record
 from stages.params import nearest, read_study, validate
 from stages.prepare.import_settings import ImportSettings
 from stages.prepare.source import import_model
-from stages.runtime import device, run_stage
+from stages.runtime import device, run_and_leave
 
 
 def main() -> None:
@@ -69,4 +69,4 @@ def _serve(records: list[record.ModelRecord], args: argparse.Namespace, token: s
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_and_leave(main)
