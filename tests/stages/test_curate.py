@@ -296,9 +296,8 @@ def test_command_line_refuses_in_one_line(tmp_path: Path) -> None:
 
 def test_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, runpy; sys.argv = sys.argv[1:]; import stages.curate.pipeline\n"
-        "try: runpy.run_module('stages.curate', run_name='__main__')\n"
-        "except SystemExit: pass\n"
+        "import sys; sys.argv = sys.argv[1:]; import stages.curate.pipeline; from stages.curate.__main__ import main\n"
+        "main()\n"
         "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
     )
     study = {
