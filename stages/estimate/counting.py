@@ -102,7 +102,8 @@ def cost_of(strategy: Strategy, value: float, plan: SamplingPlan, process: Diffu
     def stub() -> Denoiser:
         return Denoiser(StandIn(), process)
 
-    names = (*settings.networks(), *map(student, settings.students()), *(merge.name for merge in settings.merges()))
+    students = map(student, settings.students(target).values())
+    names = (*settings.networks(), *students, *(merge.name for merge in settings.merges()))
     others = {name: stub() for name in names}
     tuned = None if target == "base" else stub()
     networks = Networks(grid, Texts.of(nothing), nothing, stub(), tuned, Rows.of(1), others)

@@ -36,8 +36,9 @@ def of_strategy(study: Study, settings: StrategySettings, where: str) -> None:
     lays a grid of its own, whatever it was distilled for.
     """
     known = study.prepare.train.consistency
-    require_known(settings.students(), known, where, "consistency model")
-    for name in settings.students():
+    named = {**settings.students("base"), **settings.students("tuned")}
+    for key, name in named.items():
+        require_known([name], known, f"{where}.{key}", "consistency model")
         if not settings.grids() and known[name].sampling_steps != study.sample.steps:
             raise InputError(
                 f"{where}: sample.steps {study.sample.steps}, but its model {name!r} is distilled for "

@@ -64,7 +64,7 @@ class SamplingPlan:
 
     def students(self, target: Target) -> list[str]:
         """Distilled models that strategies evaluate, each once."""
-        return list(dict.fromkeys(name for each in self.of(target) for name in each.settings.students()))
+        return list(dict.fromkeys(name for each in self.of(target) for name in each.settings.students(target).values()))
 
     def switches(self) -> dict[float, list[int]]:
         """Steps at which latents of the base are kept for trained runs, by the base's guidance scale."""

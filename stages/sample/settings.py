@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -136,9 +137,11 @@ class StrategySettings(Settings, ABC):
         """Those of `rewards` that change the condition of an image, and give no score."""
         return ()
 
-    def students(self) -> tuple[str, ...]:
-        """Consistency models of the study that `sample` evaluates, by their names in prepare.train.consistency."""
-        return ()
+    def students(self, target: Target) -> Mapping[str, str]:
+        """Consistency models of the study that `sample` evaluates for the base, or for a trained run: the name in
+        prepare.train.consistency by the setting that says it.
+        """
+        return {}
 
     def grids(self) -> tuple[int, ...]:
         """Numbers of steps of the grids that `sample` lays on a noise schedule itself, in place of that of

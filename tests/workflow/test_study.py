@@ -46,11 +46,11 @@ BAD = {
     ),
     "sample.strategies.tilt": (
         {"kind": "fmtt", "n": [2], "reward": "proxy", "flow_map": "none"},
-        "sample.strategies.tilt: unknown consistency model 'none'",
+        "sample.strategies.tilt.flow_map: unknown consistency model 'none'",
     ),
     "sample.strategies.few": (
         {"kind": "few_steps", "steps": [2]},
-        "sample.strategies.few: unknown consistency model 'student'",
+        "sample.strategies.few.model: unknown consistency model 'student'",
     ),
     "sample.strategies.again": (
         {"kind": "img", "n": [1], "critic": "proxy"},

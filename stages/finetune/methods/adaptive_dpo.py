@@ -1,4 +1,4 @@
-"""Adaptive-DPO (2025): pairs whose label the policy and two averages of it uncertainty, or disagree on, count less."""
+"""Adaptive-DPO (2025): pairs that the policy and two averages of it are uncertain of, or disagree on, count less."""
 
 from __future__ import annotations
 

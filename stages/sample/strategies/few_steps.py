@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -45,9 +46,9 @@ class Settings(StrategySettings):
         """One point per number of steps."""
         return [SweepPoint(f"n={count}", float(count)) for count in self.steps]
 
-    def students(self) -> tuple[str, ...]:
-        """The distilled model, where the base is among what is sampled."""
-        return (self.model,) if "base" in self.apply_to else ()
+    def students(self, target: Target) -> Mapping[str, str]:
+        """The distilled model, in place of the base; a run is sampled by its own network."""
+        return {"model": self.model} if target == "base" and "base" in self.apply_to else {}
 
     def grids(self) -> tuple[int, ...]:
         """One for each n."""

@@ -7,13 +7,14 @@ base. A step is that of the sampler, so without strength this is plain sampling.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from stages.about import StrategyAbout
 from stages.sample.search import Particles
-from stages.sample.settings import student
+from stages.sample.settings import Target, student
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +56,9 @@ class Settings(Particles):
         """By the images."""
         return True
 
-    def students(self) -> tuple[str, ...]:
+    def students(self, target: Target) -> Mapping[str, str]:
         """The flow map, where it is distilled."""
-        return () if self.flow_map is None else (self.flow_map,)
+        return {} if self.flow_map is None else {"flow_map": self.flow_map}
 
     def end_of(self, ctx: Context, predicted: Predicted) -> Tensor:
         """Clean latents [B, C, h, w] that the flow leads to from those of a prediction, differentiable by them."""
