@@ -18,8 +18,8 @@ class LatentPairs:
 
     `label` [B] is the probability that the winner is preferred, `weight` [B] that of the pair in the loss. `loser_text`
     [B] conditions the losers where their text is another one than that of the row, `winner_text` the winners.
-    `captions` are captions of the winners' and of the losers' own, [B] each, where the data has them; methods that
-    learn from them make them the texts. `annotators` [B] says who judged, empty texts where nobody is named.
+    `captions` are the winners' own captions and the losers', [B] each, where the data has them; methods that learn from
+    them use them as the texts. `annotators` [B] says who judged, empty texts where nobody is named.
     """
 
     winner: Tensor

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN, LONGEST = 4, 60  # prompts named in a message, characters of each
 IN_A_ROW = 20
-"""So many skipped steps in a row are not bad luck."""
+"""Steps that are skipped in a row, at most; one more ends the run."""
 
 
 class NonFinite(InputError):
@@ -33,7 +33,7 @@ class NonFinite(InputError):
         super().__init__(f"{bad}; prompts {shown}{more}")
 
     def finite(self) -> dict[str, float]:
-        """The terms that are numbers, and the mark of a step that was not taken."""
+        """The terms that are finite, and `skipped`, which marks a step that was not taken."""
         return {name: value for name, value in self.terms.items() if math.isfinite(value)} | {"skipped": 1.0}
 
 

@@ -71,7 +71,7 @@ class Objective(ABC):
     """
 
     def collect(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Prepare an optimizer step on these micro-batches, by new rollouts say; returns terms of the log."""
+        """Prepare an optimizer step on these micro-batches, for example by new rollouts; returns terms of the log."""
         return {}
 
     @abstractmethod

@@ -22,7 +22,7 @@ from stages.rewards.base import Oracle
 from stages.sight import take
 
 SIDE = 64
-"""Longer side in pixels, at most, of the pictures that a run keeps of its probe; ours, that of the page by default."""
+"""Longer side in pixels, at most, of the pictures that a run keeps of its probe; our number, as the page's default."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from stages.runtime import progress
 Terms = dict[str, float]
 CHECKPOINT = "run"
 COMPANION = "companion: "
-"""Before the names of the weights of a second network, so that they are those of no layer of the policy."""
+"""Prefix of the names of a second network's weights, so that they are names of no layer of the policy."""
 
 
 def train(

@@ -26,7 +26,7 @@ class Windowed(MethodSettings):
 
     @property
     def auto(self) -> bool:
-        """Whether the window is."""
+        """Whether the window is auto."""
         return self.middle == "auto"
 
     def decided(self, found: Resolved, steps: int) -> Self:

@@ -109,7 +109,7 @@ class Denoiser:
         return lambda x, i: self.prediction(x, grid.timesteps[i], text, empty, scale)
 
     def features(self, x: Tensor, t: Tensor, text: Conditioning | Tensor) -> Features:
-        """What a UNet makes of latents x [B, C, h, w] at timesteps t [B] up to its middle block; counts as an
+        """A UNet's features of latents x [B, C, h, w] at timesteps t [B], up to its middle block; counts as an
         evaluation, though it is about half of one. Raises InputError for another architecture.
         """
         found = features(self.network, x, t, Conditioning.of(text))

@@ -128,7 +128,7 @@ def whole_texts(texts: Texts, prompts: Sequence[str]) -> Tensor:
 @dataclass(frozen=True)
 class Judged:
     """How N pairs were judged: `label` [N] is the probability that the first image is preferred, and `weight` [N] is
-    what a pair counts.
+    how much each pair counts.
     """
 
     label: Tensor

@@ -43,7 +43,7 @@ class Noise(Protocol):
 
 @dataclass(frozen=True)
 class KeyedNoise:
-    """Noise of a batch whose rows have `keys`, say (prompt id, sample index); drawn on the CPU, the same on any
+    """Noise of a batch whose rows have `keys`, such as (prompt id, sample index); drawn on the CPU, the same on any
     device.
 
     `candidates` are the numbers of the rows among the candidates of their image, None where all are 0.

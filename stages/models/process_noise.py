@@ -16,7 +16,7 @@ from stages.models.process import DiffusionProcess, Gaussian, Grid, at, number
 
 Spacing = Literal["leading", "trailing", "linspace"]
 OLD_CLASSES = ("DDPM", "DDIM", "PNDM")
-"""How schedulers are called that may leave out every key."""
+"""Names of schedulers that may leave out every key."""
 
 
 @dataclass(frozen=True)

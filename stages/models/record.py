@@ -21,8 +21,9 @@ class ModelRecord:
     `kind` names the loader (`diffusers`, or a module of `stages.rewards`). `path` is the folder, relative to the
     working directory where possible, empty for a model without files. `files` maps each file's path below `path` to its
     SHA-256. `source` and `revision` say where it came from; `options` are passed to the loader. `parts` are the models
-    that this one is made of, a weighted sum of rewards say. `access` are options that say how the model is reached, a
-    server's address say: they are passed to the loader too, but another address does not make another model.
+    that this one is made of, such as the rewards of a weighted sum. `access` are options that say how the model is
+    reached, such as a server's address: they are passed to the loader too, but another address does not make another
+    model.
     """
 
     name: str

@@ -17,7 +17,7 @@ Sampler = Literal["ddpm", "ddim"]
 OnStep = Callable[[int, Tensor], None]
 """Called with an index and the latents that enter it."""
 Enter = Callable[[Tensor, int], Tensor]
-"""What latents become that enter an index, before the step is made from them."""
+"""Gives, for the latents that enter an index, those from which the step is made."""
 
 
 def step(grid: Grid, x: Tensor, prediction: Tensor, i: int, noise: Noise, sampler: Sampler) -> Tensor:

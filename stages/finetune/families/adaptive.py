@@ -1,4 +1,4 @@
-"""Pairs whose margins are also those of two averages of the policy, a slow and a fast one (Adaptive-DPO)."""
+"""Pairs whose margins are also taken under two averages of the policy, a slow and a fast one (Adaptive-DPO)."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class AdaptivePreference(PairedPreference[A]):
 
     @torch.no_grad()
     def further(self, noisy: Noisy) -> tuple[Outputs, ...] | None:
-        """What the averages make of noisy latents, in the rows that the reference is evaluated in: where both have the
-        same weights, the margin is 0 and not a rounding, which division by its norm would blow up. None before the
-        warm-up is over.
+        """The averages' predictions for noisy latents, in batches of the same rows as the reference's: where both have
+        the same weights, the margin is exactly 0, not a rounding error, which division by the norm of the margins
+        would blow up. None before the warm-up is over.
         """
         if self.step < self.settings.warm_up:
             return None

@@ -28,7 +28,7 @@ class AnchoredPreference(PairedPreference[A]):
         return replace(super().of_pairs(batch, pairs, noisy, outputs), anchor=(winner + loser) / 2)
 
     def outputs(self, noisy: Noisy) -> Outputs:
-        """What the networks make of noisy latents; the base is evaluated where it is not the reference too."""
+        """The networks' predictions for noisy latents; the base is evaluated where it is not the reference too."""
         bare = Outputs.of(self.run.networks.policy.prediction, self.reference.prediction, replace(noisy, weight=None))
         base = bare.reference
         if self.settings.reference.kind != "frozen":

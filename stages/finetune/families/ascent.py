@@ -31,7 +31,7 @@ class Earlier(nn.Module):
 
     def __init__(self, network: nn.Module, values: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._orig_mod = network  # as a compiled network names the one it wraps: its architecture is asked for
+        self._orig_mod = network  # torch.compile's name for the network inside: callers look its class up there
         self.values = dict(values)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:

@@ -54,7 +54,7 @@ class Candidates:
 
 
 class CandidateRollouts(Branching[S]):
-    """From step `start` on, `candidates` next states are drawn at a step, and one of them at random is followed.
+    """From step `start` on, `candidates` next states are drawn at a step, and one of them, at random, is followed.
 
     Each is scored by the reward of the clean image that the policy predicts from it; a step-aware reward sees the
     timestep of that prediction. Best and worst are a pair where their margin is above the threshold. Other pairs stay

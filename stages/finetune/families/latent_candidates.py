@@ -18,11 +18,11 @@ from stages.models.process import Gaussian
 
 LS = TypeVar("LS", bound=LatentCandidateSettings)
 DIGITS = 4
-"""Of deviations, and of their squares, in the released tables."""
+"""Decimals of the deviations, and of their squares, in the released tables."""
 
 
 class LatentCandidates(CandidateRollouts[LS]):
-    """The objective on such candidates; the policy is evaluated at the one that is followed alone."""
+    """The objective on such candidates; the policy is evaluated only at the one that is followed."""
 
     def __init__(self, settings: LS, run: Run, loss: Callable[[StepPairs, LS], Loss]) -> None:
         super().__init__(settings, run, loss)
@@ -50,7 +50,7 @@ class LatentCandidates(CandidateRollouts[LS]):
         return Candidates(torch.stack(states), None, torch.stack(scores))
 
     def threshold(self, i: int) -> float:
-        """That of step i."""
+        """The threshold of step i."""
         return self.thresholds[i]
 
 

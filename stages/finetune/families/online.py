@@ -50,7 +50,7 @@ class OnlineRounds(Objective):
         return terms | {name.replace("reward", "proxy"): value for name, value in found.items()}
 
     def begin(self, batch: Batch, number: int) -> dict[str, float]:
-        """The queries and the fit of round `number`; what an attempt at it left that was not finite is replaced."""
+        """The queries and the fit of round `number`; they replace those of an attempt at it that was not finite."""
         settings, kept = self.settings, sum(self.settings.queried(n) for n in range(number))
         before = self.surrogate if len(self.rewards) == kept else None
         features, rewards = self.query(batch, settings.queried(number))

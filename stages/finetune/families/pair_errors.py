@@ -52,9 +52,9 @@ class Noisy:
 @dataclass(frozen=True)
 class Outputs:
     """Predictions [B, C, h, w] of the policy with gradient and of the reference without (None where there is none), and
-    what is right. Each is times the square root of its image's weight, so that mean squared differences are weighted.
-    `anchor` [B] is the mean squared difference of the policy's prediction from the base's, unweighted and with
-    gradient, where the method asks for it.
+    what is right. Each is multiplied by the square root of its image's weight, so that mean squared differences are
+    weighted. `anchor` [B] is the mean squared difference of the policy's prediction from the base's, unweighted and
+    with gradient, where the method asks for it.
     """
 
     prediction: Tensor
@@ -72,8 +72,8 @@ class Outputs:
         return cls(prediction, frozen, noisy.target).weighted(noisy.weight)
 
     def weighted(self, weight: Tensor | None) -> Outputs:
-        """The outputs times the root of `weight` [B], so that mean squared differences are times it; None: as they
-        are.
+        """The outputs times the root of `weight` [B], so that mean squared differences are multiplied by it; None:
+        unchanged.
         """
         if weight is None:
             return self
@@ -117,7 +117,7 @@ class Errors:
 
     @property
     def log_ratio(self) -> Tensor:
-        """base - policy [N]: positive where the policy denoises the image better than the reference does."""
+        """The reference's error less the policy's [N]: positive where the policy denoises the image better."""
         return self.base - self.policy
 
     def made_of(self) -> Outputs:

@@ -43,7 +43,7 @@ class TextPairSettings(ImagePairSettings):
     captions: Captions = Field(
         default="drawn",
         description="drawn: of captioned images, the other caption is another training prompt; curated: of pairs with "
-        "captions, those of a source of kind `perturbed` say, the preferred image with both",
+        "captions, such as those of a source of kind `perturbed`, the preferred image with both",
     )
 
     @property

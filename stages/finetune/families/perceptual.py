@@ -1,5 +1,5 @@
 """Errors of pairs in the feature space of a frozen UNet (NCP-DPO): states that follow from the predictions are compared
-by what the first half of the network makes of them, and not the predictions themselves.
+by the features that the first half of the network gives, and not the predictions themselves.
 
     e(x) = mean (f(x'(policy), t') - f(x'(true noise), t'))^2,   r(x) the same of the reference
 
@@ -34,7 +34,7 @@ class PerceptualPreference(PairedPreference[N]):
     """The objective on errors in feature space. Raises InputError for a base that is no UNet with a noise schedule."""
 
     def outputs(self, noisy: Noisy) -> Outputs:
-        """What the networks make of noisy latents, unweighted."""
+        """The networks' predictions for noisy latents, unweighted."""
         return super().outputs(replace(noisy, weight=None))
 
     def of_pairs(self, batch: Batch, pairs: LatentPairs, noisy: Noisy, outputs: Outputs) -> PairErrors:
@@ -80,7 +80,7 @@ def seen(
 
 @contextmanager
 def fixed(network: nn.Module) -> Iterator[None]:
-    """A region in which a network's weights want no gradient."""
+    """A region in which a network's weights require no gradient."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     try:
         for parameter in parameters:

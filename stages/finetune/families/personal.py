@@ -36,8 +36,8 @@ class Personal(PairedPreference[U]):
         self.annotators = attach(network, width, settings.codes)
 
     def noisy(self, batch: Batch, pairs: LatentPairs) -> ToldNoisy:
-        """As without annotators, with those of winners and losers; a share of pairs has none, drawn alike in all
-        processes, so that the policy also learns what all have in common.
+        """The noisy latents, each with the annotator of its pair; a share of pairs, drawn alike in all processes, has
+        none, so that the policy also learns what all annotators have in common.
         """
         plain = super().noisy(batch, pairs)
         count = len(batch.prompts) * self.run.processes.count

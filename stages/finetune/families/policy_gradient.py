@@ -54,7 +54,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class Rules(Generic[A]):
-    """What a method says: see `stages.finetune.families.policy_gradient`."""
+    """What a method says: see `policy_gradient` in `stages/finetune/family.py`."""
 
     loss: Callable[[StepDensities, A], Loss]
     window: Callable[[int, int, A], range] | None = None

@@ -78,17 +78,17 @@ class PairedPreference(Objective, Generic[P]):
         ]
 
     def of_pairs(self, batch: Batch, pairs: LatentPairs, noisy: Noisy, outputs: Outputs) -> PairErrors:
-        """Errors of the pairs of a micro-batch, from what the networks make of its noisy latents."""
+        """Errors of the pairs of a micro-batch, from the networks' predictions for its noisy latents."""
         winner, loser = outputs.halves()
         return PairErrors(Errors.of(winner), Errors.of(loser), pairs.label, pairs.weight, self.run.processes)
 
     def outputs(self, noisy: Noisy) -> Outputs:
-        """What the networks make of noisy latents."""
+        """The networks' predictions for noisy latents."""
         return Outputs.of(self.run.networks.policy.prediction, self.reference.prediction, noisy)
 
     def further(self, noisy: Noisy) -> tuple[Outputs, ...] | None:
-        """What further networks make of noisy latents, without gradient, for methods that compare margins with theirs;
-        None where they do so, but not in this step.
+        """Further networks' predictions for noisy latents, without gradient, for methods that compare margins with
+        theirs; None where they do so, but not in this step.
         """
         return ()
 

@@ -136,7 +136,7 @@ class BranchSettings(PreferenceSettings):
 
 
 class CandidateSettings(PreferenceSettings):
-    """Rollouts that draw several next states of a step; `steps_per_trajectory` of those from `start` on; null: all."""
+    """Rollouts that draw several next states at `steps_per_trajectory` of the steps from `start` on; null: at all."""
 
     candidates: int = Field(default=4, ge=2, description="next states from one state; best and worst are a pair")
     start: int = Field(default=4, ge=0, description="first sampling step with candidates, counted from 0, the noisiest")
@@ -196,7 +196,7 @@ class RankedSettings(CollectionSettings):
         return replace(super().needs, group=self.images_per_prompt, reference=base)
 
     def probabilities(self, steps: int) -> list[float]:
-        """Of each of `steps` sampling steps to be drawn."""
+        """The probability of each of `steps` sampling steps to be drawn."""
         weights = [self.gamma**i for i in range(steps)]
         return [weight / sum(weights) for weight in weights]
 

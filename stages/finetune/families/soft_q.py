@@ -2,8 +2,8 @@
 
     L = mean of -gamma^n r(f(x')) + alpha KL(p(. | x), base(. | x)),  x' = mu(x) + sigma e,  n steps left after this one
 
-(Kang et al. 2026, equation 16). The gradient passes reward, decoder, the frozen predictor f and x' to the one mean mu;
-never through the chain, and no weight of f has one.
+(Kang et al. 2026, equation 16). The gradient passes through reward, decoder, the frozen predictor f and x' to the one
+mean mu; never through the chain, and no weight of f has one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SoftQ(RoundObjective):
         discount = torch.as_tensor(gamma, dtype=x0.dtype, device=x0.device) ** left
         scored = self.reward.gradient(x0, drawn.prompts, weights=discount)
         kl = kl_to_base(chain, found, drawn.x, drawn.i, drawn.text)
-        # The mask asks the reward itself, as gradient and log must alike: `reward_offset` moves no image in or out.
+        # By the reward before scale and offset, in gradient and log alike: `reward_offset` moves no image in or out.
         counted = scored.rewards > 0 if settings.as_released.positive_only else torch.ones_like(kl, dtype=torch.bool)
         weight = counted.to(kl.dtype)
         root = (weight.reshape(-1, 1, 1, 1) * scored.gradient * x0).sum() + settings.alpha * (weight * kl).mean()

@@ -223,7 +223,7 @@ class BranchedRollouts(Branching[B]):
         return Branches.cat(branches), reward.of_all(x, batch.prompts, self.run.processes)
 
     def widened(self, pair: tuple[Tensor, Tensor], first: Tensor, i: int, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The pair of states entering step i with the better one moved up the reward of what is predicted from it.
+        """The pair of states entering step i with the better one moved up the gradient of the reward predicted from it.
 
         `first` [B, 1, 1, 1] says which one that is. The rollout itself continues from states that were not moved.
         """

@@ -1,4 +1,4 @@
-"""A reward learnt from queries: ridge regression on features, and where it is unsure.
+"""A reward learnt from queries: ridge regression on features, with its uncertainty.
 
     value(z) = mean over heads of (offset_h + w_h . z)  +  weight * uncertainty(z)
 

@@ -105,7 +105,7 @@ class LikedImages(Objective, Generic[D]):
         return [self.of_images(*own) for own in zip(images, noisy, outputs, strict=True)]
 
     def of_images(self, images: LabelledImages, noisy: Noisy, outputs: Outputs) -> ImageErrors:
-        """Errors of the images of a micro-batch, from what the networks make of their noisy latents."""
+        """Errors of the images of a micro-batch, from the networks' predictions for their noisy latents."""
         other = self.with_other_prompts(noisy) if self.mismatched else None
         return ImageErrors(Errors.of(outputs), images.liked, images.weight, other, self.run.processes)
 

@@ -29,7 +29,7 @@ class Settings(AdaptiveSettings):
         gt=0,
         description="as Diffusion-DPO's, half of it enters the loss; the release has no half, so that its 1000 is 2000",
     )
-    tau: float = Field(default=10.0, ge=0, description="how much less a doubtful pair counts")
+    tau: float = Field(default=10.0, ge=0, description="how much less an uncertain pair counts")
     rho: float = Field(default=15.0, gt=0, description="factor of the margins in the uncertainty")
     normalise: bool = Field(default=True, description="margins are divided by their norm over the micro-batch first")
     weight: Literal["linear", "quadratic", "sqrt", "sigmoid"] = Field(

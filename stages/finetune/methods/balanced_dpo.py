@@ -17,7 +17,7 @@ class Settings(diffusion_dpo.Settings):
 
     reference: ReferenceSettings = Field(
         default_factory=lambda: ReferenceSettings(kind="hard", every=20),
-        description="a copy of the policy, renewed every 20 steps (our number: the paper's was not to be had)",
+        description="a copy of the policy, renewed every 20 steps (our number: the paper's is not available)",
     )
     labels: LabelSettings = Field(
         default_factory=lambda: LabelSettings(kind="reward"),

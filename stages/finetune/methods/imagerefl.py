@@ -51,7 +51,7 @@ class Settings(Windowed):
 
     @property
     def auto(self) -> bool:
-        """Whether start or window is."""
+        """Whether start or window is auto."""
         return "auto" in (self.start, self.middle)
 
     def decided(self, found: Resolved, steps: int) -> Settings:

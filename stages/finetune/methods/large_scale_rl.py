@@ -24,7 +24,7 @@ ABOUT = MethodAbout("Large-scale RL", "Zhang et al. 2024, arXiv 2401.12244", fam
 
 
 class Settings(ddpo.Settings):
-    """Own keys. The set is the images of one prompt in a batch, the reward of it their diversity."""
+    """Own keys. A set is the images of one prompt in a batch, and its reward is their diversity."""
 
     images_per_prompt: int = Field(default=4, ge=2, description="images of one prompt in a batch: the set")
     advantage: Literal["batch", "prompt", "group"] = Field(

@@ -1,6 +1,6 @@
 """KL divergence of the policy's sampling steps from those of the base, in nats per number of the latents.
 
-The one normalisation of every method here. Of an image it is C h w times as much, which the log has too.
+All methods here share this normalisation. Of a whole image it is C h w times as much, which the log has too.
 """
 
 from __future__ import annotations

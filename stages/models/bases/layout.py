@@ -19,7 +19,7 @@ from stages.params import nearest
 INDEX, CONFIG, TOKENIZER = "model_index.json", "config.json", "tokenizer_config.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
-"""Files of a tokenizer, one kind of which it has; without any, transformers makes one that knows no word."""
+"""Files of a tokenizer, which has those of one kind; without any, transformers makes one that knows no word."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ PLACES = {
         "text_encoder_3": "text_encoders.t5xxl.",
     },
 }  # fmt: skip
-"""How names begin of the tensors of each part, by pipeline; diffusers reads such files."""
+"""How the names of each part's tensors begin, by pipeline; diffusers reads such files."""
 
 
 def require_family(file: Path, layout: BaseLayout) -> None:

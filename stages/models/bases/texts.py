@@ -128,7 +128,7 @@ class SdxlTexts:
 
 @dataclass(frozen=True)
 class PixArtTexts:
-    """PixArt-alpha: T5 with its mask; prompts are lowered and stripped, as its pipeline does it."""
+    """PixArt-alpha: T5 with its mask; prompts are put in lower case and stripped, as its pipeline does it."""
 
     tower: T5Tower
 

@@ -31,13 +31,14 @@ BITS = {
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3")
 """Types that hold weights."""
 JUST_NOW = 2_000_000_000
-"""Nanoseconds after which another writing of a file has another time, whatever the clock of its file system."""
+"""Nanoseconds after which a file that is written again has another time, whatever the clock of its file system."""
 T = TypeVar("T")
 
 
 def _once_a_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
-    """`read`, asked once for a file as long as that is the same: checks of a study look at a header for its size, for
-    its layers and for its shapes, and one of a large model takes tens of milliseconds. Faults are not remembered.
+    """`read`, called once per file as long as the file stays the same: checks of a study look at a header for its
+    size, for its layers and for its shapes, and the header of a large model takes tens of milliseconds to read. Errors
+    are not remembered.
     """
 
     @lru_cache(maxsize=64)
@@ -105,7 +106,7 @@ def find_weights(folder: Path, variant: str | None = None) -> Weights:
 
 
 def _others(folder: Path) -> str:
-    """A note on weights that are there and are not read: for other libraries, or with names that nothing has."""
+    """A note on weights that are there and are not read: for other libraries, or with other names than those read."""
     named = [path for path in sorted(folder.glob("*.*")) if path.suffix.lower() in ENDINGS]
     others = [path.name for path in named if path.is_file()]
     lost = [path.name for path in named if path.is_symlink() and not path.exists()]
@@ -155,7 +156,7 @@ def metadata(path: Path) -> dict[str, str]:
     found = _header(path)[1].get(METADATA) or {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise _no_safetensors(path, f"{METADATA} is no mapping of texts")
-    return dict(found)  # what is remembered stays as it is
+    return dict(found)  # so that callers do not change what is remembered
 
 
 def linear_layers(path: Path) -> list[str]:

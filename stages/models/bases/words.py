@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Words:
     """The tokenizer of a base's first text encoder. Words are what stands between blanks, punctuation included; all are
-    lowered, as CLIP's tokenizer and PixArt's pipeline do it.
+    put in lower case, as CLIP's tokenizer and PixArt's pipeline do it.
     """
 
     tokenizer: PreTrainedTokenizerBase
