@@ -41,8 +41,8 @@ class Catalogue:
             self.captioned.append((row.image_id, row.text, row.source))
 
     def named(self, name: str) -> str | None:
-        """The name under which an image was seen that is called `name`, or so in another spelling of its path; None
-        where there is none, the first of several.
+        """The name under which the image was seen that is called `name`, or has that path in another spelling; the
+        first of several, None where there is none.
         """
         if self.knows(name):
             return name

@@ -147,7 +147,7 @@ class PartiPrompts(Settings):
 
 
 class DrawBench(Settings):
-    """DrawBench: a table with a column Prompts (or Prompt, prompt), or a .txt with one prompt a line."""
+    """DrawBench: a table with a column Prompts (or Prompt, prompt), or a .txt with one prompt per line."""
 
     kind: Literal["draw_bench"]
     name: Name = ""
@@ -156,7 +156,7 @@ class DrawBench(Settings):
 
 
 class Hpsv2Benchmark(Settings):
-    """The benchmark prompts of HPSv2: one JSON list a style."""
+    """The benchmark prompts of HPSv2: one JSON list per style."""
 
     kind: Literal["hpsv2_benchmark"]
     name: Name = ""

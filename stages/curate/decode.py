@@ -36,7 +36,7 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
     """Decode the bytes of an image file.
 
     The first frame of an animation is taken, EXIF orientation applied, transparency laid over white, CMYK, palette
-    and grey turned to RGB, 16 bits a channel to 8. PNG and JPEG that need none of this keep their bytes; everything
+    and grey turned to RGB, 16 bits per channel to 8. PNG and JPEG that need none of this keep their bytes; everything
     else becomes a PNG. Raises Unreadable.
     """
     if not data:

@@ -36,7 +36,7 @@ def edited(
     images: Sequence[bytes], prompts: Sequence[str], critiques: Sequence[str], place: str | None, seed: int,
     world: WorldSettings, where: str,
 ) -> list[bytes | None]:  # fmt: skip
-    """Each image (bytes of a file) changed as its critique says; None where the editor gives none up.
+    """Each image (bytes of a file) changed as its critique says; None where the editor returns none.
 
     An editor of one's own is called with the lists of images, prompts and critiques, and the seed. Raises InputError
     that starts with `where` for anything but a list of as many files, or None.

@@ -119,7 +119,7 @@ def limit(rows: Iterable[PromptRow], counts: Mapping[str, int | None]) -> Filter
 
 
 def metadata() -> Filter[ImageRow]:
-    """Removes images that the data set's own metadata speak against."""
+    """Removes images that are unfit by the data set's own metadata."""
     return Filter("metadata", lambda row: row.unfit)
 
 
@@ -212,8 +212,10 @@ def images_kept(catalogue: Catalogue) -> Filter[PairRow]:
 def captions(
     fewest: int, most: int, evaluation: Mapping[str, str], near: NearTexts | None = None, names: Sequence[str] = ()
 ) -> Filter[PairRow]:
-    """Removes pairs of which a caption of an image's own is no text of `fewest` to `most` words, or is in training an
-    evaluation prompt, given as their names by `prompt_id`, or nearly one of those in `near`, called `names`.
+    """Removes pairs that have a caption of an image's own which is no text of `fewest` to `most` words. Of training
+    pairs, also those with such a caption that is an evaluation prompt, or nearly one of those in `near`.
+
+    `evaluation` has the names of evaluation prompts by `prompt_id`, `names` those of the prompts in `near`.
     """
 
     def fault(row: PairRow) -> str:

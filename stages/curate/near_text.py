@@ -35,7 +35,7 @@ _FACTORS |= np.uint64(1)
 
 
 def near_earlier(texts: Sequence[str], threshold: float, marks: np.ndarray | None = None) -> np.ndarray:
-    """The place of a text before each one that it is at least `threshold` like, -1 where there is none; int [n].
+    """The place of an earlier text whose likeness to each reaches `threshold`, -1 where there is none; int [n].
 
     `marks` are the signatures of the texts.
     """
@@ -63,7 +63,7 @@ class NearTexts:
         ]
 
     def near(self, texts: Sequence[str], marks: np.ndarray | None = None) -> np.ndarray:
-        """The place in the list of a text that each of `texts` is as like as the threshold says, or -1; int [n]."""
+        """The place in the list of a text whose likeness to each of `texts` reaches the threshold, or -1; int [n]."""
         marks = signatures(texts) if marks is None else marks
         near = np.full(len(texts), NONE)
         for (listed, order), own in zip(self._bands, _bands(marks, self._threshold), strict=True):
@@ -154,13 +154,13 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 def rows_of_band(threshold: float) -> int:
-    """Hashes a band: as many as leave a pair at `threshold` unseen by every band with probability below `MISS`."""
+    """Hashes per band: as many as leave a pair at `threshold` unseen by every band with probability below `MISS`."""
     fitting = [r for r in range(1, HASHES + 1) if (1 - threshold**r) ** (HASHES // r) <= MISS]
     return max(fitting, default=1)
 
 
 def _bands(marks: np.ndarray, threshold: float) -> Iterator[np.ndarray]:
-    """One 64-bit key a text and band."""
+    """One 64-bit key per text and band."""
     rows = rows_of_band(threshold)
     for start in range(0, HASHES // rows * rows, rows):
         keys = np.zeros(len(marks), np.uint64)

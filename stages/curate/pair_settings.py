@@ -53,7 +53,7 @@ class FilePairs(Settings):
     preference: str | None = Field("preference", description="key of the share of votes for a, or of a, b, tie")
     votes_a: str | None = Field(None, description="key of the number of votes for a, where there is no preference")
     votes_b: str | None = Field(None, description="key of the number of votes for b")
-    chosen: str | None = Field(None, min_length=1, description="key of the preferred image, for image_a to votes_b")
+    chosen: str | None = Field(None, min_length=1, description="key of the preferred image; replaces image_a to votes_b")
     rejected: str | None = Field(None, min_length=1, description="key of the other image")
     weight: str | None = Field(None, min_length=1, description="key of a pair's weight in training, 0 or more; null: 1")
     annotator: str | None = Field(None, min_length=1, description="key of who judged; null: nobody is named")
@@ -89,7 +89,7 @@ class PerturbedCaptions(Settings):
     kind: Literal["perturbed"]
     name: Name = ""
     of: str | None = Field(None, min_length=1, description="the one source of `curate.images` taken; null: all of them")
-    each: int = Field(1, ge=1, le=16, description="perturbed captions of an image, no two alike")
+    each: int = Field(1, ge=1, le=16, description="perturbed captions per image, no two alike")
     seed: int = Field(0, ge=0, description="seed of the words that are exchanged")
     function: str | None = Field(
         None, description="`package.module:function` in place of the rule: a language model, or a rule of your own"

@@ -187,7 +187,7 @@ class Curation:
     # --- pairs ------------------------------------------------------------------------------------------------------
 
     def pairs(self) -> Iterator[dict[str, object]]:
-        """Rows of the pairs table: those that came by while images were read, now that it is known which were kept."""
+        """Rows of the pairs table, from the pairs read along with the images, now that it is known which were kept."""
         steps: list[Filter[PairRow]] = [
             filters.text(),
             filters.caption_words(*self.settings.filters.caption_words),

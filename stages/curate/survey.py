@@ -43,8 +43,9 @@ class Survey:
 
 
 def survey(settings: FilePairs) -> Survey:
-    """The counts of the table. Raises InputError for a table without images, for a cell that is none of a judgement,
-    a weight or a text, and, with `folder`, for an image file that is not there; `curate` looks into the images.
+    """The counts of the table. Raises InputError for a table without images, for a cell without the judgement,
+    weight or text that it should hold, and, with `folder`, for an image file that is not there; `curate` looks into the
+    images.
     """
     sides, votes = file.columns_of(settings)
     _require_images(settings, sides)

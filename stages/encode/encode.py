@@ -35,8 +35,8 @@ def encode(
 ) -> dict[str, float]:  # fmt: skip
     """Write the encodings of every prompt and captioned image, then their index; returns what was counted.
 
-    With the table of pairs `compared`, also those of the prompt and of both images of every pair, each image once, and
-    so with `made`. Batches that `state` holds are not encoded again.
+    With the table of pairs `compared`, also those of the prompt and of both images of every pair, each image once,
+    and likewise for `made`. Batches that `state` holds are not encoded again.
     """
     state = state or State()
     judged_in = [path for path in (compared, made.pairs if made else None) if path]
@@ -173,7 +173,7 @@ def _conditioning(model: DiffusionModel, texts: list[str], size: int, state: Sta
 
 
 def require_multiple(multiple: int, size: tuple[int, int]) -> None:
-    """Raise InputError for images of a width and height that the base would make smaller ones of."""
+    """Raise InputError for a width and height that `multiple` does not divide: the base would make smaller images."""
     if any(side % multiple for side in size):
         raise InputError(
             f"encode: images of {size[0]}x{size[1]} pixels, expected sides that {multiple} divides, as the base's"

@@ -12,7 +12,7 @@ from stages.params import Settings
 class EncodeSettings(Settings):
     """How images and texts are encoded, once, for every later stage."""
 
-    batch_size: int = Field(default=128, ge=1, description="images or texts a network call; does not change the result")
+    batch_size: int = Field(default=128, ge=1, description="images or texts per call of a network; changes no result")
     dtype: Literal["float32", "float16"] = Field(default="float32", description="how encodings are stored")
     side: int | None = Field(
         default=None,

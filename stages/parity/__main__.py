@@ -1,4 +1,4 @@
-"""Compare what the stages compute with a set of reference numbers; one line an item, exit code 1 on a failure."""
+"""Compare what the stages compute with a set of reference numbers; one line per item, exit code 1 on a failure."""
 
 from __future__ import annotations
 

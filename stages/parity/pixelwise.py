@@ -39,7 +39,7 @@ class PixelDenoiser(nn.Module):
 
 
 class PixelAutoencoder(nn.Module):
-    """Pixels are a linear map of the latents under them, each repeated 8 by 8; latents one of the mean pixel."""
+    """Pixels are linear in the latents under them, each repeated 8 by 8; latents are linear in the mean pixel."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class PixelAutoencoder(nn.Module):
 
 
 class Words(nn.Module):
-    """A vector a token."""
+    """A vector per token."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()

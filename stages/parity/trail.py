@@ -1,7 +1,7 @@
 """What was read of a set since the last comparison: which file and item it is where the numbers do not fit together.
 
 Arrays of a set have no declared form: other sets have other numbers of steps, prompts and particles. Whether they fit
-is seen only when the product computes with them, and its errors know nothing of files and items.
+is seen only when the product computes with them, and its errors name no files and no items.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Trail:
     arrays: dict[tuple[Path, str], Tensor] = field(default_factory=dict)
 
     def entry(self, *path: str) -> None:
-        """An entry of expected.json was read; another item's forgets the arrays of the last one."""
+        """An entry of expected.json was read; with one of another item, the arrays of the last item are forgotten."""
         item = ".".join(path[:-1] or path).removeprefix("items.")
         if item != self.item:
             self.arrays.clear()

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     shipped.add_argument("--images", type=Path, required=True, help="images table (Parquet)")
     shipped.add_argument("--pairs", type=Path, required=True, help="pairs table (Parquet)")
     shipped.add_argument("--oracle", type=Path, help="record of the oracle of a world of real images, shipped too")
-    shipped.add_argument("--prompts", type=Path, help="with --oracle: prompts table, of which evaluation prompts count")
+    shipped.add_argument("--prompts", type=Path, help="with --oracle: prompts table with the evaluation prompts")
     shipped.add_argument("--distilled", type=Path, help="with --oracle: folder with the consistency models")
     shipped.add_argument("--models", type=Path, required=True, help="folder with a folder for every trained model")
     shipped.add_argument("--out", type=Path, required=True, help="folder to ship")

@@ -29,7 +29,7 @@ from stages.prepare.loop import Log, Terms, Trainer, draw_rows, generator
 from stages.resume import State
 from stages.runtime import whole_files
 
-SAMPLES = 3  # images a held-out prompt in the acceptance check
+SAMPLES = 3  # images per held-out prompt in the acceptance check
 
 
 @dataclass(frozen=True)

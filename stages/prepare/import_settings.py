@@ -22,7 +22,7 @@ class ImportSettings(Settings):
     hub: str | None = Field(default=None, description="a hub id, `owner/name`; needs `revision`")
     revision: str | None = Field(default=None, description="commit on the hub, so that the model cannot change unseen")
     only: tuple[str, ...] = Field(
-        default=(), description="patterns of the files to take of a hub or folder, `HPS_v2.1*.pt` say; empty takes all"
+        default=(), description="patterns of files to take of a hub or folder, such as `HPS_v2.1*.pt`; empty takes all"
     )
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="digest that the one file of weights must have"

@@ -14,7 +14,7 @@ class LatentSettings(Training):
 
     source: str = Field(default="", description="learn from pairs of this `source` only; empty takes all")
     steps: int = Field(default=1000, ge=1, description="optimizer steps; released: 4000")
-    batch: int = Field(default=16, ge=1, description="pairs a step")
+    batch: int = Field(default=16, ge=1, description="pairs per step")
     lr: float = Field(default=1e-4, gt=0, description="highest learning rate; released: 1e-5 from weights of CLIP")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
     largest: int = Field(default=951, ge=1, description="largest timestep that images are noised to; the least is 1")

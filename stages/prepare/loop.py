@@ -24,7 +24,7 @@ Terms = dict[str, Tensor]
 
 
 def place(module: nn.Module, device: torch.device) -> None:
-    """Move a network, whatever its library says of the types of its own `to`."""
+    """Move a network; a function with types of its own, since some libraries give `to` others."""
     module.to(device)
 
 

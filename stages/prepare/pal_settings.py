@@ -18,7 +18,7 @@ class PalSettings(Training):
     )
     source: str = Field(default="", description="learn from pairs of this `source` only; empty takes all")
     steps: int = Field(default=600, ge=1, description="optimizer steps")
-    batch: int = Field(default=128, ge=1, description="pairs a step")
+    batch: int = Field(default=128, ge=1, description="pairs per step")
     lr: float = Field(default=1e-3, gt=0, description="highest learning rate")
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay")
     prototypes: int = Field(default=2, ge=1, description="K, prototypes that annotators are mixtures of; 1: one taste")

@@ -135,7 +135,7 @@ def psnr(images: np.ndarray, made: np.ndarray) -> float:
 def draw(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], guidance: float, steps: int, seed: int
 ) -> np.ndarray:
-    """uint8 [n, h, w, 3]: one picture a prompt in `steps` steps; the noise depends on seed and row alone."""
+    """uint8 [n, h, w, 3]: one picture per prompt in `steps` steps; the noise depends on seed and row alone."""
     pipeline.set_progress_bar_config(disable=True)
     random = [torch.Generator().manual_seed(seed_from(seed, "draw", row)) for row in range(len(prompts))]
     made = []

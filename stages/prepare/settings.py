@@ -105,7 +105,7 @@ class BaseSettings(Training):
     steps: int = Field(default=3300, ge=1, description="optimizer steps")
     ema: float = Field(default=0.997, ge=0, lt=1, description="decay of the averaged weights; 0 keeps the last weights")
     widths: tuple[Positive, ...] = Field(default=(48, 96), min_length=1, description="channels of the UNet's levels")
-    layers: int = Field(default=1, ge=1, description="residual blocks a level")
+    layers: int = Field(default=1, ge=1, description="residual blocks per level")
     heads: int = Field(default=4, ge=1, description="attention heads")
     groups: int = Field(default=8, ge=1, description="groups of the group norms")
     prediction: Literal["v_prediction", "epsilon"] = Field(
@@ -135,9 +135,9 @@ class ClipSettings(Training):
     """An open_clip model: contrastive on captions, then optionally the preference loss of HPSv2 on pairs."""
 
     steps: int = Field(default=600, ge=0, description="contrastive steps")
-    batch: int = Field(default=128, ge=2, description="examples a contrastive step")
+    batch: int = Field(default=128, ge=2, description="examples per contrastive step")
     preference_steps: int = Field(default=0, ge=0, description="steps on pairs after the contrastive ones")
-    preference_batch: int = Field(default=64, ge=1, description="pairs a preference step")
+    preference_batch: int = Field(default=64, ge=1, description="pairs per preference step")
     preference_lr: float = Field(default=5e-4, gt=0, description="highest learning rate of the preference steps")
     keep_contrastive: float = Field(
         default=0.3, ge=0, description="weight of the contrastive loss during preference steps"

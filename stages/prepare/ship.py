@@ -33,7 +33,7 @@ from stages.runtime import sha256, whole_file
 DIGESTS = "digests.json"
 GUIDANCES = (1.0, 1.5, 2.0, 3.0, 4.0)
 FEW_GUIDANCES = (1.0, 2.0)
-"""Those of a world of real images, where only the ancestral sampler is tried."""
+"""Guidance scales tried for a world of real images, where only the ancestral sampler is tried."""
 SAMPLES = 8
 BATCH = 500
 

@@ -27,7 +27,7 @@ class RenoiseSettings(Settings):
         "the less noised one is preferred; equal ones: each has noise of its own, and the pair is a tie, for methods "
         "whose labels are the reward's",
     )
-    each: int = Field(1, ge=1, le=16, description="pairs of an image")
+    each: int = Field(1, ge=1, le=16, description="pairs per image")
     limit: int | None = Field(None, ge=1, description="at most so many images, the first ones; null: all of them")
     steps: int = Field(20, ge=1, description="steps of the whole grid, of which a share is made")
     sampler: Literal["ddpm", "ddim"] = Field("ddim", description="how a step is made")

@@ -82,7 +82,7 @@ def write(selected: Selected, table: Table, pairs: Path, manifest: Path) -> dict
 
 
 def _changed(pairs: Pairs, change: Change, step: Step) -> Pairs:
-    """The pairs after a change. Raises InputError for labels, weights or a mask that are none: a fault of the step."""
+    """The pairs after a change. Raises InputError for invalid labels, weights or mask: a fault of the step."""
     for name, values, sound in (
         ("keep", change.keep, lambda v: v.dtype == bool),
         ("preference", change.preference, lambda v: bool(((v >= 0) & (v <= 1)).all())),

@@ -1,4 +1,4 @@
-"""Prompts as numbers, without a network: how far each is from others, and how much of a prompt it is."""
+"""Prompts as numbers, without a network: how far each is from others, and how well it reads as a prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 512
 """Buckets of hashed words (our number)."""
 CHUNK = 1024
 NEAREST = 0.01
-"""Two prompts of the same words are taken to be so far apart (our number): the logarithm of 0 says nothing."""
+"""Two prompts of the same words are taken to be this far apart (our number): the logarithm of 0 says nothing."""
 WORDS = 8
 """A prompt of so many words is as good as a longer one (our number)."""
 
@@ -48,7 +48,7 @@ def log_distances(texts: Sequence[str], neighbour: int, references: int) -> np.n
 def qualities(texts: Sequence[str]) -> np.ndarray:
     """A score in [0, 1] of each text, float64 [n]: the share of its words that are not repetitions, times the share of
     its characters that are letters or blanks, times its share of eight words. It tells a prompt from a list of tags or
-    a mistake, and no more: what it stands for is a language model's score.
+    a mistake, and no more: it stands in for a language model's score.
     """
     return np.array([_quality(text) for text in texts])
 

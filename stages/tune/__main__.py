@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--predictors", type=Path, help="folder of distilled models, for methods that name one")
     parser.add_argument("--auto", type=Path, help="auto.json of decided, for methods with `auto`")
     parser.add_argument("--methods", nargs="+", help="methods to tune (default: every one that has a run)")
-    parser.add_argument("--table", type=Path, required=True, help="written: one row a (method, rate), Parquet")
+    parser.add_argument("--table", type=Path, required=True, help="written: one row per (method, rate), Parquet")
     args = parser.parse_args()
     tune = section(args.params, "study", TunedStudy).tune
     found = plans(args.params, args.methods, args.auto)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def plans(path: Path, wanted: Sequence[str] | None, auto: Path | None = None) -> list[TrainingPlan]:
-    """A plan a method, from any of its runs; `auto` is what `decided` wrote, for methods that take a key from it."""
+    """A plan per method, from any of its runs; `auto` is what `decided` wrote, for methods that take a key from it."""
     runs = read_study(path).get("runs") or {}
     if not isinstance(runs, dict) or not runs:
         raise InputError(f"{path}: runs: there is none; a method is tuned where a run trains it")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Trial:
     """One learning rate of one method after its last step: rewards and diversity of training prompts.
 
-    `reward` is of the training reward, `heldout` of the one that no method sees, one mean a prompt, in the same order
+    `reward` is of the training reward, `heldout` of the one that no method sees, one mean per prompt, in the same order
     in every trial; NaN where training broke down. `steps` are the optimizer steps it was trained for.
     """
 

@@ -1,1 +1,1 @@
-"""Where rows come from: one module a kind, each with `images`, `pairs` or `prompts` as far as it offers them."""
+"""Where rows come from: one module per kind, each with `images`, `pairs` or `prompts` as far as it offers them."""

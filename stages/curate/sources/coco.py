@@ -1,4 +1,4 @@
-"""COCO captions as Parquet: a row a caption, with the image, its file name and its number in COCO (`cocoid`)."""
+"""COCO captions as Parquet: a row per caption, with the image, its file name and its number in COCO (`cocoid`)."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def rows(file: Path, keys: Sequence[str]) -> Iterator[tuple[int, Mapping[str, An
                 yield number, values
     except InputError:
         raise
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # a date that Python has none for, say
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # such as a date beyond those of Python
         raise InputError(f"{file}, after row {number}: cannot be read on: {error}") from None
 
 

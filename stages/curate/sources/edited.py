@@ -70,7 +70,7 @@ def _decoded(
 
 
 def _chunks(rows: Iterable[ImageRow]) -> Iterator[list[ImageRow]]:
-    """Rows in their order, an image that comes twice once."""
+    """Chunks of the rows in their order; an image that comes twice is in them once."""
     known: set[str] = set()
     chunk: list[ImageRow] = []
     for row in rows:

@@ -38,7 +38,7 @@ def prompts(settings: FilePrompts) -> Stream[PromptRow]:
 
 
 def prompt_rows(table: Stream[Record], key: str, source: str, group: str | None = None) -> Stream[PromptRow]:
-    """A prompt a record: the text at `key`."""
+    """A prompt per record: the text at `key`."""
     rows = (PromptRow(record.where, record.text(key), source, record.label(group)) for record in table.rows)
     return Stream(rows, table.total, table.left_out)
 
@@ -48,7 +48,7 @@ def pairs(settings: FilePairs, catalogue: Catalogue) -> Stream[Offer]:
 
     Without `folder`, images are named as `catalogue` knows them; with it, they are files below it. Columns of bytes
     or base64 bring images too. Raises InputError for a pair that names an image which is not there, and for votes that
-    are none.
+    are no counts.
     """
     sides, votes = columns_of(settings)
     own = settings.caption_a, settings.caption_b

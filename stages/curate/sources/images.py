@@ -136,7 +136,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _rest(body: str) -> str:
-    """The last characters with the signs that fill them up; one alone says nothing."""
+    """The characters after the last whole group of four, padded with `=`; a single one stands for no byte."""
     rest = body[len(body) // 4 * 4 :]
     return rest + "=" * (4 - len(rest)) if len(rest) > 1 else ""
 

@@ -47,7 +47,9 @@ def entries(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def at_most(file: Path, key: str) -> int:
-    """About how many entries the list has: how often the first part of `key` stands in quotation marks, else texts."""
+    """About how many entries the list has: as often as the first part of `key` stands in quotation marks, or, where it
+    never does, half as many as quotation marks.
+    """
     name, texts = json.dumps(key.split(".")[0]).encode(), 0
     found = 0
     with file.open("rb") as stream:
@@ -97,7 +99,7 @@ class _Text:
                 return ""
 
     def value(self) -> Any:
-        """The value that stands here. What is not followed by a comma or the closing bracket may go on."""
+        """The value that stands here. Where no comma or closing bracket follows yet, more is read: it may go on there."""
         self.next_sign()
         while True:
             known = len(self.data) - self.at

@@ -16,6 +16,6 @@ def offer(pair: PairRow, read: Callable[[str], bytes], catalogue: Catalogue, gro
 
 
 def share_of_better_ranks(a: list[float], b: list[float]) -> float | None:
-    """The share of judges who ranked a before b, where rank 1 is best and equal ranks are half a vote; None of none."""
+    """The share of judges who ranked a before b; rank 1 is best, equal ranks are half a vote; None without judges."""
     votes = [(first < second) + 0.5 * (first == second) for first, second in zip(a, b, strict=True)]
     return sum(votes) / len(votes) if votes else None

@@ -1,7 +1,7 @@
 """Tables in Arrow's own format, and the folders that `save_to_disk` of datasets writes.
 
 A saved data set is a folder with `state.json`, which lists its `.arrow` files, and `dataset_info.json`; one of several
-splits is a folder with `dataset_dict.json` and a folder a split (datasets, arrow_dataset.py and dataset_dict.py).
+splits is a folder with `dataset_dict.json` and a folder per split (datasets, arrow_dataset.py and dataset_dict.py).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ArrowFile:
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of one split. Raises InputError where none is asked for, or another than there are."""
+    """The folder of one split. Raises InputError where no split is asked for, or one that is not there."""
     names = _strings(root / SPLITS, "splits")
     if split not in names:
         lacks = f", not {split!r}" if split else ""

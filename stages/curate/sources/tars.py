@@ -116,7 +116,7 @@ def _opened(tar: Path) -> Iterator[tarfile.TarFile]:
 
 @contextmanager
 def _plain(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """The file itself, or its content in a temporary file where it is compressed: there one can go back in it."""
+    """The file itself, or its content in a temporary file where it is compressed, so that one can go back in it."""
     start = file.read(6)
     file.seek(0)
     name = next((name for magic, name in PACKED.items() if re.match(magic, start)), None)

@@ -62,9 +62,8 @@ def _item(reference: SamplingSet, tag: str) -> Iterator[Check]:
         "x_final": final.x[chosen],
     }
     found["guidance"] = _off_the_edge(reference, name, seen, found["guidance"], found["x0hat"])
-    logs = DIFFERENCES * max(
-        1.0, float(weights.logs.abs().max())
-    )  # what the logarithms' tolerance makes of their powers
+    # the tolerance of logarithms, carried over to their exponentials
+    logs = DIFFERENCES * max(1.0, float(weights.logs.abs().max()))
     tolerances = NUMBERS | dict.fromkeys(LOGS, DIFFERENCES) | {"final_weight": logs}
     yield from reference.compared(name, found, tolerances)
     counts = ("network_evaluations", "reward_images", "with_gradient")

@@ -1,4 +1,4 @@
-"""FMTT: particles steered by the flow map of a Gaussian, which has a closed form, with the reward of a paraboloid."""
+"""FMTT: particles steered by the flow map of a Gaussian, which has a closed form, with a paraboloid as the reward."""
 
 from __future__ import annotations
 

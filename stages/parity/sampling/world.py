@@ -1,4 +1,4 @@
-"""A set of reference numbers of sampling-time methods: its what it expects, with networks of another."""
+"""A set of reference numbers of sampling-time methods: its inputs and expected values, with networks of another set."""
 
 from __future__ import annotations
 

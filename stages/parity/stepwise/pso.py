@@ -1,4 +1,4 @@
-"""PSO: few-step rollouts of the base in its place of a distilled model, and the loss of pairs of their steps.
+"""PSO: few-step rollouts of the base in place of a distilled model, and the loss of pairs of their steps.
 
 The release for SDXL-Turbo works with latents in units of sigma, x / sqrt(abar): its log densities differ by log
 sqrt(abar) of the next state, and it starts at sqrt(1 - abar) times the noise. It gives ties to the second image.

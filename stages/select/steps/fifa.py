@@ -48,7 +48,7 @@ class Settings(StepSettings):
         default=4096, ge=2, description="distances are to at most so many of the prompts (our number)"
     )
     quality: QualitySettings | None = Field(
-        default=None, description="scores of prompts, by a language model say; null: a rule on their words"
+        default=None, description="scores of prompts, for example by a language model; null: a rule on their words"
     )
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 Of each prompt with at least four images, the best one is selected where its share in the softmax of the scores exceeds
 2 / n, the worst one where its share in the softmax of the negated scores does. The release scores with 100 times the
-cosine. It tells blurry images apart before, which is left to curation's `min_quality` here.
+cosine. It drops blurry images beforehand, which is left to curation's `min_quality` here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Settings(StepSettings):
     times: float = Field(default=2.0, gt=0, description="a selected image has more than so many times the share 1 / n")
     side: Literal["best", "worst", "both"] = Field(
         default="best",
-        description="one pair a prompt: of its best image as the winner, of its worst as the loser, or of both",
+        description="one pair per prompt: of its best image as the winner, of its worst as the loser, or of both",
     )
 
     def rewards(self) -> tuple[str, ...]:

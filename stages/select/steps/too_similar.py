@@ -1,7 +1,7 @@
 """Drop pairs whose two images look alike: a preference between near copies is noise.
 
 After the finding for language models that pairs of similar answers lower the likelihood of both (Razin et al. 2024,
-arXiv 2410.08847), which measure the likeness of embeddings. Here it is that of perceptual hashes, as of near duplicates
+arXiv 2410.08847), who measure the likeness of embeddings. Here it is that of perceptual hashes, as of near duplicates
 in curation; how many bits is ours.
 """
 
