@@ -53,7 +53,9 @@ class FilePairs(Settings):
     preference: str | None = Field("preference", description="key of the share of votes for a, or of a, b, tie")
     votes_a: str | None = Field(None, description="key of the number of votes for a, where there is no preference")
     votes_b: str | None = Field(None, description="key of the number of votes for b")
-    chosen: str | None = Field(None, min_length=1, description="key of the preferred image; replaces image_a to votes_b")
+    chosen: str | None = Field(
+        None, min_length=1, description="key of the preferred image, in place of image_a to votes_b"
+    )
     rejected: str | None = Field(None, min_length=1, description="key of the other image")
     weight: str | None = Field(None, min_length=1, description="key of a pair's weight in training, 0 or more; null: 1")
     annotator: str | None = Field(None, min_length=1, description="key of who judged; null: nobody is named")

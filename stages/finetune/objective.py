@@ -66,8 +66,8 @@ class Loss:
 class Objective(ABC):
     """What a method minimises, with all that it keeps from step to step.
 
-    Of several processes what an objective holds is the same in all: it gathers what they made, draws for all of it and
-    learns from its part.
+    With several processes an objective holds the same in each: it gathers what all have made, draws for all of them,
+    and learns from its own part.
     """
 
     def collect(self, batches: Sequence[Batch]) -> dict[str, float]:

@@ -19,8 +19,8 @@ def adamw(parameters: Iterable[nn.Parameter], settings: OptimizerSettings) -> to
 
 
 def update(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor], double_step: bool) -> None:
-    """A step on the gradients of the optimizer's parameters; with `double_step` one before it, on the gradients that no
-    scaler has unscaled yet, as in the released code.
+    """Take a step on the gradients of the optimizer's parameters; with `double_step` one before it, on the gradients
+    that no scaler has unscaled yet, as in the released code.
     """
     if double_step:
         for gradient in gradients:

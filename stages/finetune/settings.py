@@ -44,7 +44,7 @@ class ProbeSettings(Settings):
     samples: int = Field(default=4, ge=2, description="images per prompt")
     oracle: str | None = Field(
         default=None,
-        description="model that reads images back: probed too, with the attribute diversity that it sees; null: none",
+        description="oracle, a model that says what images show, whose attribute diversity is probed too; null: none",
     )
 
 

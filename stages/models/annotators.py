@@ -18,7 +18,7 @@ from stages.runtime import seed_from
 ATTRIBUTE, WEIGHT = "annotators", "annotators.weight"
 """What a network calls this module, and what its weight is saved under."""
 GAIN = 10.0
-"""Factor of the change: embeddings of tokens are of size 1, an optimizer's step of a weight is its learning rate."""
+"""Factor of the change: token embeddings have numbers of size 1, but a step moves a weight by the learning rate."""
 
 
 class Annotators(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 HALF_ULP = 2.0**-24
-"""Of single precision, relative to the number that is rounded."""
+"""The largest rounding error of single precision, relative to the number that is rounded."""
 ROUNDED = 10
 """Rounded operations from a gradient to the step that is added: two moments, their correction, root, sum, quotient."""
 

@@ -132,7 +132,7 @@ def scorer(world: World | None) -> quality.Scorer:
 
 
 def write_images(images: Path, out: Path) -> None:
-    """The rows of an images table without those that only pairs name."""
+    """Write the rows of an images table, without those that only pairs name."""
     parts = tables.stream(images, tables.IMAGES, 512)
     kept = (part.filter(pc.field("split") != PAIRS) for part in parts)
     tables.write(out, (part for part in kept if len(part)), tables.IMAGES)

@@ -31,7 +31,7 @@ from stages.runtime import seed_from, whole_files
 PILOT = 3.0
 """Constant carried by channels 6 and 7: it dominates the variance, so that the group norms hardly rescale the image."""
 LOG_VARIANCE = -6.0
-"""Of the posterior at the start."""
+"""Log variance of the posterior at the start."""
 
 
 def build(settings: VaeSettings, image_size: int) -> AutoencoderKL:

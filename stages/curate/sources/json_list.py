@@ -99,7 +99,7 @@ class _Text:
                 return ""
 
     def value(self) -> Any:
-        """The value that stands here. Where no comma or closing bracket follows yet, more is read: it may go on there."""
+        """The value that stands here. Where no comma or closing bracket follows, more is read: it may go on."""
         self.next_sign()
         while True:
             known = len(self.data) - self.at

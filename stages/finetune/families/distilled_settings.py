@@ -16,7 +16,9 @@ class DistilledSettings(PreferenceSettings):
     """The distilled model, and how it is sampled in training."""
 
     model: str = Field(default="student", description="entry of prepare.train.consistency: what is fine-tuned")
-    few_steps: int = Field(default=4, ge=2, description="sampling steps of a rollout, in place of finetune's")
+    few_steps: int = Field(
+        default=4, ge=2, description="sampling steps of a rollout, in place of finetune.sampling_steps"
+    )
     rule: Literal["renoise", "ancestral"] = Field(
         default="renoise",
         description="the next state: the predicted clean latents noised anew (released for DMD2), or the posterior of "

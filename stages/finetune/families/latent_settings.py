@@ -38,7 +38,7 @@ class LatentCandidateSettings(CandidateSettings):
         return range(self.start, steps if self.end is None else self.end)
 
     def check(self, train: FinetuneSettings) -> None:
-        """The steps with candidates are steps, and the threshold rises."""
+        """There are steps with candidates, and the threshold does not fall."""
         if self.end is not None and not self.start < self.end <= train.sampling_steps:
             raise ValueError(
                 f"end {self.end} is no step after start {self.start}, of sampling_steps {train.sampling_steps}"

@@ -153,7 +153,7 @@ class ImagePairSettings(PairSettings):
         return replace(super().needs, data="images")
 
     def check(self, train: FinetuneSettings) -> None:
-        """Nobody needs to say which side of such a pair is preferred."""
+        """Which side of such a pair is preferred is fixed, so that nothing else may label it."""
         super().check(train)
         if self.labels.kind != "curated":
             raise ValueError("labels: the pairs are made of real images, which are preferred by rule")

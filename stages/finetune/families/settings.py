@@ -99,7 +99,7 @@ class AdvantageSettings(CollectionSettings):
         return replace(super().needs, group=self.images_per_prompt)
 
     def check(self, train: FinetuneSettings) -> None:
-        """A group has a spread."""
+        """A group has two images at least, so that rewards can differ within it."""
         super().check(train)
         if self.advantage == "group" and self.images_per_prompt < 2:
             raise ValueError("advantage group needs images_per_prompt of at least 2")

@@ -94,7 +94,7 @@ class CollectionObjective(Objective, Generic[S]):
         return self.chain.roll(batch)
 
     def collect(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Where the last collection has served: a rollout for every prompt of the micro-batches, judged."""
+        """Where the last collection has served: roll out every prompt of the micro-batches and judge the images."""
         if optimizer_step(batches) % self.settings.lasting:
             return {}
         own = [self.roll(batch) for batch in batches]

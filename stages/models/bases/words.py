@@ -33,7 +33,7 @@ class Words:
         return self.known[prompt]
 
     def _count(self, words: Sequence[str]) -> int:
-        """Tokens up to the end of the words: the start, where there is one, included."""
+        """Tokens up to the end of the words, with the token of the start where there is one."""
         ids = self.tokenizer(" ".join(words), verbose=False)["input_ids"]
         return len(ids) - 1  # type: ignore[arg-type]  # the end of the text
 
