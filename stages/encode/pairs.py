@@ -17,16 +17,16 @@ TEXT, WINNER, LOSER, LABEL, WEIGHT, ANNOTATOR = (
     "pair_text", "pair_winner", "pair_loser", "pair_label", "pair_weight", "pair_annotator",
 )  # fmt: skip
 NAMES = (TEXT, WINNER, LOSER, LABEL, WEIGHT, ANNOTATOR)
-CAPTIONS = WINNER_TEXT, LOSER_TEXT = "pair_winner_text", "pair_loser_text"
-"""Rows of the texts of captions of the images' own, int64 [pairs]; that of the prompt where an image has none. They are
-there only where the table of pairs has captions.
-"""
 """Tensors [pairs] beside the encodings: rows of the text, of the preferred and of the other image (int64), the
 probability that the preferred one is preferred (float32, at least 0.5), the weight (float32), and the number of the
 annotator (int64, -1 where nobody is named).
 """
+CAPTIONS = WINNER_TEXT, LOSER_TEXT = "pair_winner_text", "pair_loser_text"
+"""Rows of the texts of captions of the images' own, int64 [pairs]; that of the prompt where an image has none. They are
+there only where the table of pairs has captions.
+"""
 PAIR, WHO = "pair", "annotator"
-"""Kinds of rows of the index: `row` is the place in these tensors, or the number of the annotator `item_id`."""
+"""Kinds of rows of the index: `row` is the place in the tensors of pairs, or the number of the annotator `item_id`."""
 
 
 @dataclass(frozen=True)

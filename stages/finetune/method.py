@@ -2,8 +2,8 @@
 
 The module of a method, a file in `stages/finetune/methods/` or the target of an entry point of the group
 `imagerefl.methods`, holds its settings class as `Settings`, its title and source as `ABOUT` (`stages/about.py`), and a
-`Method` as `METHOD`. Most methods make theirs by one
-of the functions in `stages/finetune/family.py`, a function per family.
+`Method` as `METHOD`. Most methods make theirs by one of the functions in `stages/finetune/family.py`, a function per
+family.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from stages.rewards.base import Embedder, LatentJudge, Reward
 
 
 def require_enough(plan: TrainingPlan, reward: Reward) -> Reward:
-    """`reward` itself; raises InputError where it does not give the gradient, or the features, that the plan's method
-    needs.
+    """`reward` itself; raises InputError where it does not give the gradient or the image features, or does not judge
+    the noisy latents, that the plan's method needs.
     """
     needs = plan.method_settings.needs
     if needs.features and not isinstance(reward, Embedder):

@@ -165,7 +165,7 @@ class Trainer:
         """One optimizer step; returns the terms of its log.
 
         These are what the objective collected, the mean terms of the loss, and the norm of the gradient before
-        clipping. Raises NonFinite where one of them is not finite, and leaves the policy as it was.
+        clipping. Raises NonFinite where a term of the loss or that norm is not finite, and leaves the policy as it was.
         """
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():

@@ -20,8 +20,8 @@ class Windowed(MethodSettings):
 
     middle: Window = Field(
         default=(15, 20),
-        description="the scored index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
-        "`decided` names is settled, to T",
+        description="the scored index m is drawn from middle[0] <= m < middle[1]; auto: from the index where the "
+        "diversity of `decided` is settled, to T",
     )
 
     @property

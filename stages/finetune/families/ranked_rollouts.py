@@ -63,7 +63,7 @@ class RankedRollouts(CollectionObjective[R]):
 
     def lists(self, count: int, draw: random.Random, step: int) -> Tensor:
         """The rollouts [N, L] of the lists that optimizer step `step` learns from, of `count` rollouts: of every prompt
-        in its share `tuples` lists, each of other images, the same for all prompts.
+        in its share `tuples` lists, no two of the same images, the same for all prompts.
         """
         settings, group = self.settings, self.settings.images_per_prompt
         every = list(combinations(range(group), settings.list_length))

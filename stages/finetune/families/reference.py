@@ -21,8 +21,8 @@ from stages.models.diffusion import Denoiser
 
 
 class Earlier:
-    """Earlier weights of a policy, in evaluations without gradient; `advance` is called once before every optimizer
-    step and decides what they are from then on.
+    """Earlier weights of a policy, for evaluations without gradient; whoever holds them calls `copy` or `average` to
+    bring them up to date.
     """
 
     def __init__(self, policy: Denoiser) -> None:

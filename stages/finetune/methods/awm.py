@@ -43,7 +43,9 @@ class Settings(AdvantageSettings):
     """AWM's own keys."""
 
     clip: float = Field(
-        default=0.1, gt=0, description="the ratio exp(old error - new error) is clipped to 1 plus and minus this"
+        default=0.1,
+        gt=0,
+        description="the ratio exp(l - old l), l by `likeness`, is clipped to 1 plus and minus this",
     )
     kl_weight: float = Field(
         default=0.0, ge=0, description="weight of the mean squared difference between predictions of policy and base"

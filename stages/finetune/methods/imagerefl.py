@@ -29,12 +29,13 @@ class Settings(Windowed):
 
     start: Annotated[int, Field(ge=0)] | Auto = Field(
         default=10,
-        description="real images are noised to this index; auto: the first one where what `decided` names is settled",
+        description="real images are noised to this index; auto: the first one where the diversity of `decided` is "
+        "settled",
     )
     middle: Window = Field(
         default=(10, 20),
-        description="the scored index m is drawn from middle[0] <= m < middle[1]; auto: from the index where what "
-        "`decided` names is settled, to T",
+        description="the scored index m is drawn from middle[0] <= m < middle[1]; auto: from the index where the "
+        "diversity of `decided` is settled, to T",
     )
     diffusion_weight: float = Field(default=0.1, ge=0, description="weight of the diffusion loss at the start index")
     refl_every: int | None = Field(
