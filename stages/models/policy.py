@@ -74,7 +74,7 @@ class Policy:
         return "transformer" if "Transformer" in type(self.network).__name__ else "unet"
 
     def save(self, path: str | Path, base_digest: str, values: dict[str, Tensor] | None = None) -> None:
-        """Write the trained part (or `values` in its place, such as an average) as safetensors, with its base."""
+        """Write the trained part, or `values` such as an average instead, as safetensors with the base's digest."""
         tensors = values if values is not None else {name: p.detach() for name, p in self.parameters()}
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
         about: dict[str, object] = {"kind": self.kind, "base": base_digest}

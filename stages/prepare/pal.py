@@ -1,7 +1,7 @@
 """Trains a reward of several tastes (PAL) on pairs with annotators, on frozen features.
 
 Beside it a model of one taste is trained alike, on the same pairs and for as many steps; the log has how often each
-prefers what held-out annotators' pairs do, so that it says whether telling annotators apart was worth anything.
+prefers the preferred image of held-out pairs, so that it says whether telling annotators apart was worth anything.
 """
 
 from __future__ import annotations

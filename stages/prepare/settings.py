@@ -24,7 +24,7 @@ class Training(Settings):
     source: str = Field(default="", description="train on captioned images of this `source` only; empty takes all")
     seed: int = Field(default=0, ge=0, description="seed of weights, batches and noise")
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
-    batch: int = Field(default=32, ge=1, description="examples a step")
+    batch: int = Field(default=32, ge=1, description="examples per step")
     lr: float = Field(default=1.5e-3, gt=0, description="highest learning rate")
     warmup: int = Field(default=40, ge=0, description="steps over which the learning rate rises from 0")
     hold: float = Field(

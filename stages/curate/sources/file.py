@@ -25,7 +25,7 @@ from stages.curate.sources.records import Record, column_names, open_records
 from stages.errors import InputError
 
 LARGEST = 1e30
-"""Of weights and votes: products and sums of them are finite in 32 bits."""
+"""The largest weight or number of votes: products and sums of them are finite in 32 bits."""
 WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 BETTER_AND_WORSE = (("chosen", "rejected"), ("image_chosen", "image_rejected"), ("winner", "loser"))
 """Columns of the preferred image and the other one, as tables of preferences call them."""

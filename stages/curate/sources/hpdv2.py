@@ -26,7 +26,7 @@ from stages.curate.sources.records import Record, open_records
 from stages.errors import InputError
 
 RANKED_IMAGES = 9
-"""Images of a prompt in `test.json`, from which the number of pairs is estimated."""
+"""Images per prompt in `test.json`, from which the number of pairs is estimated."""
 
 
 def prompts(settings: Hpdv2Prompts) -> Stream[PromptRow]:

@@ -1,6 +1,6 @@
 """Label and weight from the margin of a reward: the image that it scores higher is preferred, by as much as it is.
 
-The weight is the margin in units of the mean margin of the pairs, at most `most`; both are ours.
+Weights are multiplied by the margin in units of the mean margin of the pairs, at most `most`; both are ours.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from stages.select.step import Change, StepSettings
 
 
 class Settings(StepSettings):
-    """The reward, and the largest weight."""
+    """The reward, and the largest factor of a weight."""
 
     LABELS: ClassVar[bool] = True
 
     reward: str = Field(description="the reward, of score.rewards")
-    most: float = Field(default=4.0, gt=0, description="no pair weighs more (our number)")
+    most: float = Field(default=4.0, gt=0, description="largest factor of a pair's weight (our number)")
 
     def rewards(self) -> tuple[str, ...]:
         """The reward."""
@@ -29,7 +29,7 @@ class Settings(StepSettings):
 
 
 def apply(pairs: Pairs, settings: Settings) -> Change:
-    """The pairs with label 1 for the higher score (1/2 for equal ones), their weights times the margin."""
+    """The pairs with label 1 for the higher score (1/2 for equal ones), their weights times the margin, scaled and clipped."""
     gap = pairs.gap(settings.reward)
     mean = fsum(np.abs(gap)) / len(gap)
     if not mean:
