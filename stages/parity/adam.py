@@ -62,7 +62,7 @@ class Reach:
     def of(cls, adam: Adam, gradient: Tensor, weights: Tensor, tolerance: float) -> Reach:
         """`gradient` may be off by `tolerance` times its largest magnitude in every element.
 
-        A step rises in no element of the gradient: its extremes lie at the ends of that range. Its square is smallest
+        A step never rises with an element of the gradient: its extremes lie at the ends of that range. Its square is smallest
         where the step is 0, which may lie inside.
         """
         g, w = gradient.double(), weights.double()

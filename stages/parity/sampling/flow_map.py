@@ -72,12 +72,12 @@ class Flow:
 
     @property
     def tilted_variance(self) -> float:
-        """Of the law times exp(r)."""
+        """The variance of the law times exp(r)."""
         return 1 / (1 / self.deviation**2 + self.kappa)
 
     @property
     def tilted_mean(self) -> Tensor:
-        """Of the law times exp(r) [D]."""
+        """The mean [D] of the law times exp(r)."""
         return self.tilted_variance * (self.mean / self.deviation**2 + self.direction)
 
     def spread(self, time: float) -> float:

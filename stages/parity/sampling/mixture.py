@@ -33,7 +33,7 @@ class Mixture:
     direction: Tensor
 
     def variance(self, alpha: Tensor) -> Tensor:
-        """Of a component at abar."""
+        """The variance of a component at abar."""
         return alpha * self.deviation**2 + 1 - alpha
 
     def shares(self, x: Tensor, alpha: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Mixture:
         return (1 - alpha).sqrt() * means / self.variance(alpha)
 
     def reward(self, x: Tensor) -> Tensor:
-        """Of clean x [B, D]."""
+        """The reward of clean x [B, D]."""
         return x @ self.direction
 
     def soft_value(self, x: Tensor, alpha: Tensor, strength: float) -> Tensor:

@@ -29,7 +29,7 @@ class Settings(StepSettings):
 
 
 def apply(pairs: Pairs, settings: Settings) -> Change:
-    """The pairs with label 1 for the higher score (1/2 for equal ones), their weights times the margin, scaled and clipped."""
+    """The pairs with label 1 for the higher score (1/2 for equal ones), their weights times that factor."""
     gap = pairs.gap(settings.reward)
     mean = fsum(np.abs(gap)) / len(gap)
     if not mean:
