@@ -62,8 +62,8 @@ class Reach:
     def of(cls, adam: Adam, gradient: Tensor, weights: Tensor, tolerance: float) -> Reach:
         """`gradient` may be off by `tolerance` times its largest magnitude in every element.
 
-        A step never rises with an element of the gradient: its extremes lie at the ends of that range. Its square is smallest
-        where the step is 0, which may lie inside.
+        A step never rises with an element of the gradient: its extremes lie at the ends of that range. Its square is
+        smallest where the step is 0, which may lie inside.
         """
         g, w = gradient.double(), weights.double()
         off, middle = tolerance * g.abs().max(), adam.moved(g, w)
