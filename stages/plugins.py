@@ -1,4 +1,4 @@
-"""Plug-ins: one module a kind, found by its file name in a package here or through an installed entry point.
+"""Plug-ins: one module per kind, found by its file name in a package here or through an installed entry point.
 
 Listing imports nothing, so a study can be checked without torch. An entry point names a module with the same contents
 as a module of the package: `hps = "my_package.hps"` under `[project.entry-points."imagerefl.rewards"]`.

@@ -1,1 +1,1 @@
-"""What judges an image: reward models and feature extractors, one module a kind, behind one protocol (`base`)."""
+"""What judges an image: reward models and feature extractors, one module per kind, behind one protocol (`base`)."""
