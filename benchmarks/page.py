@@ -18,7 +18,7 @@ RESULTS, PAGE = Path("benchmarks/results"), Path("docs/benchmarks.md")
 HEAD = """\
 # Benchmarks
 
-Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures everything anew, but for
+Written by `python -m benchmarks.page` from `benchmarks/results/*.json`; `make bench` measures everything anew, except
 Slurm (`python -m benchmarks.slurm`), and writes both. `make bench QUICK=1` measures a little of everything into
 `out/bench`, to see that it works, and leaves results and page as they are. Figures are those of the machine named in
 each section.

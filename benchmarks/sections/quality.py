@@ -31,7 +31,7 @@ def mutants(content: Content) -> Iterator[str]:
     share = math.floor(100 * seen / max(1, len(faults)))
     yield "## Faults that the tests notice\n"
     yield (
-        f"`tests/mutants/mutants.toml` lists {listed} small faults in the code: an exchanged wire, a lost factor, a "
+        f"`tests/mutants/mutants.toml` lists {listed} small faults in the code: two inputs exchanged, a lost factor, a "
         "wrong sign. `make mutants` puts one after another into a copy of the tree and runs the tests that should "
         f"notice. **{seen} of {len(faults)}** were noticed, {share} %. A fault that goes unnoticed gets a test, so the "
         "number says that these tests hold, not how many other faults they would notice.\n"
