@@ -44,7 +44,7 @@ def page(found: Protocol) -> str:
         parts.append(own.notes.strip())
     parts.append(
         "The eight digits of the id change with everything in both tables. A list of prompts that was edited does not\n"
-        "change them, but the *evaluation id* beside every number.\n"
+        "change them; it changes the *evaluation id*, which stands beside every number.\n"
         "[How to change a setting](../evaluate.md#change-a-protocol), and what the report then says."
     )
     return "\n\n".join(parts) + "\n"
