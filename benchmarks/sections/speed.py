@@ -19,10 +19,10 @@ def steps(content: Content) -> Iterator[str]:
         "(`benchmarks/plain.py`) does the work the way the released trainer does. Both sides take turns in one process "
         "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
-        "are per image and micro-step, of the sweep per image for all six k (the released code makes 392: a stray "
-        "guided step more). Seconds are medians of n repetitions by the clock, which counts what else the machine "
-        "does, without the time that compiling takes. `over the bare calls` is the processor time beyond that of the "
-        "calls of the networks alone, made again on the same inputs. "
+        "are an image and micro-step, of the sweep an image of all six k (the released code makes 392, a stray guided "
+        "step more). Seconds are medians of n repetitions by the clock, which counts what else the machine does, "
+        "without the time that compiling takes. `over the bare calls` is the processor time beyond that of the calls "
+        "of the networks alone, made again on the same inputs. "
         "With gradients joined (`finetune.gradient_batch`), predictions with gradient are made at once for all.\n"
     )
     yield from _rows(content)
@@ -136,8 +136,8 @@ def searches(content: Content) -> Iterator[str]:
     yield (
         f"{images} images by each search, {content['steps']} steps, batches of {size['batch']}, on a small random "
         f"Stable Diffusion 1.5 ({size['width']} channels, latents of side {size['latent']}). Seconds of the processor, "
-        "beside those of its evaluations, decodings and reward queries by themselves in full batches; the aim is "
-        "a ratio of at most 1.15 (`python -m benchmarks.searches`).\n"
+        "beside those of its evaluations, decodings and reward queries by themselves in full batches; aimed at are "
+        "ratios of at most 1.15 (`python -m benchmarks.searches`).\n"
     )
     rows = sorted(content["rows"], key=lambda row: -row["ratio"])
     names = ("nfe", "nfe_backward", "decodes", "queries")
