@@ -1,4 +1,4 @@
-# One command a purpose; each sets up what it needs in .venv. `make` alone lists them.
+# One command per purpose; each sets up what it needs in .venv. `make` alone lists them.
 #
 #   make study                            the study of params.yaml, and where its report is
 #   make study STUDY=studies/smoke.yaml   another study

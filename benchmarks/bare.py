@@ -1,7 +1,7 @@
 """The bare network calls of a piece of work: recorded once, then made again with nothing around them.
 
-What the work takes beyond them is its own overhead. A recorded call has the inputs, and whether it carries gradient;
-made again, its backward pass is that of the sum of its output.
+What the work takes beyond them is its own overhead. A recorded call keeps its inputs, and whether it carried gradient;
+made again, it then goes back from the sum of its output.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a network with its inputs, of which those want a gradient that carried one."""
+    """One call of a network with its inputs; those that carried a gradient want one again."""
 
     network: nn.Module
     given: tuple[Any, ...]
@@ -62,7 +62,7 @@ def own(value: Any) -> Any:
 
 
 def bare(work: Callable[[], object], networks: Mapping[str, nn.Module]) -> Callable[[], None]:
-    """Do `work` once; what is returned makes its calls of `networks` again."""
+    """Do `work` once; the function that is returned makes its calls of `networks` again."""
     with recorded(networks) as calls:
         work()
 

@@ -17,7 +17,7 @@ CORES = 2
 
 @dataclass(frozen=True)
 class Used:
-    """What one process, with those it waited for, used: by the clock, of the processors, and at most of memory."""
+    """What one process, with those it waited for, used: seconds by the clock, of the processors, most memory."""
 
     seconds: float
     cpu_seconds: float
@@ -69,7 +69,7 @@ def power(sizes: Sequence[float], seconds: Sequence[float]) -> float:
 def exponents(costs: Sequence[Cost]) -> dict[str, float]:
     """The power of the number of rows with which costs grow: over all sizes, and over the two largest alone.
 
-    The time in which a process starts bends the first below the truth; the second shows growth at size.
+    The time that a process takes to start makes the first too small; the second shows growth at size.
     """
     if len(costs) < 2:
         return {}

@@ -163,7 +163,7 @@ def prompts(size: int, vocabulary: list[str], evaluation: list[str], rng: random
 
 
 def pairs(size: int, vocabulary: list[str], evaluation: list[str], rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Pairs of named images; four pairs a prompt, some with a prompt like one for evaluation."""
+    """Pairs of named images; four pairs per prompt, some with a prompt like one for evaluation."""
     for texts in prompts(-(-size // 4), vocabulary, evaluation, rng):
         rows = [text for text in texts for _ in range(4)]
         sides = [[f"i{rng.randrange(IMAGES)}" for _ in rows] for _ in range(2)]

@@ -31,8 +31,9 @@ SCHEDULER = {
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes: UNet channels of the first block, layers a block, side of the latents (pictures are 8 times that), images
-    a batch, side of the reward's input, and channels of the autoencoder's blocks (empty: half and all of `width`).
+    """Sizes: UNet channels of the first block, layers per block, side of the latents (pictures are 8 times that),
+    images per batch, side of the reward's input, and channels of the autoencoder's blocks (empty: half and all of
+    `width`).
     """
 
     width: int = 32
@@ -49,7 +50,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Place:
-    """The files of one benchmark below `root`: a model folder each, tables, and the study."""
+    """The files of one benchmark below `root`: one folder per model, tables, and the study."""
 
     root: Path
 
@@ -82,7 +83,7 @@ def build(
     root: Path, shape: Shape, methods: Mapping[str, Mapping[str, Any]], steps: int = STEPS,
     switches: Sequence[int] = SWITCHES,
 ) -> Place:  # fmt: skip
-    """Write models, tables, study and encodings below `root`; one run a method, seed 0, and a sweep on `steps` steps
+    """Write models, tables, study and encodings below `root`; one run per method, seed 0, and a sweep on `steps` steps
     with these switch steps.
     """
     place = Place(root)

@@ -33,7 +33,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 @dataclass(frozen=True)
 class Draws:
-    """Random draws of a batch, one generator a row: the same numbers as those of `KeyedNoise` with its keys."""
+    """Random draws of a batch, one generator per row: the same numbers as those of `KeyedNoise` with its keys."""
 
     seed: int
     keys: Sequence[tuple[object, ...]]
@@ -126,7 +126,7 @@ class Pipeline:
 
 @dataclass
 class Trainer:
-    """A pipeline that is trained on a CLIP reward. `steps` is that of the sampling grid, `latent` [C, h, w]."""
+    """A pipeline that is trained on a CLIP reward. `steps` counts those of the sampling grid, `latent` is [C, h, w]."""
 
     pipeline: Pipeline
     judge: OpenClip

@@ -30,7 +30,7 @@ class PairBatch:
 
 @dataclass
 class PairTrainer:
-    """Diffusion-DPO on a pipeline, against the frozen network of another one; `beta` as there, half of it counts."""
+    """Diffusion-DPO on a pipeline, against the frozen network of another one; the loss has `beta` / 2, as released."""
 
     pipeline: Pipeline
     reference: Pipeline

@@ -78,8 +78,8 @@ def write(path: Path, plans: Sequence[Plan]) -> None:
 
 
 def generate(folder: Path, jobs: int, runner: str = "snakemake") -> None:
-    """Write a study of about that many jobs, as many seeds of one method, beside the active one; DVC runs the active
-    one, which it then takes the place of.
+    """Write a study of about so many jobs, seeds of one method, beside the active one; for DVC, which runs the active
+    one, in its place.
     """
     study: dict[str, Any] = yaml.safe_load((folder / BEFORE).read_text())
     method = next(iter(study["methods"]))

@@ -1,8 +1,8 @@
 """Measuring and reporting at size: seconds and memory of the stages on made-up images and scores, and how they grow.
 
-`measure` judges so many small images of one run by a rule that costs next to nothing, so that what is timed is the
-stage itself; `report` reads so many rows of measures of a whole study; `sets` are the metrics of a whole set of images
-(distances of distributions, precision, recall) of one setting, on made-up features. Each runs as a process of its own.
+`measure` judges small images of one run by a rule that costs next to nothing, so that what is timed is the stage
+itself; `report` reads the measures of a whole study; `sets` are the metrics of a whole set of images (distances of
+distributions, precision, recall) of one setting, on made-up features. Each runs as a process of its own.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SIZES = (10_000, 100_000, 1_000_000)
 SET_SIZES = (1000, 3000, 10_000)
 OUT = Path("benchmarks/results/rows.json")
 SAMPLES = 5
-"""Images a prompt."""
+"""Images per prompt."""
 SETTINGS = 20
 """Settings of the run that is measured."""
 RUNS = ("refl-s0", "refl-s1", "imagerefl-s0", "imagerefl-s1")
 SWITCHES, STEPS = (20, 25, 30, 32, 35, 38), 40
 REWARDS, DIVERSITY = ("proxy", "heldout"), "proxy_diversity"
 ROWS_A_PROMPT = (len(RUNS) * (1 + len(SWITCHES)) + 1) * (len(REWARDS) * SAMPLES + 1)
-"""Rows of measures a prompt of the reported study: every score of every image, and one diversity, at every point."""
+"""Rows of measures per prompt of the reported study: every score of every image, and one diversity, at every point."""
 WIDTH = 64
 """Numbers of a feature."""
 
@@ -48,7 +48,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rows", description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="rows (default: %(default)s)")
-    parser.add_argument("--sets", nargs="+", type=int, default=list(SET_SIZES), help="images a set (%(default)s)")
+    parser.add_argument("--sets", nargs="+", type=int, default=list(SET_SIZES), help="images per set (%(default)s)")
     parser.add_argument("--what", nargs="+", choices=MAKE, default=list(MAKE), help="default: all")
     parser.add_argument("--out", type=Path, default=OUT, help=f"the numbers, as JSON (default: {OUT})")
     args = parser.parse_args()
@@ -166,7 +166,7 @@ MAKE: dict[str, Callable[[int, Path], tuple[int, list[str]]]] = {"measure": imag
 
 
 def keys(name: str, settings: Sequence[tuple[str, str, float]], each: int) -> dict[str, Any]:
-    """The columns that say whose rows they are, `each` rows a setting."""
+    """The columns that say whose rows they are, `each` rows per setting."""
     method, _, seed = name.partition("-s")
     count = each * len(settings)
     columns: dict[str, Any] = {"run": _constant(name, count), "method": _constant(method, count)}

@@ -73,7 +73,7 @@ def sampling(plan: SamplingPlan) -> tuple[int, int, dict[str, int]]:
 
 
 def jobs(study: Path, unit: Unit) -> list[Job]:
-    """The jobs of one study on one base with one reward, `SEEDS` runs a method."""
+    """The jobs of one study on one base with one reward, `SEEDS` runs per method."""
     plan, methods = sampling_plan(study), _methods(study)
     images = PROMPTS * plan.sample.samples_per_prompt
     base, shown, strategies = sampling(plan)

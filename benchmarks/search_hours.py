@@ -33,8 +33,9 @@ class Searched:
     def work(self, unit: Unit) -> float:
         """TFLOP of an image.
 
-        Where a search takes the gradient by latents, every query goes back through reward and decoder, and an
-        evaluation's way back to the latents, without gradients of weights, is taken to cost as much as the way there.
+        Where a search takes the gradient with respect to latents, every query goes back through reward and decoder,
+        and an evaluation's way back to the latents, without gradients of weights, is taken to cost as much as the way
+        there.
         """
         network = (self.cost.nfe + self.cost.nfe_backward) * unit.forward
         if not self.gradient:

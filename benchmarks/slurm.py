@@ -1,6 +1,6 @@
 """A study through a Slurm of one node, which is started for it, against the same study without: seconds and jobs.
 
-What Slurm costs is the difference: two starts of Snakemake a job, and the wait for the next look at the queue.
+What Slurm costs is the difference: two starts of Snakemake per job, and the wait for the next look at the queue.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ OUT = Path("benchmarks/results/steps.json")
 JOINED = ("refl", "imagerefl")
 """Methods whose predictions with gradient may be made together."""
 RELEASED = 30
-"""Images a batch when the released code samples."""
+"""Images per batch when the released code samples."""
 
 
 @dataclass(frozen=True)

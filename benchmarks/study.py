@@ -68,7 +68,7 @@ def copy_files(root: Path, folder: Path) -> None:
 
 
 def job_costs(logs: Path) -> list[JobCost]:
-    """What Snakemake wrote beside the logs: one table `<rule>/<job>.tsv` (or `<rule>.tsv`) a job."""
+    """What Snakemake wrote beside the logs: one table `<rule>/<job>.tsv` (or `<rule>.tsv`) per job."""
     costs = []
     for path in sorted(logs.rglob("*.tsv")):
         with path.open(newline="") as file:

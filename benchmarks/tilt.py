@@ -37,7 +37,7 @@ OUT, FIGURE = Path("benchmarks/results/tilt.json"), Path("docs/img/tilt.png")
 
 @dataclass(frozen=True)
 class Entry:
-    """A search: its kind, its key for the number of candidates, its other keys, and sampling steps."""
+    """A search: its kind, the key of its settings for the number of candidates, other keys, and sampling steps."""
 
     kind: str
     number: str

@@ -15,8 +15,7 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 class Unit:
     """TFLOP of one image (a multiplication and an addition are two): one evaluation, what its backward pass adds,
     encoding, decoding, decoding and judging with their gradient, judging by all models of a study, judging by the
-    reward alone; gigabytes of the
-    weights in single precision, and numbers of a prompt's encoding.
+    reward alone; gigabytes of the weights in single precision, and numbers of a prompt's encoding.
     """
 
     name: str

@@ -12,7 +12,7 @@ class InputError(Exception):
 
 
 class RowError(InputError):
-    """An InputError about one image of a batch, `row`; who knows where that image is from adds it to the message."""
+    """An InputError about one image of a batch, `row`; the caller that knows where it is from adds that."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)

@@ -31,12 +31,12 @@ class Gives:
 
     `holds`: names of files that are among them.
 
-    `score`: a number per image. `gradient`: the number has one by the image; None: where all models under `of` have
-    one. `embedding`, `patches`: features of images. `text`: it compares images with texts. `words`: features of texts,
-    in the space of the embedding; None: where the features under `of` have them. `latents`: it judges noisy latents of
-    a base too. `sees`: the class, `module:name`, of what an oracle sees in images (`stages.sight`). `criticises`: it
-    says which words of a prompt an image does not show (`stages/sample/criticism.py`). `aligns`: it changes the
-    condition of an image after that.
+    `score`: a number per image. `gradient`: the number is differentiable with respect to the image; None: where that
+    holds for all models under `of`. `embedding`, `patches`: features of images. `text`: it compares images with texts.
+    `words`: features of texts, in the space of the embedding; None: where the features under `of` have them.
+    `latents`: it judges noisy latents of a base too. `sees`: the class, `module:name`, of what an oracle sees in
+    images (`stages.sight`). `criticises`: it says which words of a prompt an image does not show
+    (`stages/sample/criticism.py`). `aligns`: it changes the condition of an image by these words.
     """
 
     files: Literal["needed", "none", "optional"] = "needed"
@@ -129,7 +129,7 @@ def _check_parts(model: ImportSettings, about: Gives, inner: dict[str, Gives | N
 
 
 WORDS = {
-    "score": "a score per image", "gradient": "a gradient of the score by the image",
+    "score": "a score per image", "gradient": "a gradient of the score with respect to the image",
     "embedding": "features of images", "patches": "features of patches", "text": "a comparison of images with texts",
     "words": "features of texts", "latents": "a score of noisy latents", "sees": "a reading of what images show",
     "criticises": "the words of a prompt that an image does not show", "aligns": "a changed condition",

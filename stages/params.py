@@ -66,7 +66,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if not close:
         return f"; known: {', '.join(names)}"
-    alike = unicodedata.normalize("NFKC", close[0]) == unicodedata.normalize("NFKC", name)  # and so on the screen
+    alike = unicodedata.normalize("NFKC", close[0]) == unicodedata.normalize("NFKC", name)  # alike on the screen
     return f"; did you mean {ascii(close[0]) if alike else repr(close[0])}?"
 
 

@@ -36,8 +36,8 @@ def missing(place: str, what: str, pattern: bool = False) -> str:
 
 
 def real(place: str | Path) -> Path:
-    """The path without links, as far as it can be followed: links that go round in circles, at which `Path.resolve`
-    raises, and null characters are met only by who opens it.
+    """The path without links, as far as it can be followed; links that go round in circles, at which `Path.resolve`
+    raises, and null characters, are met only when it is opened.
     """
     return Path(os.path.realpath(place)) if "\0" not in str(place) else Path(place)
 

@@ -32,7 +32,7 @@ def names(package: str, group: str, besides: Collection[str] = ()) -> tuple[str,
 
 
 def every(package: str) -> tuple[str, ...]:
-    """Every kind of `package` itself, for who imports them all: a new one then concerns every job that does so."""
+    """Every kind of `package` itself, for code that imports all: a new one then concerns every job that does so."""
     return names(package, "")
 
 

@@ -57,7 +57,7 @@ class Processes:
         return slice(self.rank * size, (self.rank + 1) * size)
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, the same bits in all of them; in one exchange a kind of
+        """Replace each tensor by its mean over the processes, the same bits in all of them; one exchange per kind of
         number.
         """
         if self.count == 1:
@@ -198,8 +198,8 @@ def wanted(environment: Mapping[str, str] = os.environ) -> int:
 def spread(module: str, arguments: Sequence[str]) -> None:
     """Run `python -m module arguments` in as many processes as wanted and exit with the exit code of the job.
 
-    Returns at once where one is enough, or where this is one of several already. Only the first process is heard,
-    and the one that failed first; SIGTERM, SIGUSR1 and SIGINT reach the first process.
+    Returns at once where one is enough, or where this is one of several already. What is printed comes from the first
+    process, and from the one that failed first; SIGTERM, SIGUSR1 and SIGINT reach the first process.
     """
     count = wanted()
     if count == 1 or os.environ.get("RANK"):

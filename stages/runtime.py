@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; an InputError, an OSError that names a file, and memory that is not there become one line
-    on stderr and exit code 2, a signal that the job heeded one line and 128 + its number, Ctrl-C the same.
+    """Run a stage's `main`; an InputError, an OSError that names a file, and a lack of memory become one line on
+    stderr and exit code 2, a signal that the job heeded one line and 128 + its number, Ctrl-C the same.
     """
     collect_seldom()
     try:
@@ -78,8 +78,8 @@ def run_and_leave(main: Callable[[], None]) -> None:
 
 
 def collect_seldom() -> None:
-    """Let Python search the oldest generation of objects for unused cycles each 200 collections of the one before it,
-    about 1.4 million objects, where it does so each 10 of them by default.
+    """Let Python search the oldest generation of objects for unused cycles every 200 collections of the one before it,
+    about every 1.4 million objects; by default it does so every 10 collections.
 
     Importing torch, transformers and diffusers makes a million objects that stay, and the searches among them cost a
     job about a second. Younger objects are searched as ever.

@@ -60,7 +60,7 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class Parts:
-    """The files of all shards of a table, in the order of their numbers; a file has one row group a batch."""
+    """The files of all shards of a table, in the order of their numbers; a file has one row group per batch."""
 
     paths: Sequence[Path]
     files: Sequence[pq.ParquetFile]

@@ -1,4 +1,4 @@
-"""What an oracle sees in images: a data class of arrays, one entry an image, that metrics share. Torch-free.
+"""What an oracle sees in images: a data class of arrays, one entry per image, that metrics share. Torch-free.
 
 A kind of reward that reads images back without a network says in its `GIVES` which class that is (`sees`), so that what
 several jobs have seen is put together again without the oracle.

@@ -30,22 +30,22 @@ def optional(kind: pa.DataType) -> tuple[pa.DataType, bool]:
 
 
 PROMPTS = _schema("prompts", 1, prompt_id=STRING, prompt=STRING, split=STRING, group=STRING, source=STRING)
-"""One prompt a row. `split` is train or eval; rows of one `group` never stand in two splits."""
+"""One prompt per row. `split` is train or eval; rows of one `group` never stand in two splits."""
 
 IMAGES = _schema(
     "images", 1, image_id=STRING, caption=STRING, image=pa.binary(), width=INT, height=INT, split=STRING,
     group=STRING, source=STRING, attributes=optional(STRING),
 )  # fmt: skip
-"""One curated image a row, as PNG or JPEG bytes. `split` is train or val for captioned images, and `pairs` for an image
-that only pairs brought: what it shows need not be what its caption, the prompt, says. `attributes` is JSON, known in a
-simulated world.
+"""One curated image per row, as PNG or JPEG bytes. `split` is train or val for captioned images, and `pairs` for an
+image that only pairs brought: what it shows need not be what its caption, the prompt, says. `attributes` is JSON,
+known in a simulated world.
 """
 
 PAIRS = _schema(
     "pairs", 1, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,
     source=STRING,
 )  # fmt: skip
-"""One comparison a row: two `images.image_id` for one prompt; `preference` is the share of votes for a, in [0, 1]."""
+"""One comparison per row: two `images.image_id` for one prompt; `preference` is the share of votes for a, in [0, 1]."""
 
 JUDGED_PAIRS = _schema(
     "pairs", 2, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,
@@ -63,7 +63,7 @@ image may be compared with itself under another caption.
 """
 
 SCORES = _schema("scores", 1, kind=STRING, item_id=STRING, side=STRING, reward=STRING, score=FLOAT)
-"""One (item, reward) a row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a
+"""One (item, reward) per row: `kind` image (item_id is an image_id, side empty) or pair (item_id is a pair_id, side a
 or b).
 """
 
@@ -73,26 +73,27 @@ the curated row.
 """
 
 TRAIN_LOG = _schema("train_log", 1, step=INT, term=STRING, value=FLOAT)
-"""One (optimizer step, term) a row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`,
+"""One (optimizer step, term) per row: `reward`, `loss`, `loss_diffusion`, `grad_norm`, `nfe`, `seconds`,
 `probe_<reward>`, ... `nfe` counts network evaluations of the step, `forward` of all steps so far, `backward` those
 among them that carried gradient.
 """
 
 PROBES = _schema("probes", 1, step=INT, prompt=STRING, sample=INT, image=pa.binary())
-"""One small picture of an image of the probe a row (PNG): optimizer step, training prompt, number within the prompt."""
+"""One small picture of an image of the probe per row (PNG): optimizer step, training prompt, number within the prompt.
+"""
 
 SAMPLES = _schema(
     "samples", 2, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=STRING, prompt=STRING, sample=INT, image=pa.binary(), nfe=INT, nfe_backward=INT, queries=INT,
     decodes=INT, seconds=FLOAT, rewards=pa.list_(STRING), reward_digests=pa.list_(STRING),
 )  # fmt: skip
-"""One image a row (PNG). `strategy` is guidance, or a name of `sample.strategies`; `setting` reads `k=10`,
+"""One image per row (PNG). `strategy` is guidance, or a name of `sample.strategies`; `setting` reads `k=10`,
 `value` is 10.0.
 
 `run` and `method` are `base` and `train_seed` is 0 for images of the base. Of this image alone, as if it had been made
-alone, `nfe` counts network evaluations (a guided evaluation counts two), `nfe_backward` those among them that carried
-gradient, `queries` the rewards asked while it was made and `decodes` the latents decoded; `seconds` is its share of
-wall time. `rewards` are the models that the strategy asked, `reward_digests` the digests of their records.
+alone, `nfe` counts network evaluations (a guided evaluation counts as two), `nfe_backward` those among them that
+carried gradient, `queries` the rewards asked while it was made and `decodes` the latents decoded; `seconds` is its
+share of wall time. `rewards` are the models that the strategy asked, `reward_digests` the digests of their records.
 """
 
 JUDGED = _schema(
@@ -107,7 +108,7 @@ MEASURES = _schema(
     "measures", 1, run=STRING, method=STRING, train_seed=INT, strategy=STRING, setting=STRING, value=FLOAT,
     prompt_id=optional(STRING), sample=optional(INT), metric=STRING, score=FLOAT,
 )  # fmt: skip
-"""One (image, metric), (prompt, metric) or (set, metric) a row: `sample`, or `prompt_id` too, is null for wider
+"""One (image, metric), (prompt, metric) or (set, metric) per row: `sample`, or `prompt_id` too, is null for wider
 metrics.
 """
 
@@ -123,7 +124,7 @@ DECIDED = _schema(
     "decided", 1, index=INT, timestep=FLOAT, kind=STRING, quantity=STRING, prompt_id=STRING, within=FLOAT,
     between=FLOAT,
 )  # fmt: skip
-"""One (index of the sampler's grid, prompt, quantity) a row. `within` is the variance of the quantity, or the
+"""One (index of the sampler's grid, prompt, quantity) per row. `within` is the variance of the quantity, or the
 diversity, between two images that share the state entering the index, `between` that between independent images of the
 prompt. `kind` is diversity, attribute or score.
 """
@@ -140,7 +141,7 @@ TUNE = _schema(
     "tune", 2, method=STRING, lr=FLOAT, steps=INT, reward=FLOAT, heldout=pa.list_(FLOAT), diversity=FLOAT,
     chosen=pa.bool_(),
 )  # fmt: skip
-"""One learning rate of one method a row, judged on training prompts after `steps` steps, `heldout` prompt by
+"""One learning rate of one method per row, judged on training prompts after `steps` steps, `heldout` prompt by
 prompt; the first row is the base.
 """
 
@@ -164,7 +165,7 @@ FINDINGS = _schema(
     area_low=optional(FLOAT), area_high=optional(FLOAT), per_seed=pa.list_(FLOAT), note=STRING,
     detectable=optional(FLOAT), p=optional(FLOAT), p_adjusted=optional(FLOAT), main=pa.bool_(),
 )  # fmt: skip
-"""One statistical finding a row: a difference of `metric`, or its mean gap and area between two frontiers `at_equal`
+"""One statistical finding per row: a difference of `metric`, or its mean gap and area between two frontiers `at_equal`
 diversity; `about` names the claim, or says `gap`, `best_gap` or `ablation`. `detectable` is the smallest effect that
 could have been seen, `p` two-sided, `p_adjusted` after Holm's correction; `main` marks the pair that was named
 beforehand.

@@ -24,7 +24,7 @@ KEYS = (
 )  # fmt: skip
 """Resources that the executor turns into options of sbatch; it says nothing about others."""
 NAMES = ("slurm_partition", "slurm_account", "qos", "constraint", "clusters", "slurm_extra", "gpu_model", "gres")
-"""Resources that are text; Snakemake would take that of others for an expression, `4000 * attempt` say."""
+"""Resources that are text; text under other keys is an expression to Snakemake, `4000 * attempt` say."""
 SECTIONS = ("all", "gpu", "rules", "snakemake")
 RUNNER = ("jobs", "retries", "status_command", "status_seconds")
 

@@ -25,7 +25,7 @@ PREFIX = (
 
 
 class Refusals(logging.Handler):
-    """Hears of failed jobs; `workflow` is Snakemake's."""
+    """A log handler that is told of failed jobs; `workflow` is Snakemake's."""
 
     def __init__(self, workflow: Any) -> None:
         super().__init__(logging.ERROR)

@@ -50,7 +50,7 @@ def curation(content: Content) -> Iterator[str]:
 
 
 ROWS = {
-    "measure": "images of one run in 20 settings, 5 a prompt, judged by a rule that costs nothing",
+    "measure": "images of one run in 20 settings, 5 per prompt, judged by a rule that costs nothing",
     "report": "rows of measures of a study of 4 runs",
     "sets": "images of one setting, every set metric with its interval, on features of 64 numbers",
 }

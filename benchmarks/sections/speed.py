@@ -87,7 +87,7 @@ def pairs(content: Content) -> Iterator[str]:
         "first, with a policy that has left the base. All weights are trained (`python -m benchmarks.pairs`).\n"
     )
     yield from table(
-        ("pairs a step", "micro-batches, plain", "ours", "plain", "ours", "times as fast", "by processor time", "n"),
+        ("pairs per step", "micro-batches, plain", "ours", "plain", "ours", "times as fast", "by processor time", "n"),
         [
             (row["pairs"], row["plain_micro"], f"{row['micro']}{', joined' if row['joined'] else ''}",
              f"{median(row['plain_seconds']):.2f} s", f"{median(row['seconds']):.2f} s", f"{row['ratio']:.2f}",
@@ -101,7 +101,8 @@ def pairs(content: Content) -> Iterator[str]:
         f"processor once, {each:.3f} s a pair, prompts included. It has paid after a pair was trained on {repaid:.1f} "
         "times at most. Without joining the gain is that of encoding alone. Joined, all micro-batches of the step are "
         "evaluated at once, to the same losses and gradients (`finetune.gradient_batch`), which needs the memory for "
-        "it; 16 micro-batches are the release's start, a pair at a time. The clock counts what else the machine does.\n"
+        "it; 16 micro-batches are the release's start, one pair at a time. The clock counts what else the "
+        "machine does.\n"
     )
 
 

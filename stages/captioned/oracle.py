@@ -76,7 +76,7 @@ class Oracle:
         return {str(name): int(count) for name, count in zip(self._names, counts, strict=True)}
 
     def knows(self, prompt: str) -> bool:
-        """Whether the prompt is a caption, by the measure by which `curate` takes two prompts for one."""
+        """Whether the prompt is a caption, compared as `curate` compares prompts."""
         return normalised(prompt) in self._free
 
     def require(self, prompts: Iterable[str], where: str = "") -> None:

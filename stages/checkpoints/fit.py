@@ -148,7 +148,7 @@ def _check_network(found: Shapes, wanted: Shapes, said: str) -> None:
 
 
 def _check_original(found: Shapes, wanted: Shapes, said: str) -> None:
-    """A release names the layers of a UNet otherwise than diffusers does, but has the same shapes as often."""
+    """A release names the layers of a UNet otherwise than diffusers does, but has as many layers of each shape."""
     own = {name: shape for name, shape in found.items() if name.startswith(ORIGINAL)}
     more, less = Counter(own.values()) - Counter(wanted.values()), Counter(wanted.values()) - Counter(own.values())
     for names, odd, words in ((own, more, ("has", "has not")), (wanted, less, ("has no", "has"))):

@@ -12,7 +12,7 @@ from stages.errors import InputError
 from stages.kinds import shown
 
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
-"""Starts of a LoRA that take something off the base's own weights; without that the updates mean nothing."""
+"""Ways to initialise a LoRA that take something off the base's own weights; its updates fit only such a base."""
 UNREAD = (
     "fan_in_fan_out",
     "use_qalora",
@@ -23,7 +23,7 @@ UNREAD = (
 )
 """Settings of peft that change what an update means, or where it goes."""
 MOST = 1e30
-"""Above it a scale is not finite in float32, or makes weights that are not. Ours."""
+"""Above it a scale is not finite in float32, or makes weights that are not. The limit is ours."""
 
 
 def scales(checkpoint: Checkpoint, found: Iterable[Update], where: str) -> dict[str, float | None]:

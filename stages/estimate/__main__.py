@@ -1,9 +1,8 @@
 """Say what a study would take on this machine: hours of training and sampling, memory, disk.
 
 Networks are timed for a moment on the study's own data, so its prompts and images have to be encoded before; `make
-estimate STUDY=...` sees to that. Nothing is kept. What measuring takes,
-scoring, `select`, `decided` and the report is not reckoned. For `auto`, what is open is taken to fall evenly from
-index to index.
+estimate STUDY=...` sees to that. Nothing is kept. What measuring, scoring, `select`, `decided` and the report take is
+left out. For `auto`, the open share is taken to fall evenly from index to index.
 """
 
 from __future__ import annotations

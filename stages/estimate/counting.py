@@ -77,8 +77,8 @@ def of_run(plan: SamplingPlan, process: DiffusionProcess) -> dict[str, Cost]:
 
 
 def with_gradient(plan: SamplingPlan, process: DiffusionProcess, target: Target) -> Cost:
-    """The part of an image's cost in a job that strategies spend which follow the gradient of a reward: they go back
-    through its decodes and queries too.
+    """The part of an image's cost in a job that is spent by strategies which follow the gradient of a reward: their
+    backward passes go through decodes and queries too.
     """
     following = [strategy for strategy in plan.of(target) if strategy.settings.needs_gradient()]
     return total([each for strategy in following for each in _costs(strategy, plan, process, target)])

@@ -66,7 +66,7 @@ def training(plan: TrainingPlan, context: TrainingContext) -> Training:
     """Time a moment of the plan's training; the policy is thrown away."""
     device, process = context.model.device, context.model.process
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)  # else every method would have that of the largest before it
+        torch.cuda.reset_peak_memory_stats(device)  # else the peak of an earlier, larger method would count
     plan = within_budget(plan, process)
     train, policy, data = plan.train, context.policy(plan), context.data(plan)
     trainer = context.trainer(plan, policy)

@@ -1,4 +1,4 @@
-"""Folders of exported models: the base's own files where they stay, new weights where they do not."""
+"""Folders of exported models: the base's own files where nothing changes, new weights elsewhere."""
 
 from __future__ import annotations
 

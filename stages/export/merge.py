@@ -16,7 +16,7 @@ from stages.models.policy import Policy
 def merged(base: nn.Module, policy: Policy) -> nn.Module:
     """A copy of `base` whose weights are the policy's; neither `base` nor the policy changes.
 
-    What a policy is told about annotators is no part of other programs' networks: they draw for nobody in particular.
+    The embeddings of annotators are left out, since networks of other programs have no such input.
     """
     weights = {
         f"{name}.weight": module.weight.detach().clone()  # type: ignore[union-attr]

@@ -78,7 +78,7 @@ class Job:
         self.record.models.append(Model(name, str(path), self._digests.of(path).sha256, sources))
 
     def warn(self, message: str) -> None:
-        """One line on stderr, once a job."""
+        """One line on stderr, once per job."""
         if not self._warned:
             self._warned = True
             print(f"warning: lineage of {self.record.title}: {' '.join(message.split())[:600]}", file=sys.stderr)

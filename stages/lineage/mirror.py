@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH = 90
-"""Entries a request: MLflow takes 100 parameters or tags and 1000 metrics, and 1 MB in all."""
+"""Entries per request: MLflow takes 100 parameters or tags and 1000 metrics, and 1 MB in all."""
 MEGABYTE = 2**20
 
 
@@ -82,7 +82,7 @@ class Mirror:
         return [p for p in points if (p.value != self._before[name] if p.step is None else p.step not in steps)]
 
     def _log_inputs(self, record: Record) -> None:
-        """Data as datasets, checkpoints that are known as models as models."""
+        """Log data as datasets, and checkpoints that MLflow knows as models, as models."""
         from mlflow.entities import DatasetInput, InputTag, LoggedModelInput
 
         models = {model.tags.get("sha256"): model.model_id for model in self._models()}

@@ -192,7 +192,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
 
 
 def _lines(value: Any) -> str:
-    """JSON with one line an entry of a table, so that a record with thousands of points still reads well."""
+    """JSON with one line per entry of a table, so that a record with thousands of points still reads well."""
     if value and isinstance(value, dict) and any(isinstance(entry, (dict, list)) for entry in value.values()):
         entries = [f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()]
         return "{\n  " + ",\n  ".join(entries) + "\n }"

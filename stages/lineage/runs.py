@@ -1,4 +1,4 @@
-"""The runs of a study in MLflow: one parent, one child a job, found again by a key instead of made twice."""
+"""The runs of a study in MLflow: one parent, one child per job, found again by a key instead of made twice."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ def main() -> None:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m stages.measure", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    real = commands.add_parser("reference", help="features of curated images, once a study")
+    real = commands.add_parser("reference", help="features of curated images, once per study")
     made = commands.add_parser("samples", help="everything about the images of one run, or of the base")
-    judge = commands.add_parser("judge", help="what the models say of a part of the images, for several jobs a run")
+    judge = commands.add_parser("judge", help="what the models say of a part of the images, for several jobs per run")
     joined = commands.add_parser("join", help="everything about the images of one run, from the parts that were judged")
     for command in (real, made, judge, joined):
         command.add_argument("--params", type=Path, required=True, help="study file")
@@ -41,7 +41,7 @@ def main() -> None:
         command.add_argument("--policy", type=Path, help="weights of the run: samples of others are refused")
     for command in (made, joined):
         command.add_argument("--reference", type=Path, required=True, help="reference.safetensors of measure reference")
-        command.add_argument("--measures", type=Path, required=True, help="written: one row a measured value")
+        command.add_argument("--measures", type=Path, required=True, help="written: one row per measured value")
         command.add_argument("--summary", type=Path, required=True, help="written: means with intervals over prompts")
     judge.add_argument("--shard", required=True, help="which part: 2/4 is the second of four")
     judge.add_argument("--judged", type=Path, required=True, help="written: scores and features of its images")

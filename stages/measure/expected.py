@@ -24,7 +24,7 @@ Expected: TypeAlias = Mapping[tuple[object, ...], Counter[str]]
 
 
 def expected(path: Path, run: str) -> tuple[Expected, set[tuple[str, str]]]:
-    """Images of every prompt, a setting, and the pairs (prompt id, prompt).
+    """Images of every prompt, per setting, and the pairs (prompt id, prompt).
 
     Raises InputError where the table holds no images, images of another run, or an image twice.
     """

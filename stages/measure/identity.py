@@ -58,8 +58,8 @@ def metric_ids(settings: MeasureSettings, panel: Panel, names: Iterable[str]) ->
 
 
 def _says(metric: str, name: str) -> object:
-    """What the module of a metric says under `name`: its `SCOPE`; `SPACE`, `first` where it compares the first
-    embedding, whatever embedding set metrics compare; `NEIGHBOURS`, whether it depends on `measure.neighbours`.
+    """What the module of a metric says under `name`: its `SCOPE`; `SPACE`, `first` for a metric that compares the
+    first embedding even where set metrics compare another; `NEIGHBOURS`, whether it depends on `measure.neighbours`.
     """
     return getattr(plugins.load(PACKAGE, GROUP, metric, "measure.set_metrics"), name, None)
 

@@ -1,7 +1,7 @@
 """The images of a run judged in several jobs: what each of them found, and all of it as one job would have found it.
 
 Every job judges every n-th batch and keeps what the models said of each image. The job that joins runs no model: it
-takes their word batch by batch and goes on as if it had judged the images itself.
+reads what they found batch by batch and goes on as if it had judged the images itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Features of curated images and their statistics, once a study, for every set metric of every run."""
+"""Features of curated images and their statistics, once per study, for every set metric of every run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stages.measure.judges import Judges
 
 ABOUT = "about"
-"""The one key of the metadata: the order of several would be another one in every process."""
+"""The only key of the metadata: the order of several keys would differ from process to process."""
 _TENSORS = ("features", "mean", "covariance", "radii", "kernel_mean")
 
 

@@ -1,4 +1,4 @@
-"""Measure the images of one run: rows an image, a prompt and a set, and their summary with intervals over prompts."""
+"""Measure the images of one run: rows per image, prompt and set, and their summary with intervals over prompts."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def measure(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Measure every image of `batches`, write both tables, and return the rows of the summary.
 
-    `scoring` gives the word of the models in `panel`. Goes on after the batches that `state` holds.
+    `scoring` gives what the models in `panel` say. Goes on after the batches that `state` holds.
     """
     real, images = read_reference(settings, panel, reference) if metrics.set else (None, "")
     sets = {"space": settings.space, "directions": settings.directions, "neighbours": settings.neighbours}

@@ -22,7 +22,7 @@ class Setting:
 
     key: tuple[object, ...]
     left: Counter[str]
-    """Images still to come, a prompt; a prompt whose images have all come is not there."""
+    """Images still to come, per prompt; a prompt whose images have all come is not there."""
     waiting: dict[str, list[ScoredImages]] = field(default_factory=dict)
     rows: list[tuple[str | None, int | None, str, float]] = field(default_factory=list)
     """(prompt_id, sample, metric, score)."""

@@ -100,8 +100,8 @@ class Nearest:
         return cls(values, index, distance)
 
     def radii(self, rows: np.ndarray, neighbours: int) -> np.ndarray:
-        """`neighbour_radii` of the features at `rows` alone (each once), without comparing them anew: only where too
-        few of a row's nearest are among them does it meet all of them again.
+        """`neighbour_radii` of the features at `rows` alone (each once), without comparing them anew; a row with too
+        few of its nearest among them is compared with all of them again.
         """
         kept = np.zeros(len(self.features), bool)
         kept[rows] = True

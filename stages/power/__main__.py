@@ -120,7 +120,7 @@ def said(
         lines.append(
             f"{one.seeds:>8}{one.prompts:>9}{one.images:>8}{one.detectable:>10.3g}{one.evaluations:>13.3g}{mark}"
         )
-    return [*lines, "seeds and images of each of two methods; evaluations of both, one with gradient counts three"]
+    return [*lines, "seeds and images of each of two methods; evaluations of both, one with gradient counts as three"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Variance components of a score, and the power that a study of so many seeds, prompts and images has.
 
 A score y[s, p, j] of training seed s, prompt p and image j of the prompt, whose starting noise is the same for every
-seed, is taken for
+seed, is modelled as
 
     y = mean + seed_s + prompt_p + image_j(p) + seed_prompt_sp + seed_image_sj(p),
 

@@ -1,9 +1,10 @@
 """Scores of one method of a finished study: reward at equal diversity, by training seed, prompt and image.
 
-At equal diversity, to first order, a reward r of an image whose prompt has the diversity d counts r - slope d, with the
-slope of the line from the base to the tuned network alone: what reward the method pays for diversity. Scores are means
-over the measured settings of the leading strategy. What diversity owes to single images is counted to the prompt, since
-it is known prompt by prompt only: more images would lower it too, so the number of prompts errs on the safe side.
+At equal diversity, to first order, a reward r of an image whose prompt has the diversity d counts as r - slope d, with
+the slope of the line from the base to the tuned network alone: what reward the method pays for diversity. Scores are
+means over the measured settings of the leading strategy. Variation of diversity that comes from single images is
+attributed to the prompt, since diversity is known per prompt only; more images would lower it too, so the number of
+prompts errs on the safe side.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _scores(curve: Frame, reward: str, diversity: str, slope: float) -> tuple[np
 
 
 def _cost(results: Path, runs: Sequence[str], strategy: str) -> Cost:
-    """Means over the runs; an evaluation with gradient counts three."""
+    """Means over the runs; an evaluation with gradient counts as three."""
     trained, image = [], []
     for run in runs:
         log: Frame = tables.read(results / f"runs/{run}/train_log.parquet", tables.TRAIN_LOG).to_pandas()

@@ -1,4 +1,4 @@
-"""What is to be had for a budget of an image: points of curves within it, and the frontier of reward and diversity."""
+"""What is to be had for a budget per image: points of curves within it, and the frontier of reward and diversity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Budget:
-    """A way to count, and what an image may cost by it."""
+    """A way to count, and how much an image may cost counted so."""
 
     axis: Axis
     most: float

@@ -58,8 +58,8 @@ def headline(data: ReportData) -> dict[str, Any]:
 
     `claims`: parts shown, and parts, of each claim. `gap`: mean reward gap of the candidate's leading curve to the
     reference's at equal diversity, `area` the area between the two frontiers, `best` the gap of the best reward at no
-    less diversity. `base`, and `runs`: rewards and
-    diversities of the base and of every run, tuned only and in the middle of its leading curve.
+    less diversity. `base`, and `runs`: rewards and diversities of the base and of every run, tuned only and in the
+    middle of its leading curve.
     """
     claims = {claim.key: claim for claim in data.findings.claims}
     found: dict[str, Any] = {

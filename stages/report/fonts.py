@@ -66,7 +66,7 @@ def _parts(text: str, size: int, bold: bool) -> Iterator[tuple[str, FreeTypeFont
 
 @cache
 def _file(character: str, bold: bool) -> str | None:
-    """The font file for a character; marks and blanks, which have no shape of their own, are DejaVu's business."""
+    """The font file for a character; marks and blanks, which have no shape of their own, are set in DejaVu."""
     own = _dejavu(bold)
     if unicodedata.category(character).startswith(("Z", "M", "Cc", "Cf")) or ord(character) in _characters(own):
         return own

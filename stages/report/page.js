@@ -38,7 +38,7 @@ function make(tag, attributes = {}, ...children) {
 const header = (text) => (text ? make("th", { scope: "col" }, text) : make("td"));
 const fill = (id, ...children) => get(id).replaceChildren(...children);
 const option = (value, text) => make("option", { value }, text);
-/** A prompt in quotation marks: whichever way its letters run, and whatever they order, ends with it. */
+/** A prompt in quotation marks: the direction of its script ends with the closing mark. */
 const cited = (text) => ["“", make("bdi", {}, text), "”"];
 const dot = (colour) => make("i", { style: `background:${colour}` });
 
@@ -559,7 +559,7 @@ function listen() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { drawFrontier(); drawTape(); });
 }
 
-/** What stays in sight while one scrolls must not cover what is gone to. */
+/** The bar that stays in sight while one scrolls must not cover what is scrolled to. */
 function clear() {
   const above = document.querySelector("#explore .sticky"), stays = getComputedStyle(above).position === "sticky";
   get("explore").style.setProperty("--above", `${stays ? above.offsetHeight : 0}px`);

@@ -12,7 +12,7 @@ from stages.report.settings import ReportStudy, ThumbnailSettings
 
 FILE = "probes.parquet"
 SHARE = 0.25
-"""Of `thumbnails.megapixels`, what the sheets of all probes may have beside the others; ours."""
+"""The share of `thumbnails.megapixels` that the sheets of all probes may have beside the others; ours."""
 
 
 @dataclass(frozen=True)

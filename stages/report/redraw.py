@@ -1,5 +1,5 @@
 """Draw a figure again from the results that a study keeps (`stages.report.results`): one that needs nothing but
-training logs, or but scores and costs.
+training logs, or nothing but scores and costs.
 """
 
 from __future__ import annotations

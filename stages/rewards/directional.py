@@ -6,8 +6,8 @@ With t the unit text feature of a prompt and w the `scale`,
 
 b is learned once, with the generator frozen: it raises the mean reward of the base's images. `python -m
 stages.rewards.directional` learns it from a table of samples; the policy is trained with the finished b. Known from
-secondary notes: 1.5 and 2000 steps are theirs, the optimizer and its rate are ours, and so is it that the last feature
-is not normalised.
+secondary notes: 1.5 and 2000 steps are theirs, the optimizer and its rate are ours, and so is the choice not to
+normalise the last feature.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The reward a small step away in the direction in which it falls fastest (RSA-FT, arXiv 2603.21175, equation 15).
 
-    R~(x) = R(x + d),   d = -rho g / |g|,   g the gradient of R by the image x,   d held constant
+    R~(x) = R(x + d),   d = -rho g / |g|,   g the gradient of R at the image x,   d held constant
 
 This is the first-order estimate of the least reward within a distance rho of the image. Where the reward has a narrow
 peak, R~ is far below R, and training no longer climbs it. The source also perturbs the weights of the policy, which is
 no property of a reward and is not done here. Known from secondary notes; that distances are Euclidean over all numbers
-of an image in [0, 1] is ours, and so is it that x + d is not cut to [0, 1], which would stop the gradient there.
+of an image in [0, 1] is ours, and so is the choice not to cut x + d to [0, 1], which would stop the gradient there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A reward that stops to count at a limit: min(R, limit), without gradient beyond it.
+"""A reward that counts up to a limit: min(R, limit), without gradient beyond it.
 
 Maximising it is minimising relu(limit - R), as ReFL does with ImageReward and limit 2 (THUDM/ImageReward, ReFL.py) and
 SRPO with HPSv2.1 and limit 0.7 (Shen et al. 2025): an image that is good enough is left alone.

@@ -1,6 +1,6 @@
 """How well an image compresses: minus its size as a JPEG file, in kilobytes; or plus, with the option `large`.
 
-The first two rewards of DDPO (Black et al. 2024, section 5.1), which no gradient explains and no prompt changes.
+The first two rewards of DDPO (Black et al. 2024, section 5.1), which have no gradient and do not depend on the prompt.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """LPIPS: how different two images look, from the activations of AlexNet (Zhang et al. 2018, eq. 1), version 0.1.
 
 The distance is a sum over layers of weighted squared differences, so it is the squared Euclidean distance of one long
-vector an image: `embed` gives that vector, and `measure.features: {lpips: distance}` the mean distance between images
+vector per image: `embed` gives that vector, and `measure.features: {lpips: distance}` the mean distance between images
 of a prompt. The folder holds the trunk, torchvision's `alexnet-owt-7be5be79.pth`, and the weights of the layers,
 `alex.pth` of richzhang/PerceptualSimilarity (BSD-2-Clause), which the `lpips` package ships.
 """
@@ -56,7 +56,7 @@ class Lpips(Features):
             return torch.cat(self.layers(self.preprocess(exact(images))), dim=1)
 
     def layers(self, pixels: Tensor) -> list[Tensor]:
-        """One part [B, D_l] a layer: sqrt(w_c / places) times activations of unit length at every place."""
+        """One part [B, D_l] per layer: sqrt(w_c / places) times activations of unit length at every place."""
         found: list[Tensor] = []
         for place, layer in enumerate(self.model):
             pixels = layer(pixels)

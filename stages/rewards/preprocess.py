@@ -105,7 +105,7 @@ def from_config(values: Mapping[str, Any], where: str) -> Preprocess:
         if value not in choices:
             raise InputError(f"{where}: {name} {value!r} is not supported{nearest(str(value), choices)}")
     if any(not isinstance(value, tuple) or len(value) != 3 for value in (made.mean, made.std)):
-        raise InputError(f"{where}: mean and std need three numbers each, one a channel")
+        raise InputError(f"{where}: mean and std need three numbers each, one per channel")
     numbers = [value for value in (*made.mean, *made.std) if isinstance(value, int | float) and math.isfinite(value)]
     if len(numbers) != 6 or min(made.std) <= 0:
         raise InputError(

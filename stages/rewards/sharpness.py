@@ -1,6 +1,6 @@
 """How sharp a reward is around an image: what it loses within a small distance (RSA-FT, arXiv 2603.21175, equation 10).
 
-    S(x) = R(x) - R(x - rho g / |g|),   g the gradient of R by the image x
+    S(x) = R(x) - R(x - rho g / |g|),   g the gradient of R at the image x
 
 The second term is the first-order estimate of the least reward within rho (`flattened`). The source finds that the mean
 of S over a method's images falls where people's preference rises. It is a judge for `measure` and no reward to train

@@ -1,4 +1,4 @@
-"""A reward that sees images with another model's eyes: the scores of `reward`, the features of images of `features`.
+"""A reward with another model's features of images: the scores are of `reward`, the features of `features`.
 
 hps: {kind: with_features, of: {reward: {kind: hps, ...}, features: {kind: clipscore, ...}}}
 

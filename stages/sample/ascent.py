@@ -93,7 +93,7 @@ def _optimised(ctx: Context, search: NoiseSearch, count: int, told: Told) -> Bes
 
 
 def score_noise(ctx: Context, search: NoiseSearch, z: Tensor, last: bool = False) -> ScoredNoise:
-    """The images of noise z [B, C, h, w], their losses, and the gradients by z but in the `last` iteration.
+    """The images of noise z [B, C, h, w], their losses, and the gradients with respect to z except in the `last` one.
 
     At most `batch_size` rows at a time, as in `Context.gradient`: the graph of a batch is freed before the next.
     """
@@ -145,7 +145,7 @@ def _gradients(parts: Sequence[Tensor], z: Tensor) -> Tensor:
 
 
 def regulariser(z: Tensor, factor: float) -> Tensor:
-    """factor (|z|^2 / 2 - (d - 1) log |z|) [B] of noise z [B, C, h, w] of d numbers an image.
+    """factor (|z|^2 / 2 - (d - 1) log |z|) [B] of noise z [B, C, h, w] of d numbers per image.
 
     The negative log density of the norm of d standard normal numbers, but for a constant (Samuel et al. 2023, arXiv
     2306.08687).

@@ -1,4 +1,4 @@
-"""Cross-attention maps of words, and latents that move on the way down an energy of them."""
+"""Cross-attention maps of words, and latents that descend an energy of these maps during sampling."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CrossAttention:
     def maps(self, ctx: Context, x: Tensor, i: int) -> list[Tensor]:
         """For each row of `ctx` maps [h, w, W], the share of attention that each place pays to each word.
 
-        Means over heads, layers of one size, and the tokens of a word; differentiable by the latents x [B, C, h, w].
+        Means over heads, layers of one size, and the tokens of a word; differentiable in the latents x [B, C, h, w].
         """
         networks = ctx.networks
         with recorded(networks.own_network.network) as layers:

@@ -1,4 +1,4 @@
-"""Energies of cross-attention maps (EBAMA): modifiers are to look where their noun does, nouns are to be seen.
+"""Energies of cross-attention maps (EBAMA): modifiers should attend where their noun does, and every noun somewhere.
 
 Zhang et al. 2024, arXiv 2404.07389; read in the released code (YasminZhang/EBAMA), whose sums are these. Maps are
 [h, w, W], one for each word of a prompt, above 0. A phrase names words of it, modifiers first and the noun last.
@@ -41,7 +41,7 @@ def attribution(maps: Tensor, phrases: Sequence[Phrase], distance: Distance) -> 
 
 
 def dimness(maps: Tensor, phrases: Sequence[Phrase]) -> Tensor:
-    """Less the sum over nouns of the largest value of the noun's smoothed share among all words [], in [-nouns, 0]."""
+    """Minus the sum over nouns of the largest value of the noun's smoothed share among all words [], in [-nouns, 0]."""
     shares = maps.softmax(-1)
     peaks = [smoothed(shares[..., phrase[-1]]).max() for phrase in phrases]
     return -torch.stack(peaks).sum() if peaks else maps.new_zeros(())

@@ -1,4 +1,4 @@
-"""Concept guidance (SGT): the prediction is steered towards the concepts of a prompt from which it has turned away.
+"""Concept guidance (SGT): the prediction is steered towards those concepts of a prompt that it neglects.
 
 Kang et al. 2023, arXiv 2312.15964; read in the released code (korguy/Concept-Diffusion, `pipelines/our_pipeline.py`),
 whose sums these are. A score is a prediction with a text less that with the empty prompt, [C, h, w] of one image; the

@@ -195,7 +195,7 @@ class Context:
         return torch.cat(scores).view(-1, count), kept[0]
 
     def gradient(self, x: Tensor, score: Callable[[Context, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Scores [B] of latents [B, C, h, w], and the gradient of each score by its own latents.
+        """Scores [B] of latents [B, C, h, w], and the gradient of each score with respect to its own latents.
 
         `score(ctx, x)` is called with at most `batch_size` rows at a time, and must treat rows independently.
         """

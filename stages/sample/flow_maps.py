@@ -2,8 +2,8 @@
 
 With t the flow's time, from 0 (noise) to 1 (image), and X the map from latents at t to the image that the flow leads
 to, particles follow the law tilted by exp(t lambda r(X)): a step of variance v is shifted by v / 2 times the gradient
-of t lambda r(X), and the log weight grows by lambda r(X) dt. The weight of the start is that of its time.
-Sums are over B populations of N particles, as in `particles.py`.
+of t lambda r(X), and the log weight grows by lambda r(X) dt. The first weight is exp(t lambda r(X)) at the time t of
+the start. Sums are over B populations of N particles, as in `particles.py`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def mapped(start: Populations, search: Settings, told: Told = lambda found: None
 
 
 def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor, Tensor]:
-    """The prediction at index i, the ends of the flow, their rewards [B * N] and the gradients of these by x."""
+    """The prediction at index i, the ends of the flow, their rewards [B * N] and the gradients of these in x."""
     made: list[tuple[Predicted, Tensor]] = []
 
     def score(part: Context, latents: Tensor) -> Tensor:

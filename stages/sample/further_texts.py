@@ -1,4 +1,4 @@
-"""Texts that strategies embed beside the prompts: concepts of a prompt, say. Each is encoded once a job."""
+"""Texts that strategies embed beside the prompts: concepts of a prompt, say. Each is encoded once per job."""
 
 from __future__ import annotations
 

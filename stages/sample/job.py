@@ -32,7 +32,7 @@ from stages.sample.suite import Group, Suite
 from stages.sample.texts import Texts
 
 TOO_LARGE = "cannot be converted to type float without overflow"
-"""What torch says of a number that it is to multiply float32 by and that is none."""
+"""What torch says of a factor that is too large for float32."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Sampling:
         """A job with a study's sampling settings; freezes trained networks and makes those that strategies merge."""
         others = dict(others or {})
         for network in (tuned, *others.values()):
-            if network is not None:  # strategies take gradients by latents, never by weights
+            if network is not None:  # strategies follow gradients in latents, never in weights
                 network.eval().requires_grad_(False)
         for merge in {merge for strategy in plan.of("tuned") for merge in strategy.settings.merges()}:
             if tuned is not None:

@@ -12,16 +12,16 @@ from stages.rewards.base import Reward
 
 
 def gradient_of(score: Tensor, x: Tensor, keep: bool = False) -> Tensor:
-    """The gradient [B, ...] of the sum of scores [B] by x [B, ...]; `keep` leaves the graph for another one.
+    """The gradient [B, ...] of the sum of scores [B] with respect to x [B, ...]; `keep` leaves the graph for another.
 
-    Raises InputError where there is none, or one that is not finite: latents would be lost without a word.
+    Raises InputError where there is none, or one that is not finite: latents would become NaN unnoticed.
     """
     found = None
     if score.requires_grad:
         (found,) = torch.autograd.grad(score.sum(), x, retain_graph=keep, allow_unused=True)
     if found is None or not bool(torch.isfinite(found).all()):
         what = "none" if found is None else "one that is not finite"
-        raise InputError(f"sampling: expected a gradient by the latents, found {what}")
+        raise InputError(f"sampling: expected a gradient with respect to the latents, found {what}")
     return found
 
 
@@ -40,5 +40,5 @@ def judged(reward: Reward, name: str, images: Tensor, prompts: Sequence[str]) ->
             raise InputError(f"{said} was asked about an image that is not finite; too large a strength or step?")
         raise InputError(f"{said} gave a value that is not finite")
     if torch.is_grad_enabled() and images.requires_grad and not found.requires_grad:
-        raise InputError(f"{said} gave no gradient by the images, which the strategy follows")
+        raise InputError(f"{said} gave no gradient with respect to the images, which the strategy follows")
     return found.to(torch.promote_types(found.dtype, torch.float32))  # of half precision sums would be rounded again

@@ -15,7 +15,7 @@ COUNTS: tuple[Count, ...] = ("nfe", "nfe_backward", "queries", "decodes")
 class Cost(NamedTuple):
     """The cost of one image.
 
-    `nfe` network evaluations (a guided one counts two) and `nfe_backward` those among them that carried gradient,
+    `nfe` network evaluations (a guided one counts as two) and `nfe_backward` those among them that carried gradient,
     `queries` of rewards, `decodes` of latents.
     """
 

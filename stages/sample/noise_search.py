@@ -58,7 +58,7 @@ class NoiseSearch(Stepping):
         return weighted(self.weights)
 
     def needs_gradient(self) -> bool:
-        """By the images."""
+        """Of the rewards, with respect to the images."""
         return True
 
     def weights_for(self, prompt: str) -> Weights:
@@ -66,7 +66,7 @@ class NoiseSearch(Stepping):
         return self.weights
 
     def summed(self, weight: float) -> float:
-        """What a reward of this weight counts in the loss that the result has the lowest of."""
+        """The factor of a reward of this weight in the loss by which iterations are compared."""
         return weight
 
     def sample(self, ctx: Context, value: float) -> Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_part(search: Search, prefix: Prefix | None, sample: SampleSettings) -> None:
-    """Raise ValueError where the steps of `prediction` have no such part, or nothing parts in it."""
+    """Raise ValueError where the steps of `prediction` have no such part, or candidates would not differ in it."""
     from stages.sample.stepping import require_random
 
     if search.part == "all":

@@ -1,4 +1,4 @@
-"""Resampling of particles with less chance than independent draws: ancestors [B, N] of log weights [B, N].
+"""Resampling of particles with less variance than independent draws: ancestors [B, N] of log weights [B, N].
 
 Sources: systematic and stratified resampling, Douc, Cappe and Moulines 2005; SSP, Gerber, Chopin and Whiteley 2019, as
 in the library `particles` (`resampling.py`). Ancestors are in ascending order.

@@ -127,7 +127,7 @@ class Search(Stepping):
 
 
 class Particles(Search):
-    """A search that holds N particles per image, which part again by the noise of their steps."""
+    """A search that holds N particles per image, which diverge again by the noise of their steps."""
 
     n: tuple[int, ...] = Field(min_length=1, description="numbers N of particles per image")
     end: Literal["clean", "noisy"] = Field(
@@ -137,8 +137,8 @@ class Particles(Search):
     )
     one_run: bool = Field(
         default=False,
-        description="show what diversity is not: the images of a prompt are particles of one search, relatives of "
-        "each other",
+        description="the images of a prompt are the particles of one search: related images, whose diversity is not "
+        "that of independent ones",
     )
 
     def points(self) -> list[SweepPoint]:
@@ -146,7 +146,7 @@ class Particles(Search):
         return numbered("n", self.n)
 
     def check(self, sample: SampleSettings) -> None:
-        """Copies of a particle part only where steps are random; one search has a particle for every image."""
+        """Copies of a particle diverge only where steps are random; one search has a particle for every image."""
         super().check(sample)
         require_counts("n", self.n)
         require_random(sample, "copies of a particle")

@@ -120,7 +120,7 @@ class StrategySettings(Settings, ABC):
         return ()
 
     def needs_gradient(self) -> bool:
-        """Whether the rewards have to be differentiable by the image."""
+        """Whether the rewards have to be differentiable with respect to the image."""
         return False
 
     def networks(self) -> tuple[str, ...]:

@@ -176,6 +176,6 @@ class Stepping(StrategySettings):
 
 
 def require_random(sample: SampleSettings, what: str) -> None:
-    """Raise ValueError where the sampler's steps are not random, so that `what` would not part."""
+    """Raise ValueError where the sampler's steps are not random, so that `what` would not diverge."""
     if sample.sampler != "ddpm":
         raise ValueError(f"{what} stay alike with sample.sampler {sample.sampler}, expected ddpm")

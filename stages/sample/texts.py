@@ -1,7 +1,7 @@
 """What rows of latents are conditioned on, each condition held once however many candidates are told it.
 
-The token embeddings of a large text encoder are larger than an image of 512 pixels (5 MB a row in Stable Diffusion 3),
-so rows of candidates hold places among the conditions, and copies are made for the rows of one network call only.
+The token embeddings of a large text encoder are larger than an image of 512 pixels (5 MB per row in Stable Diffusion
+3), so rows of candidates hold places among the conditions, and copies are made for the rows of one network call only.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Trees(Search):
         return numbered("m", self.m)
 
     def check(self, sample: SampleSettings) -> None:
-        """Children of a state part only where steps are random."""
+        """Children of a state diverge only where steps are random."""
         super().check(sample)
         require_counts("m", self.m)
         if min(self.widening) <= 0:

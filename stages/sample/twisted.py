@@ -91,7 +91,7 @@ def twisted(start: Populations, search: Settings, told: Told = lambda weighed: N
 
 
 def _scored(search: Settings, wide: Context, x: Tensor, i: int) -> tuple[Predicted, Tensor, Tensor]:
-    """The prediction at index i, the reward [B * N] of its clean latents, and the gradient of that by the latents."""
+    """The prediction at index i, the reward [B * N] of its clean latents, and its gradient in the latents."""
     made: list[Predicted] = []
 
     def score(part: Context, latents: Tensor) -> Tensor:

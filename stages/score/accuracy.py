@@ -17,8 +17,9 @@ RESAMPLES, LEVEL = 1000, 0.95
 def agreement(scores: np.ndarray, preferences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per pair, agreement in {0, 1/2, 1} and weight in [0, 1], from scores [n, 2] and votes for side a [n].
 
-    A pair agrees where the side with more votes has the higher score; equal scores agree half. Its weight is how
-    one-sided the vote was, |2p - 1|: 1 for a plain preference, 0 for an even split, which has no right answer.
+    A pair agrees where the side with more votes has the higher score; equal scores count as half an agreement. Its
+    weight is how one-sided the vote was, |2p - 1|: 1 for a plain preference, 0 for an even split, which has no right
+    answer.
     """
     gap = scores[:, 0] - scores[:, 1]
     wanted = np.sign(2 * preferences - 1)

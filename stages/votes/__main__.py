@@ -28,7 +28,7 @@ def main() -> None:
         "--sides", nargs="+", required=True, help="what is compared: NAME=RUN/STRATEGY/SETTING, two or more"
     )
     form.add_argument("--prompts", type=int, default=20, help="prompts, evenly spread over the suite (20)")
-    form.add_argument("--images", type=int, default=4, help="images a side (4)")
+    form.add_argument("--images", type=int, default=4, help="images per side (4)")
     form.add_argument("--questions", nargs="+", default=[QUESTION], help=f"asked of every comparison ({QUESTION!r})")
     form.add_argument("--repeats", type=int, default=0, help="comparisons shown once more, sides swapped (0)")
     form.add_argument("--seed", type=int, default=0, help="of sides and order (0)")

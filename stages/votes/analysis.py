@@ -128,7 +128,7 @@ def analyse(
     study: str, questions: Sequence[str], items: Mapping[str, Item], answers: Sequence[Answer], resamples: int = 2000,
     level: float = 0.95, seed: int = 0,
 ) -> Outcome:  # fmt: skip
-    """Rates of every pair and question, agreement a question, and consistency. Repeated items count there alone."""
+    """Rates of every pair and question, agreement per question, and consistency. Repeated items count there alone."""
     first_time = [answer for answer in answers if items[answer.item].repeat_of is None]
     groups: dict[tuple[int, str, str], list[Answer]] = defaultdict(list)
     for answer in first_time:

@@ -1,4 +1,4 @@
-"""What people compare: for every prompt and pair of methods, `k` images a side, blinded and in random order."""
+"""What people compare: for every prompt and pair of methods, `k` images per side, blinded and in random order."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def make(
     seed: int,
     repeats: int = 0,
 ) -> Study:
-    """Comparisons of every pair of `sides` on `prompts` prompts with `images` images a side.
+    """Comparisons of every pair of `sides` on `prompts` prompts with `images` images per side.
 
     Prompts are spread evenly over those that all sides have, and samples are the first ones, so that nobody picks.
     Which side stands left, and the order of all, is drawn from `seed`. `repeats` comparisons are shown once more with

@@ -58,7 +58,7 @@ class Parsed:
     """[n, 4] left, top, right, bottom of the pixels that the object covers by half or more; zeros where empty."""
 
     def marks(self, prompts: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """0 or 1 an image: caption_accuracy (shape and colour), either alone, everything said, and empty_share."""
+        """0 or 1 per image: caption_accuracy (shape and colour), either alone, everything said, and empty_share."""
         match = caption_match(self, prompts)
         found = {
             "caption_accuracy": match.both,
@@ -172,7 +172,7 @@ def _coverage(pixels: np.ndarray, core: np.ndarray, inside: np.ndarray, outside:
 
 
 def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
-    from scipy import ndimage  # slow to import, and who only asks whether a model is the oracle parses nothing
+    from scipy import ndimage  # slow to import, and not needed by code that parses no image
 
     return ndimage.binary_dilation(mask, np.ones((1, 3, 3), bool), iterations=steps)
 

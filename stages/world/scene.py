@@ -48,7 +48,7 @@ class Scenes:
     """Index into TEXTURES."""
     texture_angle: np.ndarray
     texture_frequency: np.ndarray
-    """Stripes a half side."""
+    """Stripes per half side."""
     texture_phase: np.ndarray
     texture_strength: np.ndarray
     blur: np.ndarray

@@ -2,7 +2,7 @@
 
 An annotator of a taste prefers by the oracle's utility plus the term of the taste, so that annotators of opposite
 tastes agree on captions, sharpness and faults, and not on size or background. Nothing else tells annotators apart:
-annotator n has the taste with the number n modulo that of all tastes.
+annotator n has the taste with the number n modulo the number of tastes.
 """
 
 from __future__ import annotations

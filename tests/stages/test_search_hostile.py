@@ -122,20 +122,20 @@ def test_rewards_have_the_precision_that_sums_of_them_need(given: torch.dtype, t
 @pytest.mark.parametrize("kind", ["das", "fmtt", "reno", "carinox"])
 def test_a_reward_without_the_gradient_that_is_followed_is_told(work: Sampling, kind: str):
     """Noise optimisation went on by its regulariser alone, without a word."""
-    with pytest.raises(InputError, match="reward 'proxy' gave no gradient by the images, which the strategy follows"):
+    with pytest.raises(InputError, match="'proxy' gave no gradient with respect to the images, which the strategy"):
         made(work, kind, {}, Reward(lambda images, prompts: tiny.reward(images, prompts).detach()))
 
 
 @pytest.mark.parametrize("kind", ["das", "fmtt", "reno", "carinox"])
 def test_a_gradient_that_is_not_finite_is_told_where_it_arises(work: Sampling, kind: str):
     """The root of 0 is finite, its slope is not."""
-    with pytest.raises(InputError, match="expected a gradient by the latents, found one that is not finite"):
+    with pytest.raises(InputError, match="a gradient with respect to the latents, found one that is not finite"):
         made(work, kind, {}, Reward(lambda images, _: (0 * images).sum((1, 2, 3)).sqrt()))
 
 
 def test_a_gradient_that_goes_elsewhere_is_told(work: Sampling):
     own = torch.ones((), requires_grad=True)
-    with pytest.raises(InputError, match="expected a gradient by the latents, found none"):
+    with pytest.raises(InputError, match="expected a gradient with respect to the latents, found none"):
         made(work, "das", {}, Reward(lambda images, prompts: own * tiny.reward(images, prompts).detach()))
 
 

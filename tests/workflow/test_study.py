@@ -139,7 +139,7 @@ def test_a_name_twice_in_a_list(root: Path, monkeypatch: pytest.MonkeyPatch, key
 LACKING: list[tuple[str, Any, str]] = [
     ("prepare.import.oracle", {"kind": "hps"}, "prepare.import.oracle: kind hps has files; name them in folder, file"),
     ("prepare.import.base.folder", None, "prepare.import.base: a base model has files; name them in folder, file or"),
-    ("study.reward", "oracle", "methods.imagerefl: expected a gradient of the score by the image, but model 'oracle'"),
+    ("study.reward", "oracle", "imagerefl: expected a gradient of the score with respect to the image, but model 'or"),
     ("study.heldout", "oracle", "study.heldout: expected features of images, but model 'oracle' gives none"),
     ("finetune.probe.oracle", "heldout", "finetune.probe.oracle: expected a reading of what images show, but model"),
     ("finetune.probe.oracle", "orcale", "finetune.probe.oracle: unknown model 'orcale'; did you mean 'oracle'?"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from workflow.doctor.finding import Finding
 
 LITTLE_DISK = 5 * 2**30
-"""Bytes; below, a default study with DVC's cache may not fit."""
+"""Bytes; below, the default study with DVC's cache may not fit."""
 PATIENCE = 30.0
 """Seconds that a program of Slurm, or a tracking server, may take to answer."""
 

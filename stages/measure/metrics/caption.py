@@ -29,5 +29,5 @@ SCOPE = "image"
 
 
 def metric(images: ScoredImages) -> Mapping[str, np.ndarray]:
-    """`caption_accuracy`, 0 or 1 an image, and what else the oracle says of each."""
+    """`caption_accuracy`, 0 or 1 per image, and what else the oracle says of each."""
     return {} if images.seen is None else images.seen.marks(images.prompts)

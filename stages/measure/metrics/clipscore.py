@@ -17,7 +17,7 @@ ABOUT = MetricAbout("CLIPScore", "Hessel et al. 2021", labels={"clipscore": "CLI
 
 SCOPE = "image"
 ROUNDING = 1e-5
-"""Of a cosine of some thousands of numbers in single precision."""
+"""Rounding error of a cosine of some thousands of numbers in single precision."""
 
 
 def metric(images: ScoredImages) -> Mapping[str, np.ndarray]:

@@ -14,7 +14,7 @@ ABOUT = MetricAbout("FID", "Heusel et al. 2017", labels={"fid": "FID"}, rising="
 SCOPE = "set"
 RANGE = (0.0, float("inf"))
 ROUNDINGS = 8
-"""So many roundings of the largest eigenvalue an eigenvalue may be off by."""
+"""How many roundings of the largest eigenvalue an eigenvalue may be off by."""
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:

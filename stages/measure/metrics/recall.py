@@ -15,7 +15,7 @@ SCOPE = "set"
 RANGE = (0.0, 1.0)
 NEIGHBOURS = True
 SPARE = 8
-"""So many times the neighbours that count are kept of every image, for those that are left out."""
+"""Times as many neighbours as count are kept of every image, since the jackknife leaves some of them out."""
 
 
 def metric(features: np.ndarray, reference: Reference) -> Callable[[np.ndarray], float]:

@@ -38,9 +38,9 @@ def caption(data: ReportData) -> str:
     apart = "A panel per network: a strategy has one colour on all of them. " if many else ""
     return (
         "Further left is less work for an image, on a logarithmic axis; further up more reward. One line per method "
-        f"and strategy over its settings. {apart}{yardstick if named else ''}An evaluation with gradient counts three; "
-        "training is not counted. Seconds are those of the computer that made the images. What asked no reward is "
-        "missing from the panel of queries. "
+        f"and strategy over its settings. {apart}{yardstick if named else ''}An evaluation with gradient counts as "
+        "three; training is not counted. Seconds are those of the computer that made the images. What asked no reward "
+        "is missing from the panel of queries. "
         f"Bars: {data.study.report.interval:.0%} interval of the paired difference to the base."
     )
 

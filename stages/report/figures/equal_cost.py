@@ -1,4 +1,4 @@
-"""The frontier at equal cost: what of reward and diversity is to be had for a budget of an image."""
+"""The frontier at equal cost: which reward and diversity are to be had for a budget per image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ABOUT = FigureAbout(
     section="cost",
     kept=True,
     place=41,
-    alt="Reward against diversity of what costs at most a budget, in a panel per way to count and budget.",
+    alt="Reward against diversity within a budget per image, in a panel per way to count and budget.",
 )
 
 
@@ -41,11 +41,11 @@ def caption(data: ReportData) -> str:
     )
     where = "report.budgets" if named else "what the yardstick, the best of several images of the base, spends"
     return (
-        f"Budgets are {where}. A panel has what an image costs at most so much for: of every method and strategy the "
-        "settings within the budget, the dearest of them large, cheaper ones small. "
+        f"Budgets are {where}. A panel shows, of every method and strategy, the settings whose images cost at most "
+        "its budget: the dearest of them large, cheaper ones small. "
         f"{apart if cost_panels.crowded(data) else together}Further up is more reward, "
-        "further right more diversity. Training is not counted; an evaluation with gradient counts three. What asks no "
-        "reward is within every budget of queries. Points have no intervals here; the figure of costs has some."
+        "further right more diversity. Training is not counted; an evaluation with gradient counts as three. What asks "
+        "no reward is within every budget of queries. Points have no intervals here; the figure of costs has some."
     )
 
 

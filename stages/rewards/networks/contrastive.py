@@ -58,15 +58,15 @@ class Contrastive(ABC):
         return self.against(embeddings, self.encode_text(prompts))
 
     def against(self, embeddings: Tensor, texts: Tensor) -> Tensor:
-        """Reward [B] of image features [B, D] with text features [B, D], which are taken as long as they are."""
+        """Reward [B] of image features [B, D] with text features [B, D], which keep their length."""
         with plain(embeddings):
             return self.factor * (functional.normalize(exact(embeddings), dim=-1) * texts).sum(-1)
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text features [B, D] of unit length; each distinct prompt is encoded once and kept.
 
-        Each by itself: among others, its last bits would depend on them, and a job that goes on after an interruption
-        meets a prompt among others than one that was never interrupted.
+        Each by itself: the last bits of a batch depend on all of its prompts, and a job that goes on where it stopped
+        may batch a prompt with other ones than a job that was never interrupted.
         """
         for prompt in dict.fromkeys(prompts):
             if prompt in self._texts:

@@ -1,4 +1,4 @@
-"""Options of a model in the study file (`prepare.import.<name>.options`): one settings model a kind.
+"""Options of a model in the study file (`prepare.import.<name>.options`): one settings model per kind.
 
 A kind says which: `OPTIONS = HpsOptions`. The planner reads that class off the source file (`stages/model_options.py`),
 so it refers to nothing but `typing`, `pydantic`, `stages.params`, this module and constants of its own module.

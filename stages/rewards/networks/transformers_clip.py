@@ -53,7 +53,7 @@ class TransformersClip(Contrastive):
 
 
 def load_clip(record: ModelRecord, device: torch.device | str, options: Options) -> TransformersClip:
-    """The CLIPModel in the folder of `record`, with factor 1; images lose what a centre cut takes.
+    """The CLIPModel in the folder of `record`, with factor 1; images are cut to their centre.
 
     Raises InputError for a folder that lacks files or weights, and for damaged or pickled ones.
     """

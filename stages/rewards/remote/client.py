@@ -1,4 +1,4 @@
-"""The client of an HTTP scorer: one server, asked again while it may still answer, and never believed blindly.
+"""The client of an HTTP scorer: one server, asked again while it may still answer; every answer is checked.
 
 What may pass is asked again with longer and longer pauses: refused and broken connections, timeouts, answers of class
 5xx and 429. Everything else ends the job with one line: other answers of class 4xx, redirections, and answers that
@@ -28,7 +28,7 @@ LONGEST = 60.0
 SPARE, EACH = 2**20, 2**16
 """Bytes of an answer, at most: `SPARE`, and `EACH` for every image that was asked for. Ours: a score has dozens."""
 PATIENCE = 10
-"""Timeouts after which an answer that has begun is given up: one that drips has data within each of them. Ours."""
+"""Timeouts after which an answer that has begun is given up, though some data came within each of them. Ours."""
 PART = 2**14
 """Bytes of an answer that are read at a time."""
 ADVICE = {

@@ -32,7 +32,7 @@ ABOUT = StrategyAbout(
 class Settings(Mixing):
     """The powers."""
 
-    p: tuple[float, ...] = Field(min_length=1, description="powers p; the larger, the longer the base rules")
+    p: tuple[float, ...] = Field(min_length=1, description="powers p; the larger, the longer the base prevails")
 
     def points(self) -> list[SweepPoint]:
         """One point per power."""

@@ -43,7 +43,7 @@ class Settings(Search):
         return numbered("n", self.n)
 
     def check(self, sample: SampleSettings) -> None:
-        """Candidates part only where steps are random."""
+        """Candidates diverge only where steps are random."""
         super().check(sample)
         require_counts("n", self.n)
         require_random(sample, "candidates of a state")

@@ -1,6 +1,4 @@
-"""Combined generation (ImageReFL, section 1.6 of the paper's code): the base for the first k of T steps, then the
-tuned network.
-"""
+"""Combined generation (Sorokin et al. 2025, ImageReFL): the base for the first k of T steps, then the tuned network."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Settings(Particles):
     as_released: AsReleased = Field(default_factory=AsReleased)
 
     def needs_gradient(self) -> bool:
-        """By the images."""
+        """Of the reward, with respect to the images."""
         return True
 
     def tempered(self, i: int) -> float:

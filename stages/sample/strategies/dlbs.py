@@ -69,7 +69,7 @@ class Settings(Search):
         return numbered("b", self.b)
 
     def check(self, sample: SampleSettings) -> None:
-        """Children of a beam part only where steps are random."""
+        """Children of a beam diverge only where steps are random."""
         super().check(sample)
         require_counts("b", self.b)
         require_counts("b times children", [b * self.children for b in self.b])

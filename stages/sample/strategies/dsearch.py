@@ -49,7 +49,8 @@ class Settings(Search):
     )
     one_run: bool = Field(
         default=False,
-        description="show what diversity is not: the images of a prompt are the last beams of one search, as released",
+        description="the images of a prompt are the last beams of one search, as released: related images, whose "
+        "diversity is not that of independent ones",
     )
 
     def points(self) -> list[SweepPoint]:
@@ -57,7 +58,7 @@ class Settings(Search):
         return numbered("m", self.m)
 
     def check(self, sample: SampleSettings) -> None:
-        """Children of a beam part only where steps are random."""
+        """Children of a beam diverge only where steps are random."""
         super().check(sample)
         require_counts("m", self.m)
         require_counts(
@@ -78,7 +79,7 @@ class Settings(Search):
         return self.beams * self.oversample
 
     def probability(self, i: int, choices: int) -> float:
-        """That step i of `choices` has a search."""
+        """The probability that step i of `choices` has a search."""
         formulas = {"all": 1.0, "exponential": 1 - math.exp(-3 * i / choices), "linear": (i + 10) / choices}
         return formulas.get(self.search, 0.7)
 

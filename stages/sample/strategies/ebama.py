@@ -1,4 +1,4 @@
-"""EBAMA (Zhang et al. 2024, arXiv 2404.07389): latents move so that modifiers look where their nouns do.
+"""EBAMA (Zhang et al. 2024, arXiv 2404.07389): latents move so that modifiers attend where their nouns do.
 
 The energies are those of the released code (YasminZhang/EBAMA). The steps of the latents are ours, after
 Attend-and-Excite (Chefer et al. 2023, arXiv 2301.13826), from which the release grew: sizes fall with the root of a
@@ -44,7 +44,7 @@ class Settings(Stepping):
     distance: Literal["cosine", "kl", "variation"] = Field(
         default="cosine", description="between maps: 1 - cosine, the mean of both KL divergences, or half of L1"
     )
-    intensity: float = Field(default=0.5, ge=0, description="lambda, the weight of making nouns seen")
+    intensity: float = Field(default=0.5, ge=0, description="lambda, the weight of the intensity of the nouns")
     phrases: dict[str, list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]]] = Field(
         default_factory=dict,
         description="prompts parsed elsewhere: the numbers of the words of each phrase, from 0, the noun last; other "

@@ -53,7 +53,7 @@ class Settings(Particles):
     )
 
     def needs_gradient(self) -> bool:
-        """By the images."""
+        """Of the reward, with respect to the images."""
         return True
 
     def students(self, target: Target) -> Mapping[str, str]:
@@ -61,7 +61,7 @@ class Settings(Particles):
         return {} if self.flow_map is None else {"flow_map": self.flow_map}
 
     def end_of(self, ctx: Context, predicted: Predicted) -> Tensor:
-        """Clean latents [B, C, h, w] that the flow leads to from those of a prediction, differentiable by them."""
+        """Clean latents [B, C, h, w] that the flow leads to from those of a prediction, differentiable in them."""
         from stages.models.consistency import consistent
         from stages.sample.lookahead import lookahead
 

@@ -1,9 +1,9 @@
 """Fusion sampling (ProFusion, Zhou et al. 2023, arXiv 2305.13579) as ImageReFL's code has it (profusion_inference.py):
 the base for the first k of T steps, then every step of the tuned network begins with part of the noise redrawn.
 
-No configuration of the released code names it, and whether the paper reports it is not known. The one that did, deleted
-before the release, samples with DDIM. There the last step is one more of the sampler; here it predicts the clean
-latents, as everywhere.
+No configuration of the released code names it, and whether the paper reports it is not known. The one that did,
+deleted before the release, samples with DDIM. There the last step is an ordinary one of the sampler; here it predicts
+the clean latents, as everywhere.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ABOUT = StrategyAbout(
     letter="s",
     lines=((0, (2, 2, 6, 2)),),
     markers=("3",),
-    caption="NPO guides away from a network that was trained to be disliked, by s.",
+    caption="NPO guides away, with scale s, from a network that was trained on exchanged pairs.",
 )
 
 

@@ -1,7 +1,7 @@
 """ReNO (Eyring et al. 2024, arXiv 2406.04312): the noise x_T of each image, optimised by gradients of rewards.
 
 Read in the released code (ExplainableML/ReNO) too, whose values are the defaults. There a batch would share one norm of
-the noise, so it makes one image a run; here every image has its own.
+the noise, so it makes one image per run; here every image has its own.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Settings(Search):
         return numbered("m", self.m)
 
     def check(self, sample: SampleSettings) -> None:
-        """Candidates part only where steps are random."""
+        """Candidates diverge only where steps are random."""
         super().check(sample)
         require_counts("m", self.m)
         require_random(sample, "candidates of a step")
