@@ -29,7 +29,7 @@ def job_key(stage: str, name: str, settings: Mapping[str, Any], inputs: Sequence
 def _code(stage: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> Mapping[str, str]:
     """Digests of the files that the job executes.
 
-    Plug-ins count that its settings or the records of its models name, or that are loaded already.
+    Among them are the plug-ins that its settings or the records of its models name, and those loaded already.
     """
     records = [_record(path) for path in inputs if path.suffix == ".json" and path.is_file()]
     loaded = [name.rpartition(".")[2] for name in sys.modules if name.startswith(f"{code.PROJECT}.")]

@@ -19,9 +19,9 @@ def steps(content: Content) -> Iterator[str]:
         "(`benchmarks/plain.py`) does the work the way the released trainer does. Both sides take turns in one process "
         "and must come to the same losses (1e-5), gradients (1e-3) and pictures (1 of 255) first. A step is "
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
-        "are an image and micro-step, of the sweep an image of all six k (the released code makes 392, a stray guided "
-        "step more). Seconds are medians of n repetitions by the clock, which counts what else the machine does, "
-        "without the time that compiling takes. `over the bare calls` is the processor time beyond that of the calls "
+        "are counted per image and micro-step, those of the sweep per image over all six k (the released code makes "
+        "392: one stray guided step more). Seconds are medians of n repetitions by the clock, which counts what else "
+        "the machine does, without the time that compiling takes. `over the bare calls` is the processor time beyond that of the calls "
         "of the networks alone, made again on the same inputs. "
         "With gradients joined (`finetune.gradient_batch`), predictions with gradient are made at once for all.\n"
     )

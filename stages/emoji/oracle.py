@@ -34,7 +34,7 @@ class Seen(Compared):
     tone: np.ndarray
     """int8: number of its tone; -1 where it has none."""
     gender: np.ndarray
-    """int8: number of its gender, of which one is to name none."""
+    """int8: number of its gender; images that name none have a number too."""
     toned: np.ndarray
     """bool: there are images of several tones of what the prompt names, so it leaves the tone open."""
     ungendered: np.ndarray

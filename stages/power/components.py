@@ -12,7 +12,7 @@ same prompts and noise, so prompt and image cancel: the squared standard error o
     2 (seed / S + seed_prompt / (S P) + seed_image / (S P n)),
 
 for S seeds, P prompts and n images per prompt of each; the difference over it has Student's t distribution with
-2 (S - 1) degrees of freedom, off centre by the true gap over the standard error.
+2 (S - 1) degrees of freedom, with the true gap over the standard error as its noncentrality.
 """
 
 from __future__ import annotations

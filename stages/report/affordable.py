@@ -20,7 +20,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Budget:
-    """A way to count, and how much an image may cost counted so."""
+    """A way to count costs, and the most that an image may cost."""
 
     axis: Axis
     most: float

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST = 14
 """Lines that one panel may have."""
 COLOURS = (*OTHER_COLOURS, REFERENCE_COLOUR, CANDIDATE_COLOUR)
-MARKERS = ("s", "^", "D", "v", "P", "X", "p", "<", ">")  # one fewer than colours: the two repeat at other places
+MARKERS = ("s", "^", "D", "v", "P", "X", "p", "<", ">")  # one fewer than colours: pairs of the two repeat late
 YARDSTICK = "#b6bcc6"
 GAP, GAP_OF_BLOCKS = 0.14, 0.78  # inches between rows
 

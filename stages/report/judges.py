@@ -37,8 +37,8 @@ class Judge:
 
 def judges(study: ReportStudy, evaluation: Measurements) -> list[Judge]:
     """Every judge of the study with its roles: held out is what nothing was trained on or searched with, and
-    what neither labelled nor chose the pairs that methods learn from. A model is the same under any name, and a sum or
-    wrapper of models does all that any of them did.
+    what neither labelled nor chose the pairs that methods learn from. A model is the same under any name, and models
+    that share a part, such as a sum and its terms, have each other's roles.
     """
     made_of = leaves(study.prepare)
 

@@ -44,7 +44,7 @@ class Parsed:
     contrast: np.ndarray
     """Euclidean distance of the object's colour from the background's."""
     sharpness: np.ndarray
-    """Width of the renderer's edges over the width of these: 1 for sharp ones, towards 0 for soft ones."""
+    """Width of the renderer's edges over that of the object's: 1 for sharp ones, towards 0 for soft ones."""
     background: np.ndarray
     """[n, 3] mean colour."""
     background_std: np.ndarray

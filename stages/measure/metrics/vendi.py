@@ -28,7 +28,7 @@ def metric(images: ScoredImages) -> Mapping[str, float]:
 def vendi_score(features: np.ndarray) -> float:
     """exp of the entropy of the eigenvalues of K / n, K the cosines of features [n, D] (Friedman and Dieng 2023).
 
-    1 for n equal images and n for n orthogonal ones, from which rounding would take it either way.
+    1 for n equal images and n for n orthogonal ones, exactly: what rounding takes beyond these ends is set back.
     """
     units = unit(features)
     shares = np.clip(np.linalg.eigvalsh(units @ units.T / len(units)), 1e-300, None)

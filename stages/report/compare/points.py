@@ -77,7 +77,7 @@ class Compared:
 
     @cached_property
     def unbeaten(self) -> frozenset[tuple[str, Point]]:
-        """The points that no point of any study beats in both metrics of `pair`, ties being no beating."""
+        """The points to which no point of any study is at least equal in both metrics of `pair` and better in one."""
         reward, diversity = self.pair
         places = {
             (one.name, point): tuple(self.values[one.name, point, axis].estimate.mean for axis in (reward, diversity))
@@ -116,7 +116,7 @@ def read(
 
 def rows(compared: Compared) -> pd.DataFrame:
     """The columns of `points.csv`: a row per study, point and metric. `difference` is to the base of the first study,
-    prompt by prompt; `unbeaten` is 1 where no point of any study has more of both metrics of `Compared.pair`.
+    prompt by prompt; `unbeaten` is 1 for the points in `Compared.unbeaten`.
     """
     return pd.DataFrame(_rows(compared))
 

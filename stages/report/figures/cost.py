@@ -39,8 +39,8 @@ def caption(data: ReportData) -> str:
     return (
         "Further left is less work for an image, on a logarithmic axis; further up more reward. One line per method "
         f"and strategy over its settings. {apart}{yardstick if named else ''}An evaluation with gradient counts as "
-        "three; training is not counted. Seconds are those of the computer that made the images. What asked no reward "
-        "is missing from the panel of queries. "
+        "three; training is not counted. Seconds are those of the computer that made the images. Strategies that ask "
+        "no reward are missing from the panel of queries. "
         f"Bars: {data.study.report.interval:.0%} interval of the paired difference to the base."
     )
 

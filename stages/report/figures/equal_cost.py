@@ -44,8 +44,9 @@ def caption(data: ReportData) -> str:
         f"Budgets are {where}. A panel shows, of every method and strategy, the settings whose images cost at most "
         "its budget: the dearest of them large, cheaper ones small. "
         f"{apart if cost_panels.crowded(data) else together}Further up is more reward, "
-        "further right more diversity. Training is not counted; an evaluation with gradient counts as three. What asks "
-        "no reward is within every budget of queries. Points have no intervals here; the figure of costs has some."
+        "further right more diversity. Training is not counted; an evaluation with gradient counts as three. "
+        "Strategies that ask no reward are within every budget of queries. Points have no intervals here; the figure of "
+        "costs has some."
     )
 
 

@@ -1,6 +1,6 @@
 """Diffusion tree sampling (Jain et al. 2025, arXiv 2506.20701): rollouts in a tree, drawn by the values of its states.
 
-No released code was at hand. The paper's widening is kept as its form; its constants are the project's own.
+No released code was at hand. The form of the widening is the paper's; its constants are this project's.
 """
 
 from __future__ import annotations

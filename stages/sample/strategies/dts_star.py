@@ -1,6 +1,6 @@
 """DTS* (Jain et al. 2025, arXiv 2506.20701): the greedy form of diffusion tree sampling, for the best image.
 
-No released code was at hand. The paper's widening is kept as its form; its constants are the project's own.
+No released code was at hand. The form of the widening is the paper's; its constants are this project's.
 """
 
 from __future__ import annotations
