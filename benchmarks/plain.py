@@ -126,7 +126,7 @@ class Pipeline:
 
 @dataclass
 class Trainer:
-    """A pipeline that is trained on a CLIP reward. `steps` counts those of the sampling grid, `latent` is [C, h, w]."""
+    """A pipeline trained on a CLIP reward. `steps` counts those of the sampling grid, `latent` is [C, h, w]."""
 
     pipeline: Pipeline
     judge: OpenClip

@@ -45,7 +45,7 @@ PAIRS = _schema(
     "pairs", 1, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,
     source=STRING,
 )  # fmt: skip
-"""One comparison per row: two `images.image_id` for one prompt; `preference` is the share of votes for a, in [0, 1]."""
+"""One comparison per row: two `images.image_id`, one prompt; `preference` is the share of votes for a, in [0, 1]."""
 
 JUDGED_PAIRS = _schema(
     "pairs", 2, pair_id=STRING, prompt=STRING, image_a=STRING, image_b=STRING, preference=FLOAT, split=STRING,

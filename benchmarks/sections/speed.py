@@ -21,8 +21,8 @@ def steps(content: Content) -> Iterator[str]:
         f"{len(content['middles'])} micro-steps, judged at m = {', '.join(map(str, content['middles']))}. Evaluations "
         "are counted per image and micro-step, those of the sweep per image over all six k (the released code makes "
         "392: one stray guided step more). Seconds are medians of n repetitions by the clock, which counts what else "
-        "the machine does, without the time that compiling takes. `over the bare calls` is the processor time beyond that of the calls "
-        "of the networks alone, made again on the same inputs. "
+        "the machine does, without the time that compiling takes. `over the bare calls` is the processor time beyond "
+        "that of the calls of the networks alone, made again on the same inputs. "
         "With gradients joined (`finetune.gradient_batch`), predictions with gradient are made at once for all.\n"
     )
     yield from _rows(content)

@@ -1,4 +1,4 @@
-"""Who made what from what: one record per job, as a local JSON file and, when a store can be reached, as an MLflow run.
+"""Who made what from what: one record per job, a local JSON file and, when a store can be reached, an MLflow run.
 
     with lineage.job(params=args.params, stage="finetune", name="refl-s0", inputs=[...], outputs=[...]) as job:
         job.parameters({"lr": 5e-5})

@@ -1,4 +1,4 @@
-"""How good distilled predictors are: how far they are from where the base's sampler ends, beside Tweedie's estimate."""
+"""How good distilled predictors are: how far from where the base's sampler ends, beside Tweedie's estimate."""
 
 from __future__ import annotations
 

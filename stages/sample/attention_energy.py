@@ -41,7 +41,7 @@ def attribution(maps: Tensor, phrases: Sequence[Phrase], distance: Distance) -> 
 
 
 def dimness(maps: Tensor, phrases: Sequence[Phrase]) -> Tensor:
-    """Minus the sum over nouns of the largest value of the noun's smoothed share among all words [], in [-nouns, 0]."""
+    """Minus the sum over nouns of the largest value of the noun's smoothed share of all words [], in [-nouns, 0]."""
     shares = maps.softmax(-1)
     peaks = [smoothed(shares[..., phrase[-1]]).max() for phrase in phrases]
     return -torch.stack(peaks).sum() if peaks else maps.new_zeros(())

@@ -45,8 +45,8 @@ def caption(data: ReportData) -> str:
         "its budget: the dearest of them large, cheaper ones small. "
         f"{apart if cost_panels.crowded(data) else together}Further up is more reward, "
         "further right more diversity. Training is not counted; an evaluation with gradient counts as three. "
-        "Strategies that ask no reward are within every budget of queries. Points have no intervals here; the figure of "
-        "costs has some."
+        "Strategies that ask no reward are within every budget of queries. Points have no intervals here; the figure "
+        "of costs has some."
     )
 
 

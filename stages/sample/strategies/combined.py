@@ -1,4 +1,4 @@
-"""Combined generation (Sorokin et al. 2025, ImageReFL): the base for the first k of T steps, then the tuned network."""
+"""Combined generation (ImageReFL, Sorokin et al. 2025): the base for the first k of T steps, then the tuned one."""
 
 from __future__ import annotations
 
