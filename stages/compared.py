@@ -31,7 +31,7 @@ class Compared(ABC):
     sharpness: np.ndarray
     """float64: of edges, 1 for those of the nearest image."""
     excess: np.ndarray
-    """float64: edges that it has not, as a share of its own."""
+    """float64: edges that the nearest image does not have, as a share of its own."""
 
     def __len__(self) -> int:
         return len(self.nearest)

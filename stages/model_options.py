@@ -39,7 +39,7 @@ def check(model: ImportSettings, where: str) -> None:
 
 
 def check_files(model: ImportSettings, files: Sequence[Path], where: str) -> None:
-    """Raise InputError that starts with `where` where the files of a model have not what its options name."""
+    """Raise InputError that starts with `where` where the files of a model lack what its options name."""
     if (kind := declared(model.kind)) is not None:
         try:
             validate(kind, model.options, f"{where}.options").check_files(files)

@@ -51,7 +51,7 @@ def read(files: Sequence[Path], image: str, caption: str, attributes: Sequence[s
 
 
 def require_columns(files: Sequence[Path], keys: Sequence[str]) -> None:
-    """Raise InputError for a file that is no Parquet, or has not all these columns."""
+    """Raise InputError for a file that is no Parquet, or lacks one of these columns."""
     for file in files:
         if file.suffix.lower() not in columnar.SUFFIXES:
             raise InputError(f"{file}: expected Parquet with the columns {', '.join(keys)}")

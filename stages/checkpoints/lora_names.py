@@ -42,7 +42,7 @@ def updates(names: Iterable[str], layers: Iterable[str], where: str) -> list[Upd
     """The updates of a LoRA whose tensors have these names, on a network with these `layers`.
 
     Raises InputError that starts with `where` for tensors of other adapters, for half of a pair, for text encoders and
-    for layers that the network has not.
+    for layers that the network does not have.
     """
     known = {layer: layer for layer in layers}
     known |= {original: layer for layer in known if (original := released.name(layer, known)) is not None}

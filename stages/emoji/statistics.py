@@ -28,7 +28,7 @@ def agreement(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
     """How brightness gradients g of uint8 images [n, h, w, 3] go with those r of others: sharpness and excess, [n].
 
     Sharpness is <g, r> / <r, r>: 1 for the same edges, less for softer ones, about 0 for edges elsewhere. Excess is the
-    rest, |g - sharpness r| / |r|: grain, halos and edges that the other image has not.
+    rest, |g - sharpness r| / |r|: grain, halos and edges that the other image lacks.
     """
     g, r = (gradients(brightness(each)) for each in (images, others))
     power = np.maximum((r * r).sum(1), 1e-6)

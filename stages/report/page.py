@@ -149,14 +149,14 @@ def alarm(data: ReportData) -> str:
     rule = f"more than {probes.FALL:.0%} of its gain below its best probe, while the training reward went on rising"
     found = [turn for turn in turns if turn.alarm]
     if not found:
-        return f"No run ended with a reward that it was not trained on {rule}: no over-optimisation at these settings."
+        return f"No over-optimisation at these settings: in no run did a reward that it was not trained on end {rule}."
     named = []
     for run in dict.fromkeys(turn.run for turn in found):
         view, mine = data.study.runs[run], [turn for turn in found if turn.run == run]
         falls = [f"{data.look.metric(t.reward)} {style.number(t.fall)} below that of step {t.best_step}" for t in mine]
         named.append(f"{data.look.method(view.method)} seed {view.seed} ({', '.join(falls)})")
     count = f"{len(named)} of {len(data.study.trained_runs)} runs"
-    return f"Over-optimisation: {count} ended with a reward that they were not trained on {rule}: {'; '.join(named)}."
+    return f"Over-optimisation: in {count} a reward that the run was not trained on ended {rule}: {'; '.join(named)}."
 
 
 def _about(data: ReportData) -> dict[str, object]:

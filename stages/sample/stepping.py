@@ -164,7 +164,9 @@ class Stepping(StrategySettings):
         return lambda x: predict(x, i)
 
     def _mixing(self) -> Predicting | None:
-        """The mixing strategy of `prediction`; raises InputError for one that is wrong in itself."""
+        """The mixing strategy of `prediction`; raises InputError for one that is wrong in itself, ValueError for
+        another kind of strategy.
+        """
         from stages.sample.resolve import parsed
 
         if self.prediction is None:

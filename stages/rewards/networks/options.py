@@ -31,7 +31,7 @@ class KindOptions(Settings):
         """
 
     def check_files(self, files: Sequence[Path]) -> None:
-        """Raise InputError where the model's files on this machine have not what the options name, by what is read at
+        """Raise InputError where the model's files on this machine lack what the options name, by what is read at
         once: a header, the names of columns. The planner asks before any job; what it imports is torch-free.
         """
 
