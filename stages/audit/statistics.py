@@ -53,7 +53,8 @@ class Study:
     def drawn(self, *sides: np.ndarray, seeds: int = 0) -> np.ndarray:
         """[1 + resamples + seeds]: the mean over seeds, then prompts, or that of the difference of two sides.
 
-        First as they are, then resampled, then of single seeds; a side with another number of seeds enters with their mean.
+        First as they are, then resampled, then of single seeds; a side with another number of seeds enters with their
+        mean.
         """
         anew, means = self.report.get("resample") == "prompts_and_seeds", []
         for scores in sides:

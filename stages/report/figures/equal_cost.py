@@ -36,8 +36,8 @@ def caption(data: ReportData) -> str:
         "frontier of the network's own points, the broad one that of all networks at this cost. "
     )
     together = (
-        "The grey line passes through the points that no other one of the panel exceeds in both: the frontier at this "
-        "cost. "
+        "The grey line is the frontier at this cost, through the points that are not beaten: no other one of the panel "
+        "has more of one and no less of the other. "
     )
     where = "report.budgets" if named else "what the yardstick, the best of several images of the base, spends"
     return (
@@ -89,7 +89,8 @@ def draw(data: ReportData) -> Figure:
 
 def rows(data: ReportData) -> list[dict[str, object]]:
     """Every affordable point of every budget: `dearest` of its curve or not, `frontier` where no other point of the
-    budget exceeds it in both of the pair, and `frontier_of_method` where no other one of its network does.
+    budget has more of one of the pair and no less of the other, `frontier_of_method` where no other one of its network
+    has.
     """
     report, found = data.study.report, list[dict[str, object]]()
     names = (*report.rewards, *report.diversities)
