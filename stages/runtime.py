@@ -7,6 +7,7 @@ import errno
 import gc
 import glob
 import hashlib
+import io
 import os
 import platform
 import shutil
@@ -23,6 +24,8 @@ from stages.errors import DiskError, InputError, Stopped
 from stages.places import real
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     import torch
 
 T = TypeVar("T")
@@ -62,19 +65,43 @@ def run_and_leave(main: Callable[[], None]) -> None:
     """`run_stage` for a process of its own, which then ends without taking apart what it has imported: after torch and
     diffusers that takes longer than a second.
 
-    As at every end, what atexit holds is called and what was printed is written. Where other threads are still at work
-    or the output cannot be written, Python ends the process in its own way.
+    As at every end, what atexit holds is called, and what was printed or written to files that are still open is
+    flushed. Where other threads are still at work, the output cannot be written, or another program called the module
+    (a profiler, a notebook, `imagerefl`), Python ends or goes on in its own way.
     """
     run_stage(main)
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         return
+    if not _runs_alone(sys._getframe(1)):
+        return
     atexit._run_exitfuncs()
     try:
+        _flush_files()
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
+    except (AttributeError, OSError, ValueError):  # None where the process was started without one; closed
         return
     os._exit(0)
+
+
+def _runs_alone(module: FrameType) -> bool:
+    """Whether nothing goes on when this frame has returned; `python -m` runs a module by runpy."""
+    frame = module.f_back
+    while frame is not None and frame.f_globals.get("__name__") == "runpy":
+        frame = frame.f_back
+    return frame is None
+
+
+def _flush_files() -> None:
+    """Write what files that nobody has closed hold back, as taking them apart would: a log that a plug-in keeps open,
+    say. Raises OSError or ValueError where one cannot be written.
+    """
+    files = [
+        item for item in gc.get_objects() if type(item) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+    ]
+    for file in files:
+        if not file.closed:
+            file.flush()
 
 
 def collect_seldom() -> None:
