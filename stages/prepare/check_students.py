@@ -36,8 +36,8 @@ def of_strategy(study: Study, settings: StrategySettings, where: str) -> None:
     lays a grid of its own, whatever it was distilled for.
     """
     known = study.prepare.train.consistency
-    named = {**settings.students("base"), **settings.students("tuned")}
-    for key, name in named.items():
+    named = [entry for target in settings.apply_to for entry in settings.students(target).items()]
+    for key, name in named:
         require_known([name], known, f"{where}.{key}", "consistency model")
         if not settings.grids() and known[name].sampling_steps != study.sample.steps:
             raise InputError(

@@ -139,7 +139,7 @@ class StrategySettings(Settings, ABC):
 
     def students(self, target: Target) -> Mapping[str, str]:
         """Consistency models of the study that `sample` evaluates for the base, or for a trained run: the name in
-        prepare.train.consistency by the setting that says it.
+        prepare.train.consistency by the setting that says it. Asked for the targets of `apply_to` alone.
         """
         return {}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +20,14 @@ from stages.models.diffusion import Denoiser
 from stages.models.few_steps import Rule, grid, transition
 from stages.models.process_flow import FlowMatching
 from stages.models.process_noise import NoiseSchedule
+from stages.params import read_study
+from stages.prepare import check_students
 from stages.sample.context import Context
-from stages.sample.resolve import strategy
-from stages.sample.settings import StrategySettings, student
+from stages.sample.resolve import sampling_plan, strategy
+from stages.sample.settings import StrategySettings, SweepPoint, Target, student
 from tests import tiny
+
+STUDIES = Path(__file__).resolve().parents[2] / "studies"
 
 
 def few(**entry: Any) -> StrategySettings:
@@ -116,3 +122,39 @@ def test_flow_matching_is_refused(contexts: dict[str, Context]) -> None:
 def test_numbers_of_steps_are_whole_and_at_least_one(steps: list[Any]) -> None:
     with pytest.raises(InputError, match=r"steps"):
         few(steps=steps)
+
+
+class ByTarget(StrategySettings):
+    """A strategy that evaluates one distilled model for the base and another for runs, by the same setting."""
+
+    def students(self, target: Target) -> dict[str, str]:
+        return {"model": {"base": "one", "tuned": "two"}[target]}
+
+    def points(self) -> list[SweepPoint]:
+        return []
+
+    def sample(self, ctx: Context, value: float) -> Tensor:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("targets", "unknown"),
+    [(["base"], "one"), (["tuned"], "two"), (["base", "tuned"], "one"), (["tuned", "base"], "two")],
+)
+def test_students_are_those_of_what_is_sampled(targets: list[str], unknown: str) -> None:
+    """Those of other targets need not be there, and none stands in the way of another one of the same setting."""
+    settings = ByTarget.model_validate({"kind": "by_target", "apply_to": targets})
+    known = {name: SimpleNamespace(sampling_steps=20) for name in ("one", "two")}
+    study = SimpleNamespace(
+        prepare=SimpleNamespace(train=SimpleNamespace(consistency=known)), sample=SimpleNamespace(steps=20)
+    )
+    check_students.of_strategy(study, settings, "sample.strategies.own")  # type: ignore[arg-type]
+    del known[unknown]
+    with pytest.raises(InputError, match=rf"sample.strategies.own.model: unknown consistency model '{unknown}'"):
+        check_students.of_strategy(study, settings, "sample.strategies.own")  # type: ignore[arg-type]
+
+
+def test_a_run_in_few_steps_takes_no_student() -> None:
+    path = STUDIES / "shapes-few.yaml"
+    plan = sampling_plan(path, read_study(path))
+    assert plan.students("base") == ["student"] and plan.students("tuned") == []

@@ -48,7 +48,7 @@ class Settings(StrategySettings):
 
     def students(self, target: Target) -> Mapping[str, str]:
         """The distilled model, in place of the base; a run is sampled by its own network."""
-        return {"model": self.model} if target == "base" and "base" in self.apply_to else {}
+        return {"model": self.model} if target == "base" else {}
 
     def grids(self) -> tuple[int, ...]:
         """One for each n."""
