@@ -37,7 +37,8 @@ UNDEFINED = Gap(*[float("nan")] * 5)
 
 
 def pareto(diversity: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The points that no other point beats in both, by ascending diversity (so descending reward).
+    """The points that are not beaten, by ascending diversity (so descending reward): no other point has more of one and
+    no less of the other.
 
     Diversities that are equal but for rounding are equal: an entropy of a few images has few values, so ties happen.
     """
