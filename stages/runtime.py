@@ -96,10 +96,8 @@ def _flush_files() -> None:
     """Write what files that nobody has closed hold back, as taking them apart would: a log that a plug-in keeps open,
     say. Raises OSError or ValueError where one cannot be written.
     """
-    files = [
-        item for item in gc.get_objects() if type(item) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
-    ]
-    for file in files:
+    kinds = {io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom}
+    for file in [item for item in gc.get_objects() if type(item) in kinds]:
         if not file.closed:
             file.flush()
 
