@@ -76,14 +76,6 @@ def affordable(data: ReportData, budget: Budget) -> list[Affordable]:
     return found
 
 
-def frontier(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of (diversity, reward) that none of the others exceeds in one and reaches in the other, by diversity."""
-    known = {place for place in places if not any(map(math.isnan, place))}
-    return sorted(
-        (x, y) for x, y in known if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in known)
-    )  # fmt: skip
-
-
 def within(data: ReportData, budget: Budget, curves: Sequence[Affordable]) -> list[Point]:
     """All points within a budget, each once: plain sampling of the base first, where it is."""
     base = data.evaluation.base

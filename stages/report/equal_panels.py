@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stages.report.affordable import Affordable, Budget, affordable, budgets, frontier, of_network, pair, place, within
+from stages.report.affordable import Affordable, Budget, affordable, budgets, of_network, pair, place, within
+from stages.report.gaps import unbeaten
 from stages.report.look import BASE_COLOUR
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def around(axes: Axes, data: ReportData, points: Sequence[Point]) -> None:
 
 
 def _line(axes: Axes, data: ReportData, points: Sequence[Point], **look: Any) -> None:
-    line = frontier([place(data, point) for point in points])
+    line = unbeaten([place(data, point) for point in points])
     axes.plot([x for x, _ in line], [y for _, y in line], **look)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -44,6 +45,15 @@ def pareto(diversity: np.ndarray, reward: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     [(kept_diversity, kept_reward)] = _fronts(diversity[None], reward[None])
     return np.array(kept_diversity), np.array(kept_reward)
+
+
+def unbeaten(places: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The places (diversity, reward) that `pareto` keeps, by ascending diversity; one with a NaN is none of them."""
+    known = [place for place in places if not any(map(math.isnan, place))]
+    if not known:
+        return []
+    diversity, reward = pareto(*np.array(known).T)
+    return list(zip(diversity.tolist(), reward.tolist(), strict=True))
 
 
 Front = tuple[list[float], list[float]]

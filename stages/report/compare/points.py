@@ -11,7 +11,7 @@ import pandas as pd
 
 from stages.errors import InputError
 from stages.params import nearest
-from stages.report import claims, load
+from stages.report import claims, gaps, load
 from stages.report.claims import Draws, Interval
 from stages.report.compare.sameness import require_one_evaluation
 from stages.report.look import BASE, Look
@@ -77,16 +77,16 @@ class Compared:
 
     @cached_property
     def unbeaten(self) -> frozenset[tuple[str, Point]]:
-        """The points to which no point of any study is at least equal in both metrics of `pair` and better in one."""
+        """The points of which no point of any study has more of one metric of `pair` and no less of the other."""
         reward, diversity = self.pair
-        places = {
-            (one.name, point): tuple(self.values[one.name, point, axis].estimate.mean for axis in (reward, diversity))
-            for one in self.studies for point in one.evaluation.points
-        }  # fmt: skip
-        return frozenset(
-            key for key, (r, d) in places.items()
-            if not any(x >= r and y >= d and (x, y) != (r, d) for x, y in places.values())
-        )  # fmt: skip
+
+        def mean(key: tuple[str, Point], axis: str) -> float:
+            return self.values[*key, axis].estimate.mean
+
+        keys = [(one.name, point) for one in self.studies for point in one.evaluation.points]
+        places = {key: (mean(key, diversity), mean(key, reward)) for key in keys}
+        best = set(gaps.unbeaten(places.values()))
+        return frozenset(key for key, place in places.items() if place in best)
 
 
 def read(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stages.report.affordable import affordable, budgets, frontier, mean, of_network, pair, place, within
+from stages.report.affordable import affordable, budgets, mean, of_network, pair, place, within
 from stages.report.figure import FigureAbout
+from stages.report.gaps import unbeaten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,9 +98,9 @@ def rows(data: ReportData) -> list[dict[str, object]]:
     for budget in (budget for row in budgets(data) for budget in row):
         curves = affordable(data, budget)
         points = within(data, budget, curves)
-        best, dearest = set(frontier([place(data, p) for p in points])), [p for one in curves for p in one.dearest]
+        best, dearest = set(unbeaten([place(data, p) for p in points])), [p for one in curves for p in one.dearest]
         own = {
-            method: set(frontier([place(data, p) for p in of_network(points, method)]))
+            method: set(unbeaten([place(data, p) for p in of_network(points, method)]))
             for method in {point.method for point in points}
         }
         for point in points:

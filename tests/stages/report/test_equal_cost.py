@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from stages.report.data import ReportData
 from stages.report.figures import equal_cost
 from stages.report.findings import Finding, Findings
+from stages.report.gaps import unbeaten
 from stages.report.load import Cost, Measurements, Point
 from stages.report.look import Look
 from stages.report.settings import ReportStudy
@@ -106,10 +107,13 @@ def test_without_a_main_pair_the_first_ones_of_the_report_are_drawn() -> None:
         ([(1.0, 1.0), (1.0, 2.0), (0.5, 2.0)], [(1.0, 2.0)]),
         ([(2.0, 0.0), (0.0, 2.0), (1.0, 1.0), (0.9, 1.0)], [(0.0, 2.0), (1.0, 1.0), (2.0, 0.0)]),
         ([(float("nan"), 9.0), (1.0, 1.0)], [(1.0, 1.0)]),
+        ([(2.0, float("nan")), (1.0, 1.0)], [(1.0, 1.0)]),
+        ([(float("nan"), 9.0)], []),
+        ([(0.3, 1.0), (0.1 + 0.2, 2.0)], [(0.1 + 0.2, 2.0)]),
     ],
 )
 def test_the_frontier_is_what_no_other_exceeds(places: list, expected: list) -> None:
-    assert equal_cost.frontier(places) == expected
+    assert unbeaten(places) == expected
 
 
 def shown(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
